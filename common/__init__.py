@@ -1,0 +1,1 @@
+"""What all wings share: cohort and volume I/O, networks, the training loop, generation, signing."""

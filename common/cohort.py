@@ -1,0 +1,86 @@
+"""A site's patients as they lie on disk: types only; the readers are in ``common.layouts``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .errors import DataError
+
+
+@dataclass(frozen=True)
+class ChannelSource:
+    """Where one channel of a scan lies: a 3-D file, or one index of a 4-D file's last axis."""
+
+    path: Path
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One multi-channel volume and its label map.
+
+    Attributes:
+        scan_id: Unique within the cohort. May identify a patient: never leaves the site.
+        patient_id: The unit of privacy this scan belongs to.
+        channels: Canonical channel name (``T1``, ``T1c``, ``T2``, ``FLAIR``, or as the cohort
+            names it) to its file, in the cohort's order. A missing channel is absent.
+        label: The label map's file, or None where there is none.
+    """
+
+    scan_id: str
+    patient_id: str
+    channels: Mapping[str, ChannelSource]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Patient:
+    patient_id: str
+    scans: tuple[Scan, ...]
+    site: str | None = None
+    """The ``site`` column of ``participants.tsv``, where there is one."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients sorted by identifier, scans by identifier.
+
+    Attributes:
+        layout: ``bids``, ``brats``, ``decathlon`` or ``table``.
+        channels: Union of channel names over all scans, in canonical order.
+        label_names: Label value to name, where the cohort declares it (else empty).
+        stray: Readers' findings about files they could not place, as (code, count).
+    """
+
+    root: Path
+    layout: str
+    channels: tuple[str, ...]
+    patients: tuple[Patient, ...]
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    stray: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        return tuple(scan for patient in self.patients for scan in patient.scans)
+
+    def only(self, patient_ids: Collection[str]) -> Cohort:
+        """The cohort reduced to these patients; an unknown identifier is an error."""
+        wanted = set(patient_ids)
+        kept = tuple(p for p in self.patients if p.patient_id in wanted)
+        if len(kept) != len(wanted):
+            raise DataError(
+                f"{len(wanted) - len(kept)} of {len(wanted)} patients asked for are not in the cohort",
+                expected="patients of this cohort",
+                remedy="Check that the coin record belongs to this cohort.",
+            )
+        return replace(self, patients=kept)
+
+    def by_site(self) -> dict[str, Cohort]:
+        """One cohort per value of the ``site`` column, by site name; patients without one under ''."""
+        names = sorted({p.site or "" for p in self.patients})
+        return {
+            name: replace(self, patients=tuple(p for p in self.patients if (p.site or "") == name))
+            for name in names
+        }

@@ -1,0 +1,55 @@
+"""What coordinator and site exchange in a round; the only types both sides know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Parameters = Mapping[str, NDArray[np.float32]]
+"""Generator parameters by name; nothing else travels."""
+
+
+@dataclass(frozen=True)
+class RoundRequest:
+    """Coordinator to site.
+
+    Attributes:
+        study_digest: :meth:`Study.digest` of the study both sides hold.
+        round: 1-based.
+        generator: The aggregate to start from.
+    """
+
+    study_digest: str
+    round: int
+    generator: Parameters
+
+
+@dataclass(frozen=True)
+class RoundReply:
+    """Site to coordinator.
+
+    Attributes:
+        site: The site's public name.
+        round: As requested.
+        generator: Raw parameters after local training (no EMA).
+        weight: Publicly declared; equal for all unless the study says otherwise. Never a patient count.
+        metrics: Computed on fakes only; never a loss on real data (PRIVACY §2).
+    """
+
+    site: str
+    round: int
+    generator: Parameters
+    weight: float
+    metrics: Mapping[str, float]
+
+
+class SiteTrainer(Protocol):
+    """What the client does, as the server's simulation sees it."""
+
+    def train_round(self, request: RoundRequest) -> RoundReply:
+        """Train locally from the request's generator; repeatable after a kill at any moment."""
+        ...

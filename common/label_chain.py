@@ -1,0 +1,63 @@
+"""Where a label map comes from, step by step (DESIGN §4.5).
+
+Every synthetic volume's sidecar carries its chain. ``release pack`` follows it to the source and
+refuses unless that source is public and declared in the run's ``public-labels.json``; a label map
+without a chain counts as private.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelSource(_Record):
+    """The first link: an atlas or one openly licensed label map, or a private one.
+
+    Attributes:
+        kind: ``public``, or ``private`` for anything not declared public.
+        name: The source's public name; for a private one an HMAC with the site's secret.
+        licence: SPDX identifier or the licence's own words.
+        sha256: :func:`label_digest` of the source's voxels.
+    """
+
+    kind: Literal["public", "private"]
+    name: str
+    licence: str
+    sha256: Sha256
+
+
+class LabelStep(_Record):
+    """One deterministic change: its name, its drawn parameters and the seed they were drawn with."""
+
+    name: Literal["affine", "diffeomorphism", "lesion"]
+    parameters: dict[str, Any]
+    seed: int
+
+
+class LabelChain(_Record):
+    source: LabelSource
+    steps: tuple[LabelStep, ...] = ()
+
+
+class PublicSources(_Record):
+    """``public-labels.json``: the sources a run declares public."""
+
+    sources: tuple[LabelSource, ...]
+
+
+def label_digest(labels: NDArray[np.uint8]) -> str:
+    """SHA-256 over shape and voxels, axes (X, Y, Z) in C order; independent of file and header."""
+    digest = hashlib.sha256(repr(labels.shape).encode())
+    digest.update(np.ascontiguousarray(labels, dtype=np.uint8).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Readers of cohort layouts: BIDS, BraTS folders, Decathlon, tables; detection among them."""

@@ -1,0 +1,192 @@
+"""The study: what is trained, on which grid, under which privacy promise (``study.toml``).
+
+Parsed once at the edge, frozen, and passed inward. Its hash (:func:`Study.digest`) names it in
+checkpoints, audits and releases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+from .volume import Grid
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridTable(_Table):
+    shape: tuple[Positive, Positive, Positive]
+    """Voxels (X, Y, Z); each a multiple of 8, for the networks' three halvings."""
+    spacing_mm: tuple[float, float, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(n % 8 for n in self.shape):
+            raise ValueError(f"grid.shape {self.shape}: every axis must be a multiple of 8")
+        if any(not 0 < mm < 50 for mm in self.spacing_mm):
+            raise ValueError(f"grid.spacing_mm {self.spacing_mm}: every axis must lie in (0, 50)")
+        return self
+
+
+class PublicLabelsTable(_Table):
+    """Where public label maps come from, and how far they are varied (DESIGN §4.5)."""
+
+    source: Literal["atlas", "folder"]
+    """``atlas``: MNI152 tissue maps as nilearn ships them. ``folder``: a cohort's label maps."""
+    name: str = "MNI152 (nilearn)"
+    licence: str = "see nilearn"
+    citation: str = ""
+    rotation_deg: float = Field(default=6.0, ge=0, le=45)
+    scale: float = Field(default=0.08, ge=0, le=0.5)
+    """Each axis is scaled by a factor from 1 - scale to 1 + scale."""
+    shift_mm: float = Field(default=2.0, ge=0, le=50)
+    displacement_mm: float = Field(default=1.0, ge=0, le=20)
+    """Standard deviation of the smooth displacement."""
+    smoothness_mm: float = Field(default=12.0, gt=0, le=200)
+    """Standard deviation of the Gaussian that smooths the displacement."""
+    lesion_probability: float = Field(default=1.0, ge=0, le=1)
+    """For ``atlas``: the share of label maps with a tumour."""
+
+
+class NetworkTable(_Table):
+    preset: Literal["tiny", "small", "base"] = "small"
+
+
+class TrainingTable(_Table):
+    objective: Literal["paired"] = "paired"
+    rounds: Positive = 10
+    local_steps: Positive = 100
+    """Optimiser steps at each site in each round."""
+    batch: Positive = 2
+    """Scans a step."""
+    generator_lr: float = Field(default=2e-4, gt=0)
+    discriminator_lr: float = Field(default=2e-4, gt=0)
+    l1_weight: float = Field(default=10.0, ge=0)
+    feature_matching_weight: float = Field(default=2.0, ge=0)
+
+
+class FederationTable(_Table):
+    quorum: Positive = 2
+    """Fewest sites whose replies make a round."""
+    deadline_s: float = Field(default=3600.0, gt=0)
+    """Seconds after which a round goes on without the sites that have not answered."""
+    ema_decay: float = Field(default=0.5, ge=0, lt=1)
+    """Server-side EMA of the aggregates, per round; its last state is the released generator."""
+
+
+class RolesTable(_Table):
+    """Shares of a site's patients, drawn in this order (PRIVACY §3.1)."""
+
+    test: Fraction = 0.2
+    reference: Fraction = 0.0
+    control: Fraction = 0.1
+    audit: Fraction = 0.4
+    """Patients who each get a fair coin: member or holdout."""
+    validation: Fraction = 0.1
+    """Share of the unaudited members kept for tuning."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.test + self.reference + self.control + self.audit > 0.95:
+            raise ValueError("roles: test + reference + control + audit leave under 5 % of the patients as members")
+        return self
+
+
+class PrivacyTable(_Table):
+    dp: Literal["none"] = "none"
+    """``none`` is said as loudly as any ε: this study makes no differential-privacy promise."""
+
+
+class Study(_Table):
+    """A parsed ``study.toml``."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    channels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")], ...] = Field(min_length=1)
+    """MRI channels in the generator's output order."""
+    labels: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")], Annotated[int, Field(ge=0, le=255)]]
+    """Label name to value in the files; must hold ``background = 0``."""
+    regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Composite structures for evaluation, e.g. ``whole = [1, 2]``."""
+    grid: GridTable
+    public_labels: PublicLabelsTable
+    network: NetworkTable = NetworkTable()
+    training: TrainingTable = TrainingTable()
+    federation: FederationTable = FederationTable()
+    roles: RolesTable = RolesTable()
+    privacy: PrivacyTable = PrivacyTable()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.channels)) != len(self.channels):
+            raise ValueError("channels: a name is given twice")
+        values = list(self.labels.values())
+        if self.labels.get("background") != 0 or len(set(values)) != len(values) or len(values) < 2:
+            raise ValueError("labels: need 'background = 0', at least one other label, and no value twice")
+        for name, members in self.regions.items():
+            if name in self.labels or not members or not set(members) <= set(values) - {0}:
+                raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")
+        return self
+
+    def volume_grid(self) -> Grid:
+        return Grid(self.grid.shape, self.grid.spacing_mm)
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Label values in file, ascending; position in this tuple is the class index."""
+        return tuple(sorted(self.labels.values()))
+
+    @property
+    def evaluation_regions(self) -> dict[str, tuple[int, ...]]:
+        """Name to label values: every foreground label alone, then the composite regions."""
+        single = {name: (value,) for name, value in sorted(self.labels.items(), key=lambda kv: kv[1]) if value}
+        return single | dict(self.regions)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the study's canonical JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_study(text: str) -> Study:
+    """Parse and validate TOML text.
+
+    Raises:
+        ConfigError: not TOML, an unknown key, or a value outside its range; the key is named.
+    """
+    try:
+        return Study.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "study"
+        raise ConfigError(
+            f"study key '{where}': {first['msg']}",
+            expected="the keys that 'fedphantom study new' writes",
+            remedy="Mend that key; 'fedphantom study check' reads the file again.",
+        ) from None
+
+
+def read_study(path: Path) -> Study:
+    """Read ``study.toml``. Raises ConfigError as :func:`parse_study`, also for a missing file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            f"no readable study file '{path.name}'",
+            expected="a UTF-8 TOML file",
+            remedy="Make one with 'fedphantom study new STUDY.toml'.",
+        ) from None
+    return parse_study(text)

@@ -1,0 +1,1 @@
+"""The compliance officer's side: attacks, controls, statistics, audit, gate, release, report."""

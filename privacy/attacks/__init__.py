@@ -1,0 +1,1 @@
+"""One attack a file: scores per patient, larger = member."""

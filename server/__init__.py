@@ -1,0 +1,1 @@
+"""The coordinator's side: ServerApp and strategy, checkpoints, simulation, demo."""

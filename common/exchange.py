@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import ConfigError
 
 Parameters = Mapping[str, NDArray[np.float32]]
 """Generator parameters by name; nothing else travels."""
@@ -53,3 +56,17 @@ class SiteTrainer(Protocol):
     def train_round(self, request: RoundRequest) -> RoundReply:
         """Train locally from the request's generator; repeatable after a kill at any moment."""
         ...
+
+
+def check_site_name(name: str) -> None:
+    """Refuse a site name that could not name a folder everywhere.
+
+    Raises:
+        ConfigError: not 1 to 32 letters, digits, hyphens or underscores, beginning with a letter or digit.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+        raise ConfigError(
+            "a site name with other characters, or too long",
+            expected="1 to 32 letters, digits, hyphens or underscores",
+            remedy="Name the site like 'site-a'.",
+        )

@@ -1,0 +1,99 @@
+"""The site's Flower ClientApp. It runs what this site installed; the bundle it is started by holds no code.
+
+Nothing of the run configuration is read: what a site does follows from its own folder, which its own
+``--node-config`` names as ``site-dir``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from ..common.errors import ConfigError, PeerError
+from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
+from ..common.parameters import ParameterSpec
+from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics
+from .site_folder import SiteFolder
+from .site_round import OpenTrainer, Site, note_failure, sayable_reason
+
+
+def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
+    """A ClientApp around a trainer.
+
+    Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
+    is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
+    which would send its text to the coordinator.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        folder: SiteFolder | None = None
+        try:
+            folder = SiteFolder.open(_site_dir(context))
+            site = Site(folder, open_trainer)
+            request = _request(message, site.rule.generator)
+        except Exception as error:
+            if folder is not None:
+                note_failure(folder, error)
+            return _failure(message, folder, error)
+        try:
+            content = _content(site.train_round(request), site.rule.generator)
+        except Exception as error:  # noted by the site itself
+            return _failure(message, folder, error)
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def _site_dir(context: Context) -> Path:
+    value = context.node_config.get("site-dir")
+    if not isinstance(value, str) or not value:
+        raise ConfigError(
+            "no site-dir in the node configuration",
+            expected="the site's folder",
+            remedy="Start the SuperNode with 'fedphantom site start'.",
+        )
+    return Path(value)
+
+
+def _request(message: Message, spec: ParameterSpec) -> RoundRequest:
+    arrays, header = message.content.array_records.get(GENERATOR), message.content.config_records.get(HEADER)
+    packed = None if arrays is None or set(arrays) != {FLAT} else arrays[FLAT]
+    # The declared size is looked at first, so that nothing oversized is unpacked.
+    if packed is None or header is None or packed.shape != (spec.values,) or len(packed.data) > spec.bytes + 4096:
+        raise PeerError(
+            "the coordinator's message does not hold this study's generator",
+            expected="one packed array and a header",
+            remedy="Compare 'fedphantom --version' on both sides.",
+        )
+    return parse_request(header, packed.numpy(), spec)
+
+
+def _content(reply: RoundReply, spec: ParameterSpec) -> RecordDict:
+    flat = np.ascontiguousarray(spec.pack(reply.generator), dtype=np.float32)
+    return RecordDict(
+        {
+            GENERATOR: ArrayRecord({FLAT: Array(flat)}),
+            METRICS: MetricRecord({**reply_metrics(reply)}),
+            HEADER: ConfigRecord({**reply_header(reply)}),
+        }
+    )
+
+
+def _failure(message: Message, folder: SiteFolder | None, error: Exception) -> Message:
+    record: dict[str, str] = {"site": folder.name if folder else "", "reason": sayable_reason(error)}
+    return Message(RecordDict({FAILURE: ConfigRecord({**record})}), reply_to=message)
+
+
+def _open_local_trainer(folder: Path) -> SiteTrainer:
+    # Here, so that a node which only reports a failure does not wait for torch.
+    from .local_training import LocalTrainer
+
+    return LocalTrainer.open(folder)
+
+
+app = make_client_app(_open_local_trainer)

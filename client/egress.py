@@ -1,0 +1,121 @@
+"""The site's own filter on what leaves: allow-listed by name, shape, type, size and metric.
+
+It refuses a whole reply rather than mend it: a reply that holds anything else is a fault to be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+
+from ..common.errors import ConfigError, PolicyRefused
+from ..common.exchange import RoundReply, RoundRequest
+from ..common.journal import Fact
+from ..common.parameters import ParameterSpec, parameters_digest
+
+FAKE_METRICS = ("fake_mean", "fake_std", "steps")
+"""Figures that say nothing of real patients: intensities of fakes made from public labels, steps by schedule."""
+
+DECLARED_WEIGHT = 1.0
+"""Every site counts the same; a patient count would leave with any other weight."""
+
+
+@dataclass(frozen=True)
+class EgressRule:
+    """What may leave in a reply.
+
+    Attributes:
+        generator: Names and shapes, all float32, all finite.
+        metrics: Names; each value one finite float.
+        weight: The publicly declared weight, and no other.
+    """
+
+    generator: ParameterSpec
+    metrics: tuple[str, ...] = FAKE_METRICS
+    weight: float = DECLARED_WEIGHT
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of the largest reply: every parameter, every metric, and the weight."""
+        return self.generator.bytes + 8 * (len(self.metrics) + 1)
+
+    def to_json(self) -> str:
+        """A text that a person can read."""
+        shapes = {name: list(shape) for name, shape in self.generator.shapes}
+        table = {
+            "generator": shapes,
+            "dtype": "float32",
+            "max_bytes": self.max_bytes,
+            "metrics": list(self.metrics),
+            "weight": self.weight,
+        }
+        return json.dumps(table, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> EgressRule:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        try:
+            table = json.loads(text)
+            shapes = tuple(sorted((str(name), tuple(map(int, s))) for name, s in table["generator"].items()))
+            rule = cls(ParameterSpec(shapes), tuple(map(str, table["metrics"])), float(table["weight"]))
+            unchanged = json.loads(rule.to_json()) == table
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unchanged = False
+        if not unchanged:
+            raise ConfigError(
+                "the site's egress.json is missing or not as FedPhantom writes it",
+                expected="generator, dtype, max_bytes, metrics and weight that fit together",
+                remedy="Make the site's folder again; its rule follows from the study.",
+            )
+        return rule
+
+
+def check_reply(reply: RoundReply, rule: EgressRule, *, site: str, request: RoundRequest) -> dict[str, Fact]:
+    """Let a reply pass, or refuse it.
+
+    Args:
+        reply: What the trainer wants to send.
+        rule: What may leave.
+        site: The site's public name; the reply may carry no other.
+        request: What the coordinator asked for.
+
+    Returns:
+        What leaves, for the journal: round, hash, bytes, parameters, weight, metrics.
+
+    Raises:
+        PolicyRefused: anything outside the rule.
+    """
+    problem = rule.generator.problem(reply.generator)
+    foreign = sorted(set(reply.metrics) - set(rule.metrics))
+    if reply.site != site or reply.round != request.round:
+        problem = "it names another site or round"
+    elif foreign:
+        problem = f"{len(foreign)} metrics are not on the list"
+    elif not all(_finite(value) for value in reply.metrics.values()):
+        problem = "a metric is not one finite number"
+    elif not _finite(reply.weight) or reply.weight != rule.weight:
+        problem = "its weight is not the declared one"
+    if problem:
+        raise PolicyRefused(
+            f"the egress filter stopped the reply of round {request.round}: {problem}",
+            expected="what the site's egress.json allows",
+            remedy="Nothing left. Report this: training tried to send something that the study does not foresee.",
+        )
+    metrics: dict[str, Fact] = {name: float(value) for name, value in sorted(reply.metrics.items())}
+    return {
+        "round": reply.round,
+        "sha256": parameters_digest(reply.generator),
+        "bytes": rule.generator.bytes + 8 * (len(reply.metrics) + 1),
+        "parameters": len(reply.generator),
+        "weight": float(reply.weight),
+        "metrics": metrics,
+    }
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,178 @@
+"""A site's training: from the round's generator, on its own members, to the parameters that may leave.
+
+Discriminator and optimisers live in the site's ``state/`` folder. A kill at any moment costs at most the minute
+since the last save: the round goes on from there to the same bits, and a round already finished answers again
+with the same reply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..common.augmentation import SpatialAugmentation
+from ..common.cohort import Cohort
+from ..common.cohort_check import check_cohort
+from ..common.device import Device, choose_device
+from ..common.errors import DataError, PolicyRefused
+from ..common.exchange import RoundReply, RoundRequest
+from ..common.generation import numpy_parameters, paint
+from ..common.journal import Journal
+from ..common.layouts import read_cohort
+from ..common.parameters import parameters_digest
+from ..common.preparation import PreparedScans, prepare
+from ..common.randomness import derived_seed, numpy_generator
+from ..common.roles import CoinRecord, load_or_draw_roles
+from ..common.study import Study
+from ..common.training import train
+from ..common.training_state import TrainingState, load_state, new_state, save_state
+from .egress import DECLARED_WEIGHT
+from .site_folder import SiteFolder
+
+SAVE_EVERY_S = 60.0
+"""Seconds of training that a kill may cost."""
+
+StepProgress = Callable[[int, int], None]
+"""(steps done in this round, steps in all)."""
+
+
+class LocalTrainer:
+    """Trains one site's networks; a :class:`~fedphantom.common.exchange.SiteTrainer`."""
+
+    def __init__(
+        self, folder: SiteFolder, study: Study, scans: PreparedScans, device: Device, progress: StepProgress | None = None
+    ) -> None:
+        self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
+        self._seed = derived_seed(study.seed, "site", folder.name)
+        self._state = new_state(study, self._seed, device)
+        self._committed = folder.state / "committed.safetensors"
+        self._partial = folder.state / "partial.safetensors"
+        folder.state.mkdir(parents=True, exist_ok=True)
+
+    @classmethod
+    def open(cls, root: Path, progress: StepProgress | None = None) -> LocalTrainer:
+        """Check the site's cohort, draw or read its roles, prepare its scans.
+
+        Raises:
+            DataError: no usable scan, or no training patient.
+            PolicyRefused: the cohort changed since its roles were drawn.
+        """
+        folder = SiteFolder.open(root)
+        study = folder.study()
+        cohort, coins = site_material(folder, study)
+        scans = prepare(cohort, study, folder.cache)
+        rows = scans.rows_of(coins.training_patients())
+        if not len(rows):
+            raise DataError(
+                "a site without a training patient once the roles are drawn",
+                expected="more patients, or smaller shares under [roles]",
+                remedy="Run 'fedphantom cohort check' and look at [roles] in the study.",
+            )
+        return cls(folder, study, scans.only(rows), choose_device(), progress)
+
+    def train_round(self, request: RoundRequest) -> RoundReply:
+        """Train ``local_steps`` from the request's generator.
+
+        Raises:
+            PolicyRefused: this round was already answered from another generator.
+            TrainingError: NaN or collapse; names the step.
+        """
+        incoming = parameters_digest(request.generator)
+        if not self._is_answered(request.round, incoming):
+            self._train(request, incoming)
+        generator = numpy_parameters(self._state.generator)
+        return RoundReply(
+            self._folder.name, request.round, generator, DECLARED_WEIGHT, self._metrics(self._study.training.local_steps)
+        )
+
+    def _is_answered(self, round_: int, incoming: str) -> bool:
+        if not self._committed.exists():
+            return False
+        facts = load_state(self._committed, self._state)
+        done = int(str(facts["round"]))
+        if done > round_ or (done == round_ and facts["incoming"] != incoming):
+            raise PolicyRefused(
+                f"the coordinator asks for round {round_} again from another generator; round {done} is done here",
+                expected="the next round, or this one unchanged",
+                remedy="The coordinator must go on from its last checkpoint, or start a new run.",
+            )
+        return done == round_
+
+    def _train(self, request: RoundRequest, incoming: str) -> None:
+        state, steps = self._state, self._study.training.local_steps
+        first = self._resume_partial(request.round, incoming)
+        if first is None:
+            first = state.step
+            weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
+            state.generator.load_state_dict(weights)
+        facts = {"round": request.round, "incoming": incoming, "first": first}
+        saved = time.monotonic()
+        for losses in train(
+            state,
+            self._scans,
+            self._study,
+            until_step=first + steps,
+            seed=self._seed,
+            augmentation=SpatialAugmentation(),
+        ):
+            if self._progress:
+                self._progress(losses.step - first, steps)
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save_state(self._partial, state, facts)
+                saved = time.monotonic()
+        save_state(self._committed, state, facts)
+        self._partial.unlink(missing_ok=True)
+
+    def _resume_partial(self, round_: int, incoming: str) -> int | None:
+        """The first step of the interrupted round, its state loaded; None where this round was not begun."""
+        if not self._partial.exists():
+            return None
+        try:
+            fresh = new_state(self._study, self._seed, self._state.device)
+            facts = load_state(self._partial, fresh)
+        except DataError:
+            return None  # a damaged partial state costs its steps, not the round
+        if (facts["round"], facts["incoming"]) != (round_, incoming):
+            return None
+        self._state = fresh
+        return int(str(facts["first"]))
+
+    def _metrics(self, steps: int) -> dict[str, float]:
+        fake = paint(self._state.generator, schematic_classes(self._study)[None], self._study, self._seed, self._state.device)
+        return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
+
+
+def site_material(folder: SiteFolder, study: Study) -> tuple[Cohort, CoinRecord]:
+    """The site's usable cohort and its coin record; what was left out is journalled by code and count."""
+    report = check_cohort(read_cohort(folder.cohort), study)
+    if not report.ok:
+        raise DataError(
+            "no usable scan in the site's cohort",
+            expected="scans with every channel and a label map of the study",
+            remedy="Run 'fedphantom cohort check' on it with --study.",
+        )
+    cohort = report.usable
+    ids = [patient.patient_id for patient in cohort.patients]
+    drawn = not folder.coins.exists()
+    random = numpy_generator(study.seed, "roles", folder.name)
+    coins = load_or_draw_roles(folder.coins, ids, study.roles, random, seed_source="the study's seed and the site's name")
+    if drawn:
+        left_out = {problem.code: problem.scans for problem in report.problems}
+        Journal(folder.journal).append("roles-drawn", cohort=coins.cohort_digest, left_out=left_out)
+    return cohort, coins
+
+
+def schematic_classes(study: Study) -> NDArray[np.uint8]:
+    """Nested ellipsoids of all classes, (X, Y, Z): a label map that is public by construction."""
+    axes = [np.linspace(-1, 1, n) for n in study.grid.shape]
+    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
+    classes = len(study.labels)
+    inside = np.clip(np.ceil((0.9 - radius) / 0.9 * (classes - 1)), 0, classes - 1)
+    return np.asarray(inside, dtype=np.uint8)
+
+

@@ -1,0 +1,109 @@
+"""One round at a site: is the request wanted, train, does the reply pass, say what left.
+
+The same for both engines, so that a simulation exercises the site's real checks.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..common.errors import (
+    BudgetSpent,
+    ConfigError,
+    DataError,
+    FedPhantomError,
+    PolicyRefused,
+    StorageError,
+    TrainingError,
+)
+from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
+from ..common.journal import Journal
+from .egress import EgressRule, check_reply
+from .site_folder import SiteFolder
+
+OpenTrainer = Callable[[Path], SiteTrainer]
+"""Site folder to trainer, e.g. ``LocalTrainer.open``."""
+
+# An exception's own text may count patients or name files; these sentences cannot.
+_SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
+    (BudgetSpent, "the site's privacy budget is spent"),
+    (PolicyRefused, "the site's policy refused the round"),
+    (ConfigError, "the site's configuration does not fit the study"),
+    (DataError, "the site's cohort needs mending"),
+    (TrainingError, "training stopped on a NaN or a collapse"),
+    (StorageError, "the site's disk is full or not writable"),
+    (MemoryError, "the site ran out of memory"),
+)
+
+
+def sayable_reason(error: BaseException) -> str:
+    """A fixed sentence for what went wrong: all that a coordinator is told of a failure."""
+    for kind, sentence in _SAYABLE:
+        if isinstance(error, kind):
+            return sentence
+    return "training failed unexpectedly"
+
+
+class Site:
+    """A hospital's side of a round; a :class:`SiteTrainer` around the one that trains.
+
+    Args:
+        folder: The site's folder.
+        open_trainer: Called with the folder's path on the first round.
+    """
+
+    def __init__(self, folder: SiteFolder, open_trainer: OpenTrainer) -> None:
+        self.folder = folder
+        self._open_trainer = open_trainer
+        self._trainer: SiteTrainer | None = None
+        self._study_digest = folder.study().digest()
+        self._rounds = folder.study().training.rounds
+        self.rule: EgressRule = folder.egress_rule()
+        self._journal = Journal(folder.journal)
+
+    def train_round(self, request: RoundRequest) -> RoundReply:
+        """Train and return what may leave.
+
+        Raises:
+            PolicyRefused: the request is for another study or a round that the study does not have, its
+                parameters do not fit, or the egress filter stopped the reply.
+            FedPhantomError: as the trainer says; noted in full in ``errors.log``, in one word in the journal.
+        """
+        try:
+            self._check_request(request)
+            self._trainer = self._trainer or self._open_trainer(self.folder.root)
+            reply = self._trainer.train_round(request)
+            leaving = check_reply(reply, self.rule, site=self.folder.name, request=request)
+        except Exception as error:
+            note_failure(self.folder, error)
+            self._journal.append("round-failed", round=request.round, kind=type(error).__name__)
+            raise
+        self._journal.append("reply-left", **leaving)
+        return reply
+
+    def _check_request(self, request: RoundRequest) -> None:
+        problem = self.rule.generator.problem(request.generator)
+        if request.study_digest != self._study_digest:
+            problem = "it is for another study"
+        elif not 1 <= request.round <= self._rounds:
+            problem = f"its round is not one of the study's {self._rounds}"
+        if problem:
+            raise PolicyRefused(
+                f"the coordinator's request was refused: {problem}",
+                expected="a round of the study this site holds",
+                remedy="Compare 'fedphantom study show' with the coordinator's.",
+            )
+
+
+def note_failure(folder: SiteFolder, error: BaseException) -> None:
+    """Append the full text of a failure to the site's ``errors.log``, which never leaves."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = str(error) if isinstance(error, FedPhantomError) else "".join(traceback.format_exception(error))
+    try:
+        with folder.errors.open("a", encoding="utf-8") as log:
+            log.write(f"{stamp} {type(error).__name__}: {text.rstrip()}\n")
+    except OSError:
+        return  # A full disk is often what failed; the failure itself still goes its way.

@@ -1,0 +1,141 @@
+"""Files and folders that are whole or absent.
+
+Everything is written beside its destination under a temporary name, flushed to the disk, then
+renamed; a kill at any moment leaves the old content or none, and at worst a ``.tmp-*`` stray that
+no reader believes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import StorageError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""How every unfinished file or folder is named; readers skip such names."""
+
+_STORAGE_FAILURES = {
+    errno.ENOSPC: ("no space is left on the disk", "Free some space or choose another folder, then run it again."),
+    errno.EDQUOT: ("the disk quota is spent", "Free some space or ask for more quota, then run it again."),
+    errno.EROFS: ("the file system is mounted read-only", "Choose a folder on a writable disk."),
+    errno.EACCES: ("the folder may not be written to", "Choose another folder or mend its permissions."),
+    errno.EPERM: ("the folder may not be written to", "Choose another folder or mend its permissions."),
+    errno.EIO: ("the disk failed while writing", "Check the disk, then run it again."),
+}
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into a :class:`StorageError`.
+
+    Other OSErrors (a missing file, say) pass unchanged: they are not the disk's fault.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_FAILURES:
+            raise
+        found, remedy = _STORAGE_FAILURES[error.errno]
+        raise StorageError(found, expected="a writable disk with free space", remedy=remedy) from None
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o666, flush: bool = True) -> None:
+    """Replace the file's content in one step; parent folders are made.
+
+    Args:
+        path: Destination.
+        data: The whole content.
+        mode: Permission bits before the umask, e.g. 0o600 for a secret.
+        flush: False only inside :func:`atomic_folder`, which flushes all its files at once.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden. The old file, if any, is untouched.
+    """
+    with storage_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_name(path)
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                if flush:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if flush:
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears whole under its name when the block ends, or not at all.
+
+    Yields a new, empty folder beside ``path``. On success its files are flushed and it is renamed to
+    ``path``; on any exception it is removed.
+
+    Raises:
+        StorageError: ``path`` exists and is not an empty folder, or the disk is full, read-only or
+            forbidden (also while the block itself writes).
+    """
+    with storage_errors():
+        if path.exists() and not _is_empty_folder(path):
+            raise StorageError(
+                f"'{path.name}' is there already",
+                expected="a new or empty folder",
+                remedy="Choose another folder or remove that one.",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_name(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot flush a folder; the rename itself still is atomic there.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name[:100]}")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            descriptor = os.open(Path(folder) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(folder))

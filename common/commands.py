@@ -1,0 +1,62 @@
+"""Commands on cohorts. Heavy imports wait inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+cohort_app = typer.Typer(no_args_is_help=True)
+
+
+@cohort_app.callback()
+def cohort() -> None:
+    """Look at a site's patients, or make procedural ones."""
+
+
+@cohort_app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A cohort folder (BIDS, BraTS, Decathlon), or a .csv or .tsv table.")],
+    study_path: Annotated[
+        Path | None, typer.Option("--study", help="study.toml: the channels and labels that are needed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    show_identifiers: Annotated[
+        bool, typer.Option("--show-identifiers", help="Name the scans. For the site's own eyes.")
+    ] = False,
+) -> None:
+    """Say what is there and what is wrong; exit 3 when nothing usable is left. Nothing is modified."""
+    from rich.console import Console
+
+    from .cohort_check import check_cohort
+    from .cohort_report import print_report
+    from .layouts import read_cohort
+    from .progress import progress_bar
+    from .study import read_study
+
+    with progress_bar("checking scans") as progress:
+        report = check_cohort(read_cohort(path), read_study(study_path) if study_path else None, progress)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(show_identifiers=show_identifiers), indent=2))
+    else:
+        print_report(report, Console(), show_identifiers=show_identifiers)
+    raise typer.Exit(0 if report.usable.patients else 3)
+
+
+@cohort_app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    patients: Annotated[int, typer.Option("--patients", min=1, help="How many.")],
+    sites: Annotated[int, typer.Option("--sites", min=1, max=26, help="A, B, C, ... take turns.")] = 1,
+    spacing: Annotated[float, typer.Option("--spacing", help="Voxel size in mm.")] = 5.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Make procedural patients: MNI152 anatomy with a tumour, in T1, T1c, T2 and FLAIR, as a BIDS cohort."""
+    from .phantom import write_phantom_cohort
+    from .progress import progress_bar
+
+    with progress_bar("making patients") as progress:
+        write_phantom_cohort(out, patients, sites, spacing, seed, progress)
+    typer.echo(f"{patients} procedural patients, {sites} sites, {spacing:g} mm, seed {seed}")

@@ -1,0 +1,233 @@
+"""What happened, in order: hash-chained JSON lines that cannot be changed unnoticed in the middle.
+
+One line an event, flushed to the disk before :meth:`Journal.append` returns::
+
+    {"n":2,"previous":"<sha256 of line 1>","time":"…Z","event":"audit","facts":{…},"sha256":"<of this line>"}
+
+``sha256`` is taken over the line's own bytes up to it, so what was written is what is checked. A
+chain shows that nothing was edited, removed or inserted before its last line; that the last lines
+themselves were not cut off, or the whole file written anew, shows only against a head noted
+elsewhere (:meth:`Journal.head`, :func:`verify_journal`).
+
+Facts never hold a patient identifier or a path to patient data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .atomic import storage_errors, sync_folder
+from .errors import VerificationFailed
+
+Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
+"""What JSON can hold: lists, tuples and dicts of it; NaN and infinities are refused."""
+
+START = "0" * 64
+"""The ``previous`` of the first line, and the head of an empty journal."""
+
+RECOVERED = "torn-line-dropped"
+"""Event that stands where a line was cut short by a crash: it had never been confirmed."""
+
+_SEAL = re.compile(rb',"sha256":"([0-9a-f]{64})"}\Z')
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """One verified line.
+
+    Attributes:
+        n: 1-based line number.
+        time: UTC, ISO 8601, seconds.
+        event: What happened, one word or hyphenated words.
+        facts: Its particulars.
+        sha256: The line's hash, named by the next line.
+    """
+
+    n: int
+    time: str
+    event: str
+    facts: Mapping[str, Fact]
+    sha256: str
+
+
+class Journal:
+    """An append-only journal file; any number of processes may append at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, event: str, **facts: Fact) -> None:
+        """Add one line; it is on the disk when this returns.
+
+        A line that a crash cut short is dropped, and its place told by a :data:`RECOVERED` line.
+
+        Raises:
+            VerificationFailed: the last line is not what was written; nothing is added to it.
+            StorageError: the disk is full, read-only or forbidden; the journal is as before.
+            ValueError: a fact is NaN or infinite.
+        """
+        with storage_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # closing the descriptor lets go
+                content_size, last, torn = _tail(descriptor)
+                entry = _parse(last, _line_number(last)) if last else None
+                n, previous = (entry.n, entry.sha256) if entry else (0, START)
+                lines = b""
+                if torn:
+                    n += 1
+                    line, previous = _line(n, previous, RECOVERED, {"bytes": len(torn)})
+                    lines += line
+                lines += _line(n + 1, previous, event, facts)[0]
+                _write(descriptor, content_size, torn, lines)
+            finally:
+                os.close(descriptor)
+            sync_folder(self.path.parent)
+
+    def count(self, event: str) -> int:
+        """How many times an event stands in the verified journal; 0 where there is no file yet."""
+        return sum(entry.event == event for entry in read_journal(self.path)) if self.path.exists() else 0
+
+    def head(self) -> str:
+        """The last line's hash, to be noted elsewhere (in a signed report, say)."""
+        entries = read_journal(self.path) if self.path.exists() else ()
+        return entries[-1].sha256 if entries else START
+
+
+def read_journal(path: Path) -> tuple[JournalEntry, ...]:
+    """All entries, the whole chain verified.
+
+    Raises:
+        VerificationFailed: no readable file, or a line that is edited, missing or cut short; it names the line.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        raise VerificationFailed(
+            f"no readable journal '{path.name}'",
+            expected="the journal that the run or site keeps",
+            remedy="Give the journal's path; if it was removed, the history is lost and the run counts as unverified.",
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            content = file.read()
+    finally:
+        os.close(descriptor)
+    return tuple(_entries(content))
+
+
+def verify_journal(path: Path, *, head: str | None = None) -> int:
+    """Check the chain from the first line to the last.
+
+    Args:
+        path: The journal.
+        head: A hash noted earlier (:meth:`Journal.head`); the chain must pass through it. Only this
+            shows that the last lines were not cut off since.
+
+    Returns:
+        The number of entries.
+
+    Raises:
+        VerificationFailed: as :func:`read_journal`, or the chain does not pass through ``head``.
+    """
+    entries = read_journal(path)
+    if head is not None and head != START and all(entry.sha256 != head for entry in entries):
+        raise VerificationFailed(
+            f"journal of {len(entries)} lines without the head {head[:12]}… noted earlier",
+            expected="a chain that passes through it",
+            remedy="Lines were cut off, or this is another journal: restore it from a backup.",
+        )
+    return len(entries)
+
+
+def _entries(content: bytes) -> Iterator[JournalEntry]:
+    previous = START
+    lines = content.split(b"\n")
+    for n, line in enumerate(lines[:-1], start=1):
+        entry = _parse(line, n, previous)
+        previous = entry.sha256
+        yield entry
+    if lines[-1]:
+        raise _broken(len(lines), "is cut short")
+
+
+def _parse(line: bytes, n: int, previous: str | None = None) -> JournalEntry:
+    seal = _SEAL.search(line)
+    if seal is None:
+        raise _broken(n, "is not a journal line")
+    digest = seal.group(1).decode()
+    if hashlib.sha256(line[: seal.start()]).hexdigest() != digest:
+        raise _broken(n, "was changed after it was written")
+    # The seal holds, so these are the bytes that _line wrote: only a forger's could lack a key.
+    try:
+        found = json.loads(line)
+        entry = JournalEntry(found["n"], found["time"], found["event"], found["facts"], digest)
+        linked = previous is None or found["previous"] == previous
+    except (ValueError, TypeError, KeyError):
+        raise _broken(n, "is not a journal line") from None
+    if entry.n != n or not linked:
+        raise _broken(n, "does not continue the line before it")
+    return entry
+
+
+def _line(n: int, previous: str, event: str, facts: Mapping[str, Fact]) -> tuple[bytes, str]:
+    time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    record = {"n": n, "previous": previous, "time": time, "event": event, "facts": facts}
+    body = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()[:-1]  # ASCII, one line
+    digest = hashlib.sha256(body).hexdigest()
+    return body + f',"sha256":"{digest}"}}\n'.encode(), digest
+
+
+def _tail(descriptor: int) -> tuple[int, bytes, bytes]:
+    """Size up to the last newline, the last whole line, and what a crash left after it."""
+    size = os.fstat(descriptor).st_size
+    tail, start = b"", size
+    while start > 0 and tail.count(b"\n") < 2:
+        step = min(1 << 16, start)
+        start -= step
+        tail = os.pread(descriptor, step, start) + tail
+    whole, newline, torn = tail.rpartition(b"\n")
+    return size - len(torn), whole.rpartition(b"\n")[2] if newline else b"", torn
+
+
+def _line_number(line: bytes) -> int:
+    match = re.match(rb'\{"n":([0-9]{1,18}),', line)
+    return int(match.group(1)) if match else 0
+
+
+def _write(descriptor: int, offset: int, torn: bytes, lines: bytes) -> None:
+    """Write ``lines`` over the torn end and flush; on failure leave the file as it was."""
+    try:
+        written = 0
+        while written < len(lines):
+            written += os.pwrite(descriptor, lines[written:], offset + written)
+        os.ftruncate(descriptor, offset + written)
+        os.fsync(descriptor)
+    except BaseException:
+        _restore(descriptor, offset, torn)
+        raise
+
+
+def _restore(descriptor: int, offset: int, torn: bytes) -> None:
+    os.ftruncate(descriptor, offset)
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, torn, offset)
+
+
+def _broken(n: int, how: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"journal line {n or '(the last)'} {how}",
+        expected="an unbroken chain",
+        remedy="Restore the journal from a backup; what follows that line cannot be trusted.",
+    )

@@ -1,0 +1,43 @@
+"""``fedphantom journal``: read and verify what a run or site wrote down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+journal_app = typer.Typer(no_args_is_help=True)
+
+_Path = Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal.jsonl.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@journal_app.callback()
+def journal() -> None:
+    """What happened, in order, in a file that cannot be changed unnoticed."""
+
+
+@journal_app.command()
+def show(path: _Path, as_json: _Json = False) -> None:
+    """Print every event, after the whole chain was verified; exit 5 if it is broken."""
+    from .journal import read_journal
+
+    entries = [asdict(entry) for entry in read_journal(path)]
+    lines = [f"{e['n']:>5}  {e['time']}  {e['event']}  {json.dumps(e['facts'])}" for e in entries]
+    typer.echo(json.dumps({"entries": entries}) if as_json else "\n".join(lines))
+
+
+@journal_app.command()
+def verify(
+    path: _Path,
+    head: Annotated[str | None, typer.Option(help="A hash noted earlier, which the chain must pass through.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""
+    from .journal import Journal, verify_journal
+
+    report = {"ok": True, "entries": verify_journal(path, head=head), "head": Journal(path).head()}
+    typer.echo(json.dumps(report) if as_json else f"{report['entries']} entries, unbroken. Head: {report['head']}")

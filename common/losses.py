@@ -1,0 +1,33 @@
+"""The terms of the generator's and the discriminator's objectives.
+
+Least-squares adversarial loss (Mao et al. 2017, arXiv 1611.04076), L1 to the paired scan (Isola et al. 2017,
+arXiv 1611.07004) and feature matching (Wang et al. 2018, arXiv 1711.11585). L1 and feature matching read the
+paired real scan: with them there is no differential privacy (PRIVACY §1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def real_loss(logits: Tensor) -> Tensor:
+    """Patch logits (B, 1, x, y, z) pulled to 1: the discriminator on real, the generator on fake."""
+    return (logits.float() - 1).square().mean()
+
+
+def fake_loss(logits: Tensor) -> Tensor:
+    """Patch logits pulled to 0: the discriminator on fake."""
+    return logits.float().square().mean()
+
+
+def l1(fake: Tensor, real: Tensor) -> Tensor:
+    """Mean absolute difference over all voxels and channels."""
+    return (fake.float() - real.float()).abs().mean()
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of the discriminator's features, averaged over its layers."""
+    return torch.stack([l1(f, r.detach()) for f, r in zip(fake, real, strict=True)]).mean()

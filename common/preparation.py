@@ -1,0 +1,184 @@
+"""The prepared cache: a cohort's scans on the study's grid, normalised, as memory-mapped arrays.
+
+Written once, into a folder named by a key over everything the result depends on (the files' bytes, grid,
+channels, labels, this module's version); a second run maps it. The folder appears by one rename after all of it
+is on disk, so that an interrupted write leaves nothing that is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .atomic import atomic_folder, storage_errors
+from .cohort import ChannelSource, Cohort, Scan
+from .errors import DataError
+from .nifti import read_label_map, read_volume
+from .placement import place_labels, place_volume
+from .study import Study
+
+VERSION = 1  # raise it whenever preparation gives other voxels
+LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
+
+Progress = Callable[[int, int], None]
+"""(scans done, scans in all)."""
+
+
+@dataclass(frozen=True)
+class PreparedScans:
+    """Scans ready for the networks, in the cohort's order.
+
+    Attributes:
+        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; memory-mapped.
+        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; memory-mapped.
+        patients: Each scan's patient identifier; never leaves the site.
+        sites: Each scan's site name, '' where the cohort names none.
+    """
+
+    volumes: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+    patients: tuple[str, ...]
+    sites: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def rows_of(self, patients: Collection[str]) -> NDArray[np.intp]:
+        """Row numbers of these patients' scans."""
+        wanted = set(patients)
+        return np.asarray([row for row, patient in enumerate(self.patients) if patient in wanted], dtype=np.intp)
+
+    def only(self, rows: Sequence[int] | NDArray[np.intp]) -> PreparedScans:
+        """These rows, copied into memory."""
+        index = np.asarray(rows, dtype=np.intp)
+        return PreparedScans(
+            self.volumes[index],
+            self.classes[index],
+            tuple(self.patients[i] for i in index),
+            tuple(self.sites[i] for i in index),
+        )
+
+    def named_site(self, site: str) -> PreparedScans:
+        """The same scans, all said to be of this site."""
+        return replace(self, sites=(site,) * len(self))
+
+
+def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
+    """Several sites' scans in one, copied into memory. For experiments on one machine only."""
+    return PreparedScans(
+        np.concatenate([part.volumes for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        tuple(patient for part in parts for patient in part.patients),
+        tuple(site for part in parts for site in part.sites),
+    )
+
+
+def normalise(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One channel (X, Y, Z) to [-1, 1] by percentiles of its own foreground; background (exactly 0) to -1.
+
+    Per scan only: a site's percentiles would be private statistics (PRIVACY §1.1).
+    """
+    foreground = volume[volume != 0]
+    if not foreground.size:
+        return np.full_like(volume, -1)
+    low, high = np.percentile(foreground, [LOW, HIGH])
+    scaled = (volume - low) * np.float32(2 / max(high - low, 1e-12)) - 1
+    return np.where(volume == 0, np.float32(-1), np.clip(scaled, -1, 1)).astype(np.float32)
+
+
+def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | None = None) -> PreparedScans:
+    """Map the cohort's prepared scans from ``folder``, writing them first where they are not there yet.
+
+    Raises:
+        DataError: a scan lacks a channel or label map of the study, or cannot be read; run ``cohort check`` first
+            and prepare its ``usable`` cohort.
+        StorageError: the disk is full.
+    """
+    scans = cohort.scans
+    if not scans:
+        raise DataError("a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'.")
+    target = folder / content_key(cohort, study)
+    if not target.is_dir():
+        with atomic_folder(target) as partial:
+            _write(partial, scans, study, progress)
+    sites = {patient.patient_id: patient.site or "" for patient in cohort.patients}
+    return PreparedScans(
+        np.load(target / "volumes.npy", mmap_mode="r", allow_pickle=False),
+        np.load(target / "classes.npy", mmap_mode="r", allow_pickle=False),
+        tuple(scan.patient_id for scan in scans),
+        tuple(sites[scan.patient_id] for scan in scans),
+    )
+
+
+def content_key(cohort: Cohort, study: Study) -> str:
+    """SHA-256 (hex) over all that the prepared arrays depend on."""
+    digest = hashlib.sha256()
+    facts = [VERSION, study.channels, study.label_values, study.grid.model_dump(mode="json")]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    hashed: dict[Path, str] = {}
+    for scan in cohort.scans:
+        sources, label = _files(scan, study)
+        for path, index in [*((s.path, s.index) for s in sources), (label, None)]:
+            if path not in hashed:
+                hashed[path] = _file_hash(path)
+            digest.update(f"{hashed[path]}#{index}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> None:
+    grid, shape = study.volume_grid(), study.grid.shape
+    with storage_errors():
+        volumes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]  # NumPy leaves this one untyped
+            folder / "volumes.npy", "w+", np.float32, (len(scans), len(study.channels), *shape)
+        )
+        classes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]  # as above
+            folder / "classes.npy", "w+", np.uint8, (len(scans), *shape)
+        )
+        for row, scan in enumerate(scans):
+            sources, label = _files(scan, study)
+            for channel, source in enumerate(sources):
+                volumes[row, channel] = normalise(place_volume(*read_volume(source), grid))
+            classes[row] = class_index(*read_label_map(label), study)
+            if progress:
+                progress(row + 1, len(scans))
+        volumes.flush()
+        classes.flush()
+
+
+def class_index(labels: NDArray[np.generic], affine: NDArray[np.float64], study: Study) -> NDArray[np.uint8]:
+    """A label map as stored, any axes order, to class indices (X, Y, Z) on the study's grid."""
+    placed = place_labels(np.asarray(labels).astype(np.uint8), affine, study.volume_grid())
+    values = np.asarray(study.label_values)
+    index = np.searchsorted(values, placed).clip(0, len(values) - 1)
+    if not np.array_equal(values[index], placed):
+        raise DataError(
+            "a label map with values outside the study's labels",
+            expected=f"values among {', '.join(map(str, values))}",
+            remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
+        )
+    return index.astype(np.uint8)
+
+
+def _files(scan: Scan, study: Study) -> tuple[list[ChannelSource], Path]:
+    missing = [name for name in study.channels if name not in scan.channels]
+    if missing or scan.label is None:
+        raise DataError(
+            f"a scan without {'its label map' if scan.label is None else 'channel ' + missing[0]}",
+            expected=f"the channels {', '.join(study.channels)} and a label map",
+            remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
+        )
+    return [scan.channels[name] for name in study.channels], scan.label
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise DataError("a file that cannot be read", expected="readable volumes", remedy="Run 'fedphantom cohort check'.") from None

@@ -1,0 +1,94 @@
+"""A study that fits a cohort at hand: its channels, its labels, a grid that its scans fill."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from .cohort import Cohort
+from .errors import DataError
+from .nifti import read_header, read_label_map
+from .study import GridTable, PublicLabelsTable, Study
+from .volume import Affine
+
+SMALLEST_AXIS, MULTIPLE = 16, 8
+
+
+def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabelsTable) -> Study:
+    """Derive channels, labels and grid from a checked cohort.
+
+    The grid has the cohort's median spacing; each axis is its median length cut to a multiple of 8, so that scans
+    are cropped by a few voxels rather than padded. Labels are named by the cohort where it names them.
+
+    Raises:
+        DataError: no scan, or no foreground label.
+    """
+    scans = [scan for scan in cohort.scans if scan.label is not None and scan.channels]
+    if not scans:
+        raise DataError("a cohort without a labelled scan", expected="one or more", remedy="Run 'fedphantom cohort check'.")
+    shapes, spacings = [], []
+    values: set[int] = set()
+    for scan in scans:
+        header = read_header(next(iter(scan.channels.values())).path)
+        order = _axis_order(header.affine)
+        shapes.append([header.grid_shape[i] for i in order])
+        spacings.append([header.spacing[i] for i in order])
+        assert scan.label is not None  # noqa: S101  # filtered above
+        values |= {int(v) for v in np.unique(read_label_map(scan.label)[0])}
+    foreground = sorted(values - {0})
+    if not foreground:
+        raise DataError("label maps without any structure", expected="labels above 0", remedy="Run 'fedphantom cohort check'.")
+    axes = [max(SMALLEST_AXIS, int(n) // MULTIPLE * MULTIPLE) for n in np.median(shapes, axis=0)]
+    spacing = [round(float(mm), 3) for mm in np.median(spacings, axis=0)]
+    labels = {"background": 0} | {_label_name(cohort, value): value for value in foreground}
+    return Study(
+        name=name,
+        seed=seed,
+        channels=cohort.channels,
+        labels=labels,
+        regions={"whole": tuple(foreground)} if len(foreground) > 1 else {},
+        grid=GridTable(shape=(axes[0], axes[1], axes[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])),
+        public_labels=public_labels,
+    )
+
+
+def _axis_order(affine: Affine) -> Sequence[int]:
+    """File axis that runs along each of X, Y, Z."""
+    return [int(np.argmax(np.abs(affine[row, :3]))) for row in range(3)]
+
+
+def _label_name(cohort: Cohort, value: int) -> str:
+    name = re.sub(r"[^A-Za-z0-9 _-]", "-", cohort.label_names.get(value, ""))[:32].strip()
+    return name if name and name != "background" else f"label-{value}"
+
+
+def to_toml(study: Study) -> str:
+    """The study as TOML that :func:`~fedphantom.common.study.parse_study` reads back to the same study."""
+    lines, tables = [], []
+    for key, value in study.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" for c in value)
+            return f'"{escaped}"'
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            raise TypeError(f"no TOML form for {type(value).__name__}")

@@ -1,0 +1,154 @@
+"""The training loop, on one page. The discriminator's step is an argument.
+
+Axes as in ``common.networks``. Every draw is named by (seed, step): a resumed training repeats, bit for bit on
+the CPU, what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .augmentation import SpatialAugmentation, warp
+from .errors import TrainingError
+from .losses import fake_loss, feature_matching, l1, real_loss
+from .networks import draw_noise, one_hot
+from .randomness import numpy_generator, torch_generator
+from .study import Study
+from .training_state import TrainingState
+
+COLLAPSE_WINDOW = 50  # steps in a row of a constant output before it is called a collapse
+CHECK_EVERY = 10
+
+
+class Pairs(Protocol):
+    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
+
+    @property
+    def volumes(self) -> NDArray[np.float32]: ...
+    @property
+    def classes(self) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input on the device: labels (B, L, X, Y, Z), noise (B, N, X, Y, Z), real (B, C, X, Y, Z)."""
+
+    labels: Tensor
+    noise: Tensor
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one step. Those on real data (``l1``, ``discriminator``) never leave the site."""
+
+    step: int
+    adversarial: float
+    l1: float
+    discriminator: float
+
+
+DiscriminatorStep = Callable[[TrainingState, Batch, Tensor], Tensor]
+"""(state, batch, detached fake) → loss. Updates the discriminator once."""
+
+
+def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
+    """Least-squares discriminator update without privacy (``dp: none``)."""
+    with state.device.autocast():
+        both, _ = state.discriminator(torch.cat([batch.labels, batch.labels]), torch.cat([batch.real, fake]))
+        on_real, on_fake = both.chunk(2)
+        loss = (real_loss(on_real) + fake_loss(on_fake)) / 2
+    state.discriminator_optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    state.discriminator_optimiser.step()
+    return loss.detach()
+
+
+def train(
+    state: TrainingState,
+    pairs: Pairs,
+    study: Study,
+    *,
+    until_step: int,
+    seed: int,
+    discriminator_step: DiscriminatorStep = plain_discriminator_step,
+    augmentation: SpatialAugmentation | None = None,
+) -> Iterator[StepLosses]:
+    """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
+
+    Raises:
+        TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
+    """
+    options, constant = study.training, 0
+    while state.step < until_step:
+        batch = _draw_batch(pairs, study, state, seed, augmentation)
+
+        # Generate.
+        with state.device.autocast():
+            fake = state.generator(batch.labels, batch.noise)
+
+        # Update the discriminator.
+        loss_d = discriminator_step(state, batch, fake.detach())
+
+        # Update the generator.
+        state.discriminator.requires_grad_(False)
+        with state.device.autocast():
+            logits, fake_features = state.discriminator(batch.labels, fake)
+            with torch.no_grad():
+                _, real_features = state.discriminator(batch.labels, batch.real)
+            adversarial, reconstruction = real_loss(logits), l1(fake, batch.real)
+            matching = feature_matching(fake_features, real_features)
+            loss_g = adversarial + options.l1_weight * reconstruction + options.feature_matching_weight * matching
+        state.generator_optimiser.zero_grad(set_to_none=True)
+        loss_g.backward()
+        state.generator_optimiser.step()
+        state.discriminator.requires_grad_(True)
+        state.step += 1
+
+        # Stop at the first sign of failure, and say where.
+        losses = StepLosses(state.step, adversarial.item(), reconstruction.item(), loss_d.item())
+        if not all(map(math.isfinite, (losses.adversarial, losses.l1, losses.discriminator))):
+            raise TrainingError(
+                f"a loss is not finite at step {state.step}",
+                expected="finite losses",
+                remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
+            )
+        if state.step % CHECK_EVERY == 0:
+            constant = constant + CHECK_EVERY if fake.detach().float().std() < 1e-4 else 0
+            if constant >= COLLAPSE_WINDOW:
+                raise TrainingError(
+                    f"the generator has collapsed to a constant volume at step {state.step}",
+                    expected="volumes that vary",
+                    remedy="Lower training.generator_lr or raise training.l1_weight.",
+                )
+        yield losses
+
+
+def _draw_batch(
+    pairs: Pairs, study: Study, state: TrainingState, seed: int, augmentation: SpatialAugmentation | None
+) -> Batch:
+    scans = scans_of_step(len(pairs.classes), study.training.batch, state.step, seed)
+    real = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32, copy=False))
+    classes = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
+    random = torch_generator(seed, "step", state.step)
+    shape = study.volume_grid().shape
+    if augmentation is not None:
+        real, classes = warp(real, classes, len(study.labels), augmentation.draw(len(scans), shape, random))
+    noise = draw_noise(len(scans), shape, random)
+    put = state.device.tensor
+    return Batch(put(one_hot(classes, len(study.labels))), put(noise), put(real))
+
+
+def scans_of_step(scans: int, batch: int, step: int, seed: int) -> list[int]:
+    """Which scans step number ``step`` sees: shuffled epochs laid end to end, computable for any step alone."""
+    positions = range(step * batch, (step + 1) * batch)
+    orders = {e: numpy_generator(seed, "epoch", e).permutation(scans) for e in {p // scans for p in positions}}
+    return [int(orders[p // scans][p % scans]) for p in positions]

@@ -1,0 +1,173 @@
+"""What every attack takes and gives.
+
+Attacks see plain arrays and a generator as a function, so that control, reference and released
+generators go through the same code. Scores are per patient, large where membership is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ...common.errors import DataError
+from ..evidence import ThreatModel
+from ..statistics import Floats, Scores
+
+Images = NDArray[np.float32]
+"""Shape (N, C, X, Y, Z), normalised intensities."""
+
+Labels = NDArray[np.uint8]
+"""Shape (N, X, Y, Z), label values as in the study."""
+
+Reconstruct = Callable[[Labels, int], Images]
+"""A generator: label maps and a noise seed to images. The same arguments give the same images."""
+
+_BATCH = 8
+"""Scans painted at once: bounds memory on a node without a large GPU."""
+
+
+@dataclass(frozen=True)
+class AuditedScans:
+    """Scans of the patients who hold a coin.
+
+    Attributes:
+        images: See :data:`Images`.
+        labels: See :data:`Labels`, the scans' own label maps.
+        patients: Patient of each scan.
+        sites: Site of each scan's patient.
+        member: Whether each scan's patient trained the generator under audit.
+    """
+
+    images: Images
+    labels: Labels
+    patients: tuple[str, ...]
+    sites: tuple[str, ...]
+    member: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def of(self, patients: Sequence[str]) -> NDArray[np.intp]:
+        """Indices of these patients' scans, ascending."""
+        wanted = set(patients)
+        return np.flatnonzero([p in wanted for p in self.patients])
+
+    def side(self, member: bool) -> tuple[str, ...]:
+        """Members (or holdout patients), sorted."""
+        return tuple(sorted({p for p, m in zip(self.patients, self.member, strict=True) if m == member}))
+
+    def take(self, indices: NDArray[np.intp]) -> AuditedScans:
+        """These scans only."""
+        return AuditedScans(
+            self.images[indices],
+            self.labels[indices],
+            tuple(self.patients[i] for i in indices),
+            tuple(self.sites[i] for i in indices),
+            tuple(self.member[i] for i in indices),
+        )
+
+
+@dataclass(frozen=True)
+class AttackScores:
+    """One attack's scores, one a patient.
+
+    Attributes:
+        id: PRIVACY §3.2.
+        threat_model: What the attacker holds.
+        patients: Audited patients, sorted; never leaves the audit.
+        sites: Their sites.
+        is_member: Shape (P,).
+        score: Shape (P,), float64.
+    """
+
+    id: str
+    threat_model: ThreatModel
+    patients: tuple[str, ...]
+    sites: tuple[str, ...]
+    is_member: NDArray[np.bool_]
+    score: Floats
+
+    def of(self, patients: Sequence[str]) -> AttackScores:
+        """The scores of these patients only."""
+        wanted = set(patients)
+        keep = np.array([p in wanted for p in self.patients], dtype=bool)
+        return AttackScores(
+            self.id,
+            self.threat_model,
+            tuple(p for p, k in zip(self.patients, keep, strict=True) if k),
+            tuple(s for s, k in zip(self.sites, keep, strict=True) if k),
+            self.is_member[keep],
+            self.score[keep],
+        )
+
+    def scores(self) -> Scores:
+        """For :mod:`..statistics`. Raises DataError as :meth:`Scores.of`."""
+        sites = np.array(self.sites, dtype=str)
+        yes, no = self.is_member, ~self.is_member
+        return Scores.of(self.score[yes], self.score[no], sites[yes].tolist(), sites[no].tolist())
+
+
+def by_patient(id: str, threat_model: ThreatModel, scans: AuditedScans, score: Floats) -> AttackScores:
+    """Aggregate scan scores (N,) per patient: the largest counts, since one recognised scan is enough.
+
+    Raises:
+        DataError: a score is NaN: the largest would hide it.
+    """
+    if np.isnan(score).any():
+        raise DataError(
+            f"attack {id}: {int(np.isnan(score).sum())} of {len(score)} scans have no score",
+            expected="finite voxels in scans and generated volumes",
+            remedy="Check the generator; a scan may not be left out of an audit.",
+        )
+    patients = tuple(sorted(set(scans.patients)))
+    first = {p: i for i, p in reversed(list(enumerate(scans.patients)))}
+    return AttackScores(
+        id=id,
+        threat_model=threat_model,
+        patients=patients,
+        sites=tuple(scans.sites[first[p]] for p in patients),
+        is_member=np.array([scans.member[first[p]] for p in patients], dtype=bool),
+        score=np.array([score[scans.of([p])].max() for p in patients], dtype=np.float64),
+    )
+
+
+def paint(generator: Reconstruct, labels: Labels, noise_seed: int) -> Images:
+    """Run a generator over any number of label maps in small batches.
+
+    Raises:
+        DataError: it gives another number of volumes, another grid, or non-finite voxels.
+    """
+    parts = [generator(labels[i : i + _BATCH], noise_seed) for i in range(0, len(labels), _BATCH)]
+    images = np.concatenate(parts).astype(np.float32, copy=False)
+    if images.ndim != 5 or images.shape[0] != len(labels) or images.shape[2:] != labels.shape[1:]:
+        raise DataError(
+            f"a generator's output of shape {images.shape} for label maps of shape {labels.shape}",
+            expected="one multi-channel volume per label map on the same grid",
+            remedy="Check that the generator belongs to this study.",
+        )
+    if not np.isfinite(images).all():
+        raise DataError(
+            "a generator's output with non-finite voxels",
+            expected="finite intensities",
+            remedy="The training diverged; train again with a smaller learning rate.",
+        )
+    return images
+
+
+def foreground(images: Images, labels: Labels, margin: int = 3) -> NDArray[np.bool_]:
+    """Voxels in which a reconstruction is judged, shape (N, X, Y, Z).
+
+    Labelled tissue and ``margin`` voxels around it, less constant padding: a voxel in which every channel
+    has the value of the volume's corner. Background is easy for any generator and would drown the rest. A
+    volume without any label is judged everywhere but in its padding, and one that is all padding everywhere.
+    """
+    out = np.zeros(labels.shape, dtype=bool)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        tissue = ndimage.binary_dilation(label > 0, iterations=margin) if label.any() else np.ones(label.shape, bool)
+        judged = tissue & (image != image[:, :1, :1, :1]).any(axis=0)
+        out[i] = judged if judged.any() else tissue
+    return out

@@ -1,0 +1,53 @@
+"""``fedphantom release``: what leaves, signed, and what others sent, verified. Heavy imports wait inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+release_app = typer.Typer(no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@release_app.callback()
+def release() -> None:
+    """Pack what may leave into a signed folder, or verify such a folder."""
+
+
+@release_app.command("pack")
+def release_pack(
+    run: Annotated[Path, typer.Argument(help="Run folder: generator.safetensors, public-labels.json.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the release.")],
+    key: Annotated[Path, typer.Option(help="The signer's private key, a PEM file.")],
+    audit: Annotated[Path | None, typer.Option(help="Result file of 'audit run'; without one it is refused.")] = None,
+    synthetic: Annotated[Path | None, typer.Option(help="Synthetic BIDS cohort, for volumes.")] = None,
+    tier: Annotated[
+        Literal["internal", "controlled", "public"], typer.Option(help="Whom it is meant for.")
+    ] = "controlled",
+    kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is released.")] = "volumes",
+    as_json: _Json = False,
+) -> None:
+    """Check, pack and sign a release; exit 4 unless the audit and every label map's origin permit it."""
+    from ..common.signing import load_private_key
+    from .release import pack
+
+    private = load_private_key(key)
+    report = pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
+    typer.echo(report.to_json() if as_json else report.to_text())
+
+
+@release_app.command("verify")
+def release_verify(
+    folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
+    key: Annotated[list[Path], typer.Option(help="Public key of a signer you trust, a PEM file; repeatable.")],
+    as_json: _Json = False,
+) -> None:
+    """Check signature, every file and every label map's origin, offline; exit 5 if anything is amiss."""
+    from ..common.signing import load_public_key
+    from .release import verify_release
+
+    report = verify_release(folder, [load_public_key(path) for path in key])
+    typer.echo(report.to_json() if as_json else report.to_text())

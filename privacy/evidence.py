@@ -1,0 +1,100 @@
+"""What an audit found, attack by attack and control by control; the verdict is a function of this alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .statistics import TprAtFpr
+
+ThreatModel = Literal["S", "G", "W", "I", "F", "none"]
+"""PRIVACY §3.1: synthetic set, generator as black box, its weights, insider, federation server; none: no model."""
+
+ReleaseKind = Literal["volumes", "weights"]
+
+BINDING: dict[ReleaseKind, tuple[ThreatModel, ...]] = {"volumes": ("S",), "weights": ("S", "G", "W")}
+"""Threat models that gate each kind of release (PRIVACY §3.1, "What binds")."""
+
+BLIND = "B0"
+OUTLIERS = "/outliers"
+"""Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""
+
+REQUIRED_ATTACKS = ("A1", "A3", "A1" + OUTLIERS, "A3" + OUTLIERS, BLIND)
+REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One attack's figures.
+
+    Attributes:
+        id: As PRIVACY §3.2 numbers attacks, with ``/outliers`` for the isolated quartile.
+        threat_model: What the attacker holds.
+        auc: Stratified by site.
+        auc_ci: Two-sided 95 %.
+        lower95: One-sided 95 % lower bound of the AUC.
+        upper95: One-sided 95 % upper bound of the AUC.
+        p_value: One-sided permutation p-value; for B0 two-sided is read from ``auc_ci``.
+        rejects: Whether Holm over this audit's attacks, and over every audit of this holdout, rejects "no leak".
+        tpr: At several false positive rates, 0 first.
+        advantage: TPR - FPR at a threshold chosen on other patients.
+        eps_lower_bound: ε refuted at 95 %, at that threshold.
+        n_member: Members scored.
+        n_holdout: Holdout patients scored.
+    """
+
+    id: str
+    threat_model: ThreatModel
+    auc: float
+    auc_ci: tuple[float, float]
+    lower95: float
+    upper95: float
+    p_value: float
+    rejects: bool
+    tpr: tuple[TprAtFpr, ...]
+    advantage: float
+    eps_lower_bound: float
+    n_member: int
+    n_holdout: int
+
+
+@dataclass(frozen=True)
+class ControlResult:
+    """One control.
+
+    Attributes:
+        id: One of ``REQUIRED_CONTROLS``.
+        required: In words.
+        got: In words and figures.
+        ok: Whether ``got`` meets ``required``.
+    """
+
+    id: str
+    required: str
+    got: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class AuditEvidence:
+    """Everything the verdict depends on.
+
+    Attributes:
+        release: What is to be released.
+        attacks: One result an attack and subgroup.
+        controls: One result a control that could be run; a missing one is absent.
+        n_holdout: Holdout patients.
+        negative_seeds: Generators trained for the negative control.
+        confirmed_copies: Synthetic volumes that repeat a member's scan.
+        claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
+        canary_excess: Whether a canary run showed more than was claimed.
+    """
+
+    release: ReleaseKind
+    attacks: tuple[AttackResult, ...]
+    controls: tuple[ControlResult, ...]
+    n_holdout: int
+    negative_seeds: int
+    confirmed_copies: int
+    claimed_epsilon: float | None = None
+    canary_excess: bool = False

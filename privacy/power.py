@@ -1,0 +1,63 @@
+"""What an audit of this size can and cannot show; printed before it runs (PRIVACY §3.4).
+
+Planning formulas: normal approximation with Hanley and McNeil's standard error, one-sided 5 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy import optimize, stats
+
+from .statistics import clopper_pearson, epsilon_lower_bound, hanley_mcneil_se
+
+_Z95 = float(stats.norm.ppf(0.95))
+
+
+@dataclass(frozen=True)
+class Power:
+    """Of an audit with n members and n' holdout patients.
+
+    Attributes:
+        standard_error: Of an AUC of 1/2.
+        smallest_auc: That one attack finds with probability 0.8.
+        max_epsilon: Largest lower bound that a perfect attack could show at a threshold fixed beforehand,
+            at δ = 1 / (10 n).
+        fpr_bound: True false positive rate that cannot be excluded where no holdout patient is flagged.
+        joint_power: Probability that all the binding attacks show U95 <= τ though none leaks and they are
+            independent; None where the tier sets no τ.
+    """
+
+    standard_error: float
+    smallest_auc: float
+    max_epsilon: float
+    fpr_bound: float
+    joint_power: float | None
+
+
+def power(n_member: int, n_holdout: int, attacks: int, tau: float | None) -> Power:
+    """Power of an audit; ``attacks`` is the number of binding ones."""
+    return Power(
+        standard_error=hanley_mcneil_se(0.5, n_member, n_holdout),
+        smallest_auc=smallest_detectable_auc(n_member, n_holdout),
+        max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),
+        fpr_bound=clopper_pearson(0, n_holdout, confidence=0.9)[1],
+        joint_power=None if tau is None else joint_power(n_member, n_holdout, attacks, tau),
+    )
+
+
+def smallest_detectable_auc(n_member: int, n_holdout: int, wanted: float = 0.8) -> float:
+    """AUC found with probability ``wanted`` by a one-sided 5 % test; 1 where even a perfect attack is not."""
+    critical = 0.5 + _Z95 * hanley_mcneil_se(0.5, n_member, n_holdout)
+    z = float(stats.norm.ppf(wanted))
+
+    def shortfall(area: float) -> float:
+        return area - critical - z * hanley_mcneil_se(area, n_member, n_holdout)
+
+    return float(optimize.brentq(shortfall, 0.5, 1.0)) if shortfall(1.0) > 0 else 1.0
+
+
+def joint_power(n_member: int, n_holdout: int, attacks: int, tau: float) -> float:
+    """Probability that each of independent attacks without any effect shows U95 <= τ."""
+    single = stats.norm.cdf((tau - 0.5) / hanley_mcneil_se(0.5, n_member, n_holdout) - _Z95)
+    return float(single**attacks)

@@ -1,0 +1,171 @@
+"""What a signer says about a release: an in-toto statement over every file of the folder.
+
+Source: in-toto attestation framework, statement v1 (https://in-toto.io/Statement/v1).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..common.errors import VerificationFailed
+from ..common.label_chain import LabelSource, Sha256
+from .evidence import BINDING, ReleaseKind
+from .policy import Tier
+from .verdict import Outcome
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "urn:fedphantom:release:1"
+
+PERMITTED: dict[Tier, tuple[Outcome, ...]] = {
+    "internal": ("PASS", "INCONCLUSIVE"),
+    "controlled": ("PASS",),
+    "public": ("PASS",),
+}
+"""The verdicts with which a tier lets a release be packed."""
+
+STRICTER: dict[Tier, tuple[Tier, ...]] = {
+    "internal": ("internal", "controlled", "public"),
+    "controlled": ("controlled", "public"),
+    "public": ("public",),
+}
+"""The tiers whose audit is strict enough for a release of this tier (PRIVACY §5)."""
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Digest(_Record):
+    """A file's hash, as in-toto writes it."""
+
+    sha256: Sha256
+
+
+class Subject(_Record):
+    """One file: its path inside the release, ``/`` between parts, and its hash."""
+
+    name: str
+    digest: Digest
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # No part may be "..", empty, hidden or absolute: the name is joined to a folder when it is verified.
+        if len(self.name) > 255 or not all(_PART.fullmatch(part) for part in self.name.split("/")):
+            raise ValueError("a subject's name is not a plain relative path")
+        return self
+
+
+class AuditClaim(_Record):
+    """The audit that the release rests on.
+
+    Attributes:
+        verdict: Its outcome.
+        tier: The tier whose thresholds it was judged by.
+        release: The kind of release it was made for.
+        sha256: Of the audit's result file as it was given to ``release pack``.
+    """
+
+    verdict: Outcome
+    tier: Tier
+    release: ReleaseKind
+    sha256: Sha256
+
+    def covers(self, kind: ReleaseKind, tier: Tier) -> bool:
+        """Whether it looked at every way such a release could be attacked, by thresholds as strict."""
+        return set(BINDING[kind]) <= set(BINDING[self.release]) and self.tier in STRICTER[tier]
+
+
+class ReleasePredicate(_Record):
+    """What is released, on which grounds.
+
+    Attributes:
+        kind: Synthetic volumes, or the generator itself.
+        tier: Whom it is meant for.
+        approved_for_sharing: Whether it may leave the study: verdict PASS and a tier beyond internal.
+        study_digest: Of the study the generator was trained for.
+        generator_sha256: Of ``generator.safetensors``, also where only volumes are released.
+        dp: The formal promise; ``none`` is said aloud.
+        audit: What the audit found.
+        label_sources: Every public source that a label map of the release comes from.
+        created: UTC, ISO 8601, seconds.
+        software: Name and version of what packed it.
+    """
+
+    kind: ReleaseKind
+    tier: Tier
+    approved_for_sharing: bool
+    study_digest: Sha256
+    generator_sha256: Sha256
+    dp: Literal["none"]
+    audit: AuditClaim
+    label_sources: tuple[LabelSource, ...] = Field(min_length=1)
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.audit.verdict not in PERMITTED[self.tier] or not self.audit.covers(self.kind, self.tier):
+            raise ValueError("the audit does not permit such a release")
+        if self.approved_for_sharing != may_be_shared(self.tier, self.audit.verdict):
+            raise ValueError("approved_for_sharing contradicts verdict and tier")
+        if any(source.kind != "public" for source in self.label_sources):
+            raise ValueError("a label source is not public")
+        return self
+
+
+class ReleaseStatement(_Record):
+    """The signed payload; files in the order of their names, each once."""
+
+    statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
+    subject: tuple[Subject, ...] = Field(min_length=1)
+    predicate_type: Literal["urn:fedphantom:release:1"] = Field(alias="predicateType")
+    predicate: ReleasePredicate
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [subject.name for subject in self.subject]
+        if names != sorted(set(names)):
+            raise ValueError("subjects are not sorted, or a name is given twice")
+        return self
+
+    @classmethod
+    def about(cls, files: dict[str, str], predicate: ReleasePredicate) -> ReleaseStatement:
+        """The statement over files, given as path to SHA-256."""
+        return cls(
+            _type=STATEMENT_TYPE,
+            subject=tuple(Subject(name=name, digest=Digest(sha256=files[name])) for name in sorted(files)),
+            predicateType=PREDICATE_TYPE,
+            predicate=predicate,
+        )
+
+    def files(self) -> dict[str, str]:
+        """Path to SHA-256."""
+        return {subject.name: subject.digest.sha256 for subject in self.subject}
+
+    def encode(self) -> bytes:
+        """The bytes to be signed."""
+        return self.model_dump_json(by_alias=True).encode()
+
+
+def may_be_shared(tier: Tier, verdict: Outcome) -> bool:
+    """Whether a release may leave the study, as far as its audit is concerned."""
+    return verdict == "PASS" and tier != "internal"
+
+
+def parse_statement(payload: bytes) -> ReleaseStatement:
+    """Parse a verified payload. Raises VerificationFailed, naming the key, where it is not such a statement."""
+    try:
+        return ReleaseStatement.model_validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "statement"
+        raise VerificationFailed(
+            f"signed, but not a statement about a release: '{where}': {first['msg']}",
+            expected="an in-toto statement as 'fedphantom release pack' writes it",
+            remedy="Ask the signer for a release packed by FedPhantom.",
+        ) from None

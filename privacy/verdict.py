@@ -1,0 +1,152 @@
+"""The audit's verdict: FAIL > INVALID > INCONCLUSIVE > PASS, a pure function of evidence and policy (PRIVACY §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .evidence import (
+    BINDING,
+    BLIND,
+    OUTLIERS,
+    REQUIRED_ATTACKS,
+    REQUIRED_CONTROLS,
+    AttackResult,
+    AuditEvidence,
+    ControlResult,
+)
+from .policy import ReleasePolicy
+
+Outcome = Literal["FAIL", "INVALID", "INCONCLUSIVE", "PASS"]
+
+MIN_HOLDOUT = 20
+"""Below this no attack statistic is read, whatever the tier says (PRIVACY §3.4)."""
+
+NEGATIVE_SEEDS = 3
+"""Generators a full negative control trains (PRIVACY §4)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome and why, in plain words; the outcome's own reasons come first."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+def decide(evidence: AuditEvidence, policy: ReleasePolicy) -> Verdict:
+    """Apply the outcome lattice.
+
+    Below twenty holdout patients attack statistics, and controls that rest on them, give neither FAIL nor
+    INVALID. A leak is called FAIL only where B0 and the negative control hold: else a bad split explains it.
+    """
+    always = tuple(_contradictions(evidence))
+    enough = evidence.n_holdout >= MIN_HOLDOUT
+    invalid = tuple(_invalidating(evidence)) if enough else ()
+    held = all(_control(evidence, name) is not None for name in ("blind", "negative")) and not invalid
+    leaks = tuple(_leaks(evidence, policy)) if enough else ()
+    fails = leaks if held else ()
+    open_questions = tuple(_open_questions(evidence, policy))
+    if leaks and not held:
+        open_questions += tuple(f"Unproven while the split is in doubt: {leak}" for leak in leaks)
+
+    if always or fails:
+        return Verdict("FAIL", always + fails + invalid + open_questions)
+    if invalid:
+        return Verdict("INVALID", invalid + open_questions)
+    if open_questions:
+        return Verdict("INCONCLUSIVE", open_questions)
+    return Verdict("PASS", ("No attack tested succeeded, and every control shows that the attacks work.",))
+
+
+def is_binding(attack: AttackResult, evidence: AuditEvidence) -> bool:
+    """Whether this attack gates this kind of release."""
+    return attack.threat_model in BINDING[evidence.release]
+
+
+def _control(evidence: AuditEvidence, name: str) -> ControlResult | None:
+    return next((control for control in evidence.controls if control.id == name), None)
+
+
+def _contradictions(evidence: AuditEvidence) -> Iterator[str]:
+    if evidence.confirmed_copies:
+        yield f"{evidence.confirmed_copies} synthetic volumes repeat a patient's scan."
+    if evidence.canary_excess:
+        yield "Planted canaries show more leakage than the formal promise allows."
+    if evidence.claimed_epsilon is not None:
+        for attack in evidence.attacks:
+            if attack.eps_lower_bound > evidence.claimed_epsilon:
+                yield (
+                    f"Attack {attack.id} proves ε > {attack.eps_lower_bound:.2f}, but ε = "
+                    f"{evidence.claimed_epsilon:g} was promised: the implementation is wrong."
+                )
+
+
+def _invalidating(evidence: AuditEvidence) -> Iterator[str]:
+    blind, negative = _control(evidence, "blind"), _control(evidence, "negative")
+    if blind is not None and not blind.ok:
+        yield (
+            f"Members and holdout patients differ even without the model ({blind.got}): no attack on this split"
+            " proves anything."
+        )
+    if negative is not None and not negative.ok:
+        yield (
+            f"Attacks also succeed on generators that never saw these patients ({negative.got}): no attack on this"
+            " split proves anything."
+        )
+
+
+def _leaks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
+    for attack in evidence.attacks:
+        if not is_binding(attack, evidence):
+            continue
+        tau = _tau(attack, policy)
+        if attack.rejects and policy.attacks_must_not_reject:
+            yield f"Attack {attack.id} tells members from strangers (AUC {attack.auc:.2f}, p = {attack.p_value:.2g})."
+        if tau is not None and attack.lower95 > tau:
+            yield f"Attack {attack.id} has an AUC above {attack.lower95:.2f} (95 % confidence); {tau:.2f} is allowed."
+        if (
+            policy.tpr_lower_max is not None
+            and evidence.n_holdout >= policy.min_holdout
+            and not attack.id.endswith(OUTLIERS)
+            and attack.tpr[0].ci[0] > policy.tpr_lower_max
+        ):
+            yield (
+                f"Attack {attack.id} names at least {attack.tpr[0].ci[0]:.0%} of the members without one false alarm;"
+                f" {policy.tpr_lower_max:.0%} is allowed."
+            )
+
+
+def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
+    if evidence.n_holdout < MIN_HOLDOUT:
+        yield f"Only {evidence.n_holdout} holdout patients: below {MIN_HOLDOUT} no attack statistic means anything."
+    elif evidence.n_holdout < policy.min_holdout:
+        yield f"{evidence.n_holdout} holdout patients; the {policy.tier} tier asks for {policy.min_holdout}."
+    for name in REQUIRED_CONTROLS:
+        control = _control(evidence, name)
+        if control is None:
+            yield f"The control '{name}' was not run."
+        elif not control.ok and name.startswith("positive"):
+            yield f"The control '{name}' is too weak ({control.got}; needed: {control.required}): attacks may be blind."
+        elif not control.ok and evidence.n_holdout < MIN_HOLDOUT:
+            yield f"The control '{name}' does not hold on so few patients ({control.got})."
+    if evidence.negative_seeds < NEGATIVE_SEEDS and _control(evidence, "negative") is not None:
+        yield (f"Reduced audit: the negative control trained {evidence.negative_seeds} of {NEGATIVE_SEEDS} generators.")
+    for missing in REQUIRED_ATTACKS:
+        if all(attack.id != missing for attack in evidence.attacks):
+            yield f"The attack '{missing}' was not run."
+    for model in BINDING[evidence.release]:
+        if all(attack.threat_model != model for attack in evidence.attacks if attack.id != BLIND):
+            yield f"A {evidence.release} release needs an attack of threat model {model}; none was run."
+    for attack in evidence.attacks:
+        tau = _tau(attack, policy)
+        if is_binding(attack, evidence) and tau is not None and attack.upper95 > tau:
+            yield (
+                f"Attack {attack.id} could have an AUC up to {attack.upper95:.2f} (95 % confidence); to be shown:"
+                f" at most {tau:.2f}."
+            )
+
+
+def _tau(attack: AttackResult, policy: ReleasePolicy) -> float | None:
+    return policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max

@@ -1,0 +1,65 @@
+"""The coordinator's Flower ServerApp: the run folder named by the run configuration, resumed until done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from ..common.errors import ConfigError, FedPhantomError
+from .polling_grid import PollingGrid
+from .rounds import Rounds
+from .run_folder import RunFolder
+from .strategy import GeneratorAveraging
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left, one checkpoint each.
+
+    Raises:
+        FedPhantomError: as :class:`Rounds` and :class:`GeneratorAveraging`; also written to the outcome file.
+    """
+    folder = RunFolder(_run_dir(context))
+    try:
+        run_study(grid, folder)
+    except FedPhantomError as error:
+        parts = {"found": error.found, "expected": error.expected, "remedy": error.remedy}
+        folder.write_outcome({"kind": type(error).__name__, **parts})
+        raise
+    folder.write_outcome({"kind": "done"})
+
+
+def run_study(grid: Grid, folder: RunFolder) -> Rounds:
+    """Run the rounds that are left in a claimed folder, over any Grid.
+
+    Raises:
+        PeerError: a round fell below the quorum.
+        ConfigError: no run folder, or nothing in it to start from.
+    """
+    study, sites = folder.claimed()
+    rounds = Rounds.open(study, folder, sites)
+    if not rounds.finished:
+        polling = PollingGrid(grid)
+        strategy = GeneratorAveraging(rounds, polling.node_of)
+        strategy.start(
+            polling,
+            strategy.initial_arrays(),
+            num_rounds=rounds.remaining,
+            timeout=study.federation.deadline_s,
+        )
+    return rounds
+
+
+def _run_dir(context: Context) -> Path:
+    value = context.run_config.get("run-dir")
+    if not isinstance(value, str) or not value:
+        raise ConfigError(
+            "no run-dir in the run configuration",
+            expected="the coordinator's run folder",
+            remedy="Start the run with 'fedphantom server run' or 'fedphantom simulate'.",
+        )
+    return Path(value)

@@ -1,0 +1,175 @@
+"""The coordinator's checkpoints: one safetensors file a round, whole or not believed.
+
+Round 0 holds the initial generator, so that starting and resuming are the same thing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.atomic import storage_errors, write_atomic
+from ..common.errors import DataError
+from ..common.exchange import Parameters
+from ..common.journal import Fact
+from ..common.tensor_file import decode, encode
+
+KEPT = 3
+"""Newest checkpoints that stay: one may turn out damaged, and a person may want the one before."""
+
+_NAME = re.compile(r"round-(\d{5,9})\.safetensors")
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What the coordinator keeps of a round, beside its parameters.
+
+    Attributes:
+        round: 1-based.
+        sites: Sites whose replies were averaged, by name.
+        weights: Their declared weights, in that order.
+        left_out: Site to reason.
+        metrics: Weighted means of the metrics on fakes.
+        seconds: From request to checkpoint.
+    """
+
+    round: int
+    sites: tuple[str, ...]
+    weights: tuple[float, ...]
+    left_out: Mapping[str, str]
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The coordinator's whole state after a round.
+
+    Attributes:
+        study_digest: The study it belongs to.
+        round: 0 before the first.
+        aggregate: Where the next round starts from.
+        average: Server-side moving average of the aggregates; None in round 0.
+        history: One record a round, from round 1.
+    """
+
+    study_digest: str
+    round: int
+    aggregate: Parameters
+    average: Parameters | None
+    history: tuple[RoundRecord, ...]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write the file in one step, then drop all but the newest :data:`KEPT`.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden; earlier checkpoints stand.
+    """
+    arrays: dict[str, NDArray[np.float32]] = {f"aggregate/{name}": a for name, a in checkpoint.aggregate.items()}
+    arrays |= {f"average/{name}": array for name, array in (checkpoint.average or {}).items()}
+    history: list[Fact] = [_record_facts(record) for record in checkpoint.history]
+    facts: dict[str, Fact] = {"study": checkpoint.study_digest, "round": checkpoint.round, "history": history}
+    path = folder / f"round-{checkpoint.round:05d}.safetensors"
+    write_atomic(path, encode(arrays, facts))
+    with storage_errors():
+        for old in _files(folder)[KEPT:]:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one file.
+
+    Raises:
+        DataError: cut short, changed, or not a checkpoint.
+    """
+    try:
+        arrays, facts = decode(path.read_bytes(), f"checkpoint '{path.name}'")
+        aggregate = {n.removeprefix("aggregate/"): a for n, a in arrays.items() if n.startswith("aggregate/")}
+        average = {n.removeprefix("average/"): a for n, a in arrays.items() if n.startswith("average/")}
+        digest, number, history = facts["study"], facts["round"], facts["history"]
+        if not isinstance(digest, str) or not isinstance(number, int) or not isinstance(history, list):
+            raise TypeError
+        records = tuple(_record(entry) for entry in history)
+    except (OSError, KeyError, TypeError, ValueError):
+        raise DataError(
+            f"'{path.name}' is no readable checkpoint",
+            expected="a file that the coordinator wrote",
+            remedy="Remove it; the run goes on from the checkpoint before.",
+        ) from None
+    return Checkpoint(digest, number, aggregate, average or None, records)
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None where there is none at all.
+
+    A damaged one is passed over for the one before: rounds are repeatable.
+
+    Raises:
+        DataError: there are checkpoints and every one is damaged.
+    """
+    damaged: DataError | None = None
+    for path in _files(folder):
+        try:
+            return read_checkpoint(path)
+        except DataError as error:
+            damaged = error
+    if damaged is not None:
+        raise damaged
+    return None
+
+
+def newest_round(folder: Path) -> int:
+    """Round of the newest checkpoint by its name alone, without reading it; -1 where there is none."""
+    files = _files(folder)
+    return int(files[0].stem.removeprefix("round-")) if files else -1
+
+
+def _files(folder: Path) -> list[Path]:
+    """Checkpoint files, newest first."""
+    if not folder.is_dir():
+        return []
+    numbered = [(int(m.group(1)), p) for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def _record_facts(record: RoundRecord) -> Fact:
+    facts: Fact = {
+        **asdict(record),
+        "sites": list(record.sites),
+        "weights": list(record.weights),
+        "left_out": dict(record.left_out),
+        "metrics": dict(record.metrics),
+    }
+    return facts
+
+
+def _record(entry: Fact) -> RoundRecord:
+    if not isinstance(entry, dict):
+        raise TypeError
+    known: dict[str, object] = dict(entry)
+    sites, weights, left_out, metrics = (known[key] for key in ("sites", "weights", "left_out", "metrics"))
+    number, seconds = known["round"], known["seconds"]
+    if (
+        not isinstance(sites, list)
+        or not isinstance(weights, list)
+        or not isinstance(left_out, dict)
+        or not isinstance(metrics, dict)
+        or not isinstance(number, int)
+        or not isinstance(seconds, int | float)
+    ):
+        raise TypeError
+    return RoundRecord(
+        number,
+        tuple(map(str, sites)),
+        tuple(map(float, weights)),
+        {str(k): str(v) for k, v in left_out.items()},
+        {str(k): float(v) for k, v in metrics.items()},
+        float(seconds),
+    )

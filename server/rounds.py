@@ -1,0 +1,152 @@
+"""The rounds of a run, whatever carries the messages: request, quorum, average, checkpoint, next.
+
+:class:`Rounds` is the state between rounds; both engines and the deployed coordinator drive the same one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..common.errors import ConfigError, PeerError
+from ..common.exchange import Parameters, RoundReply, RoundRequest
+from ..common.journal import Journal
+from ..common.study import Study
+from .aggregation import SiteFailure, mean_metrics, moving_average, sort_replies, weighted_mean
+from .checkpoints import Checkpoint, RoundRecord, latest_checkpoint, write_checkpoint
+from .run_folder import RunFolder
+
+Outcome = RoundReply | SiteFailure
+Exchange = Callable[[RoundRequest], Iterable[Outcome]]
+"""Sends a request to every site and yields what comes back before the deadline, in any order."""
+
+Progress = Callable[[RoundRecord], None]
+"""Called after each round, once its checkpoint is on the disk."""
+
+
+@dataclass
+class Rounds:
+    """A run between two rounds.
+
+    Attributes:
+        study: What is trained.
+        sites: Names of the sites that take part, sorted.
+        folder: Where checkpoints and the journal lie.
+        checkpoint: The state after the last finished round.
+    """
+
+    study: Study
+    sites: tuple[str, ...]
+    folder: RunFolder
+    checkpoint: Checkpoint
+    _resumed: bool = False
+    _started: float = 0.0
+
+    @classmethod
+    def open(cls, study: Study, folder: RunFolder, sites: Sequence[str], initial: Parameters | None = None) -> Rounds:
+        """Begin in a new folder, or go on from the newest checkpoint in it.
+
+        Args:
+            study: What is trained.
+            folder: The run's folder.
+            sites: Names of all sites that take part.
+            initial: The generator to start from; needed where there is no checkpoint yet.
+
+        Raises:
+            ConfigError: fewer sites than the quorum, a checkpoint of another study, or nothing to start from.
+            DataError: every checkpoint is damaged.
+        """
+        if len(sites) < study.federation.quorum:
+            raise ConfigError(
+                f"{len(sites)} sites for a quorum of {study.federation.quorum}",
+                expected="at least as many sites as federation.quorum",
+                remedy="Add sites, or lower federation.quorum in the study.",
+            )
+        journal = Journal(folder.journal)
+        checkpoint = latest_checkpoint(folder.checkpoints)
+        if checkpoint is None:
+            if initial is None:
+                raise ConfigError(
+                    "no checkpoint to start from",
+                    expected="a run folder with an initial generator",
+                    remedy="Start the run with 'fedphantom simulate' or 'fedphantom server run'.",
+                )
+            checkpoint = Checkpoint(study.digest(), 0, initial, None, ())
+            write_checkpoint(folder.checkpoints, checkpoint)
+            journal.append("run-started", study=study.digest(), sites=sorted(sites), rounds=study.training.rounds)
+        elif checkpoint.study_digest != study.digest():
+            raise ConfigError(
+                "the folder holds checkpoints of another study",
+                expected="the study it was begun with",
+                remedy="Choose a new folder, or give the study unchanged.",
+            )
+        return cls(study, tuple(sorted(sites)), folder, checkpoint, _resumed=checkpoint.round > 0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds of the study are done."""
+        return self.checkpoint.round >= self.study.training.rounds
+
+    @property
+    def remaining(self) -> int:
+        """Rounds still to do."""
+        return max(0, self.study.training.rounds - self.checkpoint.round)
+
+    def request(self) -> RoundRequest:
+        """What every site is asked next."""
+        if self._resumed:
+            # Not when opened: under Flower two processes open the run, and one of them asks.
+            Journal(self.folder.journal).append("run-resumed", after_round=self.checkpoint.round)
+            self._resumed = False
+        self._started = time.monotonic()
+        return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, self.checkpoint.aggregate)
+
+    def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
+        """Average what came back, write the checkpoint, and stand at the next round.
+
+        Raises:
+            PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
+                message names each site left out and why.
+            StorageError: the checkpoint could not be written.
+        """
+        journal = Journal(self.folder.journal)
+        replies, failures = sort_replies(outcomes, request, self.sites)
+        for failure in failures:
+            journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
+        if len(replies) < self.study.federation.quorum:
+            journal.append("round-failed", round=request.round, replies=len(replies))
+            raise PeerError(
+                f"round {request.round} has {len(replies)} usable replies of {len(self.sites)} sites "
+                f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
+                expected=f"at least {self.study.federation.quorum}, the study's quorum",
+                remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
+            )
+        aggregate = weighted_mean(replies)
+        average = moving_average(self.checkpoint.average, aggregate, self.study.federation.ema_decay)
+        record = RoundRecord(
+            round=request.round,
+            sites=tuple(reply.site for reply in replies),
+            weights=tuple(reply.weight for reply in replies),
+            left_out={failure.site: failure.reason for failure in failures},
+            metrics=mean_metrics(replies),
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+        history = (*self.checkpoint.history, record)
+        checkpoint = Checkpoint(self.checkpoint.study_digest, request.round, aggregate, average, history)
+        write_checkpoint(self.folder.checkpoints, checkpoint)
+        journal.append("round-done", round=request.round, sites=list(record.sites), seconds=record.seconds)
+        self.checkpoint = checkpoint
+        return record
+
+
+def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkpoint:
+    """Do every remaining round.
+
+    Raises:
+        PeerError: as :meth:`Rounds.complete`; an earlier round's checkpoint stands.
+    """
+    while not rounds.finished:
+        request = rounds.request()
+        progress(rounds.complete(request, exchange(request)))
+    return rounds.checkpoint

@@ -1,0 +1,175 @@
+"""A run's folder on the coordinator's side, and what it leaves there.
+
+study.toml              the study, as given
+run.json                study digest and site names
+checkpoints/            one file a round
+journal.jsonl           what happened
+sites/NAME/             on one machine only: each site's own folder
+flower/                 engine flower only: logs of its processes
+generator.safetensors   last server-side average
+summary.json            rounds, sites, metrics on fakes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..common.atomic import storage_errors, write_atomic
+from ..common.errors import ConfigError
+from ..common.exchange import check_site_name
+from ..common.study import Study, parse_study, read_study
+from ..common.weights import generator_metadata, save_weights
+from .checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run; nothing is read or made until asked."""
+
+    root: Path
+
+    @property
+    def study_file(self) -> Path:
+        """The study, as given."""
+        return self.root / "study.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One file a round."""
+        return self.root / "checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        """The coordinator's journal."""
+        return self.root / "journal.jsonl"
+
+    @property
+    def generator(self) -> Path:
+        """The run's result."""
+        return self.root / "generator.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """The run in figures."""
+        return self.root / "summary.json"
+
+    @property
+    def flower(self) -> Path:
+        """Logs of Flower's processes."""
+        return self.root / "flower"
+
+    def site(self, name: str) -> Path:
+        """A site's folder, where it lies on the same machine."""
+        return self.root / "sites" / name
+
+    def claim(self, study_text: str, sites: Sequence[str]) -> Study:
+        """Make the folder this study's and these sites', or find that it is already.
+
+        Raises:
+            ConfigError: the study or a name is not valid, a site is named twice, or the folder belongs
+                to another study or other sites.
+            StorageError: the disk is full, read-only or forbidden.
+        """
+        study = parse_study(study_text)
+        for name in sites:
+            check_site_name(name)
+        if len({name.casefold() for name in sites}) != len(sites):
+            raise ConfigError(
+                "a site name given twice",
+                expected="names that differ by more than upper and lower case",
+                remedy="Rename one.",
+            )
+        claim = json.dumps({"study_digest": study.digest(), "sites": sorted(sites)}, indent=1) + "\n"
+        file = self.root / "run.json"
+        if file.exists():
+            if file.read_bytes() != claim.encode():
+                raise ConfigError(
+                    "the folder belongs to a run of another study or other sites",
+                    expected="the study and sites it was begun with, or a new folder",
+                    remedy="Choose another --out, or give study and sites unchanged to go on with that run.",
+                )
+        else:
+            write_atomic(self.study_file, study_text.encode())
+            write_atomic(file, claim.encode())
+        return study
+
+    def claimed(self) -> tuple[Study, tuple[str, ...]]:
+        """Study and site names of a folder claimed before.
+
+        Raises:
+            ConfigError: it is no run's folder, or its study was changed since.
+        """
+        try:
+            table = json.loads((self.root / "run.json").read_text(encoding="utf-8"))
+            digest, sites = table["study_digest"], tuple(map(str, table["sites"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            digest, sites = "", ()
+        study = read_study(self.study_file) if sites else None
+        if study is None or study.digest() != digest:
+            raise ConfigError(
+                "no run folder, or its study was changed",
+                expected="a folder that a run was begun in, untouched",
+                remedy="Begin the run again in a new folder.",
+            )
+        return study, sites
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        with storage_errors():
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    "another process is running in this folder",
+                    expected="one run a folder",
+                    remedy="Wait for it, or choose another --out.",
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def write_outcome(self, outcome: Mapping[str, str]) -> None:
+        """Say how the ServerApp ended, in our words; Flower's own status only says that it did."""
+        write_atomic(self.flower / "outcome.json", json.dumps(dict(outcome)).encode())
+
+    def read_outcome(self) -> dict[str, str] | None:
+        """What :meth:`write_outcome` said, every key present; None while there is nothing."""
+        try:
+            outcome = json.loads((self.flower / "outcome.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return {key: str(outcome.get(key, "")) for key in ("kind", "found", "expected", "remedy")}
+
+    def write_results(self, study: Study, sites: Sequence[str], checkpoint: Checkpoint, engine: str) -> None:
+        """Write ``generator.safetensors`` and ``summary.json``.
+
+        Raises:
+            StorageError: the disk is full, read-only or forbidden.
+        """
+        average = checkpoint.average or checkpoint.aggregate
+        save_weights(self.generator, average, generator_metadata(study, checkpoint.round))
+        summary = {
+            "study": study.name,
+            "study_digest": study.digest(),
+            "dp": study.privacy.dp,
+            "engine": engine,
+            "sites": sorted(sites),
+            "rounds": [asdict(record) for record in checkpoint.history],
+            "ema_decay": study.federation.ema_decay,
+            "generator": self.generator.name,
+        }
+        write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())

@@ -1,0 +1,139 @@
+"""A whole federation on this machine: every site's folder, every round, the generator.
+
+What a client does comes in as arguments; the coordinator's side imports nothing of the hospital's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..common.errors import FedPhantomError, StorageError
+from ..common.exchange import Parameters, RoundRequest, SiteTrainer
+from ..common.parameters import ParameterSpec
+from ..common.study import Study
+from .aggregation import SiteFailure
+from .checkpoints import Checkpoint, RoundRecord
+from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
+from .run_folder import RunFolder
+
+Engine = Literal["local", "flower"]
+
+
+class PrepareSite(Protocol):
+    """Makes a site's folder, or finds it as an earlier call left it."""
+
+    def __call__(self, folder: Path, name: str, cohort: Path, study_text: str, generator: ParameterSpec, /) -> object:
+        """Raise ConfigError where the folder belongs to another site, cohort or study."""
+        ...
+
+
+OpenSite = Callable[[Path], SiteTrainer]
+"""Opens a prepared site folder."""
+
+MakeInitial = Callable[[Study], Parameters]
+"""The study's initial generator; the same study gives the same parameters."""
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """What a simulation left.
+
+    Attributes:
+        folder: The run's folder.
+        generator: Path of the weights file.
+        rounds: One record a round.
+    """
+
+    folder: RunFolder
+    generator: Path
+    rounds: tuple[RoundRecord, ...]
+
+
+def simulate(
+    study_text: str,
+    sites: Mapping[str, Path],
+    out: Path,
+    *,
+    engine: Engine,
+    prepare_site: PrepareSite,
+    open_site: OpenSite,
+    initial: MakeInitial,
+    progress: Progress,
+    bundle: Path | None = None,
+) -> SimulationResult:
+    """Train the study's generator over these sites; called again on the same folder, it goes on.
+
+    Args:
+        study_text: The study, TOML.
+        sites: Site name to cohort.
+        out: The run's folder.
+        engine: ``local`` runs every site in this process, one after the other; ``flower`` starts a
+            SuperLink and one SuperNode a site on loopback.
+        prepare_site: Makes a site's folder under ``out/sites``.
+        open_site: Opens it (engine ``local``; under ``flower`` the bundle's ClientApp does).
+        initial: Makes the initial generator.
+        progress: Called after each round.
+        bundle: Folder of the Flower app to run instead of FedPhantom's own (engine ``flower``).
+
+    Raises:
+        ConfigError: the study is not valid, or ``out`` belongs to another study, other sites or cohorts,
+            or another process runs in it.
+        PeerError: a round fell below the quorum; names the sites. Run it again to go on.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    folder = RunFolder(out.resolve())
+    with folder.lock():
+        study = folder.claim(study_text, tuple(sites))
+        generator = initial(study)
+        spec = ParameterSpec.of(generator)
+        for name in sorted(sites):
+            prepare_site(folder.site(name), name, sites[name], study_text, spec)
+        rounds = Rounds.open(study, folder, tuple(sites), generator)
+        checkpoint = rounds.checkpoint
+        if not rounds.finished:
+            if engine == "flower":
+                # Here, so that a local run needs no Flower in memory.
+                from .flower_engine import BUNDLE, run_flower
+
+                checkpoint = run_flower(rounds, progress, bundle or BUNDLE)
+            else:
+                checkpoint = _run_local(rounds, open_site, progress)
+        folder.write_results(study, tuple(sites), checkpoint, engine)
+    return SimulationResult(folder, folder.generator, checkpoint.history)
+
+
+def _run_local(rounds: Rounds, open_site: OpenSite, progress: Progress) -> Checkpoint:
+    return run_rounds(rounds, in_process_exchange(rounds, open_site), progress)
+
+
+def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
+    """Ask the sites one after the other, each opened once and kept.
+
+    The deadline is each site's own: on one machine they wait for each other, which no hospital does.
+    """
+    opened: dict[str, SiteTrainer] = {}
+
+    def exchange(request: RoundRequest) -> Iterator[Outcome]:
+        for name in rounds.sites:
+            started = time.monotonic()
+            try:
+                if name not in opened:
+                    opened[name] = open_site(rounds.folder.site(name))
+                reply = opened[name].train_round(request)
+            except StorageError:
+                raise  # One disk holds all sites here: no round goes on without it.
+            except FedPhantomError as error:
+                opened.pop(name, None)
+                yield SiteFailure(name, error.found)
+            except Exception as error:
+                opened.pop(name, None)
+                yield SiteFailure(name, f"unexpected {type(error).__name__}")
+            else:
+                late = time.monotonic() - started > rounds.study.federation.deadline_s
+                yield SiteFailure(name, "no reply before the deadline") if late else reply
+
+    return exchange

@@ -1,0 +1,47 @@
+"""``python linear_run.py OUT COHORTS ENGINE SITE...``: a simulation over linear sites, for tests that kill it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from linear_site import LinearTrainer, linear_generator, study_text
+
+from fedphantom.client.site_folder import SiteFolder
+from fedphantom.client.site_round import Site
+from fedphantom.server.checkpoints import RoundRecord
+from fedphantom.server.simulation import SimulationResult, simulate
+
+BUNDLE = Path(__file__).parent / "linear_bundle"
+
+
+def linear_simulation(
+    out: Path,
+    cohorts: dict[str, Path],
+    engine: Literal["local", "flower"] = "local",
+    text: str | None = None,
+    progress: Callable[[RoundRecord], None] = lambda _: None,
+) -> SimulationResult:
+    return simulate(
+        text or study_text(),
+        cohorts,
+        out,
+        engine=engine,
+        prepare_site=SiteFolder.create,
+        open_site=lambda folder: Site(SiteFolder.open(folder), LinearTrainer.open),
+        initial=linear_generator,
+        progress=progress,
+        bundle=BUNDLE,
+    )
+
+
+if __name__ == "__main__":
+    out, cohorts, engine, *sites = sys.argv[1:]
+    linear_simulation(
+        Path(out),
+        {site: Path(cohorts) / site for site in sites},
+        "flower" if engine == "flower" else "local",
+        progress=lambda record: print("round", record.round, flush=True),
+    )

@@ -1,0 +1,75 @@
+"""A site whose training is three lines of arithmetic: deterministic, resumable, and able to fail on order."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fedphantom.client.site_folder import SiteFolder
+from fedphantom.common.atomic import write_atomic
+from fedphantom.common.errors import DataError
+from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
+from fedphantom.common.study import Study
+
+UNSAYABLE = "/data/sub-0042_MUELLER/anat"  # what an unlucky exception might hold
+
+
+class LinearTrainer:
+    """Moves the generator towards a value of the site's own, by a state that lives on the site's disk.
+
+    ``behaviour.json`` in the cohort may order ``fail`` (rounds), ``crash`` (rounds) and ``sleep`` (seconds).
+    """
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self.folder = folder
+        file = folder.cohort / "behaviour.json"
+        self.behaviour = json.loads(file.read_text()) if file.exists() else {}
+
+    @classmethod
+    def open(cls, site_dir: Path) -> LinearTrainer:
+        return cls(SiteFolder.open(site_dir))
+
+    def train_round(self, request: RoundRequest) -> RoundReply:
+        time.sleep(self.behaviour.get("sleep", 0))
+        if request.round in self.behaviour.get("fail", []):
+            raise DataError(f"the scan at {UNSAYABLE} is cut short", expected="a whole file", remedy="Copy it again.")
+        if request.round in self.behaviour.get("crash", []):
+            raise RuntimeError(f"cannot read {UNSAYABLE}")
+        before = self.folder.state / f"after-{request.round - 1}.json"
+        state = json.loads(before.read_text()) if before.exists() else 0.1
+        state = 0.7 * state + sum(self.folder.name.encode()) / 1000
+        write_atomic(self.folder.state / f"after-{request.round}.json", json.dumps(state).encode())
+        generator = {n: (0.5 * v + np.float32(state)).astype(np.float32) for n, v in request.generator.items()}
+        return RoundReply(self.folder.name, request.round, generator, 1.0, {"fake_mean": state})
+
+
+def linear_generator(study: Study) -> Parameters:
+    random = np.random.default_rng(study.seed)
+    return {
+        "up.weight": random.normal(size=(3, 4)).astype(np.float32),
+        "down.weight": random.normal(size=(2, 3, 5)).astype(np.float32),
+        "head.bias": np.zeros(1, dtype=np.float32),
+    }
+
+
+def study_text(rounds: int = 3, quorum: int = 2, deadline_s: float = 600.0, seed: int = 7) -> str:
+    return f"""
+name = "linear"
+seed = {seed}
+channels = ["T1"]
+labels = {{ background = 0, tumour = 1 }}
+[grid]
+shape = [8, 8, 8]
+spacing_mm = [1.0, 1.0, 1.0]
+[public_labels]
+source = "atlas"
+[training]
+rounds = {rounds}
+[federation]
+quorum = {quorum}
+deadline_s = {deadline_s}
+ema_decay = 0.5
+"""

@@ -1,0 +1,395 @@
+"""The same rounds through Flower: messages in one process, and real processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity  # private: Message() reads its run and node from it
+from linear_run import linear_simulation
+from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
+
+from fedphantom.client.app import make_client_app
+from fedphantom.client.site_folder import SiteFolder
+from fedphantom.common.errors import PeerError
+from fedphantom.common.parameters import ParameterSpec
+from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
+from fedphantom.server.app import run_study
+from fedphantom.server.flower_engine import BUNDLE, QUIET
+from fedphantom.server.processes import ProcessSet
+from fedphantom.server.rounds import Rounds
+from fedphantom.server.run_folder import RunFolder
+
+SITES = ("site-a", "site-b", "site-c")
+
+
+@pytest.fixture
+def cohorts(tmp_path: Path) -> dict[str, Path]:
+    for site in SITES:
+        (tmp_path / "cohorts" / site).mkdir(parents=True)
+    return {site: tmp_path / "cohorts" / site for site in SITES}
+
+
+def order(cohort: Path, **behaviour: object) -> None:
+    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+
+
+class InProcessGrid(Grid):
+    """Calls ClientApps directly; ``change`` may tamper with a reply, or drop it by returning None."""
+
+    def __init__(self, app: ClientApp, folders: list[Path]) -> None:
+        self.app = app
+        self.sent: list[Message] = []
+        self.replies: dict[str, Message] = {}
+        self.contexts = {
+            node: Context(
+                run_id=1, node_id=node, node_config={"site-dir": str(path)}, state=RecordDict(), run_config={}
+            )
+            for node, path in enumerate(folders, start=2)
+        }
+
+    def change(self, node: int, reply: Message) -> Message | None:
+        return reply
+
+    def set_run(self, run: Any) -> None: ...
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        identifiers = []
+        for message in messages:
+            node, identifier = message.metadata.dst_node_id, message.object_id
+            message.metadata.__dict__["_message_id"] = identifier
+            message.metadata.__dict__["_run_id"] = 1
+            self.sent.append(message)
+            TaskIdentity.node_id = node
+            try:
+                reply = self.change(node, self.app(message, self.contexts[node]))
+            finally:
+                TaskIdentity.node_id = 0
+            if reply is not None:
+                self.replies[identifier] = reply
+            identifiers.append(identifier)
+        return identifiers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        # The last come first: the order in which sites answer must not matter.
+        return [self.replies.pop(i) for i in reversed(list(message_ids)) if i in self.replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"_run_id": 1, "_node_id": 0, "_task_id": 0}.items():
+        monkeypatch.setattr(TaskIdentity, name, value)
+
+
+def prepared(
+    out: Path, cohorts: dict[str, Path], text: str = "", grid: type[InProcessGrid] = InProcessGrid
+) -> tuple[RunFolder, InProcessGrid]:
+    """A claimed run folder with its initial checkpoint, and a grid of linear sites."""
+    folder, text = RunFolder(out), text or study_text()
+    study = folder.claim(text, tuple(cohorts))
+    generator = linear_generator(study)
+    for name, cohort in cohorts.items():
+        SiteFolder.create(folder.site(name), name, cohort, text, ParameterSpec.of(generator))
+    Rounds.open(study, folder, tuple(cohorts), generator)
+    return folder, grid(make_client_app(LinearTrainer.open), [folder.site(name) for name in cohorts])
+
+
+@pytest.mark.usefixtures("identity")
+def test_flower_messages_give_the_same_generator_as_direct_calls(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    direct = linear_simulation(tmp_path / "direct", cohorts)
+    folder, grid = prepared(tmp_path / "flower", cohorts)
+    rounds = run_study(grid, folder)
+    folder.write_results(rounds.study, rounds.sites, rounds.checkpoint, "flower")
+    assert folder.generator.read_bytes() == direct.generator.read_bytes()
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_message_carries_one_packed_array_and_nothing_a_site_would_trust(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1))
+    run_study(grid, folder)
+    content = grid.sent[0].content
+    assert set(content) == {GENERATOR, HEADER}
+    assert set(content.array_records[GENERATOR]) == {FLAT}
+    assert set(content.config_records[HEADER]) == {"study-digest", "round", "layout"}
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize("kind", ["fail", "crash"])
+def test_what_a_failing_site_says_holds_neither_path_nor_patient(
+    tmp_path: Path, cohorts: dict[str, Path], kind: str
+) -> None:
+    heard: list[str] = []
+
+    class Listening(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message:
+            heard.append(f"{reply.content if reply.has_content() else reply.error.reason}")
+            return reply
+
+    order(cohorts["site-b"], **{kind: [2]})
+    folder, grid = prepared(tmp_path / "out", cohorts, grid=Listening)
+    rounds = run_study(grid, folder)
+    assert not any(UNSAYABLE in text or "sub-0042" in text or "site-b/" in text for text in heard)
+    assert [record.sites for record in rounds.checkpoint.history] == [SITES, ("site-a", "site-c"), SITES]
+    assert UNSAYABLE in (folder.site("site-b") / "errors.log").read_text()
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_site_without_a_folder_answers_all_the_same(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1))
+    (folder.site("site-b") / "site.toml").unlink()
+    rounds = run_study(grid, folder)
+    assert rounds.checkpoint.history[0].sites == ("site-a", "site-c")
+
+
+def _tampered(kind: str, reply: Message) -> Message | None:
+    content = reply.content
+    flat = content.array_records[GENERATOR][FLAT].numpy()
+    metrics, header = content.metric_records[METRICS], content.config_records[HEADER]
+    match kind:
+        case "silent":
+            return None
+        case "error":
+            return Message(Error(code=2, reason=UNSAYABLE), reply_to=reply)
+        case "empty":
+            content = RecordDict()
+        case "longer":
+            content[GENERATOR] = ArrayRecord({FLAT: Array(np.append(flat, np.float32(1)))})
+        case "NaN":
+            content[GENERATOR] = ArrayRecord({FLAT: Array(np.full_like(flat, np.nan))})
+        case "float64":
+            content[GENERATOR] = ArrayRecord({FLAT: Array(flat.astype(np.float64))})
+        case "not an array":
+            content[GENERATOR] = ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", b"\x80\x04pickle")})
+        case "another layout":
+            content[HEADER] = ConfigRecord({**header, "layout": "0" * 64})
+        case "another round":
+            content[HEADER] = ConfigRecord({**header, "round": 9})
+        case "another site's name":
+            content[HEADER] = ConfigRecord({**header, "site": "site-a"})
+        case "no weight":
+            content[METRICS] = MetricRecord({})
+        case "weight NaN":
+            content[METRICS] = MetricRecord({**metrics, "weight": float("nan")})
+        case "failure with a long text":
+            content = RecordDict({FAILURE: ConfigRecord({"site": "site-b", "reason": "x\n" * 10_000})})
+    reply.content = content
+    return reply
+
+
+TAMPERING = [
+    "silent", "error", "empty", "longer", "NaN", "float64", "not an array", "another layout", "another round",
+    "no weight", "weight NaN", "failure with a long text",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("identity")
+@pytest.mark.parametrize("kind", TAMPERING)
+def test_a_reply_that_is_not_as_agreed_is_left_out(tmp_path: Path, cohorts: dict[str, Path], kind: str) -> None:
+    class Tampering(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message | None:
+            return _tampered(kind, reply) if node == 3 else reply
+
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1, deadline_s=1.0), Tampering)
+    rounds = run_study(grid, folder)
+    assert rounds.checkpoint.history[0].sites == ("site-a", "site-c")
+    assert UNSAYABLE not in folder.journal.read_text()
+    assert folder.journal.stat().st_size < 4000
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_site_that_answers_in_anothers_name_gains_no_second_vote(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    class Impostor(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message | None:
+            second = len(self.sent) > len(SITES)
+            return _tampered("another site's name", reply) if node == 3 and second else reply
+
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=2), Impostor)
+    rounds = run_study(grid, folder)
+    assert rounds.checkpoint.history[1].sites == ("site-a", "site-c")
+    assert rounds.checkpoint.history[1].left_out == {"site-b": "it changed its name"}
+
+
+@pytest.mark.usefixtures("identity")
+def test_an_error_that_the_superlink_made_for_a_dead_node_is_told_of_its_site(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    class Dying(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message | None:
+            if node != 3 or len(self.sent) <= len(SITES):
+                return reply
+            error = Message(Error(code=5, reason=UNSAYABLE), reply_to=self.sent[-1])
+            error.metadata.__dict__["_src_node_id"] = 1
+            return error
+
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=2), Dying)
+    rounds = run_study(grid, folder)
+    assert rounds.checkpoint.history[1].left_out == {"site-b": "its node failed (Flower code 5)"}
+
+
+@pytest.mark.usefixtures("identity")
+def test_too_few_nodes_until_the_deadline_end_the_run(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(deadline_s=0.3))
+    grid.contexts = {node: context for node, context in grid.contexts.items() if node == 2}
+    with pytest.raises(PeerError, match="1 of 3 sites connected"):
+        run_study(grid, folder)
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_quorum_goes_on_when_the_rest_does_not_come(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1, deadline_s=0.3))
+    del grid.contexts[3]
+    assert run_study(grid, folder).checkpoint.history[0].left_out == {"site-b": "no reply"}
+
+
+@pytest.mark.usefixtures("identity")
+def test_the_study_s_round_goes_on_after_a_resume(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    direct = linear_simulation(tmp_path / "direct", cohorts, text=study_text(quorum=3))
+    order(cohorts["site-a"], crash=[3])
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(quorum=3))
+    with pytest.raises(PeerError, match="round 3"):
+        run_study(grid, folder)
+    order(cohorts["site-a"])
+    rounds = run_study(grid, folder)
+    folder.write_results(rounds.study, rounds.sites, rounds.checkpoint, "flower")
+    assert folder.generator.read_bytes() == direct.generator.read_bytes()
+
+
+def test_the_bundle_names_installed_code_and_carries_none() -> None:
+    app = tomllib.loads((BUNDLE / "pyproject.toml").read_text())["tool"]["flwr"]["app"]
+    assert app["fab-include"] == ["pyproject.toml"]
+    assert app["components"] == {"serverapp": "fedphantom.server.app:app", "clientapp": "fedphantom.client.app:app"}
+    assert [path.name for path in BUNDLE.iterdir()] == ["pyproject.toml"]
+
+
+def test_processes_end_with_what_they_started_even_when_they_ignore_it(tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; sleep 300 & echo $!; wait; sleep 300"
+    with pytest.raises(KeyboardInterrupt), ProcessSet.running() as processes:  # as Ctrl-C does
+        _interrupted_once_started(processes, stubborn, tmp_path / "log")
+    _wait_for(lambda: not _lives(int((tmp_path / "log").read_text())))
+
+
+def _interrupted_once_started(processes: ProcessSet, script: str, log: Path) -> None:
+    processes.start("stubborn", ["bash", "-c", script], log=log, environment=os.environ)
+    _wait_for(lambda: log.read_text().endswith("\n"))
+    raise KeyboardInterrupt
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def _wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def _flower_processes(out: Path) -> list[int]:
+    """Living processes whose Flower home lies in the run's folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"FLWR_HOME=" + str(out).encode() + b"/" in environment and _lives(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the processes that Flower starts import the linear site."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("importable")
+def test_real_flower_processes_give_the_same_file_and_leave_none_behind(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    two = {site: cohorts[site] for site in SITES[:2]}
+    direct = linear_simulation(tmp_path / "direct", two, text=study_text(rounds=2))
+    seen: list[int] = []
+    out = tmp_path / "flower"
+    flower = linear_simulation(out, two, "flower", study_text(rounds=2), lambda record: seen.append(record.round))
+    assert flower.generator.read_bytes() == direct.generator.read_bytes()
+    assert seen == [1, 2]
+    assert _flower_processes(out) == []
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("importable")
+def test_a_failed_round_over_real_processes_names_the_site_and_nothing_else(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    two = {site: cohorts[site] for site in SITES[:2]}
+    order(cohorts["site-b"], crash=[1])
+    with pytest.raises(PeerError, match="site-b: training failed unexpectedly") as failed:
+        linear_simulation(tmp_path / "out", two, "flower", study_text(rounds=1))
+    assert "sub-0042" not in str(failed.value)
+    assert UNSAYABLE not in "".join(path.read_text() for path in (tmp_path / "out" / "flower").glob("superlink.log"))
+    assert _flower_processes(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_no_process_and_goes_on_to_the_same_bits(
+    tmp_path: Path, cohorts: dict[str, Path], number: signal.Signals
+) -> None:
+    two = {site: cohorts[site] for site in SITES[:2]}
+    direct = linear_simulation(tmp_path / "direct", two)
+    program = [sys.executable, str(Path(__file__).parent / "fakes" / "linear_run.py")]
+    out = tmp_path / "out"
+    arguments = [str(out), str(tmp_path / "cohorts"), "flower", *two]
+    with subprocess.Popen([*program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "round 1\n"
+        run.send_signal(number)
+    _wait_for(lambda: not _flower_processes(out), 40)
+    resumed = linear_simulation(out, two)
+    assert resumed.generator.read_bytes() == direct.generator.read_bytes()
+
+
+def test_every_process_is_told_to_stay_silent() -> None:
+    assert QUIET["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert QUIET["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert QUIET["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"

@@ -1,0 +1,229 @@
+"""A federation in one process: what it leaves, how it goes on after a kill, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from linear_run import linear_simulation
+from linear_site import linear_generator, study_text
+
+from fedphantom.common.errors import ConfigError, PeerError, StorageError
+from fedphantom.common.journal import read_journal
+from fedphantom.common.study import parse_study
+from fedphantom.common.weights import load_weights, study_of
+from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
+from fedphantom.server.commands import parse_sites, run_simulation
+from fedphantom.server.run_folder import RunFolder
+
+SITES = ("site-a", "site-b", "site-c")
+
+
+@pytest.fixture
+def cohorts(tmp_path: Path) -> dict[str, Path]:
+    for site in SITES:
+        (tmp_path / "cohorts" / site).mkdir(parents=True)
+    return {site: tmp_path / "cohorts" / site for site in SITES}
+
+
+def order(cohort: Path, **behaviour: object) -> None:
+    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+
+
+def events(out: Path) -> list[str]:
+    return [entry.event for entry in read_journal(out / "journal.jsonl")]
+
+
+def test_a_run_leaves_generator_summary_checkpoints_and_a_folder_a_site(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    seen: list[RoundRecord] = []
+    result = linear_simulation(tmp_path / "out", cohorts, progress=seen.append)
+    parameters, metadata = load_weights(tmp_path / "out" / "generator.safetensors")
+    assert result.generator == tmp_path / "out" / "generator.safetensors"
+    assert study_of(metadata) == parse_study(study_text())
+    assert metadata["rounds"] == "3"
+    assert parameters.keys() == linear_generator(parse_study(study_text())).keys()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["sites"] == list(SITES)
+    assert summary["dp"] == "none"
+    assert [r["round"] for r in summary["rounds"]] == [record.round for record in seen] == [1, 2, 3]
+    assert summary["rounds"][0]["metrics"].keys() == {"fake_mean"}
+    for site in SITES:
+        assert (tmp_path / "out" / "sites" / site / "journal.jsonl").exists()
+        assert (tmp_path / "out" / "sites" / site / "state").is_dir()
+    assert events(tmp_path / "out") == ["run-started", "round-done", "round-done", "round-done"]
+
+
+def test_the_generator_is_the_moving_average_of_the_sites_means(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    linear_simulation(tmp_path / "out", cohorts)
+    start = linear_generator(parse_study(study_text()))["up.weight"].astype(np.float64)
+    states = dict.fromkeys(SITES, 0.1)
+    aggregate = average = start
+    for round_ in (1, 2, 3):
+        states = {site: 0.7 * state + sum(site.encode()) / 1000 for site, state in states.items()}
+        aggregate = np.mean([0.5 * aggregate + state for state in states.values()], axis=0)
+        average = aggregate if round_ == 1 else 0.5 * average + 0.5 * aggregate
+    got = load_weights(tmp_path / "out" / "generator.safetensors")[0]["up.weight"]
+    np.testing.assert_allclose(got.astype(np.float64), average, rtol=1e-5)
+
+
+def test_two_runs_from_the_same_seed_leave_the_same_file(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    one = linear_simulation(tmp_path / "one", cohorts)
+    two = linear_simulation(tmp_path / "two", dict(reversed(cohorts.items())))
+    assert one.generator.read_bytes() == two.generator.read_bytes()
+
+
+def test_another_seed_leaves_another_generator(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    one = linear_simulation(tmp_path / "one", cohorts)
+    two = linear_simulation(tmp_path / "two", cohorts, text=study_text(seed=8))
+    assert one.generator.read_bytes() != two.generator.read_bytes()
+
+
+def test_a_finished_run_called_again_trains_nothing_and_leaves_the_same(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    before = linear_simulation(tmp_path / "out", cohorts).generator.read_bytes()
+    (tmp_path / "out" / "generator.safetensors").unlink()
+    for cohort in cohorts.values():
+        order(cohort, crash=[1, 2, 3])
+    assert linear_simulation(tmp_path / "out", cohorts).generator.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["fail", "crash"])
+def test_a_round_goes_on_without_a_site_that_fails(tmp_path: Path, cohorts: dict[str, Path], kind: str) -> None:
+    order(cohorts["site-b"], **{kind: [2]})
+    result = linear_simulation(tmp_path / "out", cohorts)
+    assert [record.sites for record in result.rounds] == [SITES, ("site-a", "site-c"), SITES]
+    assert result.rounds[1].left_out.keys() == {"site-b"}
+    assert "site-left-out" in events(tmp_path / "out")
+
+
+def test_below_the_quorum_the_run_stops_names_the_sites_and_goes_on_once_they_are_mended(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    undisturbed = linear_simulation(tmp_path / "undisturbed", cohorts, text=study_text(quorum=3))
+    order(cohorts["site-b"], crash=[2])
+    with pytest.raises(PeerError, match=r"round 2 has 2 usable replies of 3 sites \(site-b: ") as stopped:
+        linear_simulation(tmp_path / "out", cohorts, text=study_text(quorum=3))
+    assert "sub-0042" not in str(stopped.value)
+    checkpoint = latest_checkpoint(tmp_path / "out" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.round == 1
+    order(cohorts["site-b"])
+    mended = linear_simulation(tmp_path / "out", cohorts, text=study_text(quorum=3))
+    assert mended.generator.read_bytes() == undisturbed.generator.read_bytes()
+
+
+def test_a_site_later_than_the_deadline_is_left_out(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    order(cohorts["site-c"], sleep=0.3)
+    result = linear_simulation(tmp_path / "out", cohorts, text=study_text(rounds=1, deadline_s=0.15))
+    assert result.rounds[0].left_out == {"site-c": "no reply before the deadline"}
+
+
+def test_a_run_killed_outright_goes_on_to_the_same_bits(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    undisturbed = linear_simulation(tmp_path / "undisturbed", cohorts)
+    order(cohorts["site-b"], sleep=0.3)
+    program = [sys.executable, str(Path(__file__).parent / "fakes" / "linear_run.py")]
+    with subprocess.Popen(
+        [*program, str(tmp_path / "out"), str(tmp_path / "cohorts"), "local", *SITES], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "round 1\n"
+        process.send_signal(signal.SIGKILL)  # in round 2, while site-b trains
+    assert not (tmp_path / "out" / "generator.safetensors").exists()
+    order(cohorts["site-b"])
+    resumed = linear_simulation(tmp_path / "out", cohorts)
+    assert resumed.generator.read_bytes() == undisturbed.generator.read_bytes()
+    assert "run-resumed" in events(tmp_path / "out")
+    assert [record.round for record in resumed.rounds] == [1, 2, 3]
+
+
+CHANGED = {
+    "another study": (study_text(seed=8), SITES),
+    "a site less": (study_text(), SITES[:2]),
+}
+
+
+@pytest.mark.parametrize(("text", "sites"), CHANGED.values(), ids=CHANGED.keys())
+def test_a_folder_of_another_run_is_not_continued(
+    tmp_path: Path, cohorts: dict[str, Path], text: str, sites: tuple[str, ...]
+) -> None:
+    before = linear_simulation(tmp_path / "out", cohorts).generator.read_bytes()
+    with pytest.raises(ConfigError, match="another study or other sites"):
+        linear_simulation(tmp_path / "out", {site: cohorts[site] for site in sites}, text=text)
+    assert (tmp_path / "out" / "generator.safetensors").read_bytes() == before
+
+
+def test_another_cohort_under_the_same_name_is_not_continued(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    linear_simulation(tmp_path / "out", cohorts)
+    with pytest.raises(ConfigError, match="another site, cohort or study"):
+        linear_simulation(tmp_path / "out", {**cohorts, "site-a": tmp_path})
+
+
+def test_checkpoints_of_another_study_are_refused(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    linear_simulation(tmp_path / "one", cohorts)
+    linear_simulation(tmp_path / "two", cohorts, text=study_text(seed=8))
+    for path in (tmp_path / "one" / "checkpoints").iterdir():
+        path.write_bytes((tmp_path / "two" / "checkpoints" / path.name).read_bytes())
+    with pytest.raises(ConfigError, match="checkpoints of another study"):
+        linear_simulation(tmp_path / "one", cohorts)
+
+
+def test_fewer_sites_than_the_quorum_are_refused_before_training(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="1 sites for a quorum of 2"):
+        linear_simulation(tmp_path / "out", {"site-a": cohorts["site-a"]})
+
+
+@pytest.mark.parametrize("names", [("site-a", "SITE-A"), ("../up", "site-a")])
+def test_site_names_that_would_share_or_leave_a_folder_are_refused(
+    tmp_path: Path, cohorts: dict[str, Path], names: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match="site name"):
+        linear_simulation(tmp_path / "out", dict.fromkeys(names, cohorts["site-a"]))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    with RunFolder(tmp_path / "out").lock(), pytest.raises(ConfigError, match="another process"):
+        linear_simulation(tmp_path / "out", cohorts)
+
+
+def test_a_full_disk_stops_the_run_rather_than_a_site(
+    tmp_path: Path, cohorts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space is left on the disk", expected="space", remedy="Free some.")
+
+    monkeypatch.setattr("linear_site.write_atomic", full)
+    with pytest.raises(StorageError):
+        linear_simulation(tmp_path / "out", cohorts)
+
+
+def test_the_command_takes_name_and_cohort_pairs(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    assert parse_sites([f"{name}={cohort}" for name, cohort in cohorts.items()]) == cohorts
+    for bad in (["site-a"], ["=x"], ["site-a="], [f"a={tmp_path}", f"a={tmp_path}"], ["a=/absent"]):
+        with pytest.raises(ConfigError):
+            parse_sites(bad)
+
+
+def test_the_command_names_a_missing_study(tmp_path: Path) -> None:
+    def never(*_: object) -> NoReturn:
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        run_simulation(
+            tmp_path / "absent.toml",
+            [],
+            tmp_path / "out",
+            "local",
+            prepare_site=never,
+            open_site=never,
+            initial=never,
+            progress=never,
+        )

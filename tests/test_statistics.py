@@ -1,0 +1,256 @@
+"""The audit's arithmetic, against closed forms, published tables and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fedphantom.common.errors import DataError
+from fedphantom.privacy.intervals import auc_interval, epsilon_by_halves, permutation_p_value
+from fedphantom.privacy.power import joint_power, power, smallest_detectable_auc
+from fedphantom.privacy.statistics import (
+    Scores,
+    auc,
+    clopper_pearson,
+    epsilon_lower_bound,
+    hanley_mcneil_se,
+    holm,
+    null_p_value,
+    null_standard_error,
+    tpr_at_fpr,
+)
+
+finite = st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=15)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(member=finite, holdout=finite)
+def test_auc_is_mann_whitney_with_ties_half(member: list[float], holdout: list[float]) -> None:
+    expected = stats.mannwhitneyu(member, holdout).statistic / (len(member) * len(holdout))
+    assert auc(Scores.of(member, holdout)) == pytest.approx(expected)
+
+
+def test_infinite_scores_are_ordered() -> None:
+    assert auc(Scores.of([math.inf, 1.0], [-math.inf, math.inf])) == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+
+
+BAD_SCORES = {
+    "a member's score is not a number": ([math.nan, 1.0], [0.0], None, None),
+    "a holdout score is not a number": ([1.0], [math.nan], None, None),
+    "no holdout": ([1.0], [], None, None),
+    "no site has both sides": ([1.0], [0.0], ["A"], ["B"]),
+    "a site too few": ([1.0, 2.0], [0.0], ["A"], ["A"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCORES.values(), ids=BAD_SCORES.keys())
+def test_scores_that_cannot_be_compared_are_refused(case) -> None:  # type: ignore[no-untyped-def]  # a table of tuples
+    with pytest.raises(DataError):
+        Scores.of(*case)
+
+
+def test_a_difference_between_sites_is_no_leak() -> None:
+    # Site B scores 100 higher and holds most members: pooled, that alone looks like a leak.
+    member = np.concatenate([rng(1).normal(size=20), rng(2).normal(100, 1, size=80)])
+    holdout = np.concatenate([rng(3).normal(size=80), rng(4).normal(100, 1, size=20)])
+    sites_m, sites_h = ["A"] * 20 + ["B"] * 80, ["A"] * 80 + ["B"] * 20
+    assert auc(Scores.of(member, holdout)) > 0.75
+    stratified = Scores.of(member, holdout, sites_m, sites_h)
+    assert auc(stratified) == pytest.approx(0.5, abs=0.1)
+    assert permutation_p_value(stratified, rng(), 2000) > 0.05
+
+
+def test_a_site_with_one_side_only_is_left_out() -> None:
+    scores = Scores.of([1.0, 9.0], [0.0], ["A", "B"], ["A"])
+    assert (scores.n_member, scores.n_holdout, auc(scores)) == (1, 1, 1.0)
+
+
+# PRIVACY §3.4: n, SE(.5), smallest AUC, max ε_LB of a perfect attack, FPR bound at 0 false positives.
+POWER_TABLE = [
+    (10, 0.132, 0.80, 0.79, 0.259),
+    (20, 0.092, 0.72, 1.59, 0.139),
+    (30, 0.075, 0.68, 2.03, 0.095),
+    (50, 0.058, 0.64, 2.57, 0.058),
+    (100, 0.041, 0.60, 3.28, 0.030),
+    (200, 0.029, 0.57, 3.98, 0.015),
+    (500, 0.018, 0.55, 4.91, 0.006),
+]
+
+
+@pytest.mark.parametrize(("n", "se", "smallest", "epsilon", "fpr"), POWER_TABLE)
+def test_power_is_the_published_table(n: int, se: float, smallest: float, epsilon: float, fpr: float) -> None:
+    got = power(n, n, attacks=1, tau=0.6)
+    assert got.standard_error == pytest.approx(se, abs=6e-4)
+    assert got.smallest_auc == pytest.approx(smallest, abs=6e-3)
+    assert got.max_epsilon == pytest.approx(epsilon, abs=6e-3)
+    assert got.fpr_bound == pytest.approx(fpr, abs=6e-4)
+
+
+def test_joint_power_is_the_published_one() -> None:
+    assert joint_power(104, 104, 1, 0.60) == pytest.approx(0.8, abs=0.005)
+    assert joint_power(103, 103, 1, 0.60) < 0.8
+    assert joint_power(413, 413, 1, 0.55) == pytest.approx(0.8, abs=0.005)
+    assert [round(joint_power(n, n, k, 0.60), 2) for n in (104, 200) for k in (6, 11)] == [0.27, 0.09, 0.81, 0.68]
+
+
+def test_three_patients_cannot_find_even_a_perfect_attack_more_often_than_said() -> None:
+    assert smallest_detectable_auc(1, 1) == 1.0
+
+
+def test_a_perfect_attack_on_fifty_patients_shows_epsilon_257() -> None:
+    assert epsilon_lower_bound(50, 50, 0, 50) == pytest.approx(2.57, abs=0.005)
+
+
+def test_epsilon_uses_the_better_of_both_tails_and_is_never_negative() -> None:
+    assert epsilon_lower_bound(50, 50, 40, 50) == pytest.approx(
+        math.log((1 - clopper_pearson(40, 50)[1]) / (1 - clopper_pearson(50, 50)[0])), abs=1e-9
+    )
+    assert epsilon_lower_bound(0, 50, 50, 50) == 0.0
+    assert epsilon_lower_bound(25, 50, 25, 50) == 0.0
+    assert epsilon_lower_bound(50, 50, 0, 50, delta=0.05) < epsilon_lower_bound(50, 50, 0, 50)
+
+
+def test_clopper_pearson_is_the_binomial_tail() -> None:
+    low, high = clopper_pearson(7, 50)
+    assert stats.binom.sf(6, 50, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(7, 50, high) == pytest.approx(0.025)
+    assert clopper_pearson(0, 10)[0] == 0.0
+    assert clopper_pearson(10, 10)[1] == 1.0
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+def test_tpr_threshold_lets_exactly_the_allowed_holdout_patients_pass() -> None:
+    scores = Scores.of(np.arange(100) + 0.5, np.arange(100.0))
+    at_ten = tpr_at_fpr(scores, 0.1)  # threshold 89: holdout 90 … 99 exceed it, members 89.5 … 99.5 do
+    assert (at_ten.tpr, at_ten.resolvable) == (0.11, True)
+    assert tpr_at_fpr(scores, 0.0).tpr == 0.01
+    assert tpr_at_fpr(scores, 0.0).fpr_bound == pytest.approx(1 - 0.05 ** (1 / 100))
+    assert tpr_at_fpr(scores, 1.0).tpr == 1.0
+
+
+@pytest.mark.parametrize(("n", "fpr", "resolvable"), [(99, 0.01, False), (100, 0.01, True), (999, 0.001, False)])
+def test_a_false_positive_rate_finer_than_the_holdout_is_not_resolvable(n: int, fpr: float, resolvable: bool) -> None:
+    assert tpr_at_fpr(Scores.of(np.zeros(5), np.arange(float(n))), fpr).resolvable is resolvable
+
+
+def test_holm_steps_down_and_stops() -> None:
+    assert holm([0.01, 0.04, 0.03]) == (True, False, False)
+    assert holm([0.01, 0.02, 0.04]) == (True, True, True)
+    assert holm([0.02, 0.02, 0.02]) == (False, False, False)
+    assert holm([]) == ()
+
+
+def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:
+    inside, under_upper, over_lower, runs = 0, 0, 0, 300
+    truth = float(stats.norm.cdf(0.5 / math.sqrt(2)))
+    for seed in range(runs):
+        draw = rng(seed)
+        got = auc_interval(Scores.of(draw.normal(0.5, 1, 30), draw.normal(size=30)), draw, 500)
+        inside += got.ci[0] <= truth <= got.ci[1]
+        under_upper += truth <= got.upper95
+        over_lower += got.lower95 <= truth
+    slack = 3 * math.sqrt(0.05 * 0.95 / runs)
+    assert inside / runs >= 0.95 - 0.015 - slack
+    assert under_upper / runs >= 0.95 - 0.015 - slack
+    assert over_lower / runs >= 0.95 - 0.015 - slack
+    assert inside < runs
+
+
+def test_the_bootstrap_interval_is_as_wide_as_theory_says() -> None:
+    scores = Scores.of(rng(1).normal(size=200), rng(2).normal(size=200), ["A", "B"] * 100, ["B", "A"] * 100)
+    got = auc_interval(scores, rng(3))
+    assert got.method == "BCa"
+    assert (got.ci[1] - got.ci[0]) / (2 * 1.96) == pytest.approx(hanley_mcneil_se(0.5, 200, 200), rel=0.12)
+    assert got.ci[0] < got.lower95 < got.auc < got.upper95 < got.ci[1]
+    assert auc_interval(scores, rng(3)) == got
+
+
+def test_perfect_separation_never_claims_certainty() -> None:
+    got = auc_interval(Scores.of(np.arange(20) + 100.0, np.arange(30.0)), rng())
+    assert (got.auc, got.upper95, got.method) == (1.0, 1.0, "exact")
+    assert got.lower95 == pytest.approx(0.05 ** (1 / 20))
+    assert got.ci[0] == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_perfect_inversion_is_bounded_from_above_alike() -> None:
+    got = auc_interval(Scores.of(np.arange(20.0), np.arange(30) + 100.0), rng())
+    assert (got.auc, got.lower95) == (0.0, 0.0)
+    assert got.upper95 == pytest.approx(1 - 0.05 ** (1 / 20))
+
+
+def test_an_attack_that_says_the_same_of_everybody_proves_nothing() -> None:
+    got = auc_interval(Scores.of(np.zeros(50), np.zeros(50)), rng())
+    assert got.auc == 0.5
+    assert got.upper95 == pytest.approx(0.5 + 1.645 * 0.058, abs=2e-3)
+    assert permutation_p_value(Scores.of(np.zeros(50), np.zeros(50)), rng(), 500) == 1.0
+
+
+def test_one_pair_out_of_order_is_not_worth_more_than_perfect_separation() -> None:
+    member = np.arange(8) + 7.5  # all but one pair in order: holdout 8 against member 7.5
+    got = auc_interval(Scores.of(member, [*range(7), 8.0]), rng())
+    assert 0.9 < got.auc < 1
+    assert got.lower95 <= 0.05 ** (1 / 8)
+
+
+def test_one_patient_a_side_knows_nearly_nothing() -> None:
+    got = auc_interval(Scores.of([2.0], [1.0]), rng())
+    assert got.lower95 == pytest.approx(0.05)
+
+
+def test_the_permutation_p_value_is_the_exact_rank_test() -> None:
+    draw = rng(5)
+    member, holdout = draw.normal(0.6, 1, 25), draw.normal(size=25)
+    exact = stats.mannwhitneyu(member, holdout, alternative="greater", method="exact").pvalue
+    assert permutation_p_value(Scores.of(member, holdout), rng(6)) == pytest.approx(exact, abs=0.006)
+
+
+def test_the_permutation_p_value_is_never_zero() -> None:
+    assert permutation_p_value(Scores.of(np.arange(30) + 99.0, np.arange(30.0)), rng(), 999) == pytest.approx(0.001)
+
+
+def test_the_null_p_value_agrees_with_the_rank_test() -> None:
+    draw = rng(7)
+    member, holdout = draw.normal(0.4, 1, 40), draw.normal(size=40)
+    scores = Scores.of(member, holdout)
+    reference = stats.mannwhitneyu(member, holdout, method="asymptotic", use_continuity=False).pvalue
+    assert null_p_value(scores) == pytest.approx(reference, rel=0.02)
+    split = Scores.of(member, holdout, ["A", "B"] * 20, ["A", "B"] * 20)
+    assert null_standard_error(split) == pytest.approx(hanley_mcneil_se(0.5, 20, 20) / math.sqrt(2))
+
+
+def test_null_scores_are_flagged_no_more_often_than_five_percent() -> None:
+    runs, attacks, flagged = 500, 3, 0
+    for seed in range(runs):
+        draw = rng(seed)
+        p_values = [
+            permutation_p_value(Scores.of(draw.normal(size=20), draw.normal(size=20)), draw, 399)
+            for _ in range(attacks)
+        ]
+        flagged += any(holm(p_values))
+    assert flagged / runs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)
+    assert flagged > 0
+
+
+def test_epsilon_by_halves_is_judged_on_patients_the_threshold_never_saw() -> None:
+    perfect = epsilon_by_halves(Scores.of(rng(1).normal(100, 1, 100), rng(2).normal(size=100)), rng(3))
+    assert perfect.epsilon == pytest.approx(epsilon_lower_bound(50, 50, 0, 50))
+    assert (perfect.advantage, perfect.n_member, perfect.n_holdout) == (1.0, 50, 50)
+    advantages = [
+        epsilon_by_halves(Scores.of(rng(s).normal(size=20), rng(s + 999).normal(size=20)), rng(s)).advantage
+        for s in range(200)
+    ]
+    assert np.mean(advantages) == pytest.approx(0.0, abs=0.04)  # chosen and judged on one half: about 0.3
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_epsilon_by_halves_of_a_handful_is_nearly_nothing(n: int) -> None:
+    assert epsilon_by_halves(Scores.of(np.ones(n), np.zeros(n)), rng()).epsilon == 0.0

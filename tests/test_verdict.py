@@ -1,0 +1,209 @@
+"""The outcome lattice: FAIL > INVALID > INCONCLUSIVE > PASS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedphantom.privacy.evidence import REQUIRED_ATTACKS, REQUIRED_CONTROLS, AttackResult, AuditEvidence, ControlResult
+from fedphantom.privacy.policy import TIERS, ReleasePolicy
+from fedphantom.privacy.statistics import TprAtFpr
+from fedphantom.privacy.verdict import decide
+
+CONTROLLED = TIERS["controlled"]
+MODELS = {"A1": "G", "A1/outliers": "G", "A3": "S", "A3/outliers": "S", "B0": "none", "A3-WB": "W"}
+
+
+def attack(
+    name: str,
+    auc: float = 0.5,
+    half: float = 0.05,
+    rejects: bool = False,
+    epsilon: float = 0.0,
+    tpr_low: float = 0.0,
+) -> AttackResult:
+    return AttackResult(
+        id=name,
+        threat_model=MODELS[name],  # type: ignore[arg-type]  # a table of literals
+        auc=auc,
+        auc_ci=(auc - 1.2 * half, auc + 1.2 * half),
+        lower95=auc - half,
+        upper95=auc + half,
+        p_value=1e-4 if rejects else 0.5,
+        rejects=rejects,
+        tpr=(TprAtFpr(0.0, tpr_low, (tpr_low, tpr_low + 0.1), True, 0.03),),
+        advantage=0.0,
+        eps_lower_bound=epsilon,
+        n_member=120,
+        n_holdout=120,
+    )
+
+
+def control(name: str, ok: bool = True) -> ControlResult:
+    return ControlResult(name, "what is needed", "what came", ok)
+
+
+GOOD = AuditEvidence(
+    release="volumes",
+    attacks=tuple(attack(name) for name in REQUIRED_ATTACKS),
+    controls=tuple(control(name) for name in REQUIRED_CONTROLS),
+    n_holdout=120,
+    negative_seeds=3,
+    confirmed_copies=0,
+)
+
+
+def with_attack(evidence: AuditEvidence, changed: AttackResult) -> AuditEvidence:
+    return replace(evidence, attacks=tuple(changed if a.id == changed.id else a for a in evidence.attacks))
+
+
+def with_control(evidence: AuditEvidence, changed: ControlResult) -> AuditEvidence:
+    return replace(evidence, controls=tuple(changed if c.id == changed.id else c for c in evidence.controls))
+
+
+@pytest.mark.parametrize("tier", TIERS.values(), ids=TIERS.keys())
+def test_good_evidence_passes_and_is_never_called_anonymous(tier: ReleasePolicy) -> None:
+    verdict = decide(GOOD, tier)
+    assert verdict.outcome == "PASS"
+    assert "No attack tested succeeded" in verdict.reasons[0]
+    assert "anonym" not in verdict.reasons[0].lower()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    release=st.sampled_from(["volumes", "weights"]),
+    aucs=st.lists(st.floats(0.35, 0.56), min_size=6, max_size=6),
+    n_holdout=st.integers(104, 500),
+    tier=st.sampled_from(list(TIERS.values())),
+)
+def test_taking_anything_away_from_a_pass_never_leaves_a_pass(
+    release: str, aucs: list[float], n_holdout: int, tier: ReleasePolicy
+) -> None:
+    evidence = replace(
+        GOOD,
+        release=release,  # type: ignore[arg-type]  # drawn from the literals
+        attacks=tuple(attack(n, a, 0.02) for n, a in zip([*REQUIRED_ATTACKS, "A3-WB"], aucs, strict=True)),
+        n_holdout=n_holdout,
+    )
+    assert decide(evidence, tier).outcome == "PASS"
+    for name in REQUIRED_CONTROLS:
+        less = replace(evidence, controls=tuple(c for c in evidence.controls if c.id != name))
+        assert decide(less, tier).outcome == "INCONCLUSIVE"
+        assert decide(with_control(evidence, control(name, ok=False)), tier).outcome != "PASS"
+    for name in REQUIRED_ATTACKS:
+        less = replace(evidence, attacks=tuple(a for a in evidence.attacks if a.id != name))
+        assert decide(less, tier).outcome == "INCONCLUSIVE"
+    assert decide(replace(evidence, negative_seeds=2), tier).outcome == "INCONCLUSIVE"
+
+
+LEAK = attack("A3", 0.9, rejects=True)
+
+CASES = {
+    # name: (evidence, outcome, words of the first reason)
+    "a confirmed copy": (replace(GOOD, confirmed_copies=1), "FAIL", "repeat a patient's scan"),
+    "a confirmed copy among ten holdout patients": (
+        replace(GOOD, confirmed_copies=1, n_holdout=10),
+        "FAIL",
+        "repeat a patient's scan",
+    ),
+    "a confirmed copy and a bad split": (
+        with_control(replace(GOOD, confirmed_copies=1), control("blind", ok=False)),
+        "FAIL",
+        "repeat a patient's scan",
+    ),
+    "a canary excess": (replace(GOOD, canary_excess=True), "FAIL", "canaries"),
+    "more ε shown than promised": (
+        with_attack(replace(GOOD, claimed_epsilon=1.0), attack("A1", epsilon=1.5)),
+        "FAIL",
+        "implementation is wrong",
+    ),
+    "less ε shown than promised": (
+        with_attack(replace(GOOD, claimed_epsilon=2.0), attack("A1", epsilon=1.5)),
+        "PASS",
+        "No attack",
+    ),
+    "a significant binding attack": (with_attack(GOOD, attack("A3", 0.6, rejects=True)), "FAIL", "tells members"),
+    "a binding attack surely above τ": (with_attack(GOOD, attack("A3", 0.71)), "FAIL", "above 0.66"),
+    "many members named without a false alarm": (
+        with_attack(GOOD, attack("A3", tpr_low=0.06)),
+        "FAIL",
+        "without one false alarm",
+    ),
+    "a significant attack that does not bind": (
+        with_attack(GOOD, attack("A1", 0.99, rejects=True)),
+        "PASS",
+        "No attack",
+    ),
+    "a significant attack where B0 does not hold": (
+        with_control(with_attack(GOOD, LEAK), control("blind", ok=False)),
+        "INVALID",
+        "without the model",
+    ),
+    "a significant attack where the negative control does not hold": (
+        with_control(with_attack(GOOD, LEAK), control("negative", ok=False)),
+        "INVALID",
+        "never saw these patients",
+    ),
+    "a significant attack, but no blind baseline": (
+        replace(with_attack(GOOD, LEAK), controls=tuple(c for c in GOOD.controls if c.id != "blind")),
+        "INCONCLUSIVE",
+        "not run",
+    ),
+    "a significant attack on ten holdout patients": (
+        replace(with_attack(GOOD, LEAK), n_holdout=10),
+        "INCONCLUSIVE",
+        "Only 10 holdout patients",
+    ),
+    "controls that break on ten holdout patients": (
+        with_control(replace(GOOD, n_holdout=10), control("negative", ok=False)),
+        "INCONCLUSIVE",
+        "Only 10 holdout patients",
+    ),
+    "nineteen holdout patients": (replace(GOOD, n_holdout=19), "INCONCLUSIVE", "Only 19"),
+    "too few for the tier": (replace(GOOD, n_holdout=49), "INCONCLUSIVE", "asks for 50"),
+    "too few for the tier, with a leak": (
+        replace(with_attack(GOOD, LEAK), n_holdout=25),
+        "FAIL",
+        "tells members",
+    ),
+    "a weak positive control": (
+        with_control(GOOD, control("positive-model", ok=False)),
+        "INCONCLUSIVE",
+        "too weak",
+    ),
+    "planted copies not seen": (with_control(GOOD, control("positive-set", ok=False)), "INCONCLUSIVE", "too weak"),
+    "an upper bound above τ": (with_attack(GOOD, attack("A3", 0.62)), "INCONCLUSIVE", "up to 0.67"),
+    "an outlier quartile above its own τ": (
+        with_attack(GOOD, attack("A3/outliers", 0.5, 0.3)),
+        "INCONCLUSIVE",
+        "up to 0.80",
+    ),
+    "one negative generator": (replace(GOOD, negative_seeds=1), "INCONCLUSIVE", "1 of 3"),
+    "weights without an attack on weights": (replace(GOOD, release="weights"), "INCONCLUSIVE", "threat model W"),
+}
+
+
+@pytest.mark.parametrize(("evidence", "outcome", "words"), CASES.values(), ids=CASES.keys())
+def test_the_lattice_is_the_published_one(evidence: AuditEvidence, outcome: str, words: str) -> None:
+    verdict = decide(evidence, CONTROLLED)
+    assert verdict.outcome == outcome
+    assert words in verdict.reasons[0]
+
+
+def test_for_weights_the_reconstruction_attack_binds() -> None:
+    leaking = with_attack(replace(GOOD, release="weights"), attack("A1", 0.99, rejects=True))
+    assert decide(leaking, CONTROLLED).outcome == "FAIL"
+
+
+def test_inside_the_site_attacks_are_reported_but_copies_still_fail() -> None:
+    leaking = with_attack(GOOD, LEAK)
+    assert decide(leaking, TIERS["internal"]).outcome == "PASS"
+    assert decide(replace(leaking, confirmed_copies=1), TIERS["internal"]).outcome == "FAIL"
+
+
+def test_a_leak_that_cannot_be_proven_is_still_told() -> None:
+    less = replace(with_attack(GOOD, LEAK), controls=tuple(c for c in GOOD.controls if c.id != "negative"))
+    assert any(reason.startswith("Unproven") for reason in decide(less, CONTROLLED).reasons)

@@ -1,2 +1,146 @@
-"""placeholder"""
-def main() -> None: ...
+"""The command line: mounts the wings' commands and hands the client's side to what needs both sides."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from . import __version__
+from .client.commands import evaluate
+from .common.commands import cohort_app, generate
+from .common.failure_report import INTERRUPTED, FailureReport, report_failure
+from .common.journal_commands import journal_app
+from .common.label_commands import labels_app
+from .privacy.audit_commands import audit_app
+from .privacy.commands import release_app
+from .server.commands import study_app
+
+if TYPE_CHECKING:
+    from .common.exchange import SiteTrainer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(cohort_app, name="cohort")
+app.add_typer(study_app, name="study")
+app.add_typer(labels_app, name="labels")
+app.add_typer(audit_app, name="audit")
+app.add_typer(release_app, name="release")
+app.add_typer(journal_app, name="journal")
+app.command()(generate)
+app.command()(evaluate)
+
+_Engine = Annotated[
+    Literal["local", "flower"], typer.Option(help="In this process, or real Flower processes on loopback.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedphantom {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fedphantom(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show where a failure arose.")] = False,
+) -> None:
+    """Train one generator of synthetic, labelled MRI across hospitals. Images stay home; audits decide what leaves."""
+
+
+@app.command()
+def simulate(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What is trained.")],
+    site: Annotated[list[str], typer.Option(metavar="NAME=COHORT", help="A site and its patients; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; given again, the run goes on.")],
+    engine: _Engine = "local",
+    as_json: _Json = False,
+) -> None:
+    """Run a whole federation on this machine: every site's training, every round, the generator."""
+    from .client.site_setup import create_site_folder
+    from .common.generation import initial_parameters
+    from .common.progress import stages
+    from .common.study import read_study
+    from .server.commands import run_simulation, simulation_text
+
+    rounds = read_study(study).training.rounds
+    with stages() as stage:
+        report = stage("rounds")
+        result = run_simulation(
+            study,
+            site,
+            out,
+            engine,
+            prepare_site=create_site_folder,
+            open_site=_open_site,
+            initial=initial_parameters,
+            progress=lambda record: report(record.round, rounds),
+        )
+    typer.echo(json.dumps(result) if as_json else simulation_text(result))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The demo's folder; given again, the demo goes on.")] = Path("demo-out"),
+    data: Annotated[Path | None, typer.Option(metavar="COHORT", help="Real patients; else procedural ones.")] = None,
+    sites: Annotated[int, typer.Option(min=2, help="How many, where the cohort names none.")] = 3,
+    tier: Annotated[
+        Literal["internal", "controlled", "public"], typer.Option(help="Whom the release is meant for.")
+    ] = "internal",
+    engine: _Engine = "flower",
+    as_json: _Json = False,
+) -> None:
+    """Go the whole way once: cohort, sites, rounds, synthetic scans, evaluation, audit, release, report."""
+    from .client.evaluation_report import evaluate_scans
+    from .client.site_setup import create_site_folder
+    from .common.generation import initial_parameters
+    from .common.progress import stages
+    from .server.demo import HospitalSide, run_demo
+    from .server.demo_summary import summary_text
+
+    hospital = HospitalSide(create_site_folder, _open_site, initial_parameters, evaluate_scans)
+    with stages() as stage:
+        summary = run_demo(out, data, sites, tier, engine, hospital, stage)
+    typer.echo(json.dumps(summary) if as_json else summary_text(summary, out))
+
+
+def _open_site(root: Path) -> SiteTrainer:
+    from .client.local_training import LocalTrainer
+    from .client.site_round import Site
+    from .common.site_folder import SiteFolder
+
+    return Site(SiteFolder.open(root), LocalTrainer.open)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every failure of every command ends here."""
+    verbose = "--verbose" in arguments
+    try:
+        app([argument for argument in arguments if argument != "--verbose"], prog_name="fedphantom")
+        return 0
+    except SystemExit as stopped:  # typer's way out, also from usage errors and Ctrl-C
+        if stopped.code != INTERRUPTED:
+            return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+        return _say(report_failure(KeyboardInterrupt()), stopped if verbose else None)
+    except (Exception, KeyboardInterrupt) as error:
+        return _say(report_failure(error), error if verbose else None)
+
+
+def _say(failure: FailureReport, trace: BaseException | None) -> int:
+    if trace is not None:
+        traceback.print_exception(trace)
+    typer.echo(failure.text, err=True)
+    return failure.exit_code
+
+
+def main() -> None:
+    """Entry point of ``fedphantom`` and ``python -m fedphantom``."""
+    sys.exit(run(sys.argv[1:]))

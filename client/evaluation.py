@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scipy.stats import bootstrap
 from ..common.atomic import write_atomic
 from ..common.device import Device
 from ..common.errors import DataError
+from ..common.parallel import side_by_side
 from ..common.preparation import PreparedScans
 from ..common.segmentation import SegmenterPlan, dice_per_region, segment, train_segmenter
 from ..common.study import Study
@@ -128,20 +131,23 @@ def evaluate_arms(
     plan = plan or SegmenterPlan()
     _check_disjoint(arms, test)
     regions = region_members(study)
-    done = []
-    for name, scans in arms.items():
+
+    def one_arm(name: str, scans: PreparedScans) -> Arm:
         kept = folder / f"arm-{name.replace('+', '-')}.json" if folder else None
         key = _key(scans, test, plan, seed) if kept else ""
         dice = _read(kept, key, regions) if kept else None
         if dice is None:
-            report = (lambda n: lambda step, steps: progress(n, step, steps))(name) if progress else None
+            report = (lambda step, steps: progress(name, step, steps)) if progress else None
             network = train_segmenter(scans, len(study.channels), len(study.labels), plan, seed, device, report)
             per_scan = dice_per_region(segment(network, test.volumes, device), test.classes, regions)
             dice = {region: _per_patient(values, test.patients) for region, values in per_scan.items()}
             if kept:
                 text = json.dumps({"key": key, "dice": {region: list(v) for region, v in dice.items()}})
                 write_atomic(kept, text.encode())
-        done.append(Arm(name, len(scans), dice))
+        return Arm(name, len(scans), dice)
+
+    tasks = [partial(one_arm, name, scans) for name, scans in arms.items()]
+    done = [arm for _, arm in sorted(side_by_side(tasks, workers=1 if device.cuda else None), key=itemgetter(0))]
     primary = next(iter(study.regions), "foreground")
     return Evaluation(tuple(done), primary, plan, seed, _ratios(done, primary))
 

@@ -16,23 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from ..common.augmentation import SpatialAugmentation
-from ..common.cohort import Cohort
-from ..common.cohort_check import check_cohort
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.generation import numpy_parameters, paint
-from ..common.journal import Journal
-from ..common.layouts import read_cohort
+from ..common.journal import Fact
 from ..common.parameters import parameters_digest
-from ..common.preparation import PreparedScans, prepare
-from ..common.randomness import derived_seed, numpy_generator
-from ..common.roles import CoinRecord, load_or_draw_roles
+from ..common.preparation import PreparedScans
+from ..common.randomness import derived_seed
+from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
 from ..common.training import train
-from ..common.training_state import TrainingState, load_state, new_state, save_state
+from ..common.training_state import load_state, new_state, save_state
 from .egress import DECLARED_WEIGHT
-from .site_folder import SiteFolder
 
 SAVE_EVERY_S = 60.0
 """Seconds of training that a kill may cost."""
@@ -45,7 +41,12 @@ class LocalTrainer:
     """Trains one site's networks; a :class:`~fedphantom.common.exchange.SiteTrainer`."""
 
     def __init__(
-        self, folder: SiteFolder, study: Study, scans: PreparedScans, device: Device, progress: StepProgress | None = None
+        self,
+        folder: SiteFolder,
+        study: Study,
+        scans: PreparedScans,
+        device: Device,
+        progress: StepProgress | None = None,
     ) -> None:
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
         self._seed = derived_seed(study.seed, "site", folder.name)
@@ -64,16 +65,15 @@ class LocalTrainer:
         """
         folder = SiteFolder.open(root)
         study = folder.study()
-        cohort, coins = site_material(folder, study)
-        scans = prepare(cohort, study, folder.cache)
-        rows = scans.rows_of(coins.training_patients())
-        if not len(rows):
+        material = site_material(folder, study)
+        scans = material.scans_of(material.coins.training_patients())
+        if not len(scans):
             raise DataError(
                 "a site without a training patient once the roles are drawn",
                 expected="more patients, or smaller shares under [roles]",
                 remedy="Run 'fedphantom cohort check' and look at [roles] in the study.",
             )
-        return cls(folder, study, scans.only(rows), choose_device(), progress)
+        return cls(folder, study, scans, choose_device(), progress)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
         """Train ``local_steps`` from the request's generator.
@@ -87,7 +87,11 @@ class LocalTrainer:
             self._train(request, incoming)
         generator = numpy_parameters(self._state.generator)
         return RoundReply(
-            self._folder.name, request.round, generator, DECLARED_WEIGHT, self._metrics(self._study.training.local_steps)
+            self._folder.name,
+            request.round,
+            generator,
+            DECLARED_WEIGHT,
+            self._metrics(self._study.training.local_steps),
         )
 
     def _is_answered(self, round_: int, incoming: str) -> bool:
@@ -110,7 +114,7 @@ class LocalTrainer:
             first = state.step
             weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
             state.generator.load_state_dict(weights)
-        facts = {"round": request.round, "incoming": incoming, "first": first}
+        facts: dict[str, Fact] = {"round": request.round, "incoming": incoming, "first": first}
         saved = time.monotonic()
         for losses in train(
             state,
@@ -143,28 +147,10 @@ class LocalTrainer:
         return int(str(facts["first"]))
 
     def _metrics(self, steps: int) -> dict[str, float]:
-        fake = paint(self._state.generator, schematic_classes(self._study)[None], self._study, self._seed, self._state.device)
-        return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
-
-
-def site_material(folder: SiteFolder, study: Study) -> tuple[Cohort, CoinRecord]:
-    """The site's usable cohort and its coin record; what was left out is journalled by code and count."""
-    report = check_cohort(read_cohort(folder.cohort), study)
-    if not report.ok:
-        raise DataError(
-            "no usable scan in the site's cohort",
-            expected="scans with every channel and a label map of the study",
-            remedy="Run 'fedphantom cohort check' on it with --study.",
+        fake = paint(
+            self._state.generator, schematic_classes(self._study)[None], self._study, self._seed, self._state.device
         )
-    cohort = report.usable
-    ids = [patient.patient_id for patient in cohort.patients]
-    drawn = not folder.coins.exists()
-    random = numpy_generator(study.seed, "roles", folder.name)
-    coins = load_or_draw_roles(folder.coins, ids, study.roles, random, seed_source="the study's seed and the site's name")
-    if drawn:
-        left_out = {problem.code: problem.scans for problem in report.problems}
-        Journal(folder.journal).append("roles-drawn", cohort=coins.cohort_digest, left_out=left_out)
-    return cohort, coins
+        return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
 
 
 def schematic_classes(study: Study) -> NDArray[np.uint8]:
@@ -174,5 +160,3 @@ def schematic_classes(study: Study) -> NDArray[np.uint8]:
     classes = len(study.labels)
     inside = np.clip(np.ceil((0.9 - radius) / 0.9 * (classes - 1)), 0, classes - 1)
     return np.asarray(inside, dtype=np.uint8)
-
-

@@ -21,8 +21,9 @@ from ..common.errors import (
 )
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
+from ..common.site_folder import SiteFolder
 from .egress import EgressRule, check_reply
-from .site_folder import SiteFolder
+from .site_setup import read_egress_rule
 
 OpenTrainer = Callable[[Path], SiteTrainer]
 """Site folder to trainer, e.g. ``LocalTrainer.open``."""
@@ -61,7 +62,7 @@ class Site:
         self._trainer: SiteTrainer | None = None
         self._study_digest = folder.study().digest()
         self._rounds = folder.study().training.rounds
-        self.rule: EgressRule = folder.egress_rule()
+        self.rule: EgressRule = read_egress_rule(folder)
         self._journal = Journal(folder.journal)
 
     def train_round(self, request: RoundRequest) -> RoundReply:

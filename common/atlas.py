@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_opening
 
 from .brain_labels import BrainLabels
 from .placement import place_volume
@@ -44,7 +45,7 @@ def load_atlas(grid: Grid, tissues: BrainLabels) -> NDArray[np.uint8]:
     csf, grey, white = (place_volume(share, affine, grid) for share in _tissue_shares())
     shares = np.stack([1 - (csf + grey + white), csf, grey, white])
     values = np.array([0, tissues.csf, tissues.grey, tissues.white], dtype=np.uint8)
-    return values[shares.argmax(axis=0)]
+    return np.asarray(values[shares.argmax(axis=0)], dtype=np.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +58,8 @@ def _tissue_shares() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[
         np.asarray(load(resolution=1).dataobj, dtype=np.float32)
         for load in (load_mni152_gm_template, load_mni152_wm_template, load_mni152_brain_mask)
     )
+    # The mask, a threshold on the T1 template, trails vessels a few millimetres wide.
+    brain = binary_opening(brain, iterations=2).astype(np.float32)
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(brain))
     grey, white, brain = grey[box] * brain[box], white[box] * brain[box], brain[box]
     return np.clip(brain - grey - white, 0, 1), grey, white

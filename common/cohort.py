@@ -37,6 +37,8 @@ class Scan:
 
 @dataclass(frozen=True)
 class Patient:
+    """One person: all scans of a patient stand on the same side of every split."""
+
     patient_id: str
     scans: tuple[Scan, ...]
     site: str | None = None
@@ -63,6 +65,7 @@ class Cohort:
 
     @property
     def scans(self) -> tuple[Scan, ...]:
+        """All scans, in the patients' order."""
         return tuple(scan for patient in self.patients for scan in patient.scans)
 
     def only(self, patient_ids: Collection[str]) -> Cohort:
@@ -81,6 +84,5 @@ class Cohort:
         """One cohort per value of the ``site`` column, by site name; patients without one under ''."""
         names = sorted({p.site or "" for p in self.patients})
         return {
-            name: replace(self, patients=tuple(p for p in self.patients if (p.site or "") == name))
-            for name in names
+            name: replace(self, patients=tuple(p for p in self.patients if (p.site or "") == name)) for name in names
         }

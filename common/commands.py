@@ -60,3 +60,39 @@ def phantom(
     with progress_bar("making patients") as progress:
         write_phantom_cohort(out, patients, sites, spacing, seed, progress)
     typer.echo(f"{patients} procedural patients, {sites} sites, {spacing:g} mm, seed {seed}")
+
+
+def generate(
+    generator_path: Annotated[Path, typer.Argument(metavar="GENERATOR", help="A generator.safetensors.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the synthetic cohort (BIDS).")],
+    sample: Annotated[int | None, typer.Option(min=1, help="Paint this many newly sampled public label maps.")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Paint the label maps of this folder.")] = None,
+    public: Annotated[
+        Path | None, typer.Option(metavar="COHORT", help="The public cohort, where the study's source is a folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of label maps and noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make synthetic scans from label maps: newly sampled public ones, or those of a folder."""
+    if (sample is None) == (labels is None):
+        raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
+    from .device import choose_device
+    from .generation import generate_cohort, load_generator
+    from .label_folder import read_label_folder
+    from .label_sampler import make_label_sampler
+    from .layouts import read_cohort
+    from .progress import progress_bar
+
+    generator = load_generator(generator_path, choose_device(device))
+    if sample is not None:
+        sampler = make_label_sampler(generator.study, read_cohort(public) if public else None)
+        maps, number = (sampler.sample(seed, index) for index in range(sample)), sample
+    else:
+        assert labels is not None  # noqa: S101  # exactly one of the two is given, checked above
+        folder = read_label_folder(labels, generator.study.volume_grid())
+        maps, number = (one for one in folder), len(folder)
+    with progress_bar("painting") as progress:
+        scans = generate_cohort(generator, maps, out, seed, lambda done: progress(done, number))
+    facts = {"scans": scans, "cohort": str(out), "generator_sha256": generator.sha256, "seed": seed}
+    typer.echo(json.dumps(facts) if as_json else f"{scans} synthetic scans in {out}")

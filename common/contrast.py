@@ -11,6 +11,7 @@ Intensities follow the order radiologists expect, and no scanner or patient chan
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,23 +78,31 @@ class PatientContrast:
     seed: int
 
 
-def draw_scanner(rng: np.random.Generator) -> ScannerParameters:
-    """Draw a site's scanner."""
+def draw_scanner(rng: np.random.Generator, site: int = 0) -> ScannerParameters:
+    """Draw the scanner of a site.
+
+    Sites that start from equal generators share one uniform draw, moved around its range by the golden
+    ratio for each site: every parameter of the first three differs by almost a quarter of its range.
+    """
+    golden = (math.sqrt(5) - 1) / 2
+    shares = (rng.random(11) + site * golden) % 1
+
+    def between(low: float, high: float, share: NDArray[np.float64]) -> NDArray[np.float64]:
+        return low + (high - low) * share
+
     return ScannerParameters(
-        gain=_four(np.exp(rng.uniform(np.log(150), np.log(1500), 4))),
-        gamma=_four(rng.uniform(0.75, 1.35, 4)),
-        noise=float(rng.uniform(0.01, 0.05)),
-        blur_mm=float(rng.uniform(0.4, 1.6)),
-        bias=float(rng.uniform(0.03, 0.15)),
+        gain=_four(np.exp(between(math.log(150), math.log(1500), shares[0:4]))),
+        gamma=_four(between(0.75, 1.35, shares[4:8])),
+        noise=float(between(0.01, 0.05, shares[8])),
+        blur_mm=float(between(0.4, 1.6, shares[9])),
+        bias=float(between(0.03, 0.15, shares[10])),
     )
 
 
 def draw_contrast(rng: np.random.Generator) -> PatientContrast:
     """Draw a patient's own deviation: up to 4 % of each tissue's mean, too little to change their order."""
     tissue = rng.uniform(0.96, 1.04, (len(CHANNELS), len(_MEANS)))
-    return PatientContrast(
-        tissue=tuple(tuple(float(f) for f in row) for row in tissue), seed=int(rng.integers(2**63))
-    )
+    return PatientContrast(tissue=tuple(tuple(float(f) for f in row) for row in tissue), seed=int(rng.integers(2**63)))
 
 
 def render(

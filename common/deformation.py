@@ -103,9 +103,7 @@ def smooth_noise(
     return _refine(noise, step, shape, spacing_mm)
 
 
-def displacement_field(
-    shape: tuple[int, int, int], spacing_mm: Spacing, parameters: DiffeomorphismParameters
-) -> Field:
+def displacement_field(shape: tuple[int, int, int], spacing_mm: Spacing, parameters: DiffeomorphismParameters) -> Field:
     """Displacement of the smooth warp at each voxel, shape (3, X, Y, Z), in millimetres.
 
     The velocity is integrated on a lattice a quarter as wide as its Gaussian, which reaches beyond the

@@ -23,11 +23,12 @@ class Device:
 
     @property
     def cuda(self) -> bool:
+        """Whether this is a CUDA device."""
         return self.torch.type == "cuda"
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision where the device has it."""
-        return torch.autocast("cuda", dtype=torch.bfloat16) if self.cuda else nullcontext()  # type: ignore[return-value]  # autocast is such a context, torch's stub does not say so
+        return torch.autocast("cuda", dtype=torch.bfloat16) if self.cuda else nullcontext()
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network here, its weights in ``channels_last_3d``; in place."""
@@ -50,4 +51,8 @@ def choose_device(name: str = "auto") -> Device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
         return Device(torch.device(name))
-    raise ConfigError(f"device '{name}' is not available", expected="auto, cpu or an available cuda device", remedy="Use --device cpu.")
+    raise ConfigError(
+        f"device '{name}' is not available",
+        expected="auto, cpu or an available cuda device",
+        remedy="Use --device cpu.",
+    )

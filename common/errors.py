@@ -34,40 +34,48 @@ class FedPhantomError(Exception):
 
 
 class ConfigError(FedPhantomError):
+    """A study or policy file cannot be used."""
+
     exit_code = 3
 
 
 class DataError(FedPhantomError):
+    """A cohort, volume or label map cannot be used."""
+
     exit_code = 3
 
 
 class GeometryError(DataError):
-    pass
+    """An affine, spacing or shape cannot be used."""
 
 
 class TrainingError(FedPhantomError):
-    pass
+    """Training met NaN or collapse; the message names the step."""
 
 
 class PeerError(FedPhantomError):
-    pass
+    """A site or the coordinator failed, or a quorum or deadline was missed."""
 
 
 class StorageError(FedPhantomError):
-    pass
+    """The disk is full, read-only or forbidden."""
 
 
 class PolicyRefused(FedPhantomError):
+    """A gate, an approval or a changed cohort stands against it."""
+
     exit_code = 4
 
 
 class BudgetSpent(PolicyRefused):
-    pass
+    """The privacy budget does not allow it."""
 
 
 class VerificationFailed(FedPhantomError):
+    """A hash or chain is broken, or an audit is of another generator."""
+
     exit_code = 5
 
 
 class SignatureInvalid(VerificationFailed):
-    pass
+    """A signature is wrong, or its key unknown or expired."""

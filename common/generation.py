@@ -76,7 +76,14 @@ def numpy_parameters(network: torch.nn.Module) -> dict[str, NDArray[np.float32]]
     }
 
 
-def paint(network: Generator, classes: NDArray[np.uint8], study: Study, seed: int, device: Device) -> NDArray[np.float32]:
+def initial_parameters(study: Study) -> dict[str, NDArray[np.float32]]:
+    """The generator every run of the study starts from; a function of the study alone."""
+    return numpy_parameters(make_generator(study, study.seed))
+
+
+def paint(
+    network: Generator, classes: NDArray[np.uint8], study: Study, seed: int, device: Device
+) -> NDArray[np.float32]:
     """Generate one volume per label map.
 
     Args:
@@ -145,7 +152,9 @@ def generate_cohort(
             if progress:
                 progress(number)
         if not number:
-            raise DataError("no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps.")
+            raise DataError(
+                "no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps."
+            )
     return number
 
 

@@ -46,6 +46,8 @@ class LabelStep(_Record):
 
 
 class LabelChain(_Record):
+    """A label map's way from its source, in order."""
+
     source: LabelSource
     steps: tuple[LabelStep, ...] = ()
 

@@ -35,7 +35,5 @@ def sample(
     study = read_study(study_path)
     sampler = make_label_sampler(study, read_cohort(public) if public else None)
     with progress_bar("sampling label maps") as progress:
-        write_label_folder(
-            out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress
-        )
+        write_label_folder(out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress)
     typer.echo(f"{count} label maps from {len(sampler.sources().sources)} public sources")

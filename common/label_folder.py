@@ -1,8 +1,8 @@
 """Folders of label maps, each with its chain beside it.
 
-    label-00001_dseg.nii.gz   a label map on the study's grid
-    label-00001_dseg.json     {"LabelChain": {...}}
-    public-labels.json        the sources declared public
+label-00001_dseg.nii.gz   a label map on the study's grid
+label-00001_dseg.json     {"LabelChain": {...}}
+public-labels.json        the sources declared public
 """
 
 from __future__ import annotations

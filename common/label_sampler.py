@@ -7,8 +7,9 @@ draw it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +106,8 @@ class LabelSampler:
             seed=warp_seed, displacement_mm=table.displacement_mm, smoothness_mm=table.smoothness_mm
         )
         steps = [
-            LabelStep(name="affine", parameters=asdict(affine), seed=affine_seed),
-            LabelStep(name="diffeomorphism", parameters=asdict(warp), seed=warp_seed),
+            LabelStep(name="affine", parameters=_plain(asdict(affine)), seed=affine_seed),
+            LabelStep(name="diffeomorphism", parameters=_plain(asdict(warp)), seed=warp_seed),
         ]
         labels = warp_labels(public.labels, self._spacing, affine, warp)
 
@@ -114,7 +115,7 @@ class LabelSampler:
         if self._tissues is not None and lesion_rng.random() < table.lesion_probability:
             lesion = draw_lesion(lesion_rng, PUBLIC_LESIONS, labels, self._spacing, self._tissues)
             labels = insert_lesion(labels, lesion, self._spacing, self._tissues)
-            steps.append(LabelStep(name="lesion", parameters=asdict(lesion), seed=lesion_seed))
+            steps.append(LabelStep(name="lesion", parameters=_plain(asdict(lesion)), seed=lesion_seed))
         return SampledLabels(labels, LabelChain(source=public.source, steps=tuple(steps)))
 
 
@@ -212,6 +213,11 @@ def make_label_sampler(study: Study, cohort: Cohort | None) -> LabelSampler:
 
 def _source(name: str, licence: str, labels: NDArray[np.uint8]) -> LabelSource:
     return LabelSource(kind="public", name=name, licence=licence, sha256=label_digest(labels))
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """With lists for tuples, so that a chain equals itself after a way through JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

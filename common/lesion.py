@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_closing, binary_erosion, distance_transform_edt, generate_binary_structure
+from scipy.ndimage import (
+    binary_dilation,
+    binary_erosion,
+    binary_opening,
+    distance_transform_edt,
+    generate_binary_structure,
+)
 from scipy.ndimage import label as connected_parts
 
 from .brain_labels import BrainLabels
@@ -139,10 +145,10 @@ def insert_lesion(
         for scale in (parameters.radius_mm / 2, parameters.radius_mm * parameters.core_share / 2)
     )
     parenchyma = np.isin(labels, (brain.grey, brain.white))
-    closed = parenchyma | (_closing(parenchyma, spacing_mm, reach_mm=3.0) & (labels != 0))
+    fillable = parenchyma | _narrow(labels == brain.csf, spacing_mm, width_mm=6.0)
     whole = _part_at_centre(outer < parameters.radius_mm, distance)
     core_radius = parameters.radius_mm * parameters.core_share
-    core = _part_at_centre((inner < core_radius) & _eroded(whole), distance) & closed
+    core = _part_at_centre((inner < core_radius) & _eroded(whole) & fillable, distance)
     necrosis = (inner < core_radius * parameters.necrosis_share) & _eroded(core)
     oedema = whole & parenchyma & ((labels == brain.white) | (outer < 0.75 * parameters.radius_mm))
 
@@ -157,12 +163,14 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(binary_erosion(mask, generate_binary_structure(3, 1), border_value=1), dtype=np.bool_)
 
 
-def _closing(mask: NDArray[np.bool_], spacing_mm: Spacing, *, reach_mm: float) -> NDArray[np.bool_]:
-    """Fill gaps narrower than twice ``reach_mm``; at a coarser spacing there are none to fill."""
-    reach = [int(reach_mm // mm) for mm in spacing_mm]
+def _narrow(mask: NDArray[np.bool_], spacing_mm: Spacing, *, width_mm: float) -> NDArray[np.bool_]:
+    """The parts of a mask into which no ball of ``width_mm`` fits; at a coarser spacing there are none."""
+    reach = [int(width_mm / 2 // mm) for mm in spacing_mm]
     axes = [np.arange(-r, r + 1) * mm for r, mm in zip(reach, spacing_mm, strict=True)]
-    ball = sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) <= reach_mm**2
-    return np.asarray(binary_closing(mask, ball), dtype=np.bool_)
+    ball = sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) <= (width_mm / 2) ** 2
+    # Dilated once more, because an opening also takes the corners of what is wide.
+    wide = binary_dilation(binary_opening(mask, ball), ball)
+    return np.asarray(mask & ~wide, dtype=np.bool_)
 
 
 def _part_at_centre(mask: NDArray[np.bool_], distance: NDArray[np.float64]) -> NDArray[np.bool_]:

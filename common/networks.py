@@ -15,14 +15,16 @@ from typing import TypeVar
 
 import torch
 from monai.networks.blocks.convolutions import Convolution
-from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock
+from monai.networks.blocks.dynunet_block import UnetBasicBlock
+from monai.networks.blocks.upsample import UpSample
 from torch import Tensor, nn
 
 from .randomness import torch_generator
 from .study import Study
 
-FINE_NOISE, COARSE_NOISE = 2, 2
 _Network = TypeVar("_Network", bound=nn.Module)
+
+FINE_NOISE, COARSE_NOISE = 2, 2
 COARSE_CELL = 8  # voxels: coarse noise varies at the scale of the U-Net's deepest level
 
 
@@ -46,16 +48,17 @@ class Generator(nn.Module):
 
     def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        ordinary = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "INSTANCE"}
         before = classes + FINE_NOISE + COARSE_NOISE
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
-            self.down.append(UnetBasicBlock(in_channels=before, out_channels=width, stride=1 if level == 0 else 2, **ordinary))
+            self.down.append(_block(before, width, stride=1 if level == 0 else 2))
             before = width
-        self.up = nn.ModuleList(
-            UnetUpBlock(in_channels=deep, out_channels=shallow, stride=1, upsample_kernel_size=2, **ordinary)
-            for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            # Interpolation, not transposed convolution: that one paints a checkerboard (Odena et al. 2016).
+            self.up.append(UpSample(3, deep, shallow, scale_factor=2, mode="nontrainable", interp_mode="linear"))
+            self.merge.append(_block(2 * shallow, shallow, stride=1))
         self.head = nn.Conv3d(widths[0], channels, kernel_size=1)
 
     def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
@@ -66,9 +69,13 @@ class Generator(nn.Module):
             features = block(features)
             skips.append(features)
         skips.pop()
-        for block in self.up:
-            features = block(features, skips.pop())
+        for up, merge in zip(self.up, self.merge, strict=True):
+            features = merge(torch.cat([up(features), skips.pop()], dim=1))
         return torch.tanh(self.head(features))
+
+
+def _block(before: int, width: int, stride: int) -> UnetBasicBlock:
+    return UnetBasicBlock(3, before, width, kernel_size=3, stride=stride, norm_name="INSTANCE")
 
 
 class Discriminator(nn.Module):

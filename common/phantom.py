@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .atlas import ATLAS_LICENCE, ATLAS_NAME, BRAIN_MM, load_atlas
+from .atlas import ATLAS_CITATION, ATLAS_LICENCE, ATLAS_NAME, BRAIN_MM, load_atlas
 from .bids_writer import BidsWriter
 from .brain_labels import BRAIN_LABELS, BrainLabels
 from .contrast import (
@@ -127,7 +127,9 @@ def draw_patient(
     """
     drawn = draw_affine(rng, ranges.rotation_deg, ranges.scale, ranges.shift_mm)
     affine = replace(drawn, scale=_scaled(drawn.scale, ranges.size))
-    warp = draw_diffeomorphism(rng, float(rng.uniform(*ranges.displacement_mm)), float(rng.uniform(*ranges.smoothness_mm)))
+    warp = draw_diffeomorphism(
+        rng, float(rng.uniform(*ranges.displacement_mm)), float(rng.uniform(*ranges.smoothness_mm))
+    )
     tissues = BrainLabels()
     labels = warp_labels(atlas, spacing_mm, affine, warp)
     lesion = draw_lesion(rng, ranges.lesion, labels, spacing_mm, tissues)
@@ -137,7 +139,7 @@ def draw_patient(
 
 def draw_site_scanner(seed: int, site: int) -> ScannerParameters:
     """The scanner of site number ``site`` of a seed; independent of the number of sites."""
-    return draw_scanner(np.random.default_rng([seed, _SCANNERS, site]))
+    return draw_scanner(np.random.default_rng([seed, _SCANNERS]), site)
 
 
 def write_phantom_cohort(
@@ -180,7 +182,7 @@ def write_phantom_cohort(
             patient, labels = draw_patient(np.random.default_rng([seed, _PATIENTS, number]), atlas, grid.spacing_mm)
             sidecar = {
                 "Phantom": {
-                    "atlas": {"name": ATLAS_NAME, "licence": ATLAS_LICENCE},
+                    "atlas": {"name": ATLAS_NAME, "licence": ATLAS_LICENCE, "citation": ATLAS_CITATION},
                     "patient": asdict(patient),
                     "scanner": asdict(scanners[site]),
                 }

@@ -67,12 +67,13 @@ def to_canonical(voxels: Voxels, affine: Affine) -> tuple[Voxels, Spacing]:
             f"a volume with {voxels.ndim} axes", expected="3 axes", remedy="Split 4-D files into channels first."
         )
     sizes = voxel_sizes(affine)
-    orientation = io_orientation(affine)
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel types little
     spacing = [0.0, 0.0, 0.0]
     for source, target in enumerate(orientation[:, 0].astype(int)):
         spacing[target] = sizes[source]
-    turned: Voxels = np.ascontiguousarray(apply_orientation(voxels, orientation))
-    return turned, (spacing[0], spacing[1], spacing[2])
+    turned = apply_orientation(voxels, orientation)  # type: ignore[no-untyped-call]  # nibabel types little
+    canonical: Voxels = np.ascontiguousarray(turned)
+    return canonical, (spacing[0], spacing[1], spacing[2])
 
 
 def place_volume(voxels: NDArray[np.float32], affine: Affine, grid: Grid) -> NDArray[np.float32]:

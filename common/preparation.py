@@ -102,7 +102,9 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
     """
     scans = cohort.scans
     if not scans:
-        raise DataError("a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'.")
+        raise DataError(
+            "a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'."
+        )
     target = folder / content_key(cohort, study)
     if not target.is_dir():
         with atomic_folder(target) as partial:
@@ -134,12 +136,10 @@ def content_key(cohort: Cohort, study: Study) -> str:
 def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> None:
     grid, shape = study.volume_grid(), study.grid.shape
     with storage_errors():
-        volumes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]  # NumPy leaves this one untyped
+        volumes = np.lib.format.open_memmap(
             folder / "volumes.npy", "w+", np.float32, (len(scans), len(study.channels), *shape)
         )
-        classes = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]  # as above
-            folder / "classes.npy", "w+", np.uint8, (len(scans), *shape)
-        )
+        classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, (len(scans), *shape))
         for row, scan in enumerate(scans):
             sources, label = _files(scan, study)
             for channel, source in enumerate(sources):
@@ -181,4 +181,6 @@ def _file_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        raise DataError("a file that cannot be read", expected="readable volumes", remedy="Run 'fedphantom cohort check'.") from None
+        raise DataError(
+            "a file that cannot be read", expected="readable volumes", remedy="Run 'fedphantom cohort check'."
+        ) from None

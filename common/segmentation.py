@@ -39,7 +39,12 @@ class SegmenterPlan:
 
 
 def train_segmenter(
-    pairs: Pairs, channels: int, classes: int, plan: SegmenterPlan, seed: int, device: Device,
+    pairs: Pairs,
+    channels: int,
+    classes: int,
+    plan: SegmenterPlan,
+    seed: int,
+    device: Device,
     progress: Callable[[int, int], None] | None = None,
 ) -> nn.Module:
     """Train a small 3-D U-Net with the usual augmentation (affine, smooth warp, contrast, noise).

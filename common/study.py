@@ -26,6 +26,8 @@ class _Table(BaseModel):
 
 
 class GridTable(_Table):
+    """The grid that every scan is brought to."""
+
     shape: tuple[Positive, Positive, Positive]
     """Voxels (X, Y, Z); each a multiple of 8, for the networks' three halvings."""
     spacing_mm: tuple[float, float, float]
@@ -60,10 +62,14 @@ class PublicLabelsTable(_Table):
 
 
 class NetworkTable(_Table):
+    """Size of generator and discriminator."""
+
     preset: Literal["tiny", "small", "base"] = "small"
 
 
 class TrainingTable(_Table):
+    """Objective and schedule of every site's training."""
+
     objective: Literal["paired"] = "paired"
     rounds: Positive = 10
     local_steps: Positive = 100
@@ -77,6 +83,8 @@ class TrainingTable(_Table):
 
 
 class FederationTable(_Table):
+    """When a round counts, and how rounds are averaged."""
+
     quorum: Positive = 2
     """Fewest sites whose replies make a round."""
     deadline_s: float = Field(default=3600.0, gt=0)
@@ -104,6 +112,8 @@ class RolesTable(_Table):
 
 
 class PrivacyTable(_Table):
+    """The study's privacy promise."""
+
     dp: Literal["none"] = "none"
     """``none`` is said as loudly as any ε: this study makes no differential-privacy promise."""
 
@@ -115,7 +125,9 @@ class Study(_Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     channels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")], ...] = Field(min_length=1)
     """MRI channels in the generator's output order."""
-    labels: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")], Annotated[int, Field(ge=0, le=255)]]
+    labels: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")], Annotated[int, Field(ge=0, le=255)]
+    ]
     """Label name to value in the files; must hold ``background = 0``."""
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Composite structures for evaluation, e.g. ``whole = [1, 2]``."""
@@ -140,6 +152,7 @@ class Study(_Table):
         return self
 
     def volume_grid(self) -> Grid:
+        """The grid of every prepared and generated volume."""
         return Grid(self.grid.shape, self.grid.spacing_mm)
 
     @property
@@ -168,7 +181,9 @@ def parse_study(text: str) -> Study:
     try:
         return Study.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line.") from None
+        raise ConfigError(
+            f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "study"

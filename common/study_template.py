@@ -27,7 +27,9 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
     """
     scans = [scan for scan in cohort.scans if scan.label is not None and scan.channels]
     if not scans:
-        raise DataError("a cohort without a labelled scan", expected="one or more", remedy="Run 'fedphantom cohort check'.")
+        raise DataError(
+            "a cohort without a labelled scan", expected="one or more", remedy="Run 'fedphantom cohort check'."
+        )
     shapes, spacings = [], []
     values: set[int] = set()
     for scan in scans:
@@ -39,7 +41,9 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
         values |= {int(v) for v in np.unique(read_label_map(scan.label)[0])}
     foreground = sorted(values - {0})
     if not foreground:
-        raise DataError("label maps without any structure", expected="labels above 0", remedy="Run 'fedphantom cohort check'.")
+        raise DataError(
+            "label maps without any structure", expected="labels above 0", remedy="Run 'fedphantom cohort check'."
+        )
     axes = [max(SMALLEST_AXIS, int(n) // MULTIPLE * MULTIPLE) for n in np.median(shapes, axis=0)]
     spacing = [round(float(mm), 3) for mm in np.median(spacings, axis=0)]
     labels = {"background": 0} | {_label_name(cohort, value): value for value in foreground}

@@ -32,9 +32,14 @@ class Pairs(Protocol):
     """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
 
     @property
-    def volumes(self) -> NDArray[np.float32]: ...
+    def volumes(self) -> NDArray[np.float32]:
+        """Shape (n, C, X, Y, Z)."""
+        ...
+
     @property
-    def classes(self) -> NDArray[np.uint8]: ...
+    def classes(self) -> NDArray[np.uint8]:
+        """Shape (n, X, Y, Z)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -
         on_real, on_fake = both.chunk(2)
         loss = (real_loss(on_real) + fake_loss(on_fake)) / 2
     state.discriminator_optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     state.discriminator_optimiser.step()
     return loss.detach()
 
@@ -108,7 +113,7 @@ def train(
             matching = feature_matching(fake_features, real_features)
             loss_g = adversarial + options.l1_weight * reconstruction + options.feature_matching_weight * matching
         state.generator_optimiser.zero_grad(set_to_none=True)
-        loss_g.backward()
+        loss_g.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         state.generator_optimiser.step()
         state.discriminator.requires_grad_(True)
         state.step += 1

@@ -55,13 +55,13 @@ def new_state(study: Study, seed: int, device: Device) -> TrainingState:
 
 def save_state(path: Path, state: TrainingState, facts: Mapping[str, Fact]) -> None:
     """Write the state and its facts (what run, which round), whole or not at all."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for prefix, network, optimiser in _parts(state):
         tensors |= {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"{prefix}.adam.{index}.{key}": value for key, value in moments.items()}
     arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
-    write_atomic(path, encode(arrays, facts | {"step": state.step}))
+    write_atomic(path, encode(arrays, {**facts, "step": state.step}))
 
 
 def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:

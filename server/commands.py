@@ -3,15 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
 
 from ..common.errors import ConfigError
 
 if TYPE_CHECKING:
     from .rounds import Progress
     from .simulation import Engine, MakeInitial, OpenSite, PrepareSite
+
+study_app = typer.Typer(no_args_is_help=True)
+
+_StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A study file.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@study_app.callback()
+def study() -> None:
+    """What is trained, on which grid, under which privacy promise."""
+
+
+@study_app.command("new")
+def study_new(
+    path: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A file that does not exist yet.")],
+    template: Annotated[Literal["phantom", "hippocampus"], typer.Option(help="What to start from.")] = "phantom",
+) -> None:
+    """Write a study to start from, every key explained. An existing file is never overwritten."""
+    from ..common.atomic import write_atomic
+
+    if path.exists():
+        raise ConfigError(f"'{path.name}' exists", expected="a new file", remedy="Choose another name, or remove it.")
+    write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
+    typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
+
+
+@study_app.command("check")
+def study_check(path: _StudyFile, as_json: _Json = False) -> None:
+    """Read a study and say whether it holds; exit 3 and name the key if not."""
+    from ..common.study import read_study
+
+    digest = read_study(path).digest()
+    typer.echo(json.dumps({"ok": True, "digest": digest}) if as_json else f"the study holds. Digest: {digest}")
+
+
+@study_app.command("show")
+def study_show(path: _StudyFile, as_json: _Json = False) -> None:
+    """Say in plain words what a study does and what leaves a site."""
+    from ..common.study import read_study
+    from .study_summary import study_facts, study_text
+
+    parsed = read_study(path)
+    typer.echo(json.dumps(study_facts(parsed), indent=1) if as_json else study_text(parsed))
 
 
 def run_simulation(
@@ -91,3 +137,16 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
             )
         sites[name] = Path(cohort)
     return sites
+
+
+def simulation_text(result: Mapping[str, Any]) -> str:
+    """What :func:`run_simulation` returned, in a few lines."""
+    rounds = result["rounds"]
+    seconds = sum(record["seconds"] for record in rounds)
+    left_out = sorted({site for record in rounds for site in record["left_out"]})
+    lines = [f"{len(rounds)} rounds over {', '.join(result['sites'])} in {seconds:.0f} s"]
+    if left_out:
+        lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
+    lines.append(f"generator: {result['generator']}")
+    lines.append(f"dp: {result['dp']}. It leaves the study only after an audit.")
+    return "\n".join(lines)

@@ -191,6 +191,8 @@ class _Federation:
             **QUIET,
             "FLWR_HOME": str(self._folder.flower / f"home-{name}"),
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+            # One thread a site, as the local engine trains: the same bits, and no site stalls another.
+            "OMP_NUM_THREADS": "1",
             # Flower finds its sub-commands on PATH.
             "PATH": f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}",
             # A site's proxy must not see loopback requests.

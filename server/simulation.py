@@ -8,11 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ..common.device import choose_device
 from ..common.errors import FedPhantomError, StorageError
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
+from ..common.parallel import side_by_side
 from ..common.parameters import ParameterSpec
 from ..common.study import Study
 from .aggregation import SiteFailure
@@ -111,29 +114,32 @@ def _run_local(rounds: Rounds, open_site: OpenSite, progress: Progress) -> Check
 
 
 def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
-    """Ask the sites one after the other, each opened once and kept.
+    """Ask the sites side by side, each opened once and kept; each trains on one thread.
 
     The deadline is each site's own: on one machine they wait for each other, which no hospital does.
     """
     opened: dict[str, SiteTrainer] = {}
+    workers = 1 if choose_device().cuda else None
+
+    def ask(name: str, request: RoundRequest) -> Outcome:
+        started = time.monotonic()
+        try:
+            if name not in opened:
+                opened[name] = open_site(rounds.folder.site(name))
+            reply = opened[name].train_round(request)
+        except StorageError:
+            raise  # One disk holds all sites here: no round goes on without it.
+        except FedPhantomError as error:
+            opened.pop(name, None)
+            return SiteFailure(name, error.found)
+        except Exception as error:
+            opened.pop(name, None)
+            return SiteFailure(name, f"unexpected {type(error).__name__}")
+        late = time.monotonic() - started > rounds.study.federation.deadline_s
+        return SiteFailure(name, "no reply before the deadline") if late else reply
 
     def exchange(request: RoundRequest) -> Iterator[Outcome]:
-        for name in rounds.sites:
-            started = time.monotonic()
-            try:
-                if name not in opened:
-                    opened[name] = open_site(rounds.folder.site(name))
-                reply = opened[name].train_round(request)
-            except StorageError:
-                raise  # One disk holds all sites here: no round goes on without it.
-            except FedPhantomError as error:
-                opened.pop(name, None)
-                yield SiteFailure(name, error.found)
-            except Exception as error:
-                opened.pop(name, None)
-                yield SiteFailure(name, f"unexpected {type(error).__name__}")
-            else:
-                late = time.monotonic() - started > rounds.study.federation.deadline_s
-                yield SiteFailure(name, "no reply before the deadline") if late else reply
+        outcomes = dict(side_by_side([partial(ask, name, request) for name in rounds.sites], workers))
+        yield from (outcomes[index] for index in sorted(outcomes))
 
     return exchange

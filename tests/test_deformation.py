@@ -113,9 +113,7 @@ def test_surfaces_stay_smoother_than_by_nearest_neighbour():
 def _surface(mask):
     """Isolated corners: voxels whose six neighbours mostly disagree with them."""
     padded = np.pad(mask, 1).astype(int)
-    same = sum(
-        (np.roll(padded, step, axis) == padded).astype(int) for axis in range(3) for step in (-1, 1)
-    )
+    same = sum((np.roll(padded, step, axis) == padded).astype(int) for axis in range(3) for step in (-1, 1))
     return int((same <= 3).sum())
 
 
@@ -128,7 +126,11 @@ def test_volume_and_label_map_are_warped_alike():
 
 def test_draws_stay_in_their_ranges_and_repeat_by_seed():
     drawn = [draw_affine(np.random.default_rng(i), 6, 0.08, 2) for i in range(200)]
-    values = np.array([d.rotation_deg for d in drawn]), np.array([d.scale for d in drawn]), np.array([d.shift_mm for d in drawn])
+    values = (
+        np.array([d.rotation_deg for d in drawn]),
+        np.array([d.scale for d in drawn]),
+        np.array([d.shift_mm for d in drawn]),
+    )
     assert 5 < np.abs(values[0]).max() <= 6
     assert 0.07 < np.abs(values[1] - 1).max() <= 0.08
     assert 1.8 < np.abs(values[2]).max() <= 2

@@ -12,12 +12,13 @@ import pytest
 from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
 
 from fedphantom.client.egress import EgressRule, check_reply
-from fedphantom.client.site_folder import SiteFolder
 from fedphantom.client.site_round import Site, sayable_reason
+from fedphantom.client.site_setup import create_site_folder, read_egress_rule
 from fedphantom.common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PolicyRefused, TrainingError
 from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study
 
 STUDY = parse_study(study_text())
@@ -82,7 +83,7 @@ def test_a_rule_that_does_not_fit_together_is_refused(text: str) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> SiteFolder:
     (tmp_path / "cohort").mkdir()
-    return SiteFolder.create(
+    return create_site_folder(
         tmp_path / "site-a", "site-a", tmp_path / "cohort", study_text(), ParameterSpec.of(GENERATOR)
     )
 
@@ -94,8 +95,8 @@ def order(folder: SiteFolder, **behaviour: object) -> None:
 def test_a_site_folder_opens_as_it_was_made_and_making_it_again_changes_nothing(folder: SiteFolder) -> None:
     assert SiteFolder.open(folder.root) == folder
     assert folder.study() == STUDY
-    assert folder.egress_rule() == RULE
-    again = SiteFolder.create(folder.root, "site-a", folder.cohort, study_text(), ParameterSpec.of(GENERATOR))
+    assert read_egress_rule(folder) == RULE
+    again = create_site_folder(folder.root, "site-a", folder.cohort, study_text(), ParameterSpec.of(GENERATOR))
     assert again == folder
 
 
@@ -105,20 +106,20 @@ def test_a_site_folder_is_not_taken_over(folder: SiteFolder, tmp_path: Path, cha
     cohort = tmp_path / "other" if changed == "cohort" else folder.cohort
     text = study_text(seed=8) if changed == "study" else study_text()
     with pytest.raises(ConfigError, match="belongs to another"):
-        SiteFolder.create(folder.root, name, cohort, text, ParameterSpec.of(GENERATOR))
+        create_site_folder(folder.root, name, cohort, text, ParameterSpec.of(GENERATOR))
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", "-a", "x" * 33, "a/b", "sité"])
 def test_a_site_name_that_could_not_name_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="site name"):
-        SiteFolder.create(tmp_path / "s", name, tmp_path, study_text(), ParameterSpec.of(GENERATOR))
+        create_site_folder(tmp_path / "s", name, tmp_path, study_text(), ParameterSpec.of(GENERATOR))
 
 
 def test_a_cohort_path_with_quotes_and_umlauts_survives(tmp_path: Path) -> None:
     cohort = tmp_path / 'Köln "A" \\ b'
     cohort.mkdir()
     root = tmp_path / "s"
-    SiteFolder.create(root, "site-a", cohort, study_text(), ParameterSpec.of(GENERATOR))
+    create_site_folder(root, "site-a", cohort, study_text(), ParameterSpec.of(GENERATOR))
     assert SiteFolder.open(root).cohort == cohort
 
 

@@ -23,7 +23,7 @@ from linear_run import linear_simulation
 from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
 
 from fedphantom.client.app import make_client_app
-from fedphantom.client.site_folder import SiteFolder
+from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import PeerError
 from fedphantom.common.parameters import ParameterSpec
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
@@ -115,7 +115,7 @@ def prepared(
     study = folder.claim(text, tuple(cohorts))
     generator = linear_generator(study)
     for name, cohort in cohorts.items():
-        SiteFolder.create(folder.site(name), name, cohort, text, ParameterSpec.of(generator))
+        create_site_folder(folder.site(name), name, cohort, text, ParameterSpec.of(generator))
     Rounds.open(study, folder, tuple(cohorts), generator)
     return folder, grid(make_client_app(LinearTrainer.open), [folder.site(name) for name in cohorts])
 

@@ -50,7 +50,10 @@ def test_volume_and_label_map_stay_aligned_when_resampled():
     placed = place_labels(labels, np.eye(4), grid)
     shares = place_volume((labels == 3).astype(np.float32), np.eye(4), grid)
     assert set(np.unique(placed)) == {0, 3}
-    assert np.array_equal(placed == 3, shares > 0.5) or (np.abs(shares[(placed == 3) != (shares > 0.5)] - 0.5) < 1e-3).all()
+    assert (
+        np.array_equal(placed == 3, shares > 0.5)
+        or (np.abs(shares[(placed == 3) != (shares > 0.5)] - 0.5) < 1e-3).all()
+    )
     assert (placed == 3).sum() * 1.5**3 == pytest.approx((labels == 3).sum(), rel=0.25)
 
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 from linear_site import LinearTrainer, linear_generator, study_text
 
-from fedphantom.client.site_folder import SiteFolder
 from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import RoundRecord
 from fedphantom.server.simulation import SimulationResult, simulate
 
@@ -29,7 +30,7 @@ def linear_simulation(
         cohorts,
         out,
         engine=engine,
-        prepare_site=SiteFolder.create,
+        prepare_site=create_site_folder,
         open_site=lambda folder: Site(SiteFolder.open(folder), LinearTrainer.open),
         initial=linear_generator,
         progress=progress,

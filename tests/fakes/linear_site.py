@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedphantom.client.site_folder import SiteFolder
 from fedphantom.common.atomic import write_atomic
 from fedphantom.common.errors import DataError
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
+from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study
 
 UNSAYABLE = "/data/sub-0042_MUELLER/anat"  # what an unlucky exception might hold

@@ -12,25 +12,29 @@ errors.log      full text of failures; never leaves
 
 from __future__ import annotations
 
-import json
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ..common.atomic import write_atomic
-from ..common.errors import ConfigError
-from ..common.exchange import check_site_name
-from ..common.parameters import ParameterSpec
-from ..common.study import Study, parse_study, read_study
-from .egress import EgressRule
+from .cohort import Cohort
+from .cohort_check import check_cohort
+from .errors import ConfigError, DataError
+from .exchange import check_site_name
+from .journal import Journal
+from .layouts import read_cohort
+from .preparation import PreparedScans, prepare
+from .randomness import numpy_generator
+from .roles import CoinRecord, load_or_draw_roles
+from .study import Study, read_study
 
 SITE_FILE = "site.toml"
 
 
 @dataclass(frozen=True)
 class SiteFolder:
-    """An opened site folder; made by :meth:`create`, read by :meth:`open`."""
+    """A site folder as :meth:`open` found it."""
 
     root: Path
     name: str
@@ -68,41 +72,6 @@ class SiteFolder:
         return self.root / "egress.json"
 
     @classmethod
-    def create(cls, root: Path, name: str, cohort: Path, study_text: str, generator: ParameterSpec) -> Self:
-        """Make the folder, or find it as an earlier call with the same arguments left it.
-
-        Args:
-            root: The folder.
-            name: The site's public name.
-            cohort: The site's patients.
-            study_text: TOML; copied, so that nobody changes the study under the site.
-            generator: Names and shapes that may leave.
-
-        Raises:
-            ConfigError: the study does not parse, the name is not allowed, or the folder belongs to
-                another site, cohort or study.
-            StorageError: the disk is full, read-only or forbidden.
-        """
-        check_site_name(name)
-        study = parse_study(study_text)
-        if (root / SITE_FILE).exists():
-            folder = cls.open(root)
-            if (folder.name, folder.cohort, folder.study().digest()) != (name, cohort.resolve(), study.digest()):
-                raise ConfigError(
-                    f"the folder of site '{name}' belongs to another site, cohort or study",
-                    expected="the arguments it was made with, or a new folder",
-                    remedy="Choose another folder for this run.",
-                )
-            return folder
-        write_atomic(root / "study.toml", study_text.encode())
-        write_atomic(root / "egress.json", EgressRule(generator).to_json().encode())
-        # Last: a folder with a site file is complete.
-        lines = {"name": name, "cohort": str(cohort.resolve()), "study": "study.toml"}
-        text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
-        write_atomic(root / SITE_FILE, text.encode())
-        return cls.open(root)
-
-    @classmethod
     def open(cls, root: Path) -> Self:
         """Read ``site.toml``.
 
@@ -126,10 +95,51 @@ class SiteFolder:
         """The site's own copy of the study. Raises ConfigError as :func:`read_study`."""
         return read_study(self.study_file)
 
-    def egress_rule(self) -> EgressRule:
-        """What may leave. Raises ConfigError when the file is missing or malformed."""
-        try:
-            text = self.egress.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        return EgressRule.from_json(text)
+
+@dataclass(frozen=True)
+class SiteMaterial:
+    """What a site trains, evaluates and audits with.
+
+    Attributes:
+        cohort: Its usable patients.
+        coins: Their roles.
+        scans: All of them, prepared.
+    """
+
+    cohort: Cohort
+    coins: CoinRecord
+    scans: PreparedScans
+
+    def scans_of(self, patients: Collection[str]) -> PreparedScans:
+        """These patients' scans, in memory."""
+        return self.scans.only(self.scans.rows_of(patients))
+
+
+def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
+    """Check the site's cohort, draw its roles or read them, prepare its scans or map them.
+
+    What the check left out is journalled by code and count when the roles are drawn.
+
+    Raises:
+        DataError: no usable scan.
+        PolicyRefused: the cohort changed since its roles were drawn.
+        VerificationFailed: the coin record was edited.
+    """
+    report = check_cohort(read_cohort(folder.cohort), study)
+    if not report.ok:
+        raise DataError(
+            "no usable scan in the site's cohort",
+            expected="scans with every channel and a label map of the study",
+            remedy="Run 'fedphantom cohort check' on it with --study.",
+        )
+    cohort = report.usable
+    ids = [patient.patient_id for patient in cohort.patients]
+    drawn = not folder.coins.exists()
+    random = numpy_generator(study.seed, "roles", folder.name)
+    coins = load_or_draw_roles(
+        folder.coins, ids, study.roles, random, seed_source="the study's seed and the site's name"
+    )
+    if drawn:
+        left_out = {problem.code: problem.scans for problem in report.problems}
+        Journal(folder.journal).append("roles-drawn", cohort=coins.cohort_digest, left_out=left_out)
+    return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))

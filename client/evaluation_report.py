@@ -1,0 +1,131 @@
+"""``evaluate`` from cohort paths to a table or JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..common.atomic import write_atomic
+from ..common.cohort_check import check_cohort
+from ..common.device import choose_device
+from ..common.errors import DataError
+from ..common.layouts import read_cohort
+from ..common.preparation import PreparedScans, joined, prepare
+from ..common.segmentation import SegmenterPlan
+from ..common.study import PublicLabelsTable, Study, read_study
+from ..common.study_template import study_for
+from .evaluation import evaluate_arms
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate_cohorts(
+    real_train: Path,
+    real_test: Path,
+    synthetic: Path,
+    public: Path | None,
+    study_file: Path | None,
+    out: Path | None,
+    *,
+    steps: int,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Prepare the cohorts on one grid, train and score every arm.
+
+    Args:
+        real_train: Cohort path.
+        real_test: Cohort path; no patient of it may be among the training patients.
+        synthetic: Cohort path.
+        public: Cohort path.
+        study_file: Names grid, channels and labels; None to derive them from the synthetic cohort.
+        out: Where finished arms and the result are kept; None to keep nothing.
+        steps: Of every U-Net.
+        seed: Of every U-Net.
+        device: As :func:`~fedphantom.common.device.choose_device`.
+        progress: Called during training.
+
+    Returns:
+        What ``--json`` prints, DESIGN §5.
+
+    Raises:
+        FedPhantomError: a cohort, the study or the device cannot be used, or a test patient was trained on.
+    """
+    choose_device(device)  # an unavailable one is said before the cohorts are read
+    study = read_study(study_file) if study_file else _derived_study(synthetic)
+    with tempfile.TemporaryDirectory(prefix="fedphantom-evaluate-") as scratch:
+        cache = out / "cache" if out else Path(scratch)
+        train, test, made = (_prepared(path, study, cache) for path in (real_train, real_test, synthetic))
+        if not set(train.patients).isdisjoint(test.patients):
+            raise DataError(
+                "a patient of --real-test is also in --real-train",
+                expected="test patients that nothing was trained on",
+                remedy="Divide the cohort by patient; the role 'test' of the coin record is meant for this.",
+            )
+        arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
+        if public:
+            arms["public"] = _prepared(public, study, cache)
+            arms["public+synthetic"] = joined([arms["public"], made])
+        evaluation = evaluate_scans(
+            arms, test, study, steps=steps, seed=seed, folder=out, device=device, progress=progress
+        )
+    if out:
+        write_atomic(out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
+    return evaluation
+
+
+def evaluate_scans(
+    arms: Mapping[str, PreparedScans],
+    test: PreparedScans,
+    study: Study,
+    *,
+    steps: int,
+    seed: int,
+    folder: Path | None,
+    progress: Progress,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """As :func:`evaluate_cohorts`, from prepared scans."""
+    done_steps = dict.fromkeys(arms, 0)
+
+    def report(arm: str, step: int, total: int) -> None:
+        done_steps[arm] = step
+        progress(sum(done_steps.values()), total * len(arms))
+
+    plan = SegmenterPlan(steps=steps)
+    evaluation = evaluate_arms(
+        arms, test, study, seed=seed, device=choose_device(device), plan=plan, folder=folder, progress=report
+    )
+    return evaluation.to_json()
+
+
+def print_evaluation(evaluation: Mapping[str, Any], *, as_json: bool) -> None:
+    """To stdout: one JSON object, or a table of Dice by arm and region with intervals."""
+    if as_json:
+        print(json.dumps(evaluation, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    regions = list(evaluation["arms"][0]["per_label"])
+    test = evaluation["arms"][0]["dice"]["n_test"]
+    table = Table(title=f"Dice on {test} real test patients: mean [95 % bootstrap interval]")
+    for column in ("trained on", "scans", *regions, "of real"):
+        table.add_column(column)
+    for arm in evaluation["arms"]:
+        cells = [f"{r['mean']:.3f} [{r['ci'][0]:.3f}, {r['ci'][1]:.3f}]" for r in arm["per_label"].values()]
+        ratio = evaluation["ratio_to_real"].get(arm["name"])
+        table.add_row(arm["name"], str(arm["scans"]), *cells, f"{ratio['mean']:.3f}" if ratio else "")
+    Console().print(table)
+
+
+def _derived_study(synthetic: Path) -> Study:
+    return study_for(read_cohort(synthetic), name="evaluation", seed=0, public_labels=PublicLabelsTable(source="atlas"))
+
+
+def _prepared(path: Path, study: Study, cache: Path) -> PreparedScans:
+    return prepare(check_cohort(read_cohort(path), study).usable, study, cache)

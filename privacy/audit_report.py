@@ -1,0 +1,78 @@
+"""``audit run`` from paths, and its result as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ..common.cohort_check import check_cohort
+from ..common.errors import DataError
+from ..common.layouts import read_cohort
+from .evidence import ReleaseKind
+from .policy import read_policy
+from .run_audit import AuditSizes, Progress, audit_run_folder
+
+
+def audit_run_command(
+    run: Path,
+    policy: Path | None,
+    out: Path | None,
+    synthetic: Path | None,
+    public: Path | None,
+    kind: ReleaseKind,
+    generator: Path | None,
+    steps: int,
+    negative_seeds: int,
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """As :func:`~fedphantom.privacy.run_audit.audit_run_folder`, from the command line's paths."""
+    places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
+    made = next((place for place in places if place and place.is_dir()), None)
+    if made is None:
+        raise DataError(
+            "no synthetic cohort to audit",
+            expected="the cohort that is to be released",
+            remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
+        )
+    return audit_run_folder(
+        run,
+        made,
+        check_cohort(read_cohort(public)).usable if public else None,
+        out or run / "audit",
+        AuditSizes(steps, negative_seeds),
+        read_policy(policy),
+        kind,
+        generator_file=generator,
+        device=device,
+        progress=progress,
+    )
+
+
+def audit_text(result: Mapping[str, Any]) -> str:
+    """Verdict, reasons, attacks and controls for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=StringIO(), width=110)
+    console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
+    for reason in result.get("reasons", []):
+        console.print(f"  - {reason}", highlight=False)
+    attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
+    for a in result["attacks"]:
+        auc = f"{a['auc']:.3f} [{a['auc_ci'][0]:.3f}, {a['auc_ci'][1]:.3f}]"
+        row = (a["id"], a["threat_model"], auc, f"{a['tpr']:.2f}", f"{a['eps_lower_bound']:.2f}", f"{a['p_value']:.3f}")
+        attacks.add_row(*map(str, row))
+    controls = Table("control", "required", "got", "holds")
+    for c in result["controls"]:
+        controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
+    console.print(attacks)
+    console.print(controls)
+    stand_in = result.get("reference_stands_in")
+    if stand_in:
+        console.print(f"Note: {stand_in}.", highlight=False)
+    console.print(f"Audit {result.get('audit_number', 1)} of this holdout.", highlight=False)
+    assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
+    return console.file.getvalue().rstrip()

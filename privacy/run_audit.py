@@ -1,0 +1,212 @@
+"""``audit run``: gathers what the audit reads from a run's folder, counts it, runs it, writes its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.atomic import write_atomic
+from ..common.cohort import Cohort
+from ..common.device import Device, choose_device
+from ..common.errors import DataError, VerificationFailed
+from ..common.generation import load_generator
+from ..common.journal import Journal
+from ..common.layouts import read_cohort
+from ..common.preparation import PreparedScans, joined, prepare
+from ..common.randomness import derived_seed
+from ..common.roles import Role
+from ..common.site_folder import SITE_FILE, SiteFolder, SiteMaterial, site_material
+from ..common.study import Study
+from .attacks.interface import Reconstruct
+from .audit import AuditMaterial, AuditPlan, run_audit
+from .control_training import painter, train_control_generator
+from .evidence import ReleaseKind
+from .policy import ReleasePolicy
+
+RESULT = "audit.json"
+AUDITED = "audit-begun"
+"""Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class AuditSizes:
+    """How much an audit does.
+
+    Attributes:
+        steps: Of the reference and the negative controls.
+        negative_seeds: Seeds of the negative control; three make a full audit.
+        draws: Noise draws of A1.
+        blind_permutations: Of the blind baseline.
+    """
+
+    steps: int
+    negative_seeds: int = 3
+    draws: int = 8
+    blind_permutations: int = 200
+
+    @classmethod
+    def reduced(cls, steps: int) -> AuditSizes:
+        """One negative control, fewer draws: INCONCLUSIVE at best, and it says so."""
+        return cls(steps, negative_seeds=1, draws=4, blind_permutations=50)
+
+
+def site_folders(run: Path) -> tuple[SiteFolder, ...]:
+    """The sites of a run's folder, or the one site whose folder it is, by name."""
+    if (run / SITE_FILE).exists():
+        return (SiteFolder.open(run),)
+    found = tuple(SiteFolder.open(path.parent) for path in sorted(run.glob(f"sites/*/{SITE_FILE}")))
+    if not found:
+        raise DataError(
+            "no site's folder in the run",
+            expected="a folder that 'fedphantom simulate' left, or a site's own folder",
+            remedy="Give the path of that folder.",
+        )
+    return found
+
+
+def audit_run_folder(
+    run: Path,
+    synthetic: Path,
+    public: Cohort | None,
+    out: Path,
+    sizes: AuditSizes,
+    policy: ReleasePolicy,
+    release: ReleaseKind = "volumes",
+    *,
+    generator_file: Path | None = None,
+    device: str = "auto",
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Audit a run's generator with its sites' coins.
+
+    On one machine the sites' per-patient scores are pooled, compared within each site only. A real federation
+    never does that: there, sites exchange counts and intervals (DESIGN §4.8).
+
+    Args:
+        run: What ``simulate`` left, or one site's folder.
+        synthetic: The cohort as it would be released.
+        public: Public patients who stand in as reference where no patient has that role.
+        out: Where ``audit.json`` goes.
+        sizes: How much.
+        policy: Thresholds.
+        release: What is to be released.
+        generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
+        device: Where to train.
+        progress: (stages done, stages in all).
+
+    Returns:
+        What ``--json`` prints.
+
+    Raises:
+        FedPhantomError: the folder, cohort, coins or generator cannot be used.
+    """
+    chosen = choose_device(device)
+    generator = load_generator(generator_file or run / "generator.safetensors", chosen)
+    study, folders = generator.study, site_folders(run)
+    sites = [site_material(folder, study) for folder in folders]
+    scans, roles, stands_in = _gather(sites, public, study, run / "cache")
+    made = prepare(read_cohort(synthetic), study, out / "cache")
+    digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
+    journals = [Journal(folder.journal) for folder in folders]
+    number = 1 + max(journal.count(AUDITED) for journal in journals)
+    for journal in journals:
+        journal.append(AUDITED, number=number, generator=generator.sha256, tier=policy.tier)
+
+    material = AuditMaterial(
+        images=scans.volumes,
+        labels=scans.classes,
+        patients=scans.patients,
+        roles=roles,
+        sites=scans.sites,
+        target=painter(generator.network, study, chosen),
+        synthetic=np.asarray(made.volumes),
+        synthetic_labels=np.asarray(made.classes),
+        generator_sha256=generator.sha256,
+        cohort_digest=digest,
+        reference_stands_in=stands_in,
+    )
+    plan = AuditPlan(
+        release=release,
+        seed=derived_seed(study.seed, "audit", number),
+        steps=sizes.steps,
+        scans_per_step=study.training.batch,
+        negative_seeds=sizes.negative_seeds,
+        draws=sizes.draws,
+        audit_number=number,
+        blind_permutations=sizes.blind_permutations,
+    )
+    result = run_audit(
+        material, plan, policy, _trainer(scans, study, chosen), lambda _, done, total: progress(done, total)
+    )
+    text = result.to_json()
+    write_atomic(out / RESULT, text.encode())
+    for journal in journals:
+        journal.append("audit-done", number=number, verdict=result.verdict.outcome)
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def verify_audit(result: Path, run: Path) -> dict[str, Any]:
+    """Check that an audit's result speaks of this run's generator.
+
+    Raises:
+        DataError: no readable result.
+        VerificationFailed: it is the audit of another generator.
+    """
+    content = read_result(result)
+    file = run / "generator.safetensors"
+    actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+    if content.get("generator_sha256") != actual:
+        raise VerificationFailed(
+            "the audit of another generator",
+            expected="one of the generator in this run",
+            remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
+        )
+    return content
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Parse ``audit.json``. Raises DataError where there is none."""
+    try:
+        content = json.loads((path / RESULT if path.is_dir() else path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and {"verdict", "attacks", "controls", "counts"} <= content.keys():
+            return content
+    except (OSError, ValueError):
+        pass
+    raise DataError(
+        "no readable audit result",
+        expected=f"{RESULT} of 'fedphantom audit run'",
+        remedy="Give the path of that file or of its folder.",
+    )
+
+
+def _gather(
+    sites: list[SiteMaterial], public: Cohort | None, study: Study, cache: Path
+) -> tuple[PreparedScans, tuple[Role, ...], str | None]:
+    parts = [site.scans for site in sites]
+    roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
+    stands_in = None
+    if "reference" not in roles and public is not None:
+        stand_ins = prepare(public, study, cache).named_site("public")
+        parts.append(stand_ins)
+        roles += ["reference"] * len(stand_ins)
+        stands_in = f"{len(public.patients)} public patients stand in as reference"
+    whole = joined(parts)
+    kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
+    return whole.only(kept), tuple(roles[i] for i in kept), stands_in
+
+
+def _trainer(scans: PreparedScans, study: Study, device: Device) -> Callable[[NDArray[np.intp], int, int], Reconstruct]:
+    def train(rows: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        return train_control_generator(scans, rows, study, device, steps=steps, seed=seed)
+
+    return train

@@ -1,0 +1,45 @@
+"""The release of a run on one machine: packed and signed, or refused with the reasons on file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..common.atomic import write_atomic
+from ..common.errors import PolicyRefused
+from ..common.signing import generate_key, load_private_key
+from .policy import Tier
+from .release import pack
+
+REFUSED = "release-refused.json"
+
+
+def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tier) -> dict[str, Any]:
+    """Try to pack ``out/release``; write ``release-refused.json`` where the gate refuses.
+
+    The key lies in ``out/keys``: it says which demo packed the release, and stands for no compliance officer.
+
+    Raises:
+        VerificationFailed: the audit or a volume belongs to another generator.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    folder = out / "release"
+    keys = out / "keys"
+    private = keys / "key.pem"
+    if not private.exists():
+        generate_key(keys)
+    if folder.exists():
+        return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
+    try:
+        pack(run, folder, kind="volumes", tier=tier, key=load_private_key(private), audit=audit, synthetic=synthetic)
+    except PolicyRefused as error:
+        outcome = {
+            "packed": False,
+            "tier": tier,
+            "kind": "volumes",
+            "reasons": [error.found, f"expected {error.expected}"],
+        }
+        write_atomic(out / REFUSED, (json.dumps(outcome, indent=1) + "\n").encode())
+        return outcome
+    return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}

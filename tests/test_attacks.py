@@ -1,0 +1,286 @@
+"""Attacks find what they should and nothing else; a branch that did nothing would be seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedphantom.common.errors import DataError
+from fedphantom.privacy.attacks.battery import Battery
+from fedphantom.privacy.attacks.blind import blind_baseline
+from fedphantom.privacy.attacks.gan_leaks import confirmed_copies, distances, gan_leaks_scores, isolation
+from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, by_patient, foreground, paint
+from fedphantom.privacy.attacks.reconstruction import reconstruction_errors, reconstruction_scores
+from fedphantom.privacy.statistics import auc
+
+GRID = (8, 8, 8)
+
+
+def make_scans(patients: int, seed: int = 0, scans_each: int = 1, sites: tuple[str, ...] = ("A", "B")) -> AuditedScans:
+    """Patients whose intensities are noise around their labels; every other one is a member."""
+    draw = np.random.default_rng(seed)
+    n = patients * scans_each
+    labels = (draw.random((n, *GRID)) < 0.6).astype(np.uint8)
+    images = (labels[:, None] + draw.normal(0, 1, (n, 2, *GRID))).astype(np.float32)
+    owner = [i // scans_each for i in range(n)]
+    return AuditedScans(
+        images,
+        labels,
+        tuple(f"p{i:03d}" for i in owner),
+        tuple(sites[(i // 2) % len(sites)] for i in owner),
+        tuple(i % 2 == 0 for i in owner),
+    )
+
+
+class Memory:
+    """A generator that learnt some scans by heart and paints the labels for all others."""
+
+    def __init__(self, images: Images, labels: Labels) -> None:
+        self.known = {label.tobytes(): image for label, image in zip(labels, images, strict=True)}
+
+    def __call__(self, labels: Labels, noise_seed: int) -> Images:
+        rng = np.random.default_rng(noise_seed)
+        fresh = [np.stack([label, label]) + rng.normal(0, 0.1, (2, *GRID)) for label in labels]
+        return np.stack([self.known.get(m.tobytes(), x) for m, x in zip(labels, fresh, strict=True)]).astype(np.float32)
+
+
+IGNORANT = Memory(np.zeros((0, 2, *GRID), np.float32), np.zeros((0, *GRID), np.uint8))
+
+
+def memory_of(scans: AuditedScans, member: bool) -> Memory:
+    kept = scans.take(scans.of(scans.side(member)))
+    return Memory(kept.images, kept.labels)
+
+
+def released_labels(n: int = 12) -> Labels:
+    return (np.random.default_rng(99).random((n, *GRID)) < 0.6).astype(np.uint8)
+
+
+def battery(scans: AuditedScans) -> Battery:
+    return Battery.calibrate(scans, released_labels(), IGNORANT, draws=2, seed=5)
+
+
+def test_a1_recognises_a_generator_that_learnt_members_by_heart() -> None:
+    scans = make_scans(40)
+    attack = battery(scans).reconstruction(memory_of(scans, member=True))
+    assert (attack.id, attack.threat_model) == ("A1", "G")
+    assert auc(attack.scores()) == 1.0
+
+
+def test_a1_turns_round_where_the_holdout_was_learnt() -> None:
+    scans = make_scans(40)
+    assert auc(battery(scans).reconstruction(memory_of(scans, member=False)).scores()) == 0.0
+
+
+def test_a1_finds_nothing_in_a_generator_that_saw_nobody() -> None:
+    scans = make_scans(40)
+    attack = battery(scans).reconstruction(Memory(scans.images[:0], scans.labels[:0]))
+    assert np.allclose(attack.score, 0)  # the very same generator as the reference
+
+
+def test_calibration_forgives_members_that_are_merely_easy() -> None:
+    scans = make_scans(60, seed=4)
+    easy = np.array(scans.member)[:, None, None, None, None]
+    images = np.where(easy, scans.labels[:, None] + 0.3 * (scans.images - scans.labels[:, None]), scans.images)
+    scans = replace(scans, images=images.astype(np.float32))
+    judged = foreground(scans.images, scans.labels)
+    target = reconstruction_errors(IGNORANT, scans, judged, 1, seed=1)
+    reference = reconstruction_errors(IGNORANT, scans, judged, 1, seed=77)
+    raw = by_patient("A1", "G", scans, -target)
+    assert auc(raw.scores()) == 1.0
+    assert auc(reconstruction_scores(target, reference, scans).scores()) < 0.75
+
+
+def test_the_best_of_several_noise_draws_counts() -> None:
+    scans = make_scans(6)
+    judged = np.ones(scans.labels.shape, bool)
+
+    def lucky(labels: Labels, noise_seed: int) -> Images:
+        return scans.images if noise_seed == 12 else np.zeros_like(scans.images)
+
+    assert reconstruction_errors(lucky, scans, judged, 2, 10).min() > 0
+    assert reconstruction_errors(lucky, scans, judged, 3, 10).max() == 0
+
+
+def test_the_error_is_the_mean_square_over_judged_voxels_and_channels() -> None:
+    scans = make_scans(4)
+    judged = scans.labels > 0
+    errors = reconstruction_errors(lambda labels, seed: np.zeros_like(scans.images), scans, judged, 1, 0)
+    expected = [np.mean(x[:, w].astype(float) ** 2) for x, w in zip(scans.images, judged, strict=True)]
+    assert errors == pytest.approx(expected)
+
+
+def test_one_recognised_scan_gives_the_patient_away() -> None:
+    scans = make_scans(20, scans_each=3)
+    attack = by_patient("A1", "G", scans, np.arange(60.0))
+    assert len(attack.patients) == 20
+    assert attack.score.tolist() == [3 * i + 2 for i in range(20)]
+    assert attack.is_member.tolist() == [i % 2 == 0 for i in range(20)]
+    assert attack.sites == tuple("AB"[(i // 2) % 2] for i in range(20))
+
+
+def test_a_scan_without_a_score_is_an_error_even_beside_a_good_one() -> None:
+    scans = make_scans(4, scans_each=2)
+    score = np.arange(8.0)
+    score[3] = np.nan
+    with pytest.raises(DataError):
+        by_patient("A1", "G", scans, score)
+
+
+def test_a3_recognises_a_released_set_that_holds_members() -> None:
+    scans = make_scans(40)
+    tools = battery(scans)
+    members = scans.images[scans.of(scans.side(True))]
+    attack = tools.gan_leaks(tools.distances(members))
+    assert (attack.id, attack.threat_model) == ("A3", "S")
+    assert auc(attack.scores()) == 1.0
+    fresh = tools.distances(tools.release_of(IGNORANT))
+    assert np.allclose(tools.gan_leaks(fresh).score, 0)
+
+
+def test_a3_needs_only_one_near_volume() -> None:
+    scans = make_scans(40)
+    tools = battery(scans)
+    one = np.concatenate([tools.release_of(IGNORANT), scans.images[:1] + np.float32(0.01)])
+    assert np.argmax(tools.gan_leaks(tools.distances(one)).score) == 0
+
+
+def test_distances_are_root_mean_squares_in_judged_voxels() -> None:
+    scans = make_scans(3)
+    judged = scans.labels > 0
+    other = make_scans(20, seed=8).images
+    expected = [
+        [np.sqrt(np.mean((s[:, w] - x[:, w]).astype(float) ** 2)) for s in other]
+        for x, w in zip(scans.images, judged, strict=True)
+    ]
+    assert distances(scans, judged, other) == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_a3_scores_are_less_the_farther_the_release() -> None:
+    scans = make_scans(4)
+    near = gan_leaks_scores(np.full(4, 1.0), np.full(4, 3.0), scans).score
+    far = gan_leaks_scores(np.full(4, 2.0), np.full(4, 3.0), scans).score
+    assert (near > far).all()
+
+
+def test_a_copy_is_confirmed_once_for_each_volume_that_repeats_a_member() -> None:
+    scans = make_scans(20)
+    tools = battery(scans)
+    release = np.concatenate([tools.release_of(IGNORANT), scans.images[[0, 0, 2]]])
+    assert tools.copies(tools.distances(release)) == 3
+    noisy = release + np.random.default_rng(0).normal(0, 0.05, release.shape).astype(np.float32)
+    assert tools.copies(tools.distances(noisy)) == 3
+    assert tools.copies(tools.distances(tools.release_of(IGNORANT))) == 0
+
+
+def test_nearness_that_strangers_share_confirms_no_copy() -> None:
+    scans = make_scans(20)
+    judged = np.ones(scans.labels.shape, bool)
+    alike = replace(scans, images=np.repeat(scans.images[:1], 20, axis=0))
+    assert confirmed_copies(alike, judged, distances(alike, judged, alike.images[:3])) == 0
+
+
+def test_the_lonely_quartile_is_cut_alike_for_members_and_holdout() -> None:
+    scans = make_scans(40)
+    images = scans.images.copy()
+    far = [3, 8, 15, 22]
+    images[far] += np.random.default_rng(1).normal(0, 3, images[far].shape).astype(np.float32)
+    tools = battery(replace(scans, images=images))
+    outliers = tools.outliers()
+    assert len(outliers) == 10
+    assert {f"p{i:03d}" for i in far} <= set(outliers)
+
+
+def test_a_patients_own_scans_are_no_neighbours() -> None:
+    scans = make_scans(8, scans_each=2)
+    images = scans.images.copy()
+    images[1::2] = images[::2]
+    lonely = isolation(replace(scans, images=images), np.ones(scans.labels.shape, bool))
+    assert min(lonely.values()) > 0.5
+
+
+def test_background_and_padding_are_not_judged() -> None:
+    labels = np.zeros((1, 16, 16, 16), np.uint8)
+    labels[0, 8, 8, 8] = 1
+    images = np.random.default_rng(0).normal(size=(1, 2, 16, 16, 16)).astype(np.float32)
+    images[0, :, :8] = -1.0  # constant padding reaches into the margin
+    judged = foreground(images, labels)[0]
+    assert judged[8, 8, 8]
+    assert judged[11, 8, 8]
+    assert not judged[12, 8, 8]
+    assert not judged[7, 8, 8]
+
+
+def test_a_volume_without_labels_is_judged_everywhere_but_in_its_padding() -> None:
+    images = np.ones((1, 1, 8, 8, 8), np.float32)
+    assert foreground(images, np.zeros((1, 8, 8, 8), np.uint8)).all()
+    images[0, 0, 4] = 2
+    assert foreground(images, np.zeros((1, 8, 8, 8), np.uint8))[0].sum() == 64
+
+
+def test_a_generator_is_run_in_small_batches_in_order() -> None:
+    sizes: list[int] = []
+
+    def generator(labels: Labels, noise_seed: int) -> Images:
+        sizes.append(len(labels))
+        return labels[:, None].astype(np.float32) + noise_seed
+
+    labels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 2), np.uint8)
+    assert (paint(generator, labels, 3)[:, 0, 0, 0, 0] == np.arange(20) + 3).all()
+    assert max(sizes) <= 8
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda labels, seed: np.full((len(labels), 1, *GRID), np.nan, np.float32),
+        lambda labels, seed: np.zeros((len(labels), 1, 4, 4, 4), np.float32),
+        lambda labels, seed: np.zeros((1, 1, *GRID), np.float32),
+    ],
+    ids=["not finite", "another grid", "too few"],
+)
+def test_a_broken_generator_is_refused(broken) -> None:  # type: ignore[no-untyped-def]  # a table of lambdas
+    with pytest.raises(DataError):
+        paint(broken, np.zeros((3, *GRID), np.uint8), 0)
+
+
+def test_b0_finds_a_brighter_scanner_among_members() -> None:
+    scans = make_scans(60)
+    shift = np.array(scans.member, np.float32)[:, None, None, None, None] * 0.5
+    biased = replace(scans, images=scans.images + shift)
+    baseline = blind_baseline(biased, np.random.default_rng(0), permutations=10)
+    assert auc(baseline.scores.scores()) > 0.95
+    assert baseline.scores.threat_model == "none"
+
+
+def test_b0_finds_larger_structures_and_a_telling_header() -> None:
+    scans = make_scans(60)
+    labels = scans.labels.copy()
+    labels[np.array(scans.member), :4] = 0
+    by_label = blind_baseline(replace(scans, labels=labels), np.random.default_rng(0), permutations=5)
+    assert auc(by_label.scores.scores()) > 0.95
+    header = np.array(scans.member, np.float64)[:, None] + np.random.default_rng(1).normal(0, 0.1, (60, 1))
+    by_header = blind_baseline(scans, np.random.default_rng(0), header, permutations=5)
+    assert auc(by_header.scores.scores()) > 0.95
+
+
+def test_b0_finds_nothing_in_a_fair_split() -> None:
+    found = []
+    for seed in range(4):
+        baseline = blind_baseline(make_scans(60, seed=seed), np.random.default_rng(seed), permutations=20)
+        spread = float(baseline.null.std())
+        assert spread > 0
+        found.append((auc(baseline.scores.scores()) - 0.5) / spread)
+    assert abs(np.mean(found)) < 1.5
+    assert max(np.abs(found)) < 3
+
+
+def test_b0_refuses_a_handful_and_broken_features() -> None:
+    with pytest.raises(DataError):
+        blind_baseline(make_scans(18), np.random.default_rng(0), permutations=2)
+    header: NDArray[np.float64] = np.full((60, 1), np.nan)
+    with pytest.raises(DataError):
+        blind_baseline(make_scans(60), np.random.default_rng(0), header, permutations=2)

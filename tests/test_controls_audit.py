@@ -1,0 +1,300 @@
+"""The whole audit on small honest generators: some learn by heart, some do not, and some controls are broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedphantom.common.errors import DataError
+from fedphantom.common.roles import Role
+from fedphantom.privacy.attacks.interface import Images, Labels, Reconstruct
+from fedphantom.privacy.audit import AuditMaterial, AuditPlan, run_audit
+from fedphantom.privacy.audit_extract import read_audit
+from fedphantom.privacy.audit_result import AuditResult
+from fedphantom.privacy.controls import TrainGenerator
+from fedphantom.privacy.policy import TIERS
+from fedphantom.privacy.verdict import decide
+
+GRID = (8, 8, 8)
+CHANNELS = 2
+BATCH = 2
+
+
+class Learner:
+    """A generator fitted to scans: labels plus the scans' mean remainder, or every scan by heart."""
+
+    def __init__(self, images: Images, labels: Labels, by_heart: bool) -> None:
+        self.mean = 0 if by_heart else (images - labels[:, None]).mean(axis=0)
+        self.known = {label.tobytes(): image for label, image in zip(labels, images, strict=True)} if by_heart else {}
+
+    def __call__(self, labels: Labels, noise_seed: int) -> Images:
+        noise = np.random.default_rng(noise_seed).normal(0, 0.3, (len(labels), CHANNELS, *GRID))
+        painted = labels[:, None] + self.mean + noise
+        return np.stack([self.known.get(m.tobytes(), x) for m, x in zip(labels, painted, strict=True)]).astype(
+            np.float32
+        )
+
+
+def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> AuditMaterial:
+    """Patients of two sites; the target is fitted to training patients, and with ``by_heart`` to members."""
+    draw = np.random.default_rng(seed)
+    wanted: dict[Role, int] = {"member": 30, "holdout": 30, "training": 20, "reference": 12, "control": 12}
+    wanted |= numbers  # type: ignore[assignment, operator]  # keywords are role names
+    roles: list[Role] = [role for role, n in wanted.items() for _ in range(n)]
+    n = len(roles)
+    labels = (draw.random((n, *GRID)) < 0.6).astype(np.uint8)
+    images = (labels[:, None] + draw.normal(0, 1, (n, CHANNELS, *GRID))).astype(np.float32)
+    fitted = [i for i, role in enumerate(roles) if role in (("member",) if by_heart else ("training",))]
+    target = Learner(images[fitted], labels[fitted], by_heart)
+    public = (draw.random((30, *GRID)) < 0.6).astype(np.uint8)
+    return AuditMaterial(
+        images=images,
+        labels=labels,
+        patients=tuple(f"p{i:03d}" for i in range(n)),
+        roles=tuple(roles),
+        sites=tuple("AB"[i % 2] for i in range(n)),
+        target=target,
+        synthetic=target(public, 1),
+        synthetic_labels=public,
+        generator_sha256="a" * 64,
+        cohort_digest="b" * 64,
+    )
+
+
+def trainer(material: AuditMaterial, calls: list[tuple[int, int, bool]] | None = None) -> TrainGenerator:
+    """Learns by heart where sixty epochs without augmentation allow it, as networks do."""
+
+    def train(scans: NDArray[np.intp], steps: int, seed: int, augmented: bool) -> Reconstruct:
+        if calls is not None:
+            calls.append((len(scans), steps, augmented))
+        by_heart = not augmented and steps * BATCH / len(scans) >= 60
+        return Learner(material.images[scans], material.labels[scans], by_heart)
+
+    return train
+
+
+PLAN = AuditPlan(release="weights", seed=7, steps=50, scans_per_step=BATCH, draws=2, blind_permutations=20)
+
+
+def audit(
+    material: AuditMaterial,
+    tier: str = "controlled",
+    train: Callable[[AuditMaterial], TrainGenerator] = trainer,
+    **changes: object,
+) -> AuditResult:
+    plan = replace(PLAN, **changes)  # type: ignore[arg-type]  # keywords are the plan's
+    return run_audit(material, plan, TIERS[tier], train(material))  # type: ignore[index]  # a tier's name
+
+
+@pytest.fixture(scope="module")
+def leaking() -> AuditResult:
+    """The audit of a weights release that learnt its members by heart."""
+    return audit(replace(make_material(by_heart=True), reference_stands_in="16 public patients"))
+
+
+@pytest.fixture(scope="module")
+def clean() -> AuditResult:
+    """The audit of a volumes release that saw no audited patient."""
+    return audit(make_material(3, **LARGE), release="volumes")
+
+
+LARGE = {"member": 130, "holdout": 130}
+
+
+def control(result: AuditResult, name: str) -> tuple[bool, str]:
+    return next((c.ok, c.got) for c in result.evidence.controls if c.id == name)
+
+
+def test_a_generator_that_learnt_members_by_heart_fails(leaking: AuditResult) -> None:
+    result = leaking
+    a1 = result.evidence.attacks[0]
+    assert (a1.id, a1.auc, a1.rejects) == ("A1", 1.0, True)
+    assert result.verdict.outcome == "FAIL"
+    assert "A1" in result.verdict.reasons[0]
+    assert all(c.ok for c in result.evidence.controls)
+
+
+def test_its_released_volumes_may_show_nothing_of_that() -> None:
+    result = audit(make_material(by_heart=True), release="volumes")
+    a3 = result.evidence.attacks[1]
+    assert (a3.id, a3.rejects) == ("A3", False)
+    assert result.verdict.outcome == "INCONCLUSIVE"  # 30 holdout patients, 50 are asked for
+    assert "asks for 50" in result.verdict.reasons[0]
+
+
+def test_a_generator_that_saw_nobody_passes_where_the_cohort_is_large_enough(clean: AuditResult) -> None:
+    result = clean
+    assert result.verdict.outcome == "PASS", result.verdict.reasons
+    assert {c.id: c.ok for c in result.evidence.controls} == {
+        "blind": True,
+        "positive-set": True,
+        "positive-model": True,
+        "negative": True,
+    }
+    assert result.power.joint_power == pytest.approx(0.998, abs=0.01)
+
+
+def test_a_reduced_audit_is_at_best_inconclusive_and_says_why() -> None:
+    assert audit(make_material(3), "internal", release="volumes").verdict.outcome == "PASS"
+    result = audit(make_material(3), "internal", release="volumes", negative_seeds=1)
+    assert result.verdict.outcome == "INCONCLUSIVE"
+    assert result.verdict.reasons == ("Reduced audit: the negative control trained 1 of 3 generators.",)
+
+
+def test_a_pass_rests_on_every_control_and_every_attack(clean: AuditResult) -> None:
+    evidence, policy = clean.evidence, clean.policy
+    for gone in evidence.controls:
+        less = replace(evidence, controls=tuple(c for c in evidence.controls if c is not gone))
+        assert decide(less, policy).outcome == "INCONCLUSIVE"
+    for missing in evidence.attacks:
+        less = replace(evidence, attacks=tuple(a for a in evidence.attacks if a is not missing))
+        assert decide(less, policy).outcome == "INCONCLUSIVE"
+
+
+def test_ten_holdout_patients_are_inconclusive_whatever_is_found() -> None:
+    result = audit(make_material(by_heart=True, holdout=10))
+    assert result.evidence.attacks[0].auc == 1.0
+    assert result.verdict.outcome == "INCONCLUSIVE"
+    assert "Only 10 holdout patients" in result.verdict.reasons[0]
+
+
+def test_a_members_scan_in_the_released_set_fails_even_with_ten_holdout_patients() -> None:
+    material = make_material(holdout=10)
+    synthetic = material.synthetic.copy()
+    synthetic[4] = material.images[0]
+    result = audit(replace(material, synthetic=synthetic), "internal")
+    assert result.evidence.confirmed_copies == 1
+    assert result.verdict.outcome == "FAIL"
+
+
+def test_members_from_another_scanner_make_the_audit_invalid() -> None:
+    material = make_material(by_heart=True)
+    brighter = np.array([role == "member" for role in material.roles], np.float32)[:, None, None, None, None]
+    result = audit(replace(material, images=material.images + brighter))
+    assert not control(result, "blind")[0]
+    assert result.verdict.outcome == "INVALID"
+
+
+def test_a_control_generator_that_knows_members_makes_the_audit_invalid() -> None:
+    def contaminated(material: AuditMaterial) -> TrainGenerator:
+        control_patients = set(material.scans_of("control").tolist())
+
+        def train(scans: NDArray[np.intp], steps: int, seed: int, augmented: bool) -> Reconstruct:
+            if set(scans.tolist()) == control_patients:
+                members = material.scans_of("member")
+                return Learner(material.images[members], material.labels[members], by_heart=True)
+            return trainer(material)(scans, steps, seed, augmented)
+
+        return train
+
+    result = audit(make_material(), train=contaminated)
+    ok, got = control(result, "negative")
+    assert not ok
+    assert "A1 AUC 1.00" in got
+    assert result.verdict.outcome == "INVALID"
+
+
+def test_an_attack_that_cannot_see_memorisation_is_inconclusive() -> None:
+    def forgetful(material: AuditMaterial) -> TrainGenerator:
+        others = material.scans_of("training")
+        return lambda scans, steps, seed, augmented: Learner(
+            material.images[others], material.labels[others], by_heart=False
+        )
+
+    result = audit(make_material(3), "internal", train=forgetful, release="volumes")
+    assert not control(result, "positive-model")[0]
+    assert result.verdict.outcome == "INCONCLUSIVE"
+    assert "positive-model" in result.verdict.reasons[0]
+
+
+def test_the_positive_control_overfits_on_16_to_24_members_for_60_epochs() -> None:
+    calls: list[tuple[int, int, bool]] = []
+    material = make_material()
+    run_audit(material, PLAN, TIERS["controlled"], trainer(material, calls))
+    reference, positive, *negatives = calls
+    assert reference == (12, PLAN.steps, True)
+    assert positive == (24, 60 * 24 // BATCH, False)
+    assert negatives == [(12, PLAN.steps, True)] * 3
+
+
+def test_too_few_members_to_memorise_are_told() -> None:
+    result = audit(make_material(member=12))
+    assert control(result, "positive-model") == (False, "only 12 members to memorise")
+
+
+def test_planted_copies_are_named_in_every_disguise() -> None:
+    draw = np.random.default_rng(0)
+    material = make_material()
+    smooth = np.repeat(np.repeat(np.repeat(draw.normal(0, 1, (len(material.images), 2, 2, 2, 2)), 4, 2), 4, 3), 4, 4)
+    result = audit(replace(material, images=(material.images * 0.3 + smooth).astype(np.float32)))
+    assert control(result, "positive-set") == (True, "10 exact, 10 with noise, 10 moved")
+
+
+def test_without_control_patients_the_negative_control_is_missing() -> None:
+    result = audit(make_material(control=0))
+    assert all(c.id != "negative" for c in result.evidence.controls)
+    assert "The control 'negative' was not run." in result.verdict.reasons
+
+
+def test_a_leak_found_at_the_thousandth_attempt_on_one_holdout_is_no_find(leaking: AuditResult) -> None:
+    late = audit(make_material(by_heart=True), audit_number=1000)
+    assert leaking.evidence.attacks[0].rejects
+    assert not late.evidence.attacks[0].rejects
+
+
+BROKEN: dict[str, Callable[[AuditMaterial], AuditMaterial]] = {
+    "no reference patients": lambda m: replace(m, roles=tuple("test" if r == "reference" else r for r in m.roles)),
+    "no holdout": lambda m: replace(m, roles=tuple("test" if r == "holdout" else r for r in m.roles)),
+    "a site too few": lambda m: replace(m, sites=m.sites[1:]),
+    "an empty synthetic set": lambda m: replace(m, synthetic=m.synthetic[:0], synthetic_labels=m.synthetic_labels[:0]),
+    "another grid": lambda m: replace(m, synthetic_labels=m.synthetic_labels[:, :4]),
+    "non-finite voxels": lambda m: replace(m, images=m.images / np.float32(0)),
+    "a patient with two roles": lambda m: replace(m, patients=(m.patients[40], *m.patients[1:])),
+}
+
+
+@pytest.mark.parametrize("break_", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_material_that_cannot_be_audited_is_refused_without_naming_a_patient(
+    break_: Callable[[AuditMaterial], AuditMaterial],
+) -> None:
+    with pytest.raises(DataError) as refusal:
+        audit(break_(make_material()))
+    assert "p0" not in str(refusal.value)
+
+
+def test_the_result_file_has_the_agreed_keys_and_names_no_patient(leaking: AuditResult) -> None:
+    text = leaking.to_json()
+    content = json.loads(text)
+    assert {"verdict", "attacks", "controls", "counts", "reasons", "power"} <= set(content)
+    for row in content["attacks"]:
+        assert {"id", "threat_model", "auc", "auc_ci", "tpr", "eps_lower_bound", "p_value"} <= set(row)
+    for row in content["controls"]:
+        assert set(row) == {"id", "required", "got", "ok"}
+    assert [row["threat_model"] for row in content["attacks"]] == ["G", "S", "G", "S", "none"]
+    assert content["counts"]["holdout"] == 30
+    assert content["reference_stands_in"] == "16 public patients"
+    assert not any(patient in text for patient in make_material().patients)
+    extract, _ = read_audit(text.encode())
+    assert extract.verdict == leaking.verdict.outcome
+
+
+def test_the_same_plan_gives_the_same_result(leaking: AuditResult) -> None:
+    again = audit(replace(make_material(by_heart=True), reference_stands_in="16 public patients"))
+    assert again.to_json() == leaking.to_json()
+
+
+def test_progress_runs_to_its_end() -> None:
+    material = make_material()
+    told: list[tuple[int, int]] = []
+    run_audit(
+        material, PLAN, TIERS["internal"], trainer(material), lambda stage, done, total: told.append((done, total))
+    )
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (9, 9)
+    assert {total for _, total in told} == {9}

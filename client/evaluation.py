@@ -134,7 +134,7 @@ def evaluate_arms(
 
     def one_arm(name: str, scans: PreparedScans) -> Arm:
         kept = folder / f"arm-{name.replace('+', '-')}.json" if folder else None
-        key = _key(scans, test, plan, seed) if kept else ""
+        key = _key(scans, test, plan, seed, regions) if kept else ""
         dice = _read(kept, key, regions) if kept else None
         if dice is None:
             report = (lambda step, steps: progress(name, step, steps)) if progress else None
@@ -204,8 +204,10 @@ def _scan_hash(volume: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(volume).tobytes()).hexdigest()
 
 
-def _key(scans: PreparedScans, test: PreparedScans, plan: SegmenterPlan, seed: int) -> str:
-    digest = hashlib.sha256(repr((plan, seed)).encode())
+def _key(
+    scans: PreparedScans, test: PreparedScans, plan: SegmenterPlan, seed: int, regions: Mapping[str, tuple[int, ...]]
+) -> str:
+    digest = hashlib.sha256(repr((plan, seed, sorted(regions.items()), test.patients)).encode())
     for part in (scans, test):
         for volume, classes in zip(part.volumes, part.classes, strict=True):
             digest.update(_scan_hash(volume).encode())

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..common.augmentation import SpatialAugmentation
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
@@ -95,6 +94,8 @@ class LocalTrainer:
         )
 
     def _is_answered(self, round_: int, incoming: str) -> bool:
+        # Fresh networks: an attempt that failed in this process must leave no trace in the next.
+        self._state = new_state(self._study, self._seed, self._state.device)
         if not self._committed.exists():
             return False
         facts = load_state(self._committed, self._state)
@@ -108,8 +109,8 @@ class LocalTrainer:
         return done == round_
 
     def _train(self, request: RoundRequest, incoming: str) -> None:
-        state, steps = self._state, self._study.training.local_steps
-        first = self._resume_partial(request.round, incoming)
+        first, steps = self._resume_partial(request.round, incoming), self._study.training.local_steps
+        state = self._state
         if first is None:
             first = state.step
             weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
@@ -122,7 +123,6 @@ class LocalTrainer:
             self._study,
             until_step=first + steps,
             seed=self._seed,
-            augmentation=SpatialAugmentation(),
         ):
             if self._progress:
                 self._progress(losses.step - first, steps)

@@ -25,6 +25,8 @@ from .randomness import derived_seed, torch_generator
 from .study import Study
 from .weights import load_weights, study_of
 
+BATCH = 4
+"""Volumes painted at once."""
 FLOOR = -0.99
 """Outputs at or below this are background: written as exactly 0, as skull-stripped scans have it."""
 WRITTEN_MAXIMUM = 1000.0
@@ -101,10 +103,12 @@ def paint(
     training = network.training
     network.eval()
     with torch.inference_mode(), device.autocast():
-        for i, one in enumerate(classes):
-            labels = one_hot(torch.from_numpy(np.array(one))[None], len(study.labels))
-            noise = draw_noise(1, shape, torch_generator(seed, i))
-            out[i] = network(device.tensor(labels), device.tensor(noise))[0].float().cpu().numpy()
+        for start in range(0, len(classes), BATCH):
+            some = np.array(classes[start : start + BATCH])
+            labels = one_hot(torch.from_numpy(some), len(study.labels))
+            # Each volume's noise is its own: what a batch holds beside it changes nothing.
+            noise = torch.cat([draw_noise(1, shape, torch_generator(seed, start + i)) for i in range(len(some))])
+            out[start : start + BATCH] = network(device.tensor(labels), device.tensor(noise)).float().cpu().numpy()
     network.train(training)
     return out
 

@@ -12,11 +12,12 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .atomic import atomic_folder, storage_errors
+from .atomic import atomic_folder
 from .cohort import ChannelSource, Cohort, Scan
 from .errors import DataError
 from .nifti import read_label_map, read_volume
@@ -135,20 +136,22 @@ def content_key(cohort: Cohort, study: Study) -> str:
 
 def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> None:
     grid, shape = study.volume_grid(), study.grid.shape
-    with storage_errors():
-        volumes = np.lib.format.open_memmap(
-            folder / "volumes.npy", "w+", np.float32, (len(scans), len(study.channels), *shape)
-        )
-        classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, (len(scans), *shape))
-        for row, scan in enumerate(scans):
+    # Written, not memory-mapped: a full disk kills who writes to a map (SIGBUS), and is an error to who writes.
+    with (folder / "volumes.npy").open("wb") as volumes, (folder / "classes.npy").open("wb") as classes:
+        _write_header(volumes, np.dtype(np.float32), (len(scans), len(study.channels), *shape))
+        _write_header(classes, np.dtype(np.uint8), (len(scans), *shape))
+        for row, scan in enumerate(scans, start=1):
             sources, label = _files(scan, study)
-            for channel, source in enumerate(sources):
-                volumes[row, channel] = normalise(place_volume(*read_volume(source), grid))
-            classes[row] = class_index(*read_label_map(label), study)
+            for source in sources:
+                volumes.write(normalise(place_volume(*read_volume(source), grid)).tobytes())
+            classes.write(class_index(*read_label_map(label), study).tobytes())
             if progress:
-                progress(row + 1, len(scans))
-        volumes.flush()
-        classes.flush()
+                progress(row, len(scans))
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def class_index(labels: NDArray[np.generic], affine: NDArray[np.float64], study: Study) -> NDArray[np.uint8]:

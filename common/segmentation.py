@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from .training import Pairs, scans_of_step
 AUGMENTATION = SpatialAugmentation()
 NOISE = 0.1  # largest standard deviation of added noise, in the prepared range [-1, 1]
 GAMMA = 0.3  # largest change of log contrast
+
+_GLOBAL_RANDOM = threading.Lock()
+"""Arms train side by side, and a fresh network draws its weights from torch's global generator: one at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def train_segmenter(
     Raises:
         TrainingError: the loss is not finite; the step is named.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _GLOBAL_RANDOM, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "segmenter"))
         network: nn.Module = UNet(3, channels, classes, (12, 24, 48, 96), (2, 2, 2), num_res_units=1, norm="INSTANCE")
     device.place(network)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import ValidationError
 
 from .cohort import Cohort
 from .errors import DataError
@@ -46,16 +47,24 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
         )
     axes = [max(SMALLEST_AXIS, int(n) // MULTIPLE * MULTIPLE) for n in np.median(shapes, axis=0)]
     spacing = [round(float(mm), 3) for mm in np.median(spacings, axis=0)]
-    labels = {"background": 0} | {_label_name(cohort, value): value for value in foreground}
-    return Study(
-        name=name,
-        seed=seed,
-        channels=cohort.channels,
-        labels=labels,
-        regions={"whole": tuple(foreground)} if len(foreground) > 1 else {},
-        grid=GridTable(shape=(axes[0], axes[1], axes[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])),
-        public_labels=public_labels,
-    )
+    labels = _labels(cohort, foreground)
+    try:
+        return Study(
+            name=name,
+            seed=seed,
+            channels=cohort.channels,
+            labels=labels,
+            regions={"whole": tuple(foreground)} if len(foreground) > 1 and "whole" not in labels else {},
+            grid=GridTable(shape=(axes[0], axes[1], axes[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])),
+            public_labels=public_labels,
+        )
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"][:1]) or "study"
+        raise DataError(
+            f"a cohort that no study can be derived from: its '{key}' cannot stand in one",
+            expected="plain channel names, label values from 0 to 255, spacing under 50 mm",
+            remedy="Write the study by hand from 'fedphantom study new', or rename what is named so in the cohort.",
+        ) from None
 
 
 def _axis_order(affine: Affine) -> Sequence[int]:
@@ -63,9 +72,14 @@ def _axis_order(affine: Affine) -> Sequence[int]:
     return [int(np.argmax(np.abs(affine[row, :3]))) for row in range(3)]
 
 
-def _label_name(cohort: Cohort, value: int) -> str:
-    name = re.sub(r"[^A-Za-z0-9 _-]", "-", cohort.label_names.get(value, ""))[:32].strip()
-    return name if name and name != "background" else f"label-{value}"
+def _labels(cohort: Cohort, foreground: Sequence[int]) -> dict[str, int]:
+    """Label name to value, none lost: a value whose name is unfit or taken is named by its number."""
+    labels = {"background": 0}
+    for value in foreground:
+        name = re.sub(r"[^A-Za-z0-9 _-]", "-", cohort.label_names.get(value, "")).lstrip(" _-")[:32].strip()
+        fit = name and name not in labels and not name.startswith("label-")
+        labels[name if fit else f"label-{value}"] = value
+    return labels
 
 
 def to_toml(study: Study) -> str:
@@ -90,7 +104,7 @@ def _toml(value: object) -> str:
         case int() | float():
             return repr(value)
         case str():
-            escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" for c in value)
+            escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
             return f'"{escaped}"'
         case list():
             return f"[{', '.join(map(_toml, value))}]"

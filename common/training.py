@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .augmentation import SpatialAugmentation, warp
 from .errors import TrainingError
 from .losses import fake_loss, feature_matching, l1, real_loss
 from .networks import draw_noise, one_hot
@@ -85,7 +84,6 @@ def train(
     until_step: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
-    augmentation: SpatialAugmentation | None = None,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
 
@@ -94,7 +92,7 @@ def train(
     """
     options, constant = study.training, 0
     while state.step < until_step:
-        batch = _draw_batch(pairs, study, state, seed, augmentation)
+        batch = _draw_batch(pairs, study, state, seed)
 
         # Generate.
         with state.device.autocast():
@@ -137,16 +135,12 @@ def train(
         yield losses
 
 
-def _draw_batch(
-    pairs: Pairs, study: Study, state: TrainingState, seed: int, augmentation: SpatialAugmentation | None
-) -> Batch:
+def _draw_batch(pairs: Pairs, study: Study, state: TrainingState, seed: int) -> Batch:
     scans = scans_of_step(len(pairs.classes), study.training.batch, state.step, seed)
     real = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
     random = torch_generator(seed, "step", state.step)
     shape = study.volume_grid().shape
-    if augmentation is not None:
-        real, classes = warp(real, classes, len(study.labels), augmentation.draw(len(scans), shape, random))
     noise = draw_noise(len(scans), shape, random)
     put = state.device.tensor
     return Batch(put(one_hot(classes, len(study.labels))), put(noise), put(real))

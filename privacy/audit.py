@@ -169,7 +169,7 @@ def run_audit(
         )
 
     progress("training the reference generator", 0, total)
-    reference = train_generator(reference_index, plan.steps, int(rng.integers(2**31)), augmented=True)
+    reference = train_generator(reference_index, plan.steps, int(rng.integers(2**31)))
     battery = Battery.calibrate(audited, material.synthetic_labels, reference, plan.draws, plan.seed)
 
     progress("attacking the generator", 1, total)

@@ -43,7 +43,7 @@ def train_control_generator(
     seed: int,
     progress: StepProgress | None = None,
 ) -> Reconstruct:
-    """Train the study's networks from scratch on these scans alone, without augmentation.
+    """Train the study's networks from scratch on these scans alone.
 
     Args:
         scans: All prepared scans.

@@ -25,11 +25,8 @@ from .statistics import Floats, auc, holm, null_p_value
 class TrainGenerator(Protocol):
     """Trains a generator from nothing with the study's ``paired`` objective; the same arguments give the same one."""
 
-    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int, augmented: bool) -> Reconstruct:
-        """Train on these scans of the audit's material (indices) and no others.
-
-        ``augmented``: as the generator under audit is trained; the positive control is not, so that it overfits.
-        """
+    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        """Train on these scans of the audit's material (indices) and no others."""
         ...
 
 
@@ -64,7 +61,7 @@ def positive_model_control(
     chosen = tuple(rng.permutation(members)[: POSITIVE_MEMBERS[1]].tolist())
     scans = scan_index[battery.scans.of(chosen)]
     steps = math.ceil(POSITIVE_EPOCHS * len(scans) / scans_per_step)
-    generator = train(scans, steps, int(rng.integers(2**31)), augmented=False)
+    generator = train(scans, steps, int(rng.integers(2**31)))
     scores = battery.reconstruction(generator, (*chosen, *battery.scans.side(member=False)))
     found = auc_interval(scores.scores(), rng)
     return ControlResult(
@@ -155,7 +152,7 @@ def negative_control(
     """
     runs: list[NegativeRun] = []
     for done, seed in enumerate(seeds, start=1):
-        generator = train(control_scans, steps, seed, augmented=True)
+        generator = train(control_scans, steps, seed)
         released = battery.distances(battery.release_of(generator))
         for attack in (battery.reconstruction(generator), battery.gan_leaks(released)):
             scores = attack.scores()

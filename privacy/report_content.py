@@ -122,10 +122,11 @@ class _Curves(_Read):
 
 def read_roc(table: Mapping[str, Any]) -> tuple[RocCurve, ...]:
     """The curves in ``audit run --json``. Raises DataError, naming the key."""
-    return tuple(
-        RocCurve(row.id, *np.array(row.roc, dtype=np.float64).reshape(-1, 2).T, row.n_member, row.n_holdout)
-        for row in _read(_Curves, table, "fedphantom audit run --json").attacks
-    )
+    curves = []
+    for row in _read(_Curves, table, "fedphantom audit run --json").attacks:
+        fpr, tpr = np.array(row.roc, dtype=np.float64).reshape(-1, 2).T
+        curves.append(RocCurve(row.id, fpr, tpr, row.n_member, row.n_holdout))
+    return tuple(curves)
 
 
 class ReportFigure(_Read):

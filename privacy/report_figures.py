@@ -40,7 +40,7 @@ class Reference:
 
 def interval_plot(rows: Sequence[Interval], references: Sequence[Reference], axis: str, alt: str) -> Markup:
     """Points with their 95 % intervals over one axis that holds every value and reference, within 0 to 1 or beyond."""
-    values = [v for row in rows for v in (row.value, *(row.ci or ()))] + [r.value for r in references]
+    values: list[float] = [v for row in rows for v in (row.value, *(row.ci or ()))] + [r.value for r in references]
     low, high = math.floor(10 * min(values)) / 10, math.ceil(10 * max(values)) / 10
     high = max(high, low + 0.2)
     left, right, top, row_height = 14.0, WIDTH - 14, 10 + 18 * len(references), 42
@@ -84,7 +84,7 @@ def roc_plot(curves: Sequence[RocCurve], alt: str) -> Markup:
     Nothing flagged has no logarithm: it is drawn at the left and lower edge, below the smallest share that so
     few patients can show.
     """
-    floor = 10 ** math.floor(math.log10(0.7 / max(max(c.n_member, c.n_holdout) for c in curves)))
+    floor = 10.0 ** math.floor(math.log10(0.7 / max(max(c.n_member, c.n_holdout) for c in curves)))
     left, right, top, bottom = 52.0, WIDTH - 22, 12.0, 392.0
 
     def scale(share: float) -> float:

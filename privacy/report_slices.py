@@ -134,16 +134,17 @@ def _busiest(labels: NDArray[np.uint8], axis: int) -> int:
     moved = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
     values, counts = np.unique(moved[moved > 0], return_counts=True)
     if not len(values):
-        return labels.shape[axis] // 2
+        return int(labels.shape[axis]) // 2
     kinds = np.stack([(moved == v).any(axis=1) for v in values]).sum(axis=0)
     rare = (moved == values[np.argmin(counts)]).sum(axis=1)
-    order = np.lexsort((-(moved > 0).sum(axis=1), -rare, -kinds))
+    order: NDArray[np.intp] = np.lexsort((-(moved > 0).sum(axis=1), -rare, -kinds))
     return int(order[0])
 
 
 def _cut(voxels: NDArray[_Voxel], axis: int, at: int) -> NDArray[_Voxel]:
     """One slice as (rows down, columns across): superior or anterior up, right or anterior at the left."""
-    return np.moveaxis(voxels, axis, 0)[at].T[::-1, ::-1]
+    cut: NDArray[_Voxel] = np.moveaxis(voxels, axis, 0)[at].T[::-1, ::-1]
+    return cut
 
 
 def _image(channel: NDArray[np.float32], axis: int, at: int, width: float, height: float) -> Markup:

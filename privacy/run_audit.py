@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..common.study import Study
 from .attacks.interface import Reconstruct
 from .audit import AuditMaterial, AuditPlan, run_audit
 from .control_training import painter, train_control_generator
+from .controls import TrainGenerator
 from .evidence import ReleaseKind
 from .policy import ReleasePolicy
 
@@ -201,12 +202,14 @@ def _gather(
         roles += ["reference"] * len(stand_ins)
         stands_in = f"{len(public.patients)} public patients stand in as reference"
     whole = joined(parts)
+    # Two hospitals may both have a patient 01.
+    whole = replace(whole, patients=tuple(map("/".join, zip(whole.sites, whole.patients, strict=True))))
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
-def _trainer(scans: PreparedScans, study: Study, device: Device) -> Callable[[NDArray[np.intp], int, int], Reconstruct]:
-    def train(rows: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
-        return train_control_generator(scans, rows, study, device, steps=steps, seed=seed)
+def _trainer(prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        return train_control_generator(prepared, scans, study, device, steps=steps, seed=seed)
 
     return train

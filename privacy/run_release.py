@@ -42,4 +42,5 @@ def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tie
         }
         write_atomic(out / REFUSED, (json.dumps(outcome, indent=1) + "\n").encode())
         return outcome
+    (out / REFUSED).unlink(missing_ok=True)  # of an earlier try
     return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}

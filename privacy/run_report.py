@@ -17,18 +17,18 @@ from ..common.atomic import write_atomic
 from ..common.label_chain import PublicSources
 from ..common.preparation import PreparedScans
 from ..common.study import Study
-from .audit_extract import read_audit
 from .report import render_report
 from .report_content import (
     ReleaseOutcome,
+    ReportAudit,
     ReportContent,
     ReportEvaluation,
     ReportRound,
-    RocCurve,
     SyntheticSample,
+    read_roc,
 )
 
-SHOWN = 4
+SHOWN = 3
 """Synthetic volumes on the page."""
 
 
@@ -61,9 +61,7 @@ def write_reports(
         facts: Name to value, shown on top.
         times: Stage to seconds.
     """
-    content = audit.read_bytes()
-    extract, _ = read_audit(content)
-    attacks = json.loads(content)["attacks"]
+    audited = json.loads(audit.read_bytes())
     volumes = np.asarray(synthetic.volumes[:SHOWN])
     values = np.asarray(study.label_values, dtype=np.uint8)
     report = ReportContent(
@@ -73,8 +71,8 @@ def write_reports(
         software=f"FedPhantom {version('fedphantom')}",
         generator_sha256=hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest(),
         facts=facts,
-        audit=extract,
-        roc=tuple(_curve(attack) for attack in attacks if len(attack["roc"]) > 1),
+        audit=ReportAudit.read(audited),
+        roc=read_roc(audited),
         evaluation=ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
         synthetic=SyntheticSample(volumes, values[synthetic.classes[:SHOWN]], _nearest(volumes, training)),
@@ -84,11 +82,6 @@ def write_reports(
     )
     write_atomic(out / "report.html", render_report(report, "internal").encode())
     write_atomic(out / "report-shareable.html", render_report(report, "shareable").encode())
-
-
-def _curve(attack: Mapping[str, Any]) -> RocCurve:
-    corners = np.asarray(attack["roc"], dtype=np.float64)
-    return RocCurve(attack["id"], corners[:, 0], corners[:, 1], attack["n_member"], attack["n_holdout"])
 
 
 def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> NDArray[np.float32]:

@@ -66,13 +66,13 @@ def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> A
     )
 
 
-def trainer(material: AuditMaterial, calls: list[tuple[int, int, bool]] | None = None) -> TrainGenerator:
+def trainer(material: AuditMaterial, calls: list[tuple[int, int]] | None = None) -> TrainGenerator:
     """Learns by heart where sixty epochs without augmentation allow it, as networks do."""
 
-    def train(scans: NDArray[np.intp], steps: int, seed: int, augmented: bool) -> Reconstruct:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
         if calls is not None:
-            calls.append((len(scans), steps, augmented))
-        by_heart = not augmented and steps * BATCH / len(scans) >= 60
+            calls.append((len(scans), steps))
+        by_heart = steps * BATCH / len(scans) >= 60
         return Learner(material.images[scans], material.labels[scans], by_heart)
 
     return train
@@ -184,11 +184,11 @@ def test_a_control_generator_that_knows_members_makes_the_audit_invalid() -> Non
     def contaminated(material: AuditMaterial) -> TrainGenerator:
         control_patients = set(material.scans_of("control").tolist())
 
-        def train(scans: NDArray[np.intp], steps: int, seed: int, augmented: bool) -> Reconstruct:
+        def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
             if set(scans.tolist()) == control_patients:
                 members = material.scans_of("member")
                 return Learner(material.images[members], material.labels[members], by_heart=True)
-            return trainer(material)(scans, steps, seed, augmented)
+            return trainer(material)(scans, steps, seed)
 
         return train
 
@@ -202,9 +202,7 @@ def test_a_control_generator_that_knows_members_makes_the_audit_invalid() -> Non
 def test_an_attack_that_cannot_see_memorisation_is_inconclusive() -> None:
     def forgetful(material: AuditMaterial) -> TrainGenerator:
         others = material.scans_of("training")
-        return lambda scans, steps, seed, augmented: Learner(
-            material.images[others], material.labels[others], by_heart=False
-        )
+        return lambda scans, steps, seed: Learner(material.images[others], material.labels[others], by_heart=False)
 
     result = audit(make_material(3), "internal", train=forgetful, release="volumes")
     assert not control(result, "positive-model")[0]
@@ -213,7 +211,7 @@ def test_an_attack_that_cannot_see_memorisation_is_inconclusive() -> None:
 
 
 def test_the_positive_control_overfits_on_16_to_24_members_for_60_epochs() -> None:
-    calls: list[tuple[int, int, bool]] = []
+    calls: list[tuple[int, int]] = []
     material = make_material()
     run_audit(material, PLAN, TIERS["controlled"], trainer(material, calls))
     reference, positive, *negatives = calls

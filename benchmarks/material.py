@@ -1,0 +1,48 @@
+"""What all benchmarks run on: procedural patients, prepared once, and a study that trains on all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedphantom.common.layouts import read_cohort
+from fedphantom.common.phantom import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid, write_phantom_cohort
+from fedphantom.common.preparation import PreparedScans, prepare
+from fedphantom.common.study import (
+    GridTable,
+    PublicLabelsTable,
+    RolesTable,
+    Study,
+    TrainingTable,
+)
+
+PATIENTS, SPACING_MM, SEED = 16, 5.0, 1
+ROUNDS, LOCAL_STEPS = 3, 40
+
+
+@dataclass(frozen=True)
+class Material:
+    """Attributes: the cohort's folder, its study, and its prepared scans, memory-mapped."""
+
+    cohort: Path
+    study: Study
+    scans: PreparedScans
+
+
+def make_material(folder: Path) -> Material:
+    """Write the patients into ``folder`` and prepare them there."""
+    grid = phantom_grid(SPACING_MM)
+    study = Study(
+        name="benchmark",
+        seed=SEED,
+        channels=PHANTOM_CHANNELS,
+        labels=dict(PHANTOM_LABELS),
+        grid=GridTable(shape=grid.shape, spacing_mm=grid.spacing_mm),
+        public_labels=PublicLabelsTable(source="atlas"),
+        training=TrainingTable(rounds=ROUNDS, local_steps=LOCAL_STEPS),
+        roles=RolesTable(test=0, reference=0, control=0, audit=0, validation=0),
+    )
+    cohort = folder / "cohort"
+    if not cohort.exists():
+        write_phantom_cohort(cohort, PATIENTS, 1, SPACING_MM, SEED)
+    return Material(cohort, study, prepare(read_cohort(cohort), study, folder / "cache"))

@@ -1,0 +1,44 @@
+"""``peak_memory.py ours|plain FOLDER DEVICE``: a few training steps in a process of their own; prints GiB."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from material import make_material
+from plain_loop import PlainTraining
+
+from fedphantom.common.device import choose_device
+from fedphantom.common.training import train
+from fedphantom.common.training_state import new_state
+
+STEPS = 5
+
+
+def main(loop: str, folder: Path, device_name: str) -> None:
+    """Train, then print the peak: of the device where it is a GPU, of the process where it is not."""
+    material, device = make_material(folder), choose_device(device_name)
+    if loop == "ours":
+        state = new_state(material.study, material.study.seed, device)
+        for _ in train(state, material.scans, material.study, until_step=STEPS, seed=material.study.seed):
+            pass
+    else:
+        step = PlainTraining(material.scans, material.study, device)
+        for _ in range(STEPS):
+            step()
+    print(torch.cuda.max_memory_allocated() / 2**30 if device.cuda else resident_peak_gib())
+
+
+def resident_peak_gib() -> float:
+    """This process's largest resident set.
+
+    Not ``getrusage``: its figure outlives exec, so that a child starts with its parent's peak.
+    """
+    status = Path("/proc/self/status").read_text()
+    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kibibytes) / 2**20
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,78 @@
+"""``make bench``: measure, print a table, and keep ``results/<hardware>.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from generation_rows import generation_rows
+from help_rows import help_rows
+from material import make_material
+from measure import Row, hardware, hardware_name
+from rich.console import Console
+from rich.table import Table
+from round_rows import round_rows
+from training_rows import memory_rows, training_rows
+
+from fedphantom.common.device import Device, choose_device
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Benchmark every device there is, the GPU first."""
+    for name in (["cuda"] if torch.cuda.is_available() else []) + ["cpu"]:
+        device = choose_device(name)
+        rows = measure(device)
+        facts = hardware(device.torch)
+        result = {
+            "hardware": facts,
+            "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "rows": [{**asdict(row), "value": round(row.value, 5)} for row in rows],
+        }
+        RESULTS.mkdir(exist_ok=True)
+        file = RESULTS / f"{hardware_name(device.torch)}.json"
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        show(rows, facts, file)
+
+
+def measure(device: Device) -> list[Row]:
+    """All rows on one device."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        material = make_material(Path(folder))
+        parts = {
+            "training": lambda: training_rows(material, device),
+            "memory": lambda: memory_rows(Path(folder), device),
+            "generation": lambda: generation_rows(material, device),
+        }
+        # Sites choose their device themselves, the GPU where there is one.
+        if device.torch == choose_device().torch:
+            parts["rounds"] = lambda: round_rows(material)
+        parts["help"] = help_rows
+        for name, part in parts.items():
+            print(f"{name} on {device.torch} ...", file=sys.stderr, flush=True)
+            rows += part()
+    return rows
+
+
+def show(rows: list[Row], facts: dict[str, object], file: Path) -> None:
+    """Print the table."""
+    versions = facts["versions"]
+    title = f"{facts['device']} · {facts['processor']} · {facts['cores']} cores, {facts['threads']} threads\n{versions}"
+    table = Table(title=title, caption=f"kept in {file.relative_to(RESULTS.parent.parent)}")
+    for column in ("name", "value", "unit", "baseline", "target", ""):
+        table.add_column(column)
+    for row in rows:
+        figures = [f"{value:.4g}" if value is not None else "" for value in (row.value, row.baseline, row.target)]
+        table.add_row(row.name, figures[0], row.unit, *figures[1:], row.verdict)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

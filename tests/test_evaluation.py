@@ -1,0 +1,251 @@
+"""Usefulness: intervals over patients, arms that resume, test patients that nothing was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
+
+from fedphantom.client import evaluation
+from fedphantom.client.evaluation import Arm, Evaluation, Figure, evaluate_arms, region_members
+from fedphantom.client.evaluation_report import evaluate_cohorts, print_evaluation
+from fedphantom.common.device import choose_device
+from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.preparation import PreparedScans, joined
+from fedphantom.common.segmentation import SegmenterPlan
+
+CPU = choose_device("cpu")
+STUDY = tiny_study()
+PLAN = SegmenterPlan(steps=1, batch=1)
+REAL, SYNTHETIC, TEST = tiny_scans(2), tiny_scans(2, seed=1, prefix="s"), tiny_scans(3, seed=2, prefix="t")
+ARMS = {"real": REAL, "synthetic": SYNTHETIC, "real+synthetic": joined([REAL, SYNTHETIC])}
+
+
+class Counted:
+    """Stands where the U-Net's training is called, and lists the arms (by number of scans) trained."""
+
+    def __init__(self) -> None:
+        self.trained: list[int] = []
+        self._train = evaluation.train_segmenter
+
+    def __call__(self, scans: PreparedScans, *arguments: object) -> object:
+        self.trained.append(len(scans))
+        return self._train(scans, *arguments)  # type: ignore[arg-type]  # handed on as they came
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    counted = Counted()
+    monkeypatch.setattr(evaluation, "train_segmenter", counted)
+    return counted
+
+
+def evaluate(
+    arms: Mapping[str, PreparedScans] = ARMS, test: PreparedScans = TEST, folder: Path | None = None, seed: int = 1
+) -> Evaluation:
+    return evaluate_arms(arms, test, STUDY, seed=seed, device=CPU, plan=PLAN, folder=folder)
+
+
+def arm(name: str, values: list[float]) -> Arm:
+    return Arm(name, 4, {"whole": np.array(values)})
+
+
+# Figures
+
+
+def test_a_figure_is_the_mean_over_patients_with_an_interval_around_it() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.05, 40)
+    figure = arm("real", values.tolist()).figure("whole")
+    assert figure.mean == pytest.approx(values.mean())
+    half = 1.96 * values.std(ddof=1) / np.sqrt(40)
+    assert figure.low == pytest.approx(values.mean() - half, abs=0.3 * half)
+    assert figure.high == pytest.approx(values.mean() + half, abs=0.3 * half)
+    assert figure.patients == 40
+
+
+def test_one_patient_tells_nothing_of_others() -> None:
+    assert arm("real", [0.7]).figure("whole") == Figure(0.7, 0.0, 1.0, 1)
+
+
+def test_patients_who_all_score_the_same_give_a_point() -> None:
+    assert arm("real", [0.5, 0.5, 0.5]).figure("whole") == Figure(0.5, 0.5, 0.5, 3)
+
+
+def test_the_ratio_to_real_is_paired_by_patient() -> None:
+    real = np.linspace(0.2, 0.9, 30)
+    ratios = evaluation._ratios([arm("real", real.tolist()), arm("synthetic", (0.9 * real).tolist())], "whole")
+    assert ratios.keys() == {"synthetic"}
+    figure = ratios["synthetic"]
+    # Unpaired, patients this different would give an interval of some ± 0.15.
+    assert (figure.mean, figure.low, figure.high) == pytest.approx((0.9, 0.9, 0.9))
+    noisy = evaluation._ratios([arm("real", real.tolist()), arm("synthetic", real[::-1].tolist())], "whole")
+    assert noisy["synthetic"].low < 1 < noisy["synthetic"].high
+
+
+def test_without_a_real_arm_or_with_one_patient_there_is_no_ratio() -> None:
+    assert evaluation._ratios([arm("synthetic", [0.5, 0.6])], "whole") == {}
+    assert evaluation._ratios([arm("real", [0.5]), arm("synthetic", [0.6])], "whole") == {}
+
+
+def test_scans_of_one_patient_count_as_one_patient() -> None:
+    values: NDArray[np.float64] = np.array([0.2, 0.9, 0.4])
+    assert evaluation._per_patient(values, ("b", "a", "b")).tolist() == pytest.approx([0.9, 0.3])
+
+
+def test_regions_are_every_label_the_composites_and_all_foreground_as_class_indices() -> None:
+    assert region_members(STUDY) == {"brain": (1,), "tumour": (2,), "whole": (1, 2), "foreground": (1, 2)}
+
+
+# Arms
+
+
+def test_the_json_has_the_agreed_keys() -> None:
+    content = json.loads(json.dumps(evaluate().to_json()))
+    assert [entry["name"] for entry in content["arms"]] == ["real", "synthetic", "real+synthetic"]
+    assert [entry["scans"] for entry in content["arms"]] == [2, 2, 4]
+    for entry in content["arms"]:
+        assert entry["per_label"].keys() == {"brain", "tumour", "whole", "foreground"}
+        for figure in (entry["dice"], *entry["per_label"].values()):
+            assert figure.keys() == {"mean", "ci", "n_test"}
+            assert figure["n_test"] == 3
+            assert 0 <= figure["ci"][0] <= figure["mean"] <= figure["ci"][1] <= 1
+        assert entry["dice"] == entry["per_label"]["whole"]
+    assert content["region"] == "whole"
+    assert content["ratio_to_real"].keys() == {"synthetic", "real+synthetic"}
+    assert content["segmenter"] == {"steps": 1, "batch": 1, "seed": 1}
+    assert not any(patient in json.dumps(content) for patient in TEST.patients)
+
+
+def test_an_evaluation_says_the_same_twice_and_is_independent_of_the_other_arms() -> None:
+    whole, one = evaluate(), evaluate({"synthetic": SYNTHETIC})
+    np.testing.assert_array_equal(whole.arms[1].dice["whole"], one.arms[0].dice["whole"])
+
+
+@pytest.mark.parametrize("name", ["real", "synthetic", "public"])
+def test_a_test_patients_scan_in_any_arm_is_refused(name: str) -> None:
+    leaked = tiny_scans(1, seed=2, prefix="renamed")  # the first test patient under another name
+    with pytest.raises(DataError, match=f"training scans of arm '{name}'"):
+        evaluate({"real": REAL, "synthetic": SYNTHETIC, name: joined([SYNTHETIC, leaked])})
+
+
+def test_finished_arms_are_not_trained_again(counted: Counted, tmp_path: Path) -> None:
+    first = evaluate(folder=tmp_path)
+    assert sorted(counted.trained) == [2, 2, 4]
+    (tmp_path / "arm-real-synthetic.json").unlink()  # as if stopped before its end
+    counted.trained.clear()
+    second = evaluate(folder=tmp_path)
+    assert counted.trained == [4]
+    assert second.to_json() == first.to_json()
+
+
+CHANGES = {
+    "another seed": lambda folder: evaluate({"real": REAL}, folder=folder, seed=2),
+    "other training scans": lambda folder: evaluate({"real": SYNTHETIC}, folder=folder),
+    "other test patients": lambda folder: evaluate({"real": REAL}, TEST.only([0, 1]), folder),
+    "other grouping of test scans": lambda folder: evaluate(
+        {"real": REAL}, replace(TEST, patients=("t00", "t00", "t02")), folder
+    ),
+    "another meaning of a region": lambda folder: evaluate_arms(
+        {"real": REAL},
+        TEST,
+        STUDY.model_copy(update={"regions": {"whole": (4,)}}),
+        seed=1,
+        device=CPU,
+        plan=PLAN,
+        folder=folder,
+    ),
+    "a damaged file": lambda folder: (
+        (folder / "arm-real.json").write_text("{"),
+        evaluate({"real": REAL}, folder=folder),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_an_arm_kept_from_other_circumstances_is_trained_again(change, counted: Counted, tmp_path: Path) -> None:
+    evaluate({"real": REAL}, folder=tmp_path)
+    change(tmp_path)
+    assert counted.trained == [2, 2]
+
+
+def test_progress_names_the_arm() -> None:
+    told: list[tuple[str, int, int]] = []
+    evaluate_arms(
+        {"real": REAL},
+        TEST,
+        STUDY,
+        seed=1,
+        device=CPU,
+        plan=replace(PLAN, steps=2),
+        progress=lambda name, done, total: told.append((name, done, total)),
+    )
+    assert told == [("real", 1, 2), ("real", 2, 2)]
+
+
+# From cohorts
+
+
+def run(folder: Path, public: Path | None = None, out: Path | None = None, test: str = "test") -> dict[str, object]:
+    return evaluate_cohorts(
+        folder / "train",
+        folder / test,
+        folder / "made",
+        public,
+        None,
+        out,
+        steps=1,
+        seed=1,
+        device="cpu",
+        progress=lambda done, total: None,
+    )
+
+
+@pytest.fixture
+def cohorts(tmp_path: Path) -> Path:
+    write_tiny_cohort(tmp_path / "train", 2)
+    write_tiny_cohort(tmp_path / "test", 2, seed=2, prefix="t")
+    write_tiny_cohort(tmp_path / "made", 2, seed=1, prefix="synthetic")
+    write_tiny_cohort(tmp_path / "public", 2, seed=4, prefix="open")
+    return tmp_path
+
+
+def test_cohorts_are_evaluated_and_the_result_kept(
+    cohorts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = run(cohorts, cohorts / "public", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == content
+    names = [entry["name"] for entry in json.loads(json.dumps(content))["arms"]]
+    assert names == ["real", "synthetic", "real+synthetic", "public", "public+synthetic"]
+    print_evaluation(content, as_json=True)
+    assert json.loads(capsys.readouterr().out) == content
+    print_evaluation(content, as_json=False)
+    assert "2 real test patients" in capsys.readouterr().out
+
+
+def test_a_patient_in_both_cohorts_is_refused_without_a_name(cohorts: Path) -> None:
+    write_tiny_cohort(cohorts / "again", 1, seed=9)  # another scan of patient p00
+    with pytest.raises(DataError, match="--real-test is also in --real-train") as refused:
+        run(cohorts, test="again")
+    assert "p00" not in str(refused.value)
+
+
+def test_an_unknown_device_is_said_before_any_cohort_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not available"):
+        evaluate_cohorts(
+            tmp_path,
+            tmp_path,
+            tmp_path,
+            None,
+            None,
+            None,
+            steps=1,
+            seed=1,
+            device="abacus",
+            progress=lambda done, total: None,
+        )

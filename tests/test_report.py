@@ -1,0 +1,622 @@
+"""The HTML page: what it says, what it must not hold, and that a browser fetches and runs nothing for it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import struct
+import subprocess
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fedphantom.common.errors import DataError
+from fedphantom.common.label_chain import LabelSource
+from fedphantom.common.study import Study, parse_study
+from fedphantom.privacy.report import render_report
+from fedphantom.privacy.report_content import (
+    ReleaseOutcome,
+    ReportAudit,
+    ReportContent,
+    ReportEvaluation,
+    ReportRound,
+    RocCurve,
+    SyntheticSample,
+    read_roc,
+)
+from fedphantom.privacy.report_slices import show_volumes
+from fedphantom.privacy.report_words import beyond_release, headline, needed
+
+SHA = "ab" * 32
+SHAPE = (16, 24, 8)
+HOSTILE = '"><script>document.title="ran"</script><img src="http://127.0.0.1:{port}/x.png">'
+
+
+def a_study(channels: tuple[str, ...] = ("T1",), labels: tuple[str, ...] = ("anterior", "posterior")) -> Study:
+    table = "\n".join(f'"{name}" = {value}' for value, name in enumerate(("background", *labels)))
+    return parse_study(
+        f"""
+        name = "hippocampus"
+        seed = 1
+        channels = {list(channels)}
+        [labels]
+        {table}
+        [grid]
+        shape = {list(SHAPE)}
+        spacing_mm = [1.0, 1.0, 2.0]
+        [public_labels]
+        source = "folder"
+        name = "Public hippocampi"
+        licence = "CC-BY-SA-4.0"
+        citation = "Simpson et al., arXiv:1902.09063"
+        """
+    )
+
+
+def an_attack(identifier: str, model: str, auc: float, half_width: float = 0.15) -> dict[str, Any]:
+    at_zero = {"fpr": 0.0, "tpr": 0.12, "ci": [0.03, 0.31], "resolvable": True, "fpr_bound": 0.12}
+    return {
+        "id": identifier,
+        "threat_model": model,
+        "auc": auc,
+        "auc_ci": [auc - half_width, auc + half_width],
+        "tpr": [at_zero, {**at_zero, "fpr": 0.1, "tpr": 0.77}],
+        "eps_lower_bound": 0.31,
+        "p_value": 0.0004,
+        "n_member": 25,
+        "n_holdout": 24,
+        "roc": [[0.0, 0.0], [0.0, 0.5], [1.0, 1.0]],
+    }
+
+
+def a_control(identifier: str, ok: bool = True) -> dict[str, Any]:
+    return {"id": identifier, "required": "AUC at least 0.90", "got": "AUC 0.97", "ok": ok}
+
+
+def an_audit(verdict: str = "INCONCLUSIVE", **changes: Any) -> ReportAudit:
+    table = {
+        "verdict": verdict,
+        "tier": "controlled",
+        "release": "volumes",
+        "generator_sha256": SHA,
+        "attacks": [
+            an_attack("A1", "G", 0.52),
+            an_attack("A3", "S", 0.51),
+            an_attack("A1/outliers", "G", 0.5),
+            an_attack("A3/outliers", "S", 0.5),
+            an_attack("B0", "none", 0.49),
+        ],
+        "controls": [a_control(name) for name in ("positive-model", "positive-set", "negative", "blind")],
+        "counts": {"member": 25, "holdout": 24},
+        "reasons": ["24 holdout patients; the controlled tier asks for 50."],
+        "audit_number": 1,
+    }
+    return ReportAudit.read(table | changes)
+
+
+def a_curve(name: str = "A1", n_holdout: int = 24) -> RocCurve:
+    return RocCurve(name, np.array([0, 0, 0.5, 1.0]), np.array([0, 0.2, 0.6, 1.0]), 25, n_holdout)
+
+
+def an_evaluation() -> ReportEvaluation:
+    def figure(mean: float) -> dict[str, Any]:
+        return {"mean": mean, "ci": [mean - 0.02, mean + 0.02], "n_test": 29}
+
+    return ReportEvaluation.read(
+        {
+            "arms": [
+                {"name": "real", "dice": figure(0.8), "per_label": {"anterior": figure(0.79)}},
+                {"name": "synthetic", "dice": figure(0.76), "per_label": {"anterior": figure(0.71)}},
+            ],
+            "region": "foreground",
+            "segmenter": {"steps": 1000},
+        }
+    )
+
+
+def rounds(n: int = 4) -> tuple[ReportRound, ...]:
+    return tuple(
+        ReportRound.read(
+            {
+                "round": r,
+                "sites": ["site-a", "site-b"] if r != 2 else ["site-a"],
+                "left_out": {} if r != 2 else {"site-b": "no reply before the deadline"},
+                "metrics": {"fake_mean": 0.1 * r, "fake_std": 0.2, "steps": 100.0},
+                "weights": [1.0, 1.0],
+                "seconds": 3.0,
+            }
+        )
+        for r in range(1, n + 1)
+    )
+
+
+def a_sample(study: Study, n: int = 2, real: bool = True) -> SyntheticSample:
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, k) for k in SHAPE), indexing="ij")
+    radius = x**2 + y**2 + z**2
+    labels = np.zeros((n, *SHAPE), np.uint8)
+    for i in range(n):
+        for value in range(1, len(study.labels)):
+            labels[i][radius < 0.8 / value] = value
+    volumes = np.stack([np.stack([np.exp(-radius) * (c + 1) for c in range(len(study.channels))])] * n).astype(
+        np.float32
+    )
+    return SyntheticSample(volumes, labels, marked(volumes.shape) if real else None)
+
+
+def marked(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A checkerboard in every plane: no smooth synthetic volume looks like it."""
+    return np.broadcast_to(np.indices(SHAPE).sum(axis=0) % 2, shape).astype(np.float32)
+
+
+def content(study: Study | None = None, **changes: Any) -> ReportContent:
+    study = study or a_study()
+    whole = ReportContent(
+        title="Three hospitals",
+        study=study,
+        created="2026-11-02 14:05 UTC",
+        software="fedphantom 0.1.0",
+        generator_sha256=SHA,
+        facts={"Sites": "3"},
+        audit=an_audit(),
+        roc=(a_curve(), a_curve("A1/outliers", n_holdout=6)),
+        evaluation=an_evaluation(),
+        rounds=rounds(),
+        synthetic=a_sample(study),
+        release=ReleaseOutcome(False, "controlled", "volumes", ("audit verdict INCONCLUSIVE; expected PASS.",)),
+        label_sources=tuple(
+            LabelSource(kind="public", name="Public hippocampi", licence="CC-BY-SA-4.0", sha256=f"{i:064x}")
+            for i in range(16)
+        ),
+        times={"audit": 4210.0, "evaluation": 61.0},
+    )
+    return replace(whole, **changes)
+
+
+def empty() -> ReportContent:
+    return ReportContent("Nothing yet", a_study(), "2026-11-02", "fedphantom 0.1.0", SHA)
+
+
+def words_of(page: str) -> str:
+    """The page's text as a reader sees it, style and picture data left out."""
+    body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
+
+
+def images_in(page: str) -> list[NDArray[np.uint8]]:
+    """Every PNG of the page, decoded by the test's own reader (grey, 8 bit, no filter)."""
+    out = []
+    for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page):
+        raw = base64.b64decode(data)
+        width, height, depth, colour = struct.unpack(">IIBB", raw[16:26])
+        assert (depth, colour) == (8, 0)
+        at, packed = 8, b""
+        while at < len(raw):
+            (length,) = struct.unpack(">I", raw[at : at + 4])
+            kind, body = raw[at + 4 : at + 8], raw[at + 8 : at + 8 + length]
+            assert struct.unpack(">I", raw[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + body)
+            packed += body if kind == b"IDAT" else b""
+            at += 12 + length
+        rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width + 1)
+        assert not rows[:, 0].any()
+        out.append(rows[:, 1:])
+    return out
+
+
+class Elements(HTMLParser):
+    """Every element as (tag, attribute names)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+
+
+def is_checkerboard(image: NDArray[np.uint8]) -> bool:
+    steps = np.abs(np.diff(image.astype(int), axis=1))
+    return bool((steps > 200).mean() > 0.5)
+
+
+# --- what it says
+
+
+def test_a_page_opens_with_verdict_dp_and_release() -> None:
+    page = words_of(render_report(content(), "internal"))
+    start = page[: page.index("Why this verdict Attacks")]
+    assert "INCONCLUSIVE The audit neither found a leak nor ruled one out." in start
+    assert "Why: 24 holdout patients" in start
+    assert "NONE ( dp: none )" in start
+    assert "There is no differential privacy and no ε." in start
+    assert "REFUSED" in start
+    assert "audit verdict INCONCLUSIVE; expected PASS." in start
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sentence"),
+    [
+        ("PASS", "No attack tested succeeded."),
+        ("INCONCLUSIVE", "The audit neither found a leak nor ruled one out."),
+        ("INVALID", "The audit proves nothing, in either direction."),
+        ("FAIL", "The audit found a leak."),
+    ],
+)
+def test_each_verdict_has_its_plain_sentence_and_a_title_that_says_it(verdict: str, sentence: str) -> None:
+    page = render_report(content(audit=an_audit(verdict)), "shareable")
+    assert sentence in words_of(page)
+    assert f"<title>Three hospitals: {verdict}</title>" in page
+
+
+@pytest.mark.parametrize("rendition", ["internal", "shareable"])
+@pytest.mark.parametrize("verdict", ["PASS", "INCONCLUSIVE", "INVALID", "FAIL"])
+def test_no_page_calls_anything_anonymous(verdict: str, rendition: Any) -> None:
+    assert "anonym" not in render_report(content(audit=an_audit(verdict)), rendition).lower()
+
+
+def test_a_pass_does_not_hide_an_attack_that_needs_more_than_is_released() -> None:
+    audit = an_audit("PASS", attacks=[an_attack("A1", "G", 0.8), an_attack("A3", "S", 0.5)])
+    assert headline(audit).sentence == "No attack tested on what is released (volumes) succeeded."
+    assert "Attack A1 (reconstruction) does recognise members: AUC 0.80, at least 0.65" in beyond_release(audit)[0]
+    assert beyond_release(an_audit("PASS", release="weights", attacks=[an_attack("A1", "G", 0.8)])) == ()
+
+
+def test_a_blind_baseline_that_succeeds_is_no_attack_beyond_the_release() -> None:
+    assert beyond_release(an_audit("INVALID", attacks=[an_attack("B0", "none", 0.8)])) == ()
+
+
+def test_inconclusive_says_what_would_be_needed() -> None:
+    told = " ".join(
+        needed(an_audit(controls=[a_control("positive-model", ok=False)], attacks=[an_attack("A3", "S", 0.55)]))
+    )
+    assert "At least 50 holdout patients for the tier 'controlled'; this audit had 24." in told
+    assert "The control 'a generator made to memorise' to hold; in this audit it did not." in told
+    assert "The control 'planted copies', which was not run." in told
+    assert "The attack A1 (reconstruction), which was not run." in told
+    assert "narrow enough to lie below 0.65: for 1 attacks" in told
+
+
+def test_only_inconclusive_says_what_would_be_needed() -> None:
+    assert needed(an_audit("PASS")) == ()
+    assert needed(an_audit("FAIL")) == ()
+
+
+def test_thresholds_that_a_site_changed_are_shown_with_the_reason() -> None:
+    policy = {
+        "auc_upper_max": 0.71,
+        "outlier_auc_upper_max": 0.75,
+        "min_holdout": 20,
+        "reasons": {"auc_upper_max": "the board agreed"},
+    }
+    page = words_of(render_report(content(audit=an_audit(policy=policy)), "shareable"))
+    assert "auc_upper_max: the board agreed" in page
+    assert "0.51 (0.36 to 0.66) 0.71" in page
+
+
+def test_the_attack_table_holds_every_figure_with_its_interval() -> None:
+    page = words_of(render_report(content(), "shareable"))
+    assert "A3: nearest neighbour" in page
+    assert "the synthetic volumes 0.51 (0.36 to 0.66) 0.65 12% (3% to 31%) 0.31 < 0.001" in page
+    assert "25 members were compared with 24 holdout patients" in page
+    assert "This was audit 1 of these holdout patients" in page
+
+
+def test_a_control_that_was_not_run_stands_in_the_table_as_not_run() -> None:
+    page = words_of(render_report(content(audit=an_audit(controls=[a_control("negative", ok=False)])), "internal"))
+    assert page.count("✗ NOT RUN") == 3
+    assert page.count("✗ NO ") >= 1
+    assert "smoke detector" in page
+
+
+def test_usefulness_shows_each_arm_its_interval_and_the_ratio_to_real() -> None:
+    page = words_of(render_report(content(), "shareable"))
+    assert "29 real patients whom none of them had seen" in page
+    assert "synthetic volumes only 0.71 (0.69 to 0.73) 0.95" in page
+
+
+def test_rounds_say_who_was_left_out_but_not_why() -> None:
+    page = render_report(content(), "shareable")
+    assert "Left out: site-b in 1 of 4 rounds." in words_of(page)
+    assert "deadline" not in page
+
+
+def test_sources_show_licence_citation_and_how_many_maps() -> None:
+    page = words_of(render_report(content(), "shareable"))
+    assert "Public hippocampi 16 CC-BY-SA-4.0 Simpson et al., arXiv:1902.09063" in page
+
+
+def test_what_is_missing_is_said_to_be_missing() -> None:
+    page = words_of(render_report(empty(), "shareable"))
+    assert page.count("Missing:") == 7
+    assert "NO AUDIT" in page
+    assert "No audit was run." in page
+    assert "NONE ( dp: none )" in page
+
+
+def test_an_audit_of_another_generator_forbids_signing() -> None:
+    assert "Do not sign" not in render_report(content(), "internal")
+    assert "Do not sign" in render_report(content(generator_sha256="cd" * 32), "internal")
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize("channels", [("T1",), ("T1", "T1c", "T2", "FLAIR")])
+@pytest.mark.parametrize("labels", [("tumour",), ("a", "b", "c", "d", "e", "f", "g", "h", "i")])
+def test_any_number_of_channels_and_labels_is_drawn_in_three_planes(
+    channels: tuple[str, ...], labels: tuple[str, ...]
+) -> None:
+    study = a_study(channels, labels)
+    page = render_report(content(study, synthetic=a_sample(study, n=1, real=False)), "shareable")
+    assert len(images_in(page)) == 3 * len(channels)
+    for plane, size in (("axial", 8), ("coronal", 24), ("sagittal", 16)):
+        assert re.search(rf"{channels[-1]} of synthetic volume 1, {plane} slice \d+ of {size}", page)
+    assert all(f"line of {label}" in page for label in labels)
+
+
+def test_slices_hang_as_radiologists_hang_films() -> None:
+    study = a_study(labels=("one",))
+    labels = np.ones((1, *SHAPE), np.uint8)
+    volume = np.zeros((1, 1, *SHAPE), np.float32)
+    volume[0, 0, -1, -1, :] = 1  # the rightmost and most anterior column
+    axial = show_volumes(study, volume, labels, None)[0].planes[0]
+    (image,) = images_in(str(axial.plain[0].svg))
+    assert image.shape == (SHAPE[1], SHAPE[0])
+    assert np.argwhere(image).tolist() == [[0, 0]], "patient's right at the left, front at the top"
+
+
+def test_a_slice_is_cut_where_most_structures_show() -> None:
+    study = a_study()
+    labels = np.zeros((1, *SHAPE), np.uint8)
+    labels[0, :, :, 2] = 1
+    labels[0, 3:5, 3:5, 6] = 1
+    labels[0, 5:7, 3:5, 6] = 2
+    planes = show_volumes(study, np.zeros((1, 1, *SHAPE), np.float32), labels, None)[0].planes
+    assert planes[0].name == "axial slice 7 of 8"
+
+
+def test_a_volume_without_any_label_is_still_drawn() -> None:
+    sample = SyntheticSample(np.zeros((1, 1, *SHAPE), np.float32), np.zeros((1, *SHAPE), np.uint8))
+    page = render_report(content(synthetic=sample), "shareable")
+    assert "structures: none" in page
+
+
+@pytest.mark.parametrize("n", [1, 80])
+def test_one_round_or_very_many_are_drawn(n: int) -> None:
+    assert "nan" not in render_report(content(rounds=rounds(n)), "shareable").lower()
+
+
+def test_curves_with_ties_and_perfect_attacks_are_drawn() -> None:
+    perfect = RocCurve("A1", np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), 500, 500)
+    useless = RocCurve("A3", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 25, 24)
+    page = render_report(content(roc=(perfect, useless)), "internal")
+    assert "A1: 500 members, 500 holdout" in page
+
+
+def test_curves_are_read_from_the_audit_file() -> None:
+    (curve,) = read_roc({"attacks": [an_attack("A1", "G", 0.5)]})
+    assert (curve.name, curve.n_member, curve.n_holdout) == ("A1", 25, 24)
+    assert curve.tpr.tolist() == [0.0, 0.5, 1.0]
+
+
+# --- what it must not hold
+
+
+def test_the_internal_page_shows_real_neighbours_and_says_so() -> None:
+    page = render_report(content(), "internal")
+    assert sum(map(is_checkerboard, images_in(page))) == 2 * 3
+    assert "INTERNAL: this page shows scans of real patients" in words_of(page)
+
+
+def test_the_shareable_page_holds_no_real_voxel() -> None:
+    page = render_report(content(), "shareable")
+    images = images_in(page)
+    assert len(images) == 2 * 3
+    assert not any(map(is_checkerboard, images))
+    assert "real patient" not in re.sub(r"<p>.*?</p>", "", page[page.index('id="slices"') : page.index('id="limits"')])
+    without = replace(content(), synthetic=a_sample(a_study(), real=False))
+    assert page == render_report(without, "shareable"), "real voxels change nothing of the page"
+
+
+def test_the_shareable_page_draws_no_curve_of_a_handful_of_patients() -> None:
+    assert "A1/outliers: 25 members, 6 holdout" in render_report(content(), "internal")
+    page = render_report(content(), "shareable")
+    assert "A1/outliers: 25 members, 6 holdout" not in page
+    assert "A1: 25 members, 24 holdout" in page
+    assert "nearly be a list of them: A1/outliers." in words_of(page)
+
+
+def test_the_same_content_gives_the_same_bytes() -> None:
+    assert render_report(content(), "internal") == render_report(content(), "internal")
+
+
+def hostile_content(port: int = 1) -> ReportContent:
+    bad = HOSTILE.format(port=port)
+    return content(
+        title=bad,
+        created=bad,
+        software=bad,
+        facts={bad: bad},
+        audit=an_audit(
+            reasons=[bad],
+            counts={bad[:120]: 1},
+            reference_stands_in=bad,
+            attacks=[an_attack(bad[:120], bad[:120], 0.5)],
+            controls=[a_control(bad[:120])],
+        ),
+        roc=(a_curve(bad),),
+        evaluation=ReportEvaluation.read(
+            {"arms": [{"name": bad, "dice": {"mean": 0.5, "ci": [0.4, 0.6], "n_test": 3}}], "region": bad}
+        ),
+        rounds=(ReportRound(round=1, sites=(bad,), metrics={"fake_mean": 0.5}),),
+        release=ReleaseOutcome(False, bad, bad, (bad,)),
+        label_sources=(LabelSource(kind="private", name=bad, licence=bad, sha256=SHA),),
+        times={bad: 1.0},
+    )
+
+
+def test_hostile_names_stay_text() -> None:
+    page = render_report(hostile_content(), "internal")
+    elements = Elements()
+    elements.feed(page)
+    assert not {"script", "img", "iframe", "object", "form", "base"} & {tag for tag, _ in elements.found}
+    assert not [
+        name for _, attributes in elements.found for name in attributes if name.startswith("on") or name == "style"
+    ]
+    assert "document.title=" in unescape(page), "it is shown, as text"
+    assert "PRIVATE: volumes made from it may not be released" in page
+
+
+@pytest.mark.parametrize("rendition", ["internal", "shareable"])
+def test_nothing_on_the_page_points_outside_it(rendition: Any) -> None:
+    page = render_report(content(), rendition)
+    for target in re.findall(r'(?:src|href|data|action|poster)="([^"]*)"', page):
+        assert target.startswith(("#", "data:image/png;base64,")), target[:60]
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+
+
+def test_the_policy_names_the_style_by_its_hash_and_no_element_has_a_style_of_its_own() -> None:
+    page = render_report(content(), "internal")
+    (style,) = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in page
+    assert " style=" not in page
+
+
+def test_every_link_inside_the_page_has_its_target() -> None:
+    page = render_report(content(), "internal")
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+
+
+def test_the_page_is_marked_up_for_those_who_do_not_see_it() -> None:
+    page = render_report(content(), "internal")
+    assert '<html lang="en">' in page
+    assert page.count("<svg") == len(re.findall(r'<svg[^>]* role="img" aria-label="[^"]+"', page))
+    assert all("scope=" in cell for cell in re.findall(r"<th\b[^>]*>", page))
+    assert re.findall(r"<h(\d)", page)[:2] == ["1", "2"]
+    assert page.count('class="scroll"') == page.count('class="scroll" tabindex="0" role="region" aria-label=')
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SyntheticSample(np.zeros((1, 2, *SHAPE), np.float32), np.zeros((1, *SHAPE), np.uint8)),
+        SyntheticSample(np.zeros((1, 1, *SHAPE), np.float32), np.zeros((2, *SHAPE), np.uint8)),
+        SyntheticSample(np.full((1, 1, *SHAPE), np.nan, np.float32), np.zeros((1, *SHAPE), np.uint8)),
+        SyntheticSample(
+            *(np.zeros((1, *c, *SHAPE), t) for c, t in (((1,), np.float32), ((), np.uint8))),
+            np.zeros((1, 1, 2, 2, 2), np.float32),
+        ),
+    ],
+    ids=["channels", "labels", "not finite", "real of another shape"],
+)
+def test_volumes_that_do_not_fit_the_study_are_refused(sample: SyntheticSample) -> None:
+    with pytest.raises(DataError, match="volumes to show"):
+        content(synthetic=sample)
+
+
+@pytest.mark.parametrize(
+    ("fpr", "tpr"),
+    [([0, 1], [0, 0.5, 1]), ([0, 0.6, 0.5, 1], [0, 0.1, 0.2, 1]), ([0, 1.5], [0, 1]), ([0, float("nan")], [0, 1])],
+    ids=["lengths", "not ascending", "beyond 1", "not a number"],
+)
+def test_a_curve_that_is_none_is_refused(fpr: list[float], tpr: list[float]) -> None:
+    with pytest.raises(DataError, match="ROC curve"):
+        RocCurve("A1", np.array(fpr), np.array(tpr), 5, 5)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda: ReportEvaluation.read({"arms": []}),
+        lambda: ReportRound.read({}),
+        lambda: ReportAudit.read({"verdict": "GOOD"}),
+    ],
+)
+def test_a_file_that_is_not_a_result_is_refused_by_its_key(read: Callable[[], object]) -> None:
+    with pytest.raises(DataError, match="cannot be shown"):
+        read()
+
+
+# --- a real browser
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
+
+
+class Trap:
+    """A server on loopback that notes who asks."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        trap = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the library's name
+                trap.asked.append(self.path)
+                self.send_response(404)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_port
+
+
+@pytest.fixture
+def trap() -> Iterator[Trap]:
+    made = Trap()
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def opened(page: str, tmp_path: Path) -> str:
+    """The document after Chromium has opened the page from disk."""
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    more = f"--disable-component-update --disable-sync --user-data-dir={tmp_path / 'profile'} --dump-dom"
+    command = [str(CHROMIUM), *flags.split(), *more.split(), (tmp_path / "report.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@needs_browser
+@pytest.mark.network
+def test_a_browser_runs_and_fetches_nothing_for_hostile_names(trap: Trap, tmp_path: Path) -> None:
+    document = opened(render_report(hostile_content(trap.port), "internal"), tmp_path)
+    assert trap.asked == []
+    assert "<title>ran</title>" not in document
+    assert 'id="signature"' in document
+
+
+@needs_browser
+@pytest.mark.network
+@pytest.mark.parametrize("policy", [True, False], ids=["with the page's policy", "policy taken away: the trap works"])
+def test_the_content_security_policy_holds_even_where_markup_got_in(trap: Trap, tmp_path: Path, policy: bool) -> None:
+    page = render_report(content(), "shareable").replace("</main>", HOSTILE.format(port=trap.port) + "</main>")
+    if not policy:
+        page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
+    document = opened(page, tmp_path)
+    assert (trap.asked == []) == policy
+    assert ("<title>ran</title>" not in document) == policy

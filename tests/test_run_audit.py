@@ -1,0 +1,198 @@
+"""``audit run`` on a run's folder: procedural patients, their coins, a synthetic set, a journal that counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fedphantom.cli import run as fedphantom
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.device import choose_device
+from fedphantom.common.errors import DataError, VerificationFailed
+from fedphantom.common.generation import generate_cohort, load_generator, numpy_parameters
+from fedphantom.common.journal import read_journal
+from fedphantom.common.label_sampler import make_label_sampler
+from fedphantom.common.layouts import read_cohort
+from fedphantom.common.networks import make_generator
+from fedphantom.common.phantom import write_phantom_cohort
+from fedphantom.common.roles import load_roles
+from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
+from fedphantom.common.study_template import study_for, to_toml
+from fedphantom.common.weights import generator_metadata, load_weights, save_weights, study_of
+from fedphantom.privacy.policy import TIERS
+from fedphantom.privacy.run_audit import AuditSizes, audit_run_folder, read_result, site_folders, verify_audit
+from fedphantom.server.simulation import simulate
+
+SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
+
+
+def make_run(root: Path, patients: int, roles: RolesTable) -> Path:
+    """A simulated run of two sites, each with these patients, and synthetic volumes beside it."""
+    for seed, name in enumerate(("site-a", "site-b")):
+        write_phantom_cohort(root / name, patients, spacing_mm=12.0, seed=seed)
+    write_phantom_cohort(root / "public", 4, spacing_mm=12.0, seed=9)
+    study = study_for(
+        read_cohort(root / "site-a"), name="audited", seed=4, public_labels=PublicLabelsTable(source="atlas")
+    ).model_copy(
+        update={
+            "network": NetworkTable(preset="tiny"),
+            "training": TrainingTable(rounds=1, local_steps=2),
+            "roles": roles,
+        }
+    )
+    run = root / "run"
+    simulate(
+        to_toml(study),
+        {name: root / name for name in ("site-a", "site-b")},
+        run,
+        engine="local",
+        prepare_site=create_site_folder,
+        open_site=lambda folder: Site(site_folders(folder)[0], LocalTrainer.open),
+        initial=lambda study: numpy_parameters(make_generator(study, study.seed)),
+        progress=lambda record: None,
+    )
+    sampler = make_label_sampler(study, None)
+    generator = load_generator(run / "generator.safetensors", choose_device("cpu"))
+    generate_cohort(generator, [sampler.sample(1, index) for index in range(4)], root / "synthetic", 1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("run"), 10, RolesTable(test=0.1, control=0.2, audit=0.6))
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """A copy of the run to spoil; cohorts stay where the sites know them."""
+    for name in ("run", "synthetic"):
+        shutil.copytree(made / name, tmp_path / name)
+    return tmp_path
+
+
+def audit(root: Path, made: Path, sizes: AuditSizes = SIZES) -> dict[str, object]:
+    public = read_cohort(made / "public")
+    return audit_run_folder(
+        root / "run", root / "synthetic", public, root / "audit", sizes, TIERS["controlled"], device="cpu"
+    )
+
+
+def events(root: Path, site: str) -> list[tuple[str, object]]:
+    entries = read_journal(root / "run" / "sites" / site / "journal.jsonl")
+    return [(e.event, e.facts.get("number")) for e in entries if e.event.startswith("audit")]
+
+
+def test_an_audit_leaves_the_agreed_keys_counts_patients_and_is_counted(made: Path, root: Path) -> None:
+    content = audit(root, made)
+    assert content == json.loads((root / "audit" / "audit.json").read_text()) == read_result(root / "audit")
+    assert {"verdict", "attacks", "controls", "counts"} <= content.keys()
+    assert content["verdict"] == "INCONCLUSIVE"  # far too few patients
+    text = json.dumps(content)
+    attacks, controls, counts = (json.loads(text)[key] for key in ("attacks", "controls", "counts"))
+    assert {"A1", "A3"} <= {attack["id"] for attack in attacks}
+    for row in attacks:
+        assert {"id", "threat_model", "auc", "auc_ci", "tpr", "eps_lower_bound", "p_value"} <= row.keys()
+        assert 0 <= row["auc_ci"][0] <= row["auc"] <= row["auc_ci"][1] <= 1
+    assert {row["id"] for row in controls} >= {"positive-set", "positive-model", "negative"}
+    for row in controls:
+        assert row.keys() == {"id", "required", "got", "ok"}
+
+    # Both sites name their patients alike; they are counted as the different people they are.
+    records = [load_roles(root / "run" / "sites" / site / "coins.json") for site in ("site-a", "site-b")]
+    assert records[0].roles.keys() == records[1].roles.keys()
+    for role in ("member", "holdout", "control"):
+        assert counts[role] == sum(record.counts()[role] for record in records)
+    assert counts["reference"] == 4
+    assert counts["synthetic"] == 4
+    assert content["reference_stands_in"] == "4 public patients stand in as reference"
+    assert not any(patient in text for patient in records[0].roles)
+    for site in ("site-a", "site-b"):
+        assert events(root, site) == [("audit-begun", 1), ("audit-done", 1)]
+
+
+def test_the_second_audit_of_a_holdout_is_number_two_whatever_became_of_the_first(
+    made: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedphantom.privacy.run_audit.run_audit", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            audit(root, made)
+    assert events(root, "site-a") == [("audit-begun", 1)]
+    assert not (root / "audit" / "audit.json").exists()
+    assert audit(root, made)["audit_number"] == 2
+    assert events(root, "site-b") == [("audit-begun", 1), ("audit-begun", 2), ("audit-done", 2)]
+
+
+def test_an_audit_speaks_of_one_generator(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = root / "run" / "generator.safetensors"
+    content = audit(root, made)
+    assert verify_audit(root / "audit", root / "run") == content
+    assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "run")]) == 0
+
+    parameters, metadata = load_weights(generator)
+    study = study_of(metadata)
+    name = min(parameters)
+    nudged = parameters | {name: parameters[name] + parameters[name].dtype.type(1e-3)}
+    save_weights(generator, nudged, generator_metadata(study, 1))
+    with pytest.raises(VerificationFailed, match="audit of another generator"):
+        verify_audit(root / "audit", root / "run")
+    capsys.readouterr()
+    assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "run")]) == 5
+    assert "another generator" in capsys.readouterr().err
+
+
+def test_the_same_audit_gives_the_same_figures(made: Path, tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        for part in ("run", "synthetic"):
+            shutil.copytree(made / part, tmp_path / name / part)
+        found.append(audit(tmp_path / name, made))
+    assert found[0] == found[1]
+
+
+def test_one_sites_own_folder_is_audited_with_the_generator_named(made: Path, root: Path) -> None:
+    site = root / "run" / "sites" / "site-a"
+    content = audit_run_folder(
+        site,
+        root / "synthetic",
+        read_cohort(made / "public"),
+        root / "audit",
+        SIZES,
+        TIERS["internal"],
+        generator_file=root / "run" / "generator.safetensors",
+        device="cpu",
+    )
+    assert json.loads(json.dumps(content))["counts"]["sites"] == 1
+    assert events(root, "site-a") == [("audit-begun", 1), ("audit-done", 1)]
+    assert events(root, "site-b") == []
+
+
+def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
+    made: Path, root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="no site's folder"):
+        site_folders(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no reference patients"):
+        audit_run_folder(root / "run", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"], device="cpu")
+    with pytest.raises(DataError, match="no readable audit result"):
+        read_result(root / "audit")
+    (root / "run" / "generator.safetensors").unlink()
+    with pytest.raises(DataError, match="no readable weights file"):
+        audit(root, made)
+
+
+@pytest.mark.slow
+def test_with_enough_members_the_positive_control_is_caught(tmp_path: Path) -> None:
+    root = make_run(tmp_path, 32, RolesTable(test=0.05, control=0.1, audit=0.8, validation=0.0))
+    content = json.loads(json.dumps(audit(root, root, AuditSizes(steps=60, negative_seeds=1, draws=4))))
+    assert content["counts"]["member"] >= 16
+    controls = {row["id"]: row for row in content["controls"]}
+    assert controls["positive-model"]["ok"], controls["positive-model"]["got"]

@@ -1,0 +1,154 @@
+"""A study derived from a cohort, and a study written as TOML that reads back the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_cohorts import CHANNELS, SHAPE, tiny_study, write_tiny_cohort
+
+from fedphantom.common.bids_writer import BidsWriter
+from fedphantom.common.cohort import Cohort
+from fedphantom.common.cohort_check import check_cohort
+from fedphantom.common.errors import DataError
+from fedphantom.common.layouts import read_cohort
+from fedphantom.common.study import (
+    FederationTable,
+    GridTable,
+    NetworkTable,
+    PublicLabelsTable,
+    RolesTable,
+    Study,
+    TrainingTable,
+    parse_study,
+)
+from fedphantom.common.study_template import study_for, to_toml
+from fedphantom.common.volume import Grid
+
+ATLAS = PublicLabelsTable(source="atlas")
+WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+EIGHTHS = st.integers(1, 40).map(lambda n: 8 * n)
+MM = st.floats(0.05, 49.0)
+
+
+def rates(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_nan=False)
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> Study:
+    names = draw(st.lists(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9 _-]{0,31}\Z"), min_size=1, max_size=4, unique=True))
+    names = [name for name in names if name not in ("background", "whole")] or ["tumour"]
+    values = draw(st.lists(st.integers(1, 255), min_size=len(names), max_size=len(names), unique=True))
+    return Study(
+        name=draw(st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,62}\Z")),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        channels=tuple(
+            draw(st.lists(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z"), min_size=1, max_size=4, unique=True))
+        ),
+        labels={"background": 0} | dict(zip(names, values, strict=True)),
+        regions=draw(st.sampled_from([{}, {"whole": tuple(values)}, {'the "whole"\n': tuple(values[:1])}])),
+        grid=GridTable(shape=draw(st.tuples(EIGHTHS, EIGHTHS, EIGHTHS)), spacing_mm=draw(st.tuples(MM, MM, MM))),
+        public_labels=PublicLabelsTable(
+            source=draw(st.sampled_from(["atlas", "folder"])),
+            name=draw(WORDS),
+            licence=draw(WORDS),
+            citation=draw(WORDS),
+            rotation_deg=draw(rates(0, 45)),
+            displacement_mm=draw(rates(0, 20)),
+            lesion_probability=draw(rates(0, 1)),
+        ),
+        network=NetworkTable(preset=draw(st.sampled_from(["tiny", "small", "base"]))),
+        training=TrainingTable(rounds=draw(st.integers(1, 10**9)), generator_lr=draw(rates(1e-300, 1e300))),
+        federation=FederationTable(deadline_s=draw(rates(1e-9, 1e9)), ema_decay=draw(rates(0, 0.999))),
+        roles=RolesTable(test=draw(rates(0, 0.2)), audit=draw(rates(0, 0.4))),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(study=studies())
+def test_any_study_written_as_toml_reads_back_the_same(study: Study) -> None:
+    again = parse_study(to_toml(study))
+    assert again == study
+    assert again.digest() == study.digest()
+
+
+@pytest.mark.parametrize(
+    "text", ['a "quoted" word', "back\\slash", "tab\tline\nend", "\u0000\u007f", "\U000e0001", "ß漢"]
+)
+def test_awkward_text_survives_the_way_through_toml(text: str) -> None:
+    table = PublicLabelsTable(source="folder", name=text, licence=text, citation=text)
+    study = tiny_study().model_copy(update={"public_labels": table})
+    assert parse_study(to_toml(study)).public_labels == table
+
+
+def test_a_study_takes_channels_labels_and_grid_from_the_cohort(tmp_path: Path) -> None:
+    cohort = read_cohort(write_tiny_cohort(tmp_path / "cohort", 3))
+    study = study_for(cohort, name="derived", seed=3, public_labels=ATLAS)
+    assert (study.name, study.seed, study.public_labels) == ("derived", 3, ATLAS)
+    assert set(study.channels) == set(CHANNELS)
+    assert study.labels == {"background": 0, "brain": 1, "tumour": 4}
+    assert study.regions == {"whole": (1, 4)}
+    assert (study.grid.shape, study.grid.spacing_mm) == (SHAPE, (4.0, 4.0, 4.0))
+    assert check_cohort(cohort, study).ok
+    assert parse_study(to_toml(study)) == study
+
+
+def cohort_of(root: Path, shapes: list[tuple[int, int, int]], values: tuple[int, ...] = (1,)) -> Cohort:
+    """One patient a shape, at spacing 2 x 3 x 4 mm, every value somewhere in every label map."""
+    patients = []
+    for number, shape in enumerate(shapes):
+        names = {"background": 0} | {f"v{value}": value for value in values}
+        with BidsWriter(root / str(number), Grid(shape, (2.0, 3.0, 4.0)), ["T1"], names, "shapes", False) as writer:
+            labels = np.zeros(shape, np.uint8)
+            labels.reshape(-1)[: len(values)] = values
+            writer.add(f"p{number}", np.ones((1, *shape), np.float32), labels, {})
+        patients += read_cohort(root / str(number)).patients
+    return replace(read_cohort(root / "0"), patients=tuple(patients))
+
+
+def test_the_grid_is_the_median_scan_cut_to_multiples_of_eight(tmp_path: Path) -> None:
+    cohort = cohort_of(tmp_path, [(20, 30, 47), (35, 33, 48), (90, 39, 90)])
+    grid = study_for(cohort, name="x", seed=0, public_labels=ATLAS).grid
+    assert grid.shape == (32, 32, 48)
+    assert grid.spacing_mm == (2.0, 3.0, 4.0)
+
+
+def test_a_small_scan_still_gets_a_grid_that_the_networks_can_halve(tmp_path: Path) -> None:
+    assert study_for(cohort_of(tmp_path, [(9, 10, 11)]), name="x", seed=0, public_labels=ATLAS).grid.shape == (16,) * 3
+
+
+NAMES: dict[str, tuple[dict[int, str], dict[str, int]]] = {
+    "none": ({}, {"label-1": 1, "label-2": 2}),
+    "two that become the same": ({1: "a/b", 2: "a?b"}, {"a-b": 1, "label-2": 2}),
+    "background in front": ({1: "background", 2: "core"}, {"label-1": 1, "core": 2}),
+    "an unfit beginning": ({1: "(core)", 2: " rim"}, {"core-": 1, "rim": 2}),
+    "another's number": ({1: "label-2", 2: "rim"}, {"label-1": 1, "rim": 2}),
+    "the composite region's": ({1: "whole", 2: "core"}, {"whole": 1, "core": 2}),
+    "far too long": ({1: "x" * 80, 2: "y"}, {"x" * 32: 1, "y": 2}),
+}
+
+
+@pytest.mark.parametrize(("names", "labels"), NAMES.values(), ids=NAMES.keys())
+def test_every_label_value_gets_a_name_of_its_own(
+    names: dict[int, str], labels: dict[str, int], tmp_path: Path
+) -> None:
+    cohort = replace(cohort_of(tmp_path, [(16, 16, 16)], values=(1, 2)), label_names=names)
+    study = study_for(cohort, name="x", seed=0, public_labels=ATLAS)
+    assert study.labels == {"background": 0} | labels
+    assert study.regions == ({} if "whole" in labels else {"whole": (1, 2)})
+
+
+def test_a_cohort_without_structure_or_with_unusable_names_is_refused(tmp_path: Path) -> None:
+    empty = cohort_of(tmp_path / "empty", [(16, 16, 16)], values=(0,))
+    with pytest.raises(DataError, match="without any structure"):
+        study_for(empty, name="x", seed=0, public_labels=ATLAS)
+    with pytest.raises(DataError, match="without a labelled scan"):
+        study_for(replace(empty, patients=()), name="x", seed=0, public_labels=ATLAS)
+    fine = cohort_of(tmp_path / "fine", [(16, 16, 16)])
+    with pytest.raises(DataError, match="'channels'"):
+        study_for(replace(fine, channels=("T1 (pre)",)), name="x", seed=0, public_labels=ATLAS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -133,7 +134,7 @@ def evaluate_arms(
     regions = region_members(study)
 
     def one_arm(name: str, scans: PreparedScans) -> Arm:
-        kept = folder / f"arm-{name.replace('+', '-')}.json" if folder else None
+        kept = folder / f"arm-{re.sub('[^a-z]', '-', name)}.json" if folder else None
         key = _key(scans, test, plan, seed, regions) if kept else ""
         dice = _read(kept, key, regions) if kept else None
         if dice is None:

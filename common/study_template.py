@@ -21,7 +21,8 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
     """Derive channels, labels and grid from a checked cohort.
 
     The grid has the cohort's median spacing; each axis is its median length cut to a multiple of 8, so that scans
-    are cropped by a few voxels rather than padded. Labels are named by the cohort where it names them.
+    are cropped by a few voxels rather than padded. Labels are those found and those the cohort declares, named by
+    the cohort where it names them.
 
     Raises:
         DataError: no scan, or no foreground label.
@@ -40,11 +41,12 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
         spacings.append([header.spacing[i] for i in order])
         assert scan.label is not None  # noqa: S101  # filtered above
         values |= {int(v) for v in np.unique(read_label_map(scan.label)[0])}
-    foreground = sorted(values - {0})
-    if not foreground:
+    if not values - {0}:
         raise DataError(
             "label maps without any structure", expected="labels above 0", remedy="Run 'fedphantom cohort check'."
         )
+    # Also what the cohort only declares: a small structure may be missing in these very patients.
+    foreground = sorted((values | set(cohort.label_names)) - {0})
     axes = [max(SMALLEST_AXIS, int(n) // MULTIPLE * MULTIPLE) for n in np.median(shapes, axis=0)]
     spacing = [round(float(mm), 3) for mm in np.median(spacings, axis=0)]
     labels = _labels(cohort, foreground)

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .device import Device
 from .errors import TrainingError
 from .losses import fake_loss, feature_matching, l1, real_loss
-from .networks import draw_noise, one_hot
+from .networks import Generator, draw_noise, one_hot
 from .randomness import numpy_generator, torch_generator
 from .study import Study
-from .training_state import TrainingState
+from .training_state import TrainingState, new_state
 
 COLLAPSE_WINDOW = 50  # steps in a row of a constant output before it is called a collapse
 CHECK_EVERY = 10
@@ -133,6 +134,29 @@ def train(
                     remedy="Lower training.generator_lr or raise training.l1_weight.",
                 )
         yield losses
+
+
+def train_from_scratch(
+    pairs: Pairs,
+    study: Study,
+    device: Device,
+    *,
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator:
+    """Train the study's networks on these scans alone, in one go and in memory; the generator after ``steps``.
+
+    For generators that are nobody's release: the audit's controls, and what public scans alone would give.
+
+    Raises:
+        TrainingError: NaN or collapse.
+    """
+    state = new_state(study, seed, device)
+    for losses in train(state, pairs, study, until_step=steps, seed=seed):
+        if progress:
+            progress(losses.step, steps)
+    return state.generator
 
 
 def _draw_batch(pairs: Pairs, study: Study, state: TrainingState, seed: int) -> Batch:

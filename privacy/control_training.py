@@ -6,8 +6,6 @@ audit (PRIVACY §4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +14,8 @@ from ..common.generation import paint
 from ..common.networks import Generator
 from ..common.preparation import PreparedScans
 from ..common.study import Study
-from ..common.training import train
-from ..common.training_state import new_state
+from ..common.training import train_from_scratch
 from .attacks.interface import Images, Labels, Reconstruct
-
-StepProgress = Callable[[int, int], None]
-"""(steps done, steps in all)."""
 
 
 def painter(network: Generator, study: Study, device: Device) -> Reconstruct:
@@ -41,7 +35,6 @@ def train_control_generator(
     *,
     steps: int,
     seed: int,
-    progress: StepProgress | None = None,
 ) -> Reconstruct:
     """Train the study's networks from scratch on these scans alone.
 
@@ -52,13 +45,8 @@ def train_control_generator(
         device: Where to train.
         steps: Generator steps.
         seed: Of weights and draws.
-        progress: Called after every step.
 
     Raises:
         TrainingError: NaN or collapse.
     """
-    state = new_state(study, seed, device)
-    for losses in train(state, scans.only(rows), study, until_step=steps, seed=seed):
-        if progress:
-            progress(losses.step, steps)
-    return painter(state.generator, study, device)
+    return painter(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed), study, device)

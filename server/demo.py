@@ -17,7 +17,7 @@ from ..common.cohort import Cohort
 from ..common.cohort_check import check_cohort
 from ..common.device import choose_device
 from ..common.errors import ConfigError, DataError, FedPhantomError
-from ..common.generation import generate_cohort, load_generator
+from ..common.generation import generate_cohort, load_generator, numpy_parameters
 from ..common.label_sampler import LabelSampler, make_label_sampler
 from ..common.layouts import read_cohort
 from ..common.layouts.table import write_table
@@ -27,6 +27,8 @@ from ..common.randomness import derived_seed, numpy_generator
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import PublicLabelsTable, RolesTable, Study
 from ..common.study_template import study_for, to_toml
+from ..common.training import train_from_scratch
+from ..common.weights import generator_metadata, save_weights
 from ..privacy.policy import TIERS, Tier
 from ..privacy.run_audit import RESULT, AuditSizes, audit_run_folder, verify_audit
 from ..privacy.run_release import pack_or_refuse
@@ -35,6 +37,7 @@ from .simulation import Engine, MakeInitial, OpenSite, PrepareSite, simulate
 
 PUBLIC_SITE = "public"
 """Value of the ``site`` column that marks patients whose scans are public."""
+PUBLIC_GENERATOR = "public-generator"
 PUBLIC_NAME = "the cohort's patients marked public"
 PUBLIC_LICENCE = "as the cohort's owner declares"
 SEED = 20261122
@@ -89,7 +92,7 @@ class DemoSizes:
 
 PHANTOM_PATIENTS, PHANTOM_SPACING_MM = 72, 5.0
 PHANTOM_SIZES = DemoSizes(rounds=4, local_steps=40, synthetic=48, segmenter_steps=120, audit=AuditSizes.reduced(160))
-REAL_SIZES = DemoSizes(rounds=12, local_steps=120, synthetic=240, segmenter_steps=500, audit=AuditSizes.reduced(500))
+REAL_SIZES = DemoSizes(rounds=12, local_steps=120, synthetic=320, segmenter_steps=500, audit=AuditSizes.reduced(500))
 
 Stage = Callable[[str], Callable[[int, int], None]]
 """Begins a named stage; returns its progress function (done, in all)."""
@@ -151,14 +154,22 @@ def run_demo(
     write_atomic(run / "public-labels.json", sampler.sources().model_dump_json(indent=1).encode())
     synthetic = _synthetic(out, run, sampler, sizes.synthetic, report)
 
+    if public is not None:
+        report = timed("public generator")
+        _public_generator(out, study, public, sampler, sizes, report)
+
     report = timed("evaluation")
     sites_material = [site_material(SiteFolder.open(run / "sites" / name), study) for name in tables]
     train = joined([m.scans_of(m.coins.training_patients()) for m in sites_material])
     test = joined([m.scans_of(m.coins.patients("test")) for m in sites_material])
-    made = prepare(read_cohort(synthetic), study, out / "cohorts" / "cache")
+    cache = out / "cohorts" / "cache"
+    made = prepare(read_cohort(synthetic), study, cache)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
     if public is not None:
         arms["public"] = prepare(public, study, out / "cohorts" / "cache")
+        arms["public generator"] = prepare(
+            read_cohort(out / PUBLIC_GENERATOR / "synthetic"), study, out / "cohorts" / "cache"
+        )
         arms["public+synthetic"] = joined([arms["public"], made])
     seed = derived_seed(study.seed, "evaluation")
     evaluation = hospital.evaluate(
@@ -277,7 +288,23 @@ def _site_tables(out: Path, cohort: Cohort) -> dict[str, Path]:
     return tables
 
 
+def _public_generator(
+    out: Path, study: Study, public: Cohort, sampler: LabelSampler, sizes: DemoSizes, report: Callable[[int, int], None]
+) -> None:
+    """The yardstick without the hospitals: the same networks trained on the public scans alone, as long as a site."""
+    folder = out / PUBLIC_GENERATOR
+    weights = folder / "generator.safetensors"
+    if not weights.exists():
+        scans = prepare(public, study, out / "cohorts" / "cache")
+        steps = sizes.rounds * sizes.local_steps
+        seed = derived_seed(study.seed, PUBLIC_GENERATOR)
+        network = train_from_scratch(scans, study, choose_device(), steps=steps, seed=seed, progress=report)
+        save_weights(weights, numpy_parameters(network), generator_metadata(study, sizes.rounds))
+    _synthetic(folder, folder, sampler, sizes.synthetic, report)
+
+
 def _synthetic(out: Path, run: Path, sampler: LabelSampler, number: int, report: Callable[[int, int], None]) -> Path:
+    """``number`` scans painted by the generator in ``run``; the same label maps whoever paints them."""
     folder = out / "synthetic"
     if not folder.exists():  # it appears only when it is whole
         generator = load_generator(run / "generator.safetensors", choose_device())

@@ -215,9 +215,9 @@ def test_the_positive_control_overfits_on_16_to_24_members_for_60_epochs() -> No
     material = make_material()
     run_audit(material, PLAN, TIERS["controlled"], trainer(material, calls))
     reference, positive, *negatives = calls
-    assert reference == (12, PLAN.steps, True)
-    assert positive == (24, 60 * 24 // BATCH, False)
-    assert negatives == [(12, PLAN.steps, True)] * 3
+    assert reference == (12, PLAN.steps)
+    assert positive == (24, 60 * 24 // BATCH)
+    assert negatives == [(12, PLAN.steps)] * 3
 
 
 def test_too_few_members_to_memorise_are_told() -> None:

@@ -214,67 +214,80 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+import torch._dynamo  # which the first optimiser step would load in every child
 from fedphantom.client import local_training
 from fedphantom.common.exchange import RoundRequest
 local_training.SAVE_EVERY_S = 0.0
-site, generator, round_, step = sys.argv[1:]
-def stop(done, total):
-    if done == int(step):
-        os.kill(os.getpid(), signal.SIGKILL)
-trainer = local_training.LocalTrainer.open(Path(site), stop)
-parameters = dict(np.load(generator, allow_pickle=False))
-trainer.train_round(RoundRequest("", int(round_), parameters))
-os.kill(os.getpid(), signal.SIGKILL)
+def train_and_die(site, round_, step):
+    steps = 0
+    def stop(done, total):
+        nonlocal steps
+        steps += 1
+        if steps == (round_ - 1) * total + step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    trainer = local_training.LocalTrainer.open(Path(site), stop)
+    generator = dict(np.load(sys.argv[1], allow_pickle=False))
+    for number in range(1, round_ + 1):
+        generator = trainer.train_round(RoundRequest("", number, generator)).generator
+    os.kill(os.getpid(), signal.SIGKILL)
+for site, round_, step in zip(*[iter(sys.argv[2:])] * 3, strict=True):
+    child = os.fork()
+    if not child:
+        train_and_die(site, int(round_), int(step))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Trains in one process a site, each killed outright after this step of the round; beyond the last: after it."""
+
+DEATHS = {"step 3": (1, 3), "the end": (1, 5), "round 2": (2, 3), "damaged": (1, 3), "other": (1, 3)}
 
 
-def train_and_be_killed(site: Path, generator: Parameters, round_: int, step: int) -> None:
-    """In a real process, killed outright after this step of the round; beyond the last: after the round."""
-    file = site.parent / "generator.npz"
-    np.savez(file, **generator)  # type: ignore[arg-type]  # its stub takes a flag among the arrays
-    command = [sys.executable, "-c", KILLED, str(site), str(file), str(round_), str(step)]
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> dict[str, Path]:
+    """Site folders as processes left them that were killed outright, by when."""
+    root = tmp_path_factory.mktemp("killed")
+    np.savez(root / "start.npz", **initial(STUDY))  # type: ignore[arg-type]  # its stub takes a flag among the arrays
+    sites = {name: make_site(root / name.replace(" ", "-"), cohort) for name in DEATHS}
+    arguments = [str(part) for name, (round_, step) in DEATHS.items() for part in (sites[name], round_, step)]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED, str(root / "start.npz"), *arguments]
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(DEATHS), done.stderr
+    return sites
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize(("when", "step"), [("step 3", 3), ("the end", 5)])
 def test_a_round_killed_outright_goes_on_to_the_same_bits(
-    site: Path, step: int, unbroken: tuple[RoundReply, RoundReply]
+    when: str, step: int, killed: dict[str, Path], unbroken: tuple[RoundReply, RoundReply]
 ) -> None:
-    train_and_be_killed(site, initial(STUDY), 1, step)
     steps: list[int] = []
-    reply = LocalTrainer.open(site, lambda done, total: steps.append(done)).train_round(request(initial(STUDY)))
+    trainer = LocalTrainer.open(killed[when], lambda done, total: steps.append(done))
+    reply = trainer.train_round(request(initial(STUDY)))
     assert digest(reply) == digest(unbroken[0])
     assert steps == list(range(step, 5))  # the step at which it died is done again, those before it are not
     assert reply.metrics == unbroken[0].metrics
-    assert [path.name for path in (site / "state").iterdir()] == ["committed.safetensors"]
+    left = [path.name for path in (killed[when] / "state").iterdir() if not path.name.startswith(".tmp-")]
+    assert left == ["committed.safetensors"]
 
 
 def test_a_second_round_killed_outright_goes_on_to_the_same_bits(
-    site: Path, unbroken: tuple[RoundReply, RoundReply]
+    killed: dict[str, Path], unbroken: tuple[RoundReply, RoundReply]
 ) -> None:
-    first = LocalTrainer.open(site).train_round(request(initial(STUDY)))
-    train_and_be_killed(site, first.generator, 2, 3)
-    assert digest(LocalTrainer.open(site).train_round(request(first.generator, 2))) == digest(unbroken[1])
+    reply = LocalTrainer.open(killed["round 2"]).train_round(request(unbroken[0].generator, 2))
+    assert digest(reply) == digest(unbroken[1])
 
 
 def test_a_damaged_partial_state_costs_its_steps_not_the_round(
-    site: Path, unbroken: tuple[RoundReply, RoundReply]
+    killed: dict[str, Path], unbroken: tuple[RoundReply, RoundReply]
 ) -> None:
-    train_and_be_killed(site, initial(STUDY), 1, 3)
-    partial = site / "state" / "partial.safetensors"
+    partial = killed["damaged"] / "state" / "partial.safetensors"
     partial.write_bytes(partial.read_bytes()[:-100])
-    assert digest(LocalTrainer.open(site).train_round(request(initial(STUDY)))) == digest(unbroken[0])
+    assert digest(LocalTrainer.open(killed["damaged"]).train_round(request(initial(STUDY)))) == digest(unbroken[0])
 
 
-def test_an_interrupted_round_asked_for_from_another_generator_begins_anew(
-    site: Path, tmp_path: Path, cohort: Path
-) -> None:
+def test_an_interrupted_round_asked_for_from_another_generator_begins_anew(site: Path, killed: dict[str, Path]) -> None:
     other = initial(STUDY, seed=1)
-    expected = LocalTrainer.open(make_site(tmp_path / "fresh", cohort)).train_round(request(other))
-    train_and_be_killed(site, initial(STUDY), 1, 3)
-    assert digest(LocalTrainer.open(site).train_round(request(other))) == digest(expected)
+    expected = LocalTrainer.open(site).train_round(request(other))
+    assert digest(LocalTrainer.open(killed["other"]).train_round(request(other))) == digest(expected)
 
 
 # A federation of such sites

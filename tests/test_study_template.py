@@ -143,6 +143,13 @@ def test_every_label_value_gets_a_name_of_its_own(
     assert study.regions == ({} if "whole" in labels else {"whole": (1, 2)})
 
 
+def test_a_label_that_the_cohort_declares_but_no_patient_shows_is_kept(tmp_path: Path) -> None:
+    cohort = replace(cohort_of(tmp_path, [(16, 16, 16)]), label_names={0: "background", 1: "brain", 3: "necrosis"})
+    study = study_for(cohort, name="x", seed=0, public_labels=ATLAS)
+    assert study.labels == {"background": 0, "brain": 1, "necrosis": 3}
+    assert study.regions == {"whole": (1, 3)}
+
+
 def test_a_cohort_without_structure_or_with_unusable_names_is_refused(tmp_path: Path) -> None:
     empty = cohort_of(tmp_path / "empty", [(16, 16, 16)], values=(0,))
     with pytest.raises(DataError, match="without any structure"):

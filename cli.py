@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -142,5 +143,11 @@ def _say(failure: FailureReport, trace: BaseException | None) -> int:
 
 
 def main() -> None:
-    """Entry point of ``fedphantom`` and ``python -m fedphantom``."""
+    """Entry point of ``fedphantom`` and ``python -m fedphantom``.
+
+    SIGTERM ends a command as Ctrl-C does, so that what it started ends with it; a shell that starts a command in
+    the background has it ignore Ctrl-C, which would leave no way to stop it in order.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

@@ -92,7 +92,7 @@ class DemoSizes:
 
 PHANTOM_PATIENTS, PHANTOM_SPACING_MM = 72, 5.0
 PHANTOM_SIZES = DemoSizes(rounds=4, local_steps=40, synthetic=48, segmenter_steps=120, audit=AuditSizes.reduced(160))
-REAL_SIZES = DemoSizes(rounds=12, local_steps=120, synthetic=320, segmenter_steps=500, audit=AuditSizes.reduced(500))
+REAL_SIZES = DemoSizes(rounds=8, local_steps=120, synthetic=320, segmenter_steps=500, audit=AuditSizes.reduced(400))
 
 Stage = Callable[[str], Callable[[int, int], None]]
 """Begins a named stage; returns its progress function (done, in all)."""

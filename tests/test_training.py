@@ -16,7 +16,6 @@ from tiny_cohorts import SHAPE, tiny_scans, tiny_study
 from torch import Tensor, nn
 
 from fedphantom.common import training
-from fedphantom.common.augmentation import SpatialAugmentation
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError, TrainingError
 from fedphantom.common.losses import fake_loss, feature_matching, l1, real_loss
@@ -36,13 +35,10 @@ from fedphantom.common.training_state import TrainingState, load_state, new_stat
 CPU = choose_device("cpu")
 STUDY = tiny_study()
 SCANS = tiny_scans(3)
-AUGMENTATION = SpatialAugmentation()
 
 
-def run(
-    state: TrainingState, until: int, *, augmentation: SpatialAugmentation | None = AUGMENTATION
-) -> list[StepLosses]:
-    return list(train(state, SCANS, STUDY, until_step=until, seed=9, augmentation=augmentation))
+def run(state: TrainingState, until: int) -> list[StepLosses]:
+    return list(train(state, SCANS, STUDY, until_step=until, seed=9))
 
 
 def bits(state: TrainingState) -> dict[str, bytes]:
@@ -283,7 +279,7 @@ def test_a_collapse_to_a_constant_stops_the_training_and_names_the_step(monkeypa
         head.weight.zero_()
     state.generator_optimiser.param_groups[0]["lr"] = 0.0
     with pytest.raises(TrainingError, match="collapsed to a constant volume at step 20"):
-        run(state, 30, augmentation=None)
+        run(state, 30)
 
 
 # Going on after a kill

@@ -79,20 +79,16 @@ def generate(
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
     from .device import choose_device
     from .generation import generate_cohort, load_generator
-    from .label_folder import read_label_folder
-    from .label_sampler import make_label_sampler
-    from .layouts import read_cohort
+    from .label_choice import declare_sources, newly_sampled, of_folder
     from .progress import progress_bar
 
     generator = load_generator(generator_path, choose_device(device))
-    if sample is not None:
-        sampler = make_label_sampler(generator.study, read_cohort(public) if public else None)
-        maps, number = (sampler.sample(seed, index) for index in range(sample)), sample
-    else:
-        assert labels is not None  # noqa: S101  # exactly one of the two is given, checked above
-        folder = read_label_folder(labels, generator.study.volume_grid())
-        maps, number = (one for one in folder), len(folder)
+    chosen = (
+        newly_sampled(generator.study, sample, public, seed) if sample else of_folder(generator.study, labels or Path())
+    )
     with progress_bar("painting") as progress:
-        scans = generate_cohort(generator, maps, out, seed, lambda done: progress(done, number))
+        scans = generate_cohort(generator, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
+    if chosen.sources:
+        declare_sources(generator_path.parent, chosen.sources)
     facts = {"scans": scans, "cohort": str(out), "generator_sha256": generator.sha256, "seed": seed}
     typer.echo(json.dumps(facts) if as_json else f"{scans} synthetic scans in {out}")

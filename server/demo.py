@@ -18,6 +18,7 @@ from ..common.cohort_check import check_cohort
 from ..common.device import choose_device
 from ..common.errors import ConfigError, DataError, FedPhantomError
 from ..common.generation import generate_cohort, load_generator, numpy_parameters
+from ..common.label_choice import declare_sources
 from ..common.label_sampler import LabelSampler, make_label_sampler
 from ..common.layouts import read_cohort
 from ..common.layouts.table import write_table
@@ -151,7 +152,7 @@ def run_demo(
 
     report = timed("synthetic cohort")
     sampler = make_label_sampler(study, public)
-    write_atomic(run / "public-labels.json", sampler.sources().model_dump_json(indent=1).encode())
+    declare_sources(run, sampler.sources())
     synthetic = _synthetic(out, run, sampler, sizes.synthetic, report)
 
     if public is not None:

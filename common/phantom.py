@@ -188,7 +188,7 @@ def write_phantom_cohort(
                 }
             }
             channels = render(labels, grid.spacing_mm, scanners[site], patient.contrast)
-            writer.add(f"{number + 1:04d}", channels, labels, sidecar, site=_SITES[site])
+            writer.add(f"phantom{number + 1:04d}", channels, labels, sidecar, site=_SITES[site])
             progress(number + 1, patients)
 
 

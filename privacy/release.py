@@ -211,7 +211,7 @@ class _Writer:
     def __init__(self, folder: Path, identifiers: Collection[str]) -> None:
         self._folder = folder
         self._identifier = (
-            re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])" for text in sorted(identifiers)))
+            re.compile("|".join(rf"(?<![A-Za-z0-9.]){re.escape(text)}(?![A-Za-z0-9])" for text in sorted(identifiers)))
             if identifiers
             else None
         )

@@ -8,40 +8,38 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..common.atomic import write_atomic
-from ..common.cohort import Cohort
-from ..common.cohort_check import check_cohort
-from ..common.device import choose_device
-from ..common.errors import ConfigError, DataError, FedPhantomError
-from ..common.generation import generate_cohort, load_generator, numpy_parameters
+from ..common.errors import FedPhantomError
 from ..common.label_choice import declare_sources
-from ..common.label_sampler import LabelSampler, make_label_sampler
+from ..common.label_sampler import make_label_sampler
 from ..common.layouts import read_cohort
-from ..common.layouts.table import write_table
-from ..common.phantom import write_phantom_cohort
 from ..common.preparation import PreparedScans, joined, prepare
-from ..common.randomness import derived_seed, numpy_generator
+from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
-from ..common.study import PublicLabelsTable, RolesTable, Study
-from ..common.study_template import study_for, to_toml
-from ..common.training import train_from_scratch
-from ..common.weights import generator_metadata, save_weights
+from ..common.study import Study
+from ..common.study_template import to_toml
 from ..privacy.policy import TIERS, Tier
-from ..privacy.run_audit import RESULT, AuditSizes, audit_run_folder, verify_audit
+from ..privacy.run_audit import RESULT, audit_run_folder, verify_audit
 from ..privacy.run_release import pack_or_refuse
 from ..privacy.run_report import write_reports
+from .demo_material import (
+    PHANTOM_SIZES,
+    PUBLIC_GENERATOR,
+    REAL_SIZES,
+    DemoSizes,
+    claim_folder,
+    derive_study,
+    json_bytes,
+    paint_synthetic,
+    read_cohorts,
+    train_public_generator,
+    write_site_tables,
+)
 from .simulation import Engine, MakeInitial, OpenSite, PrepareSite, simulate
-
-PUBLIC_SITE = "public"
-"""Value of the ``site`` column that marks patients whose scans are public."""
-PUBLIC_GENERATOR = "public-generator"
-PUBLIC_NAME = "the cohort's patients marked public"
-PUBLIC_LICENCE = "as the cohort's owner declares"
-SEED = 20261122
 
 
 class Evaluate(Protocol):
@@ -72,35 +70,19 @@ class HospitalSide:
     evaluate: Evaluate
 
 
-@dataclass(frozen=True)
-class DemoSizes:
-    """How much of everything; chosen for the time it takes on two CPU cores.
-
-    Attributes:
-        rounds: Federation rounds.
-        local_steps: Generator steps a site and round.
-        synthetic: Synthetic scans.
-        segmenter_steps: Of every arm's U-Net.
-        audit: Reduced: one seed of the negative control, so that the verdict is INCONCLUSIVE at best.
-    """
-
-    rounds: int
-    local_steps: int
-    synthetic: int
-    segmenter_steps: int
-    audit: AuditSizes
-
-
-PHANTOM_PATIENTS, PHANTOM_SPACING_MM = 72, 5.0
-PHANTOM_SIZES = DemoSizes(rounds=4, local_steps=40, synthetic=48, segmenter_steps=120, audit=AuditSizes.reduced(160))
-REAL_SIZES = DemoSizes(rounds=8, local_steps=120, synthetic=320, segmenter_steps=500, audit=AuditSizes.reduced(400))
-
 Stage = Callable[[str], Callable[[int, int], None]]
 """Begins a named stage; returns its progress function (done, in all)."""
 
 
 def run_demo(
-    out: Path, data: Path | None, sites: int, tier: Tier, engine: Engine, hospital: HospitalSide, stage: Stage
+    out: Path,
+    data: Path | None,
+    sites: int,
+    tier: Tier,
+    engine: Engine,
+    hospital: HospitalSide,
+    stage: Stage,
+    sizes: DemoSizes | None = None,
 ) -> dict[str, Any]:
     """Cohort → check → sites → rounds → synthetic cohort → evaluation → audit → release → report.
 
@@ -112,11 +94,13 @@ def run_demo(
         engine: As ``simulate``.
         hospital: The client's side.
         stage: Announces progress.
+        sizes: How much of everything; the demo's own by default.
 
     Returns:
         What ``summary.json`` holds and ``--json`` prints.
 
     Raises:
+        ConfigError: ``out`` holds another demo.
         FedPhantomError: as each part says.
     """
     started = time.monotonic()
@@ -132,10 +116,11 @@ def run_demo(
         return stage(name)
 
     report = timed("cohorts")
-    sizes = REAL_SIZES if data else PHANTOM_SIZES
-    cohort, public = _cohorts(out, data, sites, report)
-    study = _study(cohort, public, sizes)
-    tables = _site_tables(out, cohort)
+    sizes = sizes or (REAL_SIZES if data else PHANTOM_SIZES)
+    claim_folder(out, {"data": str(data.resolve()) if data else None, "sites": sites, "tier": tier})
+    cohort, public = read_cohorts(out, data, sites, sizes, report)
+    study = derive_study(cohort, public, sizes)
+    tables = write_site_tables(out, cohort)
 
     report = timed("federated training")
     run = out / "run"
@@ -153,11 +138,11 @@ def run_demo(
     report = timed("synthetic cohort")
     sampler = make_label_sampler(study, public)
     declare_sources(run, sampler.sources())
-    synthetic = _synthetic(out, run, sampler, sizes.synthetic, report)
+    synthetic = paint_synthetic(out, run, sampler, sizes.synthetic, report)
 
     if public is not None:
         report = timed("public generator")
-        _public_generator(out, study, public, sampler, sizes, report)
+        train_public_generator(out, study, public, sampler, sizes, report)
 
     report = timed("evaluation")
     sites_material = [site_material(SiteFolder.open(run / "sites" / name), study) for name in tables]
@@ -167,16 +152,14 @@ def run_demo(
     made = prepare(read_cohort(synthetic), study, cache)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
     if public is not None:
-        arms["public"] = prepare(public, study, out / "cohorts" / "cache")
-        arms["public generator"] = prepare(
-            read_cohort(out / PUBLIC_GENERATOR / "synthetic"), study, out / "cohorts" / "cache"
-        )
+        arms["public"] = prepare(public, study, cache)
+        arms["public generator"] = prepare(read_cohort(out / PUBLIC_GENERATOR / "synthetic"), study, cache)
         arms["public+synthetic"] = joined([arms["public"], made])
     seed = derived_seed(study.seed, "evaluation")
     evaluation = hospital.evaluate(
         arms, test, study, steps=sizes.segmenter_steps, seed=seed, folder=out / "evaluation", progress=report
     )
-    write_atomic(out / "evaluation.json", _json(evaluation))
+    write_atomic(out / "evaluation.json", json_bytes(evaluation))
 
     report = timed("audit")
     result = out / "audit" / RESULT
@@ -220,7 +203,7 @@ def run_demo(
         "release": release,
         "seconds": seconds,
     }
-    write_atomic(out / "summary.json", _json(summary))
+    write_atomic(out / "summary.json", json_bytes(summary))
     return summary
 
 
@@ -230,90 +213,3 @@ def _audited(result: Path, run: Path) -> bool:
     except FedPhantomError:
         return False
     return True
-
-
-def _cohorts(
-    out: Path, data: Path | None, sites: int, report: Callable[[int, int], None]
-) -> tuple[Cohort, Cohort | None]:
-    """The private patients, each with a site, and the public ones where there are any."""
-    if data is None:
-        folder = out / "cohorts" / "phantom"
-        if not folder.exists():
-            write_phantom_cohort(folder, PHANTOM_PATIENTS, sites, PHANTOM_SPACING_MM, SEED)
-        cohort = read_cohort(folder)
-    else:
-        cohort = read_cohort(data)
-    checked = check_cohort(cohort, progress=report)
-    write_atomic(out / "cohorts" / "check.json", _json(checked.to_json()))
-    by_site = checked.usable.by_site()
-    public = by_site.pop(PUBLIC_SITE, None)
-    if data is not None and public is None:
-        raise DataError(
-            "a cohort without public patients",
-            expected=f"some patients marked '{PUBLIC_SITE}' in the site column of participants.tsv, for the label maps",
-            remedy="Mark openly licensed patients so; the demo paints no private patient's label map.",
-        )
-    private = checked.usable.only([p.patient_id for part in by_site.values() for p in part.patients])
-    return (private if len(by_site) > 1 else _divided(private, sites)), public
-
-
-def _divided(cohort: Cohort, sites: int) -> Cohort:
-    """Patients dealt out to ``sites`` sites at random, where the cohort names none."""
-    if sites < 2 or sites > len(cohort.patients):
-        raise ConfigError(f"{sites} sites", expected="2 or more, none without a patient", remedy="Change --sites.")
-    order = numpy_generator(SEED, "sites").permutation(len(cohort.patients))
-    names = {int(patient): chr(ord("A") + i % sites) for i, patient in enumerate(order)}
-    return replace(cohort, patients=tuple(replace(p, site=names[i]) for i, p in enumerate(cohort.patients)))
-
-
-def _study(cohort: Cohort, public: Cohort | None, sizes: DemoSizes) -> Study:
-    if public is None:
-        labels = PublicLabelsTable(source="atlas")
-    else:
-        labels = PublicLabelsTable(source="folder", name=PUBLIC_NAME, licence=PUBLIC_LICENCE)
-    study = study_for(cohort, name="demo", seed=SEED, public_labels=labels)
-    # Without public patients some private ones calibrate the attacks.
-    roles = RolesTable() if public else RolesTable(test=0.15, reference=0.1, control=0.1, audit=0.5, validation=0)
-    training = study.training.model_copy(update={"rounds": sizes.rounds, "local_steps": sizes.local_steps})
-    tumour = {name: value for name, value in study.labels.items() if name in ("oedema", "enhancing", "necrosis")}
-    regions = {"tumour": tuple(tumour.values())} if tumour else study.regions
-    return study.model_copy(update={"training": training, "regions": regions, "roles": roles})
-
-
-def _site_tables(out: Path, cohort: Cohort) -> dict[str, Path]:
-    tables = {}
-    for name, part in cohort.by_site().items():
-        tables[name] = out / "cohorts" / f"{name}.tsv"
-        if not tables[name].exists():
-            write_table(tables[name], part)
-    return tables
-
-
-def _public_generator(
-    out: Path, study: Study, public: Cohort, sampler: LabelSampler, sizes: DemoSizes, report: Callable[[int, int], None]
-) -> None:
-    """The yardstick without the hospitals: the same networks trained on the public scans alone, as long as a site."""
-    folder = out / PUBLIC_GENERATOR
-    weights = folder / "generator.safetensors"
-    if not weights.exists():
-        scans = prepare(public, study, out / "cohorts" / "cache")
-        steps = sizes.rounds * sizes.local_steps
-        seed = derived_seed(study.seed, PUBLIC_GENERATOR)
-        network = train_from_scratch(scans, study, choose_device(), steps=steps, seed=seed, progress=report)
-        save_weights(weights, numpy_parameters(network), generator_metadata(study, sizes.rounds))
-    _synthetic(folder, folder, sampler, sizes.synthetic, report)
-
-
-def _synthetic(out: Path, run: Path, sampler: LabelSampler, number: int, report: Callable[[int, int], None]) -> Path:
-    """``number`` scans painted by the generator in ``run``; the same label maps whoever paints them."""
-    folder = out / "synthetic"
-    if not folder.exists():  # it appears only when it is whole
-        generator = load_generator(run / "generator.safetensors", choose_device())
-        seed = derived_seed(SEED, "labels")
-        labels = (sampler.sample(seed, index) for index in range(number))
-        generate_cohort(generator, labels, folder, seed, lambda done: report(done, number))
-    return folder
-
-
-def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()

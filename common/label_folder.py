@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from .atomic import atomic_folder, write_atomic
 from .errors import DataError
-from .label_chain import LabelChain, LabelSource, label_digest
+from .label_chain import LabelChain, LabelSource
 from .label_sampler import LabelSampler, SampledLabels
 from .nifti import is_nifti, nifti_stem, read_label_map, write_label_map
 from .placement import place_labels
@@ -90,7 +90,7 @@ def read_label_folder(path: Path, grid: Grid) -> list[SampledLabels]:
                 remedy="Check that the folder holds label maps and not intensities.",
             )
         labels = place_labels(stored.astype(np.uint8), affine, grid)
-        out.append(SampledLabels(labels, _read_chain(file) or _private_chain(labels)))
+        out.append(SampledLabels(labels, _read_chain(file) or _PRIVATE_CHAIN))
     return out
 
 
@@ -110,10 +110,10 @@ def _read_chain(file: Path) -> LabelChain | None:
         ) from None
 
 
-def _private_chain(labels: np.typing.NDArray[np.uint8]) -> LabelChain:
-    return LabelChain(
-        source=LabelSource(kind="private", name=UNDECLARED, licence="unknown", sha256=label_digest(labels))
-    )
+_PRIVATE_CHAIN = LabelChain(
+    # No hash: whoever holds a candidate map could confirm it by one.
+    source=LabelSource(kind="private", name=UNDECLARED, licence="unknown", sha256="0" * 64)
+)
 
 
 def _json(content: dict[str, object]) -> bytes:

@@ -29,7 +29,9 @@ def audit_run(
     public: Annotated[Path | None, typer.Option(help="Public cohort standing in as reference patients.")] = None,
     kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is to be released.")] = "volumes",
     generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of reference and negative controls.")] = 1000,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
+    ] = None,
     negative_seeds: Annotated[int, typer.Option(min=0, max=10, help="Negative controls; 3 make a full audit.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: _Json = False,

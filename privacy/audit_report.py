@@ -23,7 +23,7 @@ def audit_run_command(
     public: Path | None,
     kind: ReleaseKind,
     generator: Path | None,
-    steps: int,
+    steps: int | None,
     negative_seeds: int,
     device: str,
     progress: Progress,
@@ -63,12 +63,18 @@ def audit_text(result: Mapping[str, Any]) -> str:
     attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
     for a in result["attacks"]:
         auc = f"{a['auc']:.3f} [{a['auc_ci'][0]:.3f}, {a['auc_ci'][1]:.3f}]"
-        row = (a["id"], a["threat_model"], auc, f"{a['tpr']:.2f}", f"{a['eps_lower_bound']:.2f}", f"{a['p_value']:.3f}")
-        attacks.add_row(*map(str, row))
+        epsilon, p = f"{a['eps_lower_bound']:.2f}", f"{a['p_value']:.3f}"
+        attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
     controls = Table("control", "required", "got", "holds")
     for c in result["controls"]:
         controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
     console.print(attacks)
+    means = result.get("epsilon_means")
+    if means:
+        console.print(
+            f"ε: {means['kind']}; δ = {means['delta']:.2g}, unit {means['unit']}, adjacency: {means['adjacency']}.",
+            highlight=False,
+        )
     console.print(controls)
     stand_in = result.get("reference_stands_in")
     if stand_in:
@@ -76,3 +82,9 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(f"Audit {result.get('audit_number', 1)} of this holdout.", highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()
+
+
+def _no_false_alarm(attack: Mapping[str, Any]) -> str:
+    """The share of members named without naming one holdout patient."""
+    rows = [row["tpr"] for row in attack["tpr"] if row["fpr"] == 0]
+    return f"{rows[0]:.2f}" if rows else "-"

@@ -43,13 +43,13 @@ class AuditSizes:
     """How much an audit does.
 
     Attributes:
-        steps: Of the reference and the negative controls.
+        steps: Of the reference and the negative controls; as many as a site of the study trains, by default.
         negative_seeds: Seeds of the negative control; three make a full audit.
         draws: Noise draws of A1.
         blind_permutations: Of the blind baseline.
     """
 
-    steps: int
+    steps: int | None = None
     negative_seeds: int = 3
     draws: int = 8
     blind_permutations: int = 200
@@ -138,7 +138,7 @@ def audit_run_folder(
     plan = AuditPlan(
         release=release,
         seed=derived_seed(study.seed, "audit", number),
-        steps=sizes.steps,
+        steps=sizes.steps or study.training.rounds * study.training.local_steps,
         scans_per_step=study.training.batch,
         negative_seeds=sizes.negative_seeds,
         draws=sizes.draws,

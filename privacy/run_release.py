@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ..common.atomic import write_atomic
 from ..common.errors import PolicyRefused
 from ..common.signing import generate_key, load_private_key
 from .policy import Tier
-from .release import pack
+from .release import pack, verify_release
 
 REFUSED = "release-refused.json"
 
@@ -29,10 +30,18 @@ def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tie
     private = keys / "key.pem"
     if not private.exists():
         generate_key(keys)
+    key = load_private_key(private)
     if folder.exists():
+        report = verify_release(folder, [key.public_key()])
+        if (report.tier, report.generator_sha256) != (tier, _sha256(run / "generator.safetensors")):
+            raise PolicyRefused(
+                f"the folder holds a release of another generator, or for the tier '{report.tier}'",
+                expected=f"a release of this run for the tier '{tier}', or none",
+                remedy="Remove the release folder, or choose another --out.",
+            )
         return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
     try:
-        pack(run, folder, kind="volumes", tier=tier, key=load_private_key(private), audit=audit, synthetic=synthetic)
+        pack(run, folder, kind="volumes", tier=tier, key=key, audit=audit, synthetic=synthetic)
     except PolicyRefused as error:
         outcome = {
             "packed": False,
@@ -44,3 +53,7 @@ def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tie
         return outcome
     (out / REFUSED).unlink(missing_ok=True)  # of an earlier try
     return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,8 @@ def write_reports(
 ) -> None:
     """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no real voxel).
 
+    The shareable page shows synthetic slices only where the volumes themselves may be shared.
+
     Args:
         out: Where the pages go.
         run: Run folder.
@@ -81,7 +84,15 @@ def write_reports(
         times=times,
     )
     write_atomic(out / "report.html", render_report(report, "internal").encode())
+    if not may_share_volumes(audited["verdict"], release):
+        # Slices of volumes that the gate holds back would leave with the page.
+        report = replace(report, synthetic=None)
     write_atomic(out / "report-shareable.html", render_report(report, "shareable").encode())
+
+
+def may_share_volumes(verdict: str, release: Mapping[str, Any]) -> bool:
+    """Whether the volumes themselves may be seen outside: packed, for more than internal use, after a PASS."""
+    return bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
 
 
 def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> NDArray[np.float32]:

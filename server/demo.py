@@ -184,7 +184,7 @@ def run_demo(
         training=train,
         facts={
             "Patients": "procedural: no person was scanned" if data is None else "real",
-            "Sites": ", ".join(f"{name} ({len(part.patients)})" for name, part in cohort.by_site().items()),
+            "Sites": ", ".join(tables),
             "Rounds": f"{sizes.rounds} rounds of {sizes.local_steps} steps at each site, over {engine}",
         },
         times=seconds,

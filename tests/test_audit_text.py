@@ -1,0 +1,76 @@
+"""What a compliance officer reads on a terminal after an audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedphantom.cli import run
+from fedphantom.privacy.audit_report import audit_text
+
+RESULT = {
+    "verdict": "INCONCLUSIVE",
+    "tier": "controlled",
+    "reasons": ["Only 12 holdout patients"],
+    "attacks": [
+        {
+            "id": "A1",
+            "threat_model": "G",
+            "auc": 0.61,
+            "auc_ci": [0.4, 0.8],
+            "tpr": [{"fpr": 0.0, "tpr": 0.25, "ci": [0.1, 0.5]}, {"fpr": 0.1, "tpr": 0.5, "ci": [0.3, 0.7]}],
+            "eps_lower_bound": 0.0,
+            "p_value": 0.2,
+        },
+        {
+            "id": "B0",
+            "threat_model": "none",
+            "auc": 0.5,
+            "auc_ci": [0.3, 0.7],
+            "tpr": [],
+            "eps_lower_bound": 0.0,
+            "p_value": 0.5,
+        },
+    ],
+    "controls": [{"id": "negative", "required": "chance", "got": "AUC 0.52", "ok": False}],
+    "counts": {"holdout": 12},
+    "epsilon_means": {"kind": "lower bound", "delta": 0.002, "unit": "patient", "adjacency": "add or remove"},
+    "reference_stands_in": "16 public patients stand in as reference",
+    "audit_number": 2,
+}
+
+
+def test_it_says_verdict_reasons_every_attack_and_what_an_epsilon_means() -> None:
+    text = audit_text(RESULT)
+    for part in (
+        "INCONCLUSIVE",
+        "Only 12 holdout",
+        "A1",
+        "0.25",
+        "B0",
+        "NO",
+        "δ = 0.002",
+        "public patients",
+        "Audit 2",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_audit_show_reads_a_result_file_or_its_folder(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "audit.json").write_text(json.dumps(RESULT))
+    assert run(["audit", "show", str(tmp_path), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "INCONCLUSIVE" in shown
+    if options:
+        assert json.loads(shown) == RESULT
+
+
+def test_audit_show_of_something_else_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "audit.json").write_text("[]")
+    assert run(["audit", "show", str(tmp_path)]) == 3
+    assert "audit result" in capsys.readouterr().err

@@ -17,6 +17,17 @@ def release() -> None:
     """Pack what may leave into a signed folder, or verify such a folder."""
 
 
+@release_app.command("key")
+def release_key(
+    out: Annotated[Path, typer.Argument(help="A folder without a key.")],
+) -> None:
+    """Make a signing key: key.pem, which stays secret, and key.pub.pem, which recipients need."""
+    from ..common.signing import generate_key
+
+    private, public = generate_key(out)
+    typer.echo(f"wrote {private} (keep it secret; it has no password) and {public}")
+
+
 @release_app.command("pack")
 def release_pack(
     run: Annotated[Path, typer.Argument(help="Run folder: generator.safetensors, public-labels.json.")],
@@ -28,14 +39,20 @@ def release_pack(
         Literal["internal", "controlled", "public"], typer.Option(help="Whom it is meant for.")
     ] = "controlled",
     kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is released.")] = "volumes",
+    public: Annotated[
+        Path | None, typer.Option(help="The public cohort, where the study's label maps come from one.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Check, pack and sign a release; exit 4 unless the audit and every label map's origin permit it."""
-    from ..common.signing import load_private_key
-    from .release import pack
+    """Check, pack and sign a release; exit 4 unless the audit and every volume's origin permit it.
 
-    private = load_private_key(key)
-    report = pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
+    Every label map is made again from its public source, and every volume painted again, before it is packed.
+    """
+    from ..common.progress import progress_bar
+    from .run_release import pack_run
+
+    with progress_bar("making every scan again") as progress:
+        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress)
     typer.echo(report.to_json() if as_json else report.to_text())
 
 

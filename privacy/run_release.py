@@ -4,19 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..common.atomic import write_atomic
+from ..common.cohort import Cohort
 from ..common.errors import PolicyRefused
+from ..common.layouts import read_cohort
 from ..common.signing import generate_key, load_private_key
+from .evidence import ReleaseKind
+from .origin import check_origin
 from .policy import Tier
-from .release import pack, verify_release
+from .release import ReleaseReport, pack, verify_release
 
 REFUSED = "release-refused.json"
 
 
-def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tier) -> dict[str, Any]:
+def pack_run(
+    run: Path,
+    out: Path,
+    kind: ReleaseKind,
+    tier: Tier,
+    key: Path,
+    audit: Path | None,
+    synthetic: Path | None,
+    public: Path | None,
+    progress: Callable[[int, int], None],
+) -> ReleaseReport:
+    """``release pack``: make every scan again from its public source, then pack and sign.
+
+    Raises:
+        PolicyRefused: an origin, the audit or the tier stands against it.
+        FedPhantomError: as :func:`~fedphantom.privacy.origin.check_origin` and
+            :func:`~fedphantom.privacy.release.pack`.
+    """
+    private = load_private_key(key)
+    if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
+        check_origin(run, synthetic, read_cohort(public) if public else None, progress=progress)
+    return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
+
+
+def pack_or_refuse(
+    run: Path,
+    out: Path,
+    synthetic: Path,
+    public: Cohort | None,
+    audit: Path,
+    tier: Tier,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
     """Try to pack ``out/release``; write ``release-refused.json`` where the gate refuses.
 
     The key lies in ``out/keys``: it says which demo packed the release, and stands for no compliance officer.
@@ -41,6 +78,7 @@ def pack_or_refuse(run: Path, out: Path, synthetic: Path, audit: Path, tier: Tie
             )
         return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
     try:
+        check_origin(run, synthetic, public, progress=progress)
         pack(run, folder, kind="volumes", tier=tier, key=key, audit=audit, synthetic=synthetic)
     except PolicyRefused as error:
         outcome = {

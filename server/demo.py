@@ -167,8 +167,8 @@ def run_demo(
         audit_run_folder(run, synthetic, public, result.parent, sizes.audit, TIERS[tier], progress=report)
     audit = verify_audit(result, run)
 
-    timed("release")
-    release = pack_or_refuse(run, out, synthetic, result, tier)
+    report = timed("release")
+    release = pack_or_refuse(run, out, synthetic, public, result, tier, report)
 
     timed("report")
     rounds = json.loads((run / "summary.json").read_text(encoding="utf-8"))["rounds"]

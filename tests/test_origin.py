@@ -1,0 +1,120 @@
+"""A synthetic scan is believed only where it can be made again from its public source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedphantom.common.bids_writer import BidsWriter
+from fedphantom.common.device import choose_device
+from fedphantom.common.errors import PolicyRefused, VerificationFailed
+from fedphantom.common.generation import generate_cohort, initial_parameters, load_generator
+from fedphantom.common.label_choice import declare_sources
+from fedphantom.common.label_sampler import make_label_sampler
+from fedphantom.common.layouts import read_cohort
+from fedphantom.common.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.common.study import Study, parse_study
+from fedphantom.common.weights import generator_metadata, save_weights
+from fedphantom.privacy.origin import check_origin
+
+TEXT = """
+name = "tiny"
+seed = 3
+channels = ["T1"]
+labels = { background = 0, core = 1, rim = 2 }
+[grid]
+shape = [16, 16, 16]
+spacing_mm = [2.0, 2.0, 2.0]
+[public_labels]
+source = "folder"
+name = "open balls"
+licence = "CC0-1.0"
+[network]
+preset = "tiny"
+"""
+
+
+def ball(study: Study, radius: float) -> np.ndarray:
+    axes = np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in study.grid.shape], indexing="ij")
+    distance = np.sqrt(sum(a**2 for a in axes))
+    return np.where(distance < radius / 2, 1, np.where(distance < radius, 2, 0)).astype(np.uint8)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    study = parse_study(TEXT)
+    public = tmp_path / "public"
+    with BidsWriter(public, study.volume_grid(), study.channels, study.labels, "public", synthetic=False) as writer:
+        for i, radius in enumerate((5.0, 6.5)):
+            writer.add(f"p{i}", np.ones((1, *study.grid.shape), np.float32), ball(study, radius), {})
+    run = tmp_path / "run"
+    save_weights(run / "generator.safetensors", initial_parameters(study), generator_metadata(study, 1))
+    sampler = make_label_sampler(study, read_cohort(public))
+    declare_sources(run, sampler.sources())
+    generator = load_generator(run / "generator.safetensors", choose_device("cpu"))
+    generate_cohort(generator, (sampler.sample(0, i) for i in range(3)), tmp_path / "synthetic", seed=0)
+    return tmp_path
+
+
+def check(root: Path) -> int:
+    return check_origin(root / "run", root / "synthetic", read_cohort(root / "public"), device="cpu")
+
+
+def label_files(root: Path) -> list[Path]:
+    return sorted((root / "synthetic").rglob("*_dseg.nii.gz"))
+
+
+def test_what_generate_wrote_passes(made: Path) -> None:
+    assert check(made) == 3
+
+
+def test_another_label_map_under_a_copied_sidecar_is_refused(made: Path) -> None:
+    study = parse_study(TEXT)
+    write_label_map(label_files(made)[1], ball(study, 4.0), study.volume_grid())
+    with pytest.raises(PolicyRefused, match="recorded steps do not give"):
+        check(made)
+
+
+def test_another_scan_under_a_copied_sidecar_is_refused(made: Path) -> None:
+    study = parse_study(TEXT)
+    scan = read_cohort(made / "synthetic").scans[0]
+    voxels, _ = read_volume(scan.channels["T1"])
+    write_volume(scan.channels["T1"].path, voxels[::-1].copy(), study.volume_grid())
+    with pytest.raises(PolicyRefused, match="does not paint"):
+        check(made)
+
+
+def test_a_chain_without_steps_is_refused(made: Path) -> None:
+    sidecar = label_files(made)[0].with_name(label_files(made)[0].name.replace(".nii.gz", ".json"))
+    content = json.loads(sidecar.read_text())
+    content["LabelChain"]["steps"] = []
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(PolicyRefused, match="not those of the public sampler"):
+        check(made)
+
+
+def test_a_source_that_is_declared_but_not_at_hand_is_refused(made: Path) -> None:
+    study = parse_study(TEXT)
+    other = made / "other"
+    with BidsWriter(other, study.volume_grid(), study.channels, study.labels, "other", synthetic=False) as writer:
+        writer.add("q", np.ones((1, *study.grid.shape), np.float32), ball(study, 7.5), {})
+    with pytest.raises(PolicyRefused, match="not at hand"):
+        check_origin(made / "run", made / "synthetic", read_cohort(other), device="cpu")
+
+
+def test_volumes_of_another_generator_are_refused(made: Path) -> None:
+    study = parse_study(TEXT)
+    other = {name: value + np.float32(0.1) for name, value in initial_parameters(study).items()}
+    save_weights(made / "run" / "generator.safetensors", other, generator_metadata(study, 1))
+    with pytest.raises(VerificationFailed):
+        check(made)
+
+
+def test_the_label_maps_are_not_those_of_the_public_patients(made: Path) -> None:
+    # A guard of the fixture: otherwise the tests above would pass with undeformed maps too.
+    study = parse_study(TEXT)
+    for path in label_files(made):
+        assert not any(np.array_equal(read_label_map(path)[0], ball(study, radius)) for radius in (5.0, 6.5))

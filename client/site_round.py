@@ -10,15 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..common.errors import (
-    BudgetSpent,
-    ConfigError,
-    DataError,
-    FedPhantomError,
-    PolicyRefused,
-    StorageError,
-    TrainingError,
-)
+from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
 from ..common.site_folder import SiteFolder
@@ -27,25 +19,6 @@ from .site_setup import read_egress_rule
 
 OpenTrainer = Callable[[Path], SiteTrainer]
 """Site folder to trainer, e.g. ``LocalTrainer.open``."""
-
-# An exception's own text may count patients or name files; these sentences cannot.
-_SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
-    (BudgetSpent, "the site's privacy budget is spent"),
-    (PolicyRefused, "the site's policy refused the round"),
-    (ConfigError, "the site's configuration does not fit the study"),
-    (DataError, "the site's cohort needs mending"),
-    (TrainingError, "training stopped on a NaN or a collapse"),
-    (StorageError, "the site's disk is full or not writable"),
-    (MemoryError, "the site ran out of memory"),
-)
-
-
-def sayable_reason(error: BaseException) -> str:
-    """A fixed sentence for what went wrong: all that a coordinator is told of a failure."""
-    for kind, sentence in _SAYABLE:
-        if isinstance(error, kind):
-            return sentence
-    return "training failed unexpectedly"
 
 
 class Site:

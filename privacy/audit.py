@@ -51,6 +51,7 @@ class AuditMaterial:
         synthetic_labels: The public label maps it was painted from, shape (S, X, Y, Z).
         generator_sha256: Of the generator's file.
         cohort_digest: Of the coin record.
+        synthetic_sha256: Of the synthetic set's files, or None where there are none.
         header: Header features of each scan for the blind baseline, shape (N, F), or None.
         reference_stands_in: What stood in as reference or control patients, in words, or None.
         claimed_epsilon: The study's formal promise, or None (``dp: none``).
@@ -67,6 +68,7 @@ class AuditMaterial:
     synthetic_labels: Labels
     generator_sha256: str
     cohort_digest: str
+    synthetic_sha256: str | None = None
     header: Floats | None = None
     reference_stands_in: str | None = None
     claimed_epsilon: float | None = None
@@ -215,13 +217,16 @@ def run_audit(
         )
         controls.append(negative)
 
+    copies = battery.copies(distance)
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
         controls=tuple(controls),
+        n_member=len(audited.side(True)),
         n_holdout=len(audited.side(False)),
         negative_seeds=plan.negative_seeds,
-        confirmed_copies=battery.copies(distance),
+        confirmed_copies=copies.volumes,
+        copied_members=copies.members,
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
     )
@@ -238,6 +243,7 @@ def run_audit(
         delta=delta,
         generator_sha256=material.generator_sha256,
         cohort_digest=material.cohort_digest,
+        synthetic_sha256=material.synthetic_sha256,
         audit_number=plan.audit_number,
         reference_stands_in=material.reference_stands_in,
     )

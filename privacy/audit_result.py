@@ -28,6 +28,7 @@ class AuditResult:
         delta: δ of every ε lower bound.
         generator_sha256: Of the generator under audit.
         cohort_digest: Of the coin record.
+        synthetic_sha256: Of the audited synthetic set's files; None where it was never on a disk.
         audit_number: This is audit k of this holdout; Holm spans all k.
         reference_stands_in: What stood in as reference or control patients, or None.
     """
@@ -42,6 +43,7 @@ class AuditResult:
     delta: float
     generator_sha256: str
     cohort_digest: str
+    synthetic_sha256: str | None
     audit_number: int
     reference_stands_in: str | None
 
@@ -59,6 +61,9 @@ class AuditResult:
             "power": asdict(self.power),
             "negative_runs": [asdict(run) for run in self.negative_runs],
             "confirmed_copies": self.evidence.confirmed_copies,
+            "copied_members": self.evidence.copied_members,
+            "canary_excess": self.evidence.canary_excess,
+            "negative_seeds": self.evidence.negative_seeds,
             "claimed_epsilon": self.evidence.claimed_epsilon,
             "epsilon_means": {
                 "kind": "lower bound shown by an attack, 95 %; proves no upper bound",
@@ -68,6 +73,7 @@ class AuditResult:
             },
             "generator_sha256": self.generator_sha256,
             "cohort_digest": self.cohort_digest,
+            "synthetic_sha256": self.synthetic_sha256,
             "audit_number": self.audit_number,
             "reference_stands_in": self.reference_stands_in,
         }

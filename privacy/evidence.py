@@ -83,9 +83,11 @@ class AuditEvidence:
         release: What is to be released.
         attacks: One result an attack and subgroup.
         controls: One result a control that could be run; a missing one is absent.
+        n_member: Audited members.
         n_holdout: Holdout patients.
         negative_seeds: Generators trained for the negative control.
-        confirmed_copies: Synthetic volumes that repeat a member's scan.
+        confirmed_copies: Synthetic volumes that repeat a real patient's scan.
+        copied_members: Audited members whose scan is repeated.
         claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
         canary_excess: Whether a canary run showed more than was claimed.
     """
@@ -93,8 +95,10 @@ class AuditEvidence:
     release: ReleaseKind
     attacks: tuple[AttackResult, ...]
     controls: tuple[ControlResult, ...]
+    n_member: int
     n_holdout: int
     negative_seeds: int
     confirmed_copies: int
+    copied_members: int = 0
     claimed_epsilon: float | None = None
     canary_excess: bool = False

@@ -22,12 +22,13 @@ class ReleasePolicy:
     Attributes:
         tier: Who gets the release.
         formal_epsilon_max: Patient-level ε that the tier asks for.
-        formal_epsilon_binds: Whether it is required (or else a person's recorded override), not only recommended.
+        formal_epsilon_binds: Whether a formal promise is required; an override to false records why it is waived.
         auc_upper_max: τ: every binding attack's U95(AUC) lies at or below it.
         attacks_must_not_reject: Whether an attack that rejects "no leak" after Holm fails the release.
         tpr_lower_max: Bound on the lower Clopper-Pearson limit of the TPR where no holdout patient is flagged.
         outlier_auc_upper_max: τ of the most isolated quartile.
-        linkage_upper_max: Bound on the upper Clopper-Pearson limit of the rate of copies and links.
+        linkage_upper_max: Bound on the upper 95 % Clopper-Pearson limit of the share of members whose scan is copied.
+            Links short of a copy are not measured.
         min_holdout: Fewest holdout patients for this tier.
         reasons: Overridden key to the reason given; empty for the defaults.
     """
@@ -108,8 +109,14 @@ class _Count(_Threshold):
     value: Annotated[int, Field(ge=20)]
 
 
+class _Waiver(_Threshold):
+    # A tier's requirement can be waived by a person, not invented.
+    value: Literal[False]
+
+
 class _Overrides(_Table):
     formal_epsilon_max: _Threshold | None = None
+    formal_epsilon_binds: _Waiver | None = None
     auc_upper_max: _Auc | None = None
     tpr_lower_max: _Share | None = None
     outlier_auc_upper_max: _Auc | None = None

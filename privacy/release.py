@@ -44,6 +44,7 @@ from .release_readme import render_readme
 from .release_tables import encode_description, encode_json, encode_labels, encode_participants
 from .sidecar import parse_public_sources, parse_sidecar
 from .statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, may_be_shared
+from .synthetic_digest import VOLUME_ENDING, digest_of_hashes
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
 
@@ -80,7 +81,8 @@ def pack(
     Raises:
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, or a label map that
             does not come from a declared public source.
-        VerificationFailed: the audit or a volume belongs to another generator, or a file carries more than it may.
+        VerificationFailed: the audit or a volume belongs to another generator, the audit to other volumes or its
+            figures do not bear out its verdict, or a file carries more than it may.
         DataError: a needed file is missing or unreadable.
         StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
     """
@@ -102,6 +104,13 @@ def pack(
             )
         else:
             used = _add_cohort(writer, synthetic, study, generator_sha256, public)
+            volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
+            if digest_of_hashes(volumes) != extract.synthetic_sha256:
+                raise VerificationFailed(
+                    "the audit of another synthetic cohort",
+                    expected="the very volumes and label maps that were audited",
+                    remedy="Name the audited cohort with '--synthetic', or audit this one.",
+                )
         predicate = ReleasePredicate(
             kind=kind,
             tier=tier,

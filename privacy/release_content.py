@@ -8,6 +8,7 @@ cohort/sub-<16 hex>/anat/sub-<16 hex>_<channel>.nii.gz and .json
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from .release_readme import render_readme
 from .release_tables import check_description, check_labels, check_participants, encode_json
 from .sidecar import parse_public_sources, parse_sidecar
 from .statement import ReleasePredicate
+from .synthetic_digest import digest_of_hashes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +63,8 @@ class ContentCheck:
         self._grids: set[Grid] = set()
         self._named: set[str] = set()
         self._tables: dict[str, bytes] = {}
-        self.volumes = 0
+        self._volumes: list[str] = []
+        self._audited: str | None = None
 
     def file(self, name: str, content: bytes) -> None:
         """Judge one file whose hash was verified.
@@ -79,7 +82,7 @@ class ContentCheck:
         elif volume:
             self._endings[volume["subject"]][volume["key"]].add("nii.gz")
             self._grids.add(check_clean_nifti(content, is_label_map=volume["key"] == LABEL_KEY))
-            self.volumes += 1
+            self._volumes.append(hashlib.sha256(content).hexdigest())
         elif name == AUDIT:
             self._check_audit(content)
         elif name == README:
@@ -96,11 +99,17 @@ class ContentCheck:
         else:
             raise _foreign("a file that has no place in such a release")
 
+    @property
+    def volumes(self) -> int:
+        """NIfTI files judged so far."""
+        return len(self._volumes)
+
     def finish(self) -> None:
         """Judge the whole after every file.
 
         Raises:
-            VerificationFailed: a file is missing, a volume lacks its sidecar, or volumes differ in channels or grid.
+            VerificationFailed: a file is missing, a volume lacks its sidecar, volumes differ in channels or grid, or
+                they are not the ones that were audited.
         """
         if not self._named >= _expected(self._predicate):
             raise _foreign("a release that lacks one of its files")
@@ -115,9 +124,12 @@ class ContentCheck:
         check_participants(self._tables[PARTICIPANTS], self._endings)
         check_description(self._tables[DESCRIPTION], next(iter(channels)))
         check_labels(self._tables[LABEL_LOOKUP])
+        if digest_of_hashes(self._volumes) != self._audited:
+            raise _foreign("volumes other than those that were audited")
 
     def _check_audit(self, content: bytes) -> None:
         extract, shown = _verified(read_audit, content)
+        self._audited = extract.synthetic_sha256
         claim = self._predicate.audit
         if extract.encode() != content:
             raise _foreign("an audit with more in it than may travel")

@@ -142,7 +142,10 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
 
 
 def _note(predicate: ReleasePredicate) -> str:
-    tested = "no attack tested succeeded" if predicate.audit.verdict == "PASS" else "the audit is inconclusive"
+    found = predicate.audit.finding
+    tested = (
+        found[0].lower() + found[1:].rstrip(".") if predicate.audit.verdict == "PASS" else "the audit is inconclusive"
+    )
     return tested if predicate.approved_for_sharing else f"{NOT_APPROVED}: {tested}, tier {predicate.tier}"
 
 

@@ -67,7 +67,7 @@ def _headline(predicate: ReleasePredicate) -> str:
 def _verdict(predicate: ReleasePredicate) -> str:
     match predicate.audit.verdict:
         case "PASS":
-            return "No attack tested succeeded."
+            return predicate.audit.finding
         case "INCONCLUSIVE":
             return (
                 "The audit could neither find a leak nor rule one out: too few patients, or a control missing or weak."

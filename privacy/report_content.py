@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..common.errors import DataError
 from ..common.label_chain import LabelSource
 from ..common.study import Study
-from .audit_extract import AuditExtract
+from .audit_extract import AuditExtract, PolicyRow
 from .policy import TIERS
 from .statistics import Floats
 
@@ -77,13 +77,12 @@ class _Read(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class ReportPolicy(_Read):
+class ReportPolicy(PolicyRow):
     """The thresholds that the audit was judged by, and why any differs from its tier's."""
 
     auc_upper_max: float | None
     outlier_auc_upper_max: float | None
     min_holdout: int
-    reasons: dict[str, str] = Field(default_factory=dict)
 
 
 class ReportAudit(AuditExtract):
@@ -91,12 +90,10 @@ class ReportAudit(AuditExtract):
 
     Attributes:
         policy: None where the file does not say: then the tier's own thresholds.
-        audit_number: This was audit k of the same holdout patients.
         reference_stands_in: Who stood in for reference or control patients.
     """
 
     policy: ReportPolicy | None = None
-    audit_number: int | None = None
     reference_stands_in: str | None = None
 
     @classmethod

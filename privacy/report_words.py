@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .audit_extract import AttackRow, TprRow
 from .evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
+from .finding import beyond, finding
 from .power import joint_power
 from .report_content import ReportAudit
 from .verdict import MIN_HOLDOUT
@@ -67,29 +68,31 @@ _NO_AUDIT = Headline(
 
 
 def headline(audit: ReportAudit | None) -> Headline:
-    """What the page opens with; a PASS beside an attack that needs more than is released says so."""
+    """What the page opens with; a PASS says no more of the attacks than their figures do."""
     if audit is None:
         return _NO_AUDIT
     found = _HEADLINES[audit.verdict]
-    if audit.verdict == "PASS" and beyond_release(audit):
-        return replace(found, sentence=f"No attack tested on what is released ({audit.release}) succeeded.")
-    return found
+    if audit.verdict != "PASS":
+        return found
+    return replace(found, sentence=finding(audit.attacks, audit.release))
 
 
 def beyond_release(audit: ReportAudit) -> tuple[str, ...]:
     """Attacks that recognise members, but need more than this release gives away."""
     return tuple(
-        f"Attack {attack.id} ({attack_name(attack.id)}) does recognise members: AUC {attack.auc:.2f}, at least "
-        f"{attack.auc_ci[0]:.2f}. It needs {attacker_holds(attack.threat_model)}, which a release of {audit.release} "
+        f"Attack {attack.id} ({attack_name(attack.id)}) does recognise members: {_strength(attack)}. "
+        f"It needs {attacker_holds(attack.threat_model)}, which a release of {audit.release} "
         "does not give away. Whoever holds that holds this risk."
         for attack in audit.attacks
-        if attack.auc is not None
-        and attack.auc_ci is not None
-        and attack.auc_ci[0] is not None
-        and attack.auc_ci[0] > 0.5
-        and attack.threat_model != "none"
-        and not is_binding(attack, audit)
+        if attack in beyond(audit.attacks, audit.release)
     )
+
+
+def _strength(attack: AttackRow) -> str:
+    if attack.auc is None:
+        return "its AUC is not told"
+    least = attack.auc_ci[0] if attack.auc_ci else None
+    return f"AUC {attack.auc:.2f}" + ("" if least is None else f", at least {least:.2f}")
 
 
 def needed(audit: ReportAudit) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from ..common.cohort import Cohort
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, VerificationFailed
 from ..common.generation import load_generator
-from ..common.journal import Journal
+from ..common.journal import Journal, read_journal
 from ..common.layouts import read_cohort
 from ..common.preparation import PreparedScans, joined, prepare
 from ..common.randomness import derived_seed
@@ -26,14 +26,18 @@ from ..common.site_folder import SITE_FILE, SiteFolder, SiteMaterial, site_mater
 from ..common.study import Study
 from .attacks.interface import Reconstruct
 from .audit import AuditMaterial, AuditPlan, run_audit
+from .audit_extract import read_audit
 from .control_training import painter, train_control_generator
 from .controls import TrainGenerator
 from .evidence import ReleaseKind
 from .policy import ReleasePolicy
+from .synthetic_digest import synthetic_digest
 
 RESULT = "audit.json"
 AUDITED = "audit-begun"
 """Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
+DONE = "audit-done"
+"""Journal event, written with the SHA-256 of the result file."""
 
 Progress = Callable[[int, int], None]
 
@@ -115,6 +119,7 @@ def audit_run_folder(
     study, folders = generator.study, site_folders(run)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
+    volumes = synthetic_digest(synthetic)
     made = prepare(read_cohort(synthetic), study, out / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     journals = [Journal(folder.journal) for folder in folders]
@@ -133,6 +138,7 @@ def audit_run_folder(
         synthetic_labels=np.asarray(made.classes),
         generator_sha256=generator.sha256,
         cohort_digest=digest,
+        synthetic_sha256=volumes,
         reference_stands_in=stands_in,
     )
     plan = AuditPlan(
@@ -150,20 +156,26 @@ def audit_run_folder(
     )
     text = result.to_json()
     write_atomic(out / RESULT, text.encode())
+    written = hashlib.sha256(text.encode()).hexdigest()
     for journal in journals:
-        journal.append("audit-done", number=number, verdict=result.verdict.outcome)
+        journal.append(DONE, number=number, verdict=result.verdict.outcome, sha256=written)
     content: dict[str, Any] = json.loads(text)
     return content
 
 
 def verify_audit(result: Path, run: Path) -> dict[str, Any]:
-    """Check that an audit's result speaks of this run's generator.
+    """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
+
+    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
 
     Raises:
         DataError: no readable result.
-        VerificationFailed: it is the audit of another generator.
+        VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, or no
+            site's journal holds its SHA-256.
     """
     content = read_result(result)
+    raw = (result / RESULT if result.is_dir() else result).read_bytes()
+    read_audit(raw)
     file = run / "generator.safetensors"
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
@@ -172,6 +184,20 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             expected="one of the generator in this run",
             remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
         )
+    if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
+        noted = [
+            entry.facts.get("sha256")
+            for folder in site_folders(run)
+            if folder.journal.exists()
+            for entry in read_journal(folder.journal)
+            if entry.event == DONE
+        ]
+        if hashlib.sha256(raw).hexdigest() not in noted:
+            raise VerificationFailed(
+                "an audit result that no site's journal knows",
+                expected=f"{RESULT} as 'fedphantom audit run' left it",
+                remedy="Restore that file, or run the audit again.",
+            )
     return content
 
 

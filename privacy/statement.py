@@ -67,12 +67,14 @@ class AuditClaim(_Record):
         verdict: Its outcome.
         tier: The tier whose thresholds it was judged by.
         release: The kind of release it was made for.
+        finding: What its figures say about the attacks; speaks of a PASS.
         sha256: Of the audit's result file as it was given to ``release pack``.
     """
 
     verdict: Outcome
     tier: Tier
     release: ReleaseKind
+    finding: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f]*$")]
     sha256: Sha256
 
     def covers(self, kind: ReleaseKind, tier: Tier) -> bool:

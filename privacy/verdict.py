@@ -16,7 +16,9 @@ from .evidence import (
     AuditEvidence,
     ControlResult,
 )
+from .finding import finding
 from .policy import ReleasePolicy
+from .statistics import clopper_pearson
 
 Outcome = Literal["FAIL", "INVALID", "INCONCLUSIVE", "PASS"]
 
@@ -25,6 +27,9 @@ MIN_HOLDOUT = 20
 
 NEGATIVE_SEEDS = 3
 """Generators a full negative control trains (PRIVACY §4)."""
+
+COPY_TARGETS = 32
+"""Fewest members of whom no copies at all bound the copy rate by 9 % (PRIVACY §5)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ def decide(evidence: AuditEvidence, policy: ReleasePolicy) -> Verdict:
         return Verdict("INVALID", invalid + open_questions)
     if open_questions:
         return Verdict("INCONCLUSIVE", open_questions)
-    return Verdict("PASS", ("No attack tested succeeded, and every control shows that the attacks work.",))
+    told = finding(evidence.attacks, evidence.release)
+    return Verdict("PASS", (f"{told} Every control shows that the attacks work.",))
 
 
 def is_binding(attack: AttackResult, evidence: AuditEvidence) -> bool:
@@ -123,6 +129,7 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
         yield f"Only {evidence.n_holdout} holdout patients: below {MIN_HOLDOUT} no attack statistic means anything."
     elif evidence.n_holdout < policy.min_holdout:
         yield f"{evidence.n_holdout} holdout patients; the {policy.tier} tier asks for {policy.min_holdout}."
+    yield from _beyond_attacks(evidence, policy)
     for name in REQUIRED_CONTROLS:
         control = _control(evidence, name)
         if control is None:
@@ -146,6 +153,25 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
                 f"Attack {attack.id} could have an AUC up to {attack.upper95:.2f} (95 % confidence); to be shown:"
                 f" at most {tau:.2f}."
             )
+
+
+def _beyond_attacks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
+    """The rows of the gate that no attack's figure answers: copy rate and formal promise."""
+    # Inside the study a few members do not hold a release back: that no copy was found still counts.
+    if policy.tier != "internal" or evidence.n_member >= COPY_TARGETS:
+        # One-sided 95 %.
+        upper = clopper_pearson(evidence.copied_members, evidence.n_member, 0.9)[1]
+        if upper > policy.linkage_upper_max:
+            yield (
+                f"Of {evidence.n_member} members {evidence.copied_members} were found copied: the rate could be"
+                f" {upper:.1%} (95 % confidence); to be shown: at most {policy.linkage_upper_max:.0%}."
+            )
+    if policy.formal_epsilon_binds:
+        wanted = "" if policy.formal_epsilon_max is None else f" of ε at most {policy.formal_epsilon_max:g}"
+        if evidence.claimed_epsilon is None:
+            yield f"The {policy.tier} tier asks for a formal promise{wanted}; this generator has none."
+        elif policy.formal_epsilon_max is not None and evidence.claimed_epsilon > policy.formal_epsilon_max:
+            yield f"The {policy.tier} tier asks for a formal promise{wanted}; ε = {evidence.claimed_epsilon:g}."
 
 
 def _tau(attack: AttackResult, policy: ReleasePolicy) -> float | None:

@@ -30,7 +30,9 @@ def study() -> None:
 @study_app.command("new")
 def study_new(
     path: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A file that does not exist yet.")],
-    template: Annotated[Literal["phantom", "hippocampus"], typer.Option(help="What to start from.")] = "phantom",
+    template: Annotated[
+        Literal["phantom", "hippocampus", "tiny"], typer.Option(help="What to start from.")
+    ] = "phantom",
 ) -> None:
     """Write a study to start from, every key explained. An existing file is never overwritten."""
     from ..common.atomic import write_atomic

@@ -15,7 +15,6 @@ from ..common.errors import ConfigError, DataError
 from ..common.generation import generate_cohort, load_generator, numpy_parameters
 from ..common.label_sampler import LabelSampler
 from ..common.layouts import read_cohort
-from ..common.layouts.table import write_table
 from ..common.phantom import write_phantom_cohort
 from ..common.preparation import prepare
 from ..common.randomness import derived_seed, numpy_generator
@@ -24,6 +23,7 @@ from ..common.study_template import study_for
 from ..common.training import train_from_scratch
 from ..common.weights import generator_metadata, save_weights
 from ..privacy.run_audit import AuditSizes
+from .site_cohorts import view_in_place
 
 PUBLIC_SITE = "public"
 """Value of the ``site`` column that marks patients whose scans are public."""
@@ -114,8 +114,7 @@ def write_site_tables(out: Path, cohort: Cohort) -> dict[str, Path]:
     tables = {}
     for name, part in cohort.by_site().items():
         tables[name] = out / "cohorts" / f"{name}.tsv"
-        if not tables[name].exists():
-            write_table(tables[name], part)
+        view_in_place(tables[name], part)
     return tables
 
 

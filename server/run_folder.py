@@ -4,7 +4,7 @@ study.toml              the study, as given
 run.json                study digest and site names
 checkpoints/            one file a round
 journal.jsonl           what happened
-sites/NAME/             on one machine only: each site's own folder
+sites/NAME/             on one machine only: each site's own folder, with cohort.tsv where a cohort was divided
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
 summary.json            rounds, sites, metrics on fakes
@@ -67,6 +67,10 @@ class RunFolder:
     def site(self, name: str) -> Path:
         """A site's folder, where it lies on the same machine."""
         return self.root / "sites" / name
+
+    def site_table(self, name: str) -> Path:
+        """The site's own patients, where its cohort holds other sites' too; in its folder, for it names them."""
+        return self.site(name) / "cohort.tsv"
 
     def claim(self, study_text: str, sites: Sequence[str]) -> Study:
         """Make the folder this study's and these sites', or find that it is already.

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..common.device import choose_device
-from ..common.errors import FedPhantomError, StorageError
+from ..common.errors import StorageError
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
 from ..common.parallel import side_by_side
 from ..common.parameters import ParameterSpec
+from ..common.sayable import sayable_reason
 from ..common.study import Study
 from .aggregation import SiteFailure
 from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
 from .run_folder import RunFolder
+from .site_cohorts import own_cohorts
 
 Engine = Literal["local", "flower"]
 
@@ -72,7 +74,7 @@ def simulate(
 
     Args:
         study_text: The study, TOML.
-        sites: Site name to cohort.
+        sites: Site name to cohort; of one that names sites, a site takes its own patients.
         out: The run's folder.
         engine: ``local`` runs every site in this process, one after the other; ``flower`` starts a
             SuperLink and one SuperNode a site on loopback.
@@ -84,7 +86,9 @@ def simulate(
 
     Raises:
         ConfigError: the study is not valid, or ``out`` belongs to another study, other sites or cohorts,
-            or another process runs in it.
+            or another process runs in it, or a cohort of several sites does not name the one that is
+            to train on it.
+        DataError: two sites hold the same scan.
         PeerError: a round fell below the quorum; names the sites. Run it again to go on.
         StorageError: the disk is full, read-only or forbidden.
     """
@@ -93,8 +97,9 @@ def simulate(
         study = folder.claim(study_text, tuple(sites))
         generator = initial(study)
         spec = ParameterSpec.of(generator)
+        cohorts = own_cohorts(sites, {name: folder.site_table(name) for name in sites})
         for name in sorted(sites):
-            prepare_site(folder.site(name), name, sites[name], study_text, spec)
+            prepare_site(folder.site(name), name, cohorts[name], study_text, spec)
         rounds = Rounds.open(study, folder, tuple(sites), generator)
         checkpoint = rounds.checkpoint
         if not rounds.finished:
@@ -129,12 +134,9 @@ def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
             reply = opened[name].train_round(request)
         except StorageError:
             raise  # One disk holds all sites here: no round goes on without it.
-        except FedPhantomError as error:
-            opened.pop(name, None)
-            return SiteFailure(name, error.found)
         except Exception as error:
             opened.pop(name, None)
-            return SiteFailure(name, f"unexpected {type(error).__name__}")
+            return SiteFailure(name, sayable_reason(error))
         late = time.monotonic() - started > rounds.study.federation.deadline_s
         return SiteFailure(name, "no reply before the deadline") if late else reply
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.battery import Battery
 from fedphantom.privacy.attacks.blind import blind_baseline
-from fedphantom.privacy.attacks.gan_leaks import confirmed_copies, distances, gan_leaks_scores, isolation
+from fedphantom.privacy.attacks.gan_leaks import Copies, confirmed_copies, distances, gan_leaks_scores, isolation
 from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, by_patient, foreground, paint
 from fedphantom.privacy.attacks.reconstruction import reconstruction_errors, reconstruction_scores
 from fedphantom.privacy.statistics import auc
@@ -166,21 +166,39 @@ def test_a3_scores_are_less_the_farther_the_release() -> None:
     assert (near > far).all()
 
 
-def test_a_copy_is_confirmed_once_for_each_volume_that_repeats_a_member() -> None:
+def test_a_copy_is_confirmed_once_for_each_volume_that_repeats_a_patient() -> None:
     scans = make_scans(20)
     tools = battery(scans)
     release = np.concatenate([tools.release_of(IGNORANT), scans.images[[0, 0, 2]]])
-    assert tools.copies(tools.distances(release)) == 3
+    assert tools.copies(tools.distances(release)) == Copies(volumes=3, members=2)
     noisy = release + np.random.default_rng(0).normal(0, 0.05, release.shape).astype(np.float32)
-    assert tools.copies(tools.distances(noisy)) == 3
-    assert tools.copies(tools.distances(tools.release_of(IGNORANT))) == 0
+    assert tools.copies(tools.distances(noisy)) == Copies(volumes=3, members=2)
+    assert tools.copies(tools.distances(tools.release_of(IGNORANT))) == Copies(0, 0)
 
 
-def test_nearness_that_strangers_share_confirms_no_copy() -> None:
+def test_a_planted_copy_of_a_stranger_is_a_copy_too_and_silences_no_other() -> None:
+    scans = make_scans(20)
+    tools = battery(scans)
+    release = np.concatenate([tools.release_of(IGNORANT), scans.images[[0, 2, 1]]])  # 1 is a holdout patient
+    assert tools.copies(tools.distances(release)) == Copies(volumes=3, members=2)
+
+
+def test_two_scans_of_one_patient_are_no_contrast() -> None:
+    scans = make_scans(10, scans_each=2)
+    images = scans.images.copy()
+    images[1] = images[0]
+    tools = battery(replace(scans, images=images))
+    assert tools.copies(tools.distances(images[:1])) == Copies(volumes=1, members=1)
+
+
+def test_nearness_that_other_patients_share_confirms_no_copy_of_that_volume_alone() -> None:
     scans = make_scans(20)
     judged = np.ones(scans.labels.shape, bool)
-    alike = replace(scans, images=np.repeat(scans.images[:1], 20, axis=0))
-    assert confirmed_copies(alike, judged, distances(alike, judged, alike.images[:3])) == 0
+    images = scans.images.copy()
+    images[:4] = images[0]
+    alike = replace(scans, images=images)
+    assert confirmed_copies(alike, judged, distances(alike, judged, images[:3])) == Copies(0, 0)
+    assert confirmed_copies(alike, judged, distances(alike, judged, images[[0, 6]])) == Copies(1, 1)
 
 
 def test_the_lonely_quartile_is_cut_alike_for_members_and_holdout() -> None:

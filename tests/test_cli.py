@@ -298,7 +298,7 @@ def test_show_says_loudly_that_there_is_no_differential_privacy(
     assert "40 × 48 × 40" in said
 
 
-@pytest.mark.parametrize("template", ["phantom", "hippocampus"])
+@pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny"])
 def test_every_template_holds(template: str, tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     assert run(["study", "new", str(study), "--template", template]) == 0
@@ -306,17 +306,30 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
     assert parse_study(study.read_text()).name == template
 
 
-def test_the_phantom_template_fits_the_cohort_it_names() -> None:
+@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 4.0), ("tiny", 12.0)])
+def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 
     from fedphantom.common.phantom import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid
 
-    study = parse_study((files("fedphantom.server") / "study_templates" / "phantom.toml").read_text())
+    study = parse_study((files("fedphantom.server") / "study_templates" / f"{template}.toml").read_text())
     assert (study.channels, study.labels) == (PHANTOM_CHANNELS, PHANTOM_LABELS)
-    assert study.volume_grid() == phantom_grid(4.0)
+    assert study.volume_grid() == phantom_grid(spacing_mm)
+    assert study.roles.reference > 0  # else an audit would need --public
 
 
 def test_new_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text("mine")
     assert run(["study", "new", str(tmp_path / "study.toml")]) == 3
     assert (tmp_path / "study.toml").read_text() == "mine"
+
+
+def test_a_signing_key_is_made_once_and_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = tmp_path / "keys"
+    assert run(["release", "key", str(keys)]) == 0
+    private = (keys / "key.pem").read_bytes()
+    assert private.startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert (keys / "key.pub.pem").read_bytes().startswith(b"-----BEGIN PUBLIC KEY-----")
+    assert b"PRIVATE" not in capsys.readouterr().out.encode()
+    assert run(["release", "key", str(keys)]) == 4
+    assert (keys / "key.pem").read_bytes() == private

@@ -12,12 +12,13 @@ import pytest
 from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
 
 from fedphantom.client.egress import EgressRule, check_reply
-from fedphantom.client.site_round import Site, sayable_reason
+from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder, read_egress_rule
 from fedphantom.common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PolicyRefused, TrainingError
 from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.sayable import sayable_reason
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study
 

@@ -50,6 +50,10 @@ REFUSED = {
     "an AUC above one": '[override.auc_upper_max]\nvalue = 1.4\nreason = "a good reason"',
     "a value that is not a number": '[override.auc_upper_max]\nvalue = nan\nreason = "a good reason"',
     "a holdout on which nothing can be read": '[override.min_holdout]\nvalue = 10\nreason = "a good reason"',
+    "a formal promise demanded where the tier asks for none": (
+        '[override.formal_epsilon_binds]\nvalue = true\nreason = "a good reason"'
+    ),
+    "a waiver without a reason": "[override.formal_epsilon_binds]\nvalue = false",
     "half a patient": '[override.min_holdout]\nvalue = 30.5\nreason = "a good reason"',
 }
 

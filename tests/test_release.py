@@ -37,9 +37,12 @@ from fedphantom.common.signing import generate_key, load_private_key, sign, veri
 from fedphantom.common.study import RolesTable, Study, parse_study
 from fedphantom.common.weights import generator_metadata, save_weights
 from fedphantom.privacy import release
+from fedphantom.privacy.audit_extract import read_audit
 from fedphantom.privacy.commands import release_app
+from fedphantom.privacy.evidence import REQUIRED_CONTROLS
 from fedphantom.privacy.release import pack, verify_release
 from fedphantom.privacy.release_content import MANIFEST
+from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 TRUSTED = [KEY.public_key()]
@@ -68,6 +71,35 @@ def _study() -> Study:
     return parse_study(STUDY)
 
 
+ATTACKS = (("A1", "G"), ("A3", "S"), ("A1/outliers", "G"), ("A3/outliers", "S"), ("B0", "none"), ("A3-WB", "W"))
+LEAK = {"auc": 0.9, "rejects": True, "p_value": 1e-4}
+
+
+def an_attack(identifier: str, model: str, auc: float = 0.52, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": identifier,
+        "threat_model": model,
+        "auc": auc,
+        "auc_ci": [auc - 0.05, auc + 0.05],
+        "auc_lower95": auc - 0.04,
+        "auc_upper95": auc + 0.04,
+        "tpr": [{"fpr": 0.0, "tpr": 0.0, "ci": [0.0, 0.04], "resolvable": True, "fpr_bound": 0.03}],
+        "eps_lower_bound": 0.0,
+        "p_value": 0.4,
+        "rejects": False,
+        "n_member": 120,
+        "n_holdout": 120,
+    } | changes
+
+
+def a_control(identifier: str, ok: bool = True) -> dict[str, Any]:
+    return {"id": identifier, "required": "|AUC − .5| ≤ 1.96·SE", "got": "0.51", "ok": ok}
+
+
+def rows(**changed: dict[str, Any]) -> list[dict[str, Any]]:
+    return [changed.get(name, an_attack(name, model)) for name, model in ATTACKS]
+
+
 class Made:
     """A run, its synthetic cohort and its audit, made to be spoiled."""
 
@@ -92,24 +124,22 @@ class Made:
         self.write_audit()
 
     def write_audit(self, **changes: Any) -> None:
-        attack = {
-            "id": "A1",
-            "threat_model": "G",
-            "auc": 0.52,
-            "auc_ci": [0.4, 0.6],
-            "tpr": [{"fpr": 0.0, "tpr": 0.0, "ci": [0.0, 0.04]}],
-            "eps_lower_bound": 0.0,
-            "p_value": 0.4,
-        }
+        """An audit whose figures would allow a PASS for any kind of release, but not for the public tier."""
         content = {
             "verdict": "INCONCLUSIVE",
             "tier": "controlled",
             "release": "weights",
             "generator_sha256": self.generator_sha256,
-            "attacks": [attack],
-            "controls": [{"id": "negative", "required": "|AUC − .5| ≤ 1.96·SE", "got": "0.51", "ok": True}],
-            "counts": {"member": 30, "holdout": 30},
-            "reasons": ["Reduced audit: 1 of 3 generators."],
+            "synthetic_sha256": synthetic_digest(self.cohort),
+            "attacks": rows(),
+            "controls": [a_control(name) for name in REQUIRED_CONTROLS],
+            "counts": {"member": 120, "holdout": 120},
+            "audit_number": 1,
+            "negative_seeds": 3,
+            "confirmed_copies": 0,
+            "copied_members": 0,
+            "canary_excess": False,
+            "reasons": ["Read them."],
         }
         self.audit.write_text(json.dumps(content | changes))
 
@@ -266,6 +296,23 @@ def test_a_release_that_passed_says_no_attack_tested_succeeded_and_nothing_stron
     assert "No attack tested succeeded" in text
     assert "anonym" not in text.lower()
     assert "`dp: none`" in text
+
+
+def test_a_release_names_an_attack_that_succeeded_though_it_does_not_bind(made: Made) -> None:
+    made.write_audit(verdict="PASS", release="volumes", attacks=rows(A1=an_attack("A1", "G", 0.99, rejects=True)))
+    report = made.pack(tier="controlled")
+    told = "o attack that binds for a volumes release succeeded; A1 (AUC 0.99) did"
+    for text in (report.note, (made.root / "release" / "README.md").read_text()):
+        assert told in text
+        assert "o attack tested succeeded" not in text
+
+
+def test_an_internal_release_says_which_attack_was_not_judged(made: Made) -> None:
+    made.write_audit(verdict="PASS", tier="internal", attacks=rows(A3=an_attack("A3", "S", **LEAK)))
+    report = made.pack(tier="internal")
+    for text in (report.note, (made.root / "release" / "README.md").read_text()):
+        assert "ot judged at this tier: A3 (AUC 0.90) rejects 'no leak'" in text
+        assert "succeeded" not in text
 
 
 def test_the_audit_table_travels_and_scores_of_patients_do_not(made: Made) -> None:
@@ -713,6 +760,88 @@ def test_a_verdict_that_the_tier_does_not_permit_is_refused(made: Made, tier: st
     assert not (made.root / "release").exists()
 
 
+EDITED: dict[str, dict[str, Any]] = {
+    "a control that is not there": {"controls": [a_control(name) for name in REQUIRED_CONTROLS[1:]]},
+    "a control that does not hold": {"controls": [a_control(name, name != "blind") for name in REQUIRED_CONTROLS]},
+    "no control": {"controls": []},
+    "an attack that is not there": {"attacks": rows()[1:]},
+    "an attack that rejects": {"attacks": rows(A3=an_attack("A3", "S", **LEAK))},
+    "an attack whose p-value rejects": {"attacks": rows(A3=an_attack("A3", "S", p_value=1e-4))},
+    "an attack above the threshold": {"attacks": rows(A3=an_attack("A3", "S", 0.63))},
+    "an upper bound below its own AUC": {
+        "attacks": rows(A3=an_attack("A3", "S", 0.7, auc_lower95=0.5, auc_upper95=0.6))
+    },
+    "an attack without its upper bound": {"attacks": rows(A3=an_attack("A3", "S", auc_upper95=None))},
+    "thresholds changed without a reason": {
+        "policy": {"auc_upper_max": 0.9},
+        "attacks": rows(A3=an_attack("A3", "S", 0.63)),
+    },
+    "a copy": {"confirmed_copies": 1},
+    "copies that nobody counted": {"confirmed_copies": None},
+    "one negative generator": {"negative_seeds": 1},
+    "too few patients": {"counts": {"member": 120, "holdout": 30}},
+    "no count of patients": {"counts": {}},
+    "a tier that asks for a formal promise": {"tier": "public"},
+}
+
+
+@pytest.mark.parametrize("changes", EDITED.values(), ids=EDITED.keys())
+def test_a_pass_that_its_own_figures_do_not_bear_out_is_refused(made: Made, changes: dict[str, Any]) -> None:
+    made.write_audit(verdict="PASS")
+    assert read_audit(made.audit.read_bytes())[0].verdict == "PASS"
+    made.write_audit(**({"verdict": "PASS"} | changes))
+    with pytest.raises(VerificationFailed, match="whose figures give") as caught:
+        made.pack(tier="controlled")
+    assert caught.value.exit_code == 5
+    assert not (made.root / "release").exists()
+
+
+def test_a_threshold_changed_with_a_reason_is_the_threshold(made: Made) -> None:
+    policy = {"auc_upper_max": 0.7, "reasons": {"auc_upper_max": "the board agreed"}}
+    made.write_audit(verdict="PASS", policy=policy, attacks=rows(A3=an_attack("A3", "S", 0.63)))
+    assert made.pack(tier="controlled").verdict == "PASS"
+
+
+def test_a_signed_verdict_better_than_its_figures_is_refused(volumes: Path) -> None:
+    path = volumes / "audit.json"
+    audit = json.loads(path.read_text())
+    path.write_text(json.dumps(audit | {"confirmed_copies": 2}, indent=2, sort_keys=True) + "\n")
+    _sign_again(volumes)
+    _refused(volumes, "whose figures give FAIL")
+
+
+def test_volumes_other_than_those_audited_are_not_packed(made: Made) -> None:
+    """One scan planted after the audit, clean in every other way."""
+    first, second = (next(made.cohort.glob(f"sub-00{n}/anat/*_T1w.nii.gz")) for n in (1, 2))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(VerificationFailed, match="another synthetic cohort") as caught:
+        made.pack()
+    assert caught.value.exit_code == 5
+    made.write_audit(synthetic_sha256=None)
+    with pytest.raises(VerificationFailed, match="another synthetic cohort"):
+        made.pack()
+    made.write_audit()
+    made.pack()
+
+
+def test_a_cohort_with_fewer_volumes_than_audited_is_not_packed(made: Made) -> None:
+    shutil.rmtree(made.cohort / "sub-002")
+    with pytest.raises(VerificationFailed, match="another synthetic cohort"):
+        made.pack()
+
+
+def test_signed_volumes_other_than_those_audited_are_refused(volumes: Path) -> None:
+    first, second = sorted((volumes / "cohort").glob("sub-*/anat/*_T1w.nii.gz"))[:2]
+    first.write_bytes(second.read_bytes())
+    _sign_again(volumes)
+    _refused(volumes, "other than those that were audited")
+
+
+def test_weights_do_not_ask_for_the_audited_volumes(made: Made) -> None:
+    made.write_audit(synthetic_sha256=None)
+    assert made.pack(kind="weights").kind == "weights"
+
+
 def test_a_pass_by_laxer_thresholds_does_not_open_a_stricter_tier(made: Made) -> None:
     made.write_audit(verdict="PASS", tier="controlled")
     with pytest.raises(PolicyRefused, match="tier 'controlled'"):
@@ -770,6 +899,13 @@ def test_weights_with_hidden_bytes_are_refused(made: Made, weights: Path) -> Non
 # Commands
 
 
+@pytest.fixture
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights here are no network, so that no volume can be painted again."""
+    monkeypatch.setattr("fedphantom.privacy.run_release.check_origin", lambda *_args, **_kwargs: None)
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_pack_and_verify_from_the_command_line(made: Made) -> None:
     private, public = generate_key(made.root / "keys")
     out = made.root / "out"
@@ -784,6 +920,7 @@ def test_pack_and_verify_from_the_command_line(made: Made) -> None:
     load_private_key(private)
 
 
+@pytest.mark.usefixtures("unpainted")
 def test_the_command_line_asks_for_the_controlled_tier_unless_told_otherwise(made: Made) -> None:
     private, _ = generate_key(made.root / "keys")
     arguments = ["pack", made.run, made.root / "out", "--synthetic", made.cohort, "--audit", made.audit]

@@ -267,9 +267,32 @@ def test_no_page_calls_anything_anonymous(verdict: str, rendition: Any) -> None:
 
 def test_a_pass_does_not_hide_an_attack_that_needs_more_than_is_released() -> None:
     audit = an_audit("PASS", attacks=[an_attack("A1", "G", 0.8), an_attack("A3", "S", 0.5)])
-    assert headline(audit).sentence == "No attack tested on what is released (volumes) succeeded."
+    assert headline(audit).sentence == (
+        "No attack that binds for a volumes release succeeded; A1 (AUC 0.80) did: it needs the patients' own label "
+        "maps, which never leave, and the generator."
+    )
     assert "Attack A1 (reconstruction) does recognise members: AUC 0.80, at least 0.65" in beyond_release(audit)[0]
     assert beyond_release(an_audit("PASS", release="weights", attacks=[an_attack("A1", "G", 0.8)])) == ()
+
+
+def test_a_pass_inside_the_study_names_the_attack_that_was_not_judged() -> None:
+    rejecting = an_attack("A3", "S", 0.9) | {"rejects": True}
+    audit = an_audit("PASS", tier="internal", attacks=[an_attack("A1", "G", 0.5), rejecting])
+    assert headline(audit).sentence == "Not judged at this tier: A3 (AUC 0.90) rejects 'no leak'."
+    assert beyond_release(audit) == ()
+
+
+def test_every_epsilon_is_shown_with_its_delta_unit_and_adjacency() -> None:
+    means = {
+        "kind": "lower bound shown by an attack, 95 %; proves no upper bound",
+        "delta": 0.00079,
+        "unit": "patient",
+        "adjacency": "add or remove one patient",
+    }
+    page = words_of(render_report(content(audit=an_audit(epsilon_means=means)), "shareable"))
+    assert "lower bound shown by an attack, 95 %; proves no upper bound. δ = 0.00079; unit: patient;" in page
+    assert "adjacency: add or remove one patient" in page
+    assert "does not say of which δ" in words_of(render_report(content(), "shareable"))
 
 
 def test_a_blind_baseline_that_succeeds_is_no_attack_beyond_the_release() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -147,6 +148,22 @@ def test_an_audit_speaks_of_one_generator(made: Path, root: Path, capsys: pytest
     capsys.readouterr()
     assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "run")]) == 5
     assert "another generator" in capsys.readouterr().err
+
+
+def test_an_audit_names_the_volumes_it_saw_and_an_edited_result_is_known_by_no_journal(made: Path, root: Path) -> None:
+    content = audit(root, made)
+    hashes = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "synthetic").rglob("*.nii.gz"))
+    assert content["synthetic_sha256"] == hashlib.sha256("".join(hashes).encode()).hexdigest()
+    result = root / "audit" / "audit.json"
+    for site in ("site-a", "site-b"):
+        done = read_journal(root / "run" / "sites" / site / "journal.jsonl")[-1]
+        assert done.facts["sha256"] == hashlib.sha256(result.read_bytes()).hexdigest()
+    result.write_text(json.dumps(content | {"verdict": "PASS"}))
+    with pytest.raises(VerificationFailed, match="says PASS"):
+        verify_audit(result, root / "run")
+    result.write_text(json.dumps(content | {"reasons": ["All is well."]}))
+    with pytest.raises(VerificationFailed, match="no site's journal knows"):
+        verify_audit(result, root / "run")
 
 
 def test_the_same_audit_gives_the_same_figures(made: Path, tmp_path: Path) -> None:

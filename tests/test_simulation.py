@@ -12,15 +12,18 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from linear_run import linear_simulation
-from linear_site import linear_generator, study_text
+from linear_site import UNSAYABLE, linear_generator, study_text
 
 from fedphantom.common.errors import ConfigError, PeerError, StorageError
 from fedphantom.common.journal import read_journal
 from fedphantom.common.study import parse_study
 from fedphantom.common.weights import load_weights, study_of
+from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import parse_sites, run_simulation
+from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
+from fedphantom.server.simulation import in_process_exchange
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -103,6 +106,36 @@ def test_a_round_goes_on_without_a_site_that_fails(tmp_path: Path, cohorts: dict
     assert [record.sites for record in result.rounds] == [SITES, ("site-a", "site-c"), SITES]
     assert result.rounds[1].left_out.keys() == {"site-b"}
     assert "site-left-out" in events(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("fail", "the site's cohort needs mending"), ("crash", "training failed unexpectedly")]
+)
+def test_of_a_sites_failure_the_coordinator_keeps_a_fixed_sentence_and_the_site_the_whole_text(
+    tmp_path: Path, cohorts: dict[str, Path], kind: str, said: str
+) -> None:
+    order(cohorts["site-b"], **{kind: [2]})
+    result = linear_simulation(tmp_path / "out", cohorts)
+    assert result.rounds[1].left_out == {"site-b": said}
+    of_the_site = tmp_path / "out" / "sites" / "site-b"
+    kept = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and of_the_site not in path.parents]
+    assert {"summary.json", "journal.jsonl"} <= {path.name for path in kept}
+    assert not [path.name for path in kept if b"sub-0042" in path.read_bytes()]
+    assert UNSAYABLE in (of_the_site / "errors.log").read_text()
+
+
+def test_a_site_that_cannot_be_opened_is_left_out_with_a_fixed_sentence(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    linear_simulation(tmp_path / "begun", cohorts, text=study_text(rounds=1))
+    folder = RunFolder(tmp_path / "begun")
+    rounds = Rounds.open(folder.claimed()[0], folder, SITES, linear_generator(folder.claimed()[0]))
+
+    def open_site(_: Path) -> NoReturn:
+        raise ConfigError(f"17 patients at {UNSAYABLE}", expected="none", remedy="None.")
+
+    outcomes = list(in_process_exchange(rounds, open_site)(rounds.request()))
+    assert outcomes == [SiteFailure(site, "the site's configuration does not fit the study") for site in SITES]
 
 
 def test_below_the_quorum_the_run_stops_names_the_sites_and_goes_on_once_they_are_mended(

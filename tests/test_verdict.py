@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedphantom.privacy.evidence import REQUIRED_ATTACKS, REQUIRED_CONTROLS, AttackResult, AuditEvidence, ControlResult
-from fedphantom.privacy.policy import TIERS, ReleasePolicy
+from fedphantom.privacy.policy import TIERS, ReleasePolicy, Tier, parse_policy
 from fedphantom.privacy.statistics import TprAtFpr
 from fedphantom.privacy.verdict import decide
 
@@ -50,6 +50,7 @@ GOOD = AuditEvidence(
     release="volumes",
     attacks=tuple(attack(name) for name in REQUIRED_ATTACKS),
     controls=tuple(control(name) for name in REQUIRED_CONTROLS),
+    n_member=120,
     n_holdout=120,
     negative_seeds=3,
     confirmed_copies=0,
@@ -66,7 +67,7 @@ def with_control(evidence: AuditEvidence, changed: ControlResult) -> AuditEviden
 
 @pytest.mark.parametrize("tier", TIERS.values(), ids=TIERS.keys())
 def test_good_evidence_passes_and_is_never_called_anonymous(tier: ReleasePolicy) -> None:
-    verdict = decide(GOOD, tier)
+    verdict = decide(replace(GOOD, claimed_epsilon=2.0), tier)
     assert verdict.outcome == "PASS"
     assert "No attack tested succeeded" in verdict.reasons[0]
     assert "anonym" not in verdict.reasons[0].lower()
@@ -87,6 +88,7 @@ def test_taking_anything_away_from_a_pass_never_leaves_a_pass(
         release=release,  # type: ignore[arg-type]  # drawn from the literals
         attacks=tuple(attack(n, a, 0.02) for n, a in zip([*REQUIRED_ATTACKS, "A3-WB"], aucs, strict=True)),
         n_holdout=n_holdout,
+        claimed_epsilon=3.0,
     )
     assert decide(evidence, tier).outcome == "PASS"
     for name in REQUIRED_CONTROLS:
@@ -135,7 +137,7 @@ CASES = {
     "a significant attack that does not bind": (
         with_attack(GOOD, attack("A1", 0.99, rejects=True)),
         "PASS",
-        "No attack",
+        "No attack that binds for a volumes release succeeded; A1 (AUC 0.99) did: it needs the patients' own",
     ),
     "a significant attack where B0 does not hold": (
         with_control(with_attack(GOOD, LEAK), control("blind", ok=False)),
@@ -207,3 +209,43 @@ def test_inside_the_site_attacks_are_reported_but_copies_still_fail() -> None:
 def test_a_leak_that_cannot_be_proven_is_still_told() -> None:
     less = replace(with_attack(GOOD, LEAK), controls=tuple(c for c in GOOD.controls if c.id != "negative"))
     assert any(reason.startswith("Unproven") for reason in decide(less, CONTROLLED).reasons)
+
+
+def test_a_pass_claims_of_its_attacks_only_what_they_showed() -> None:
+    """At the internal tier attacks are shown and not judged: then a PASS must not say that none succeeded."""
+    beyond = decide(with_attack(GOOD, attack("A1", 0.99, rejects=True)), CONTROLLED).reasons[0]
+    assert "No attack tested succeeded" not in beyond
+    inside = decide(with_attack(GOOD, LEAK), TIERS["internal"])
+    assert inside.outcome == "PASS"
+    assert inside.reasons[0].startswith("Not judged at this tier: A3 (AUC 0.90) rejects 'no leak'.")
+    assert "succeeded" not in inside.reasons[0]
+    both = decide(with_attack(with_attack(GOOD, LEAK), attack("A1", 0.99, rejects=True)), TIERS["internal"])
+    assert "So does A1 (AUC 0.99)" in both.reasons[0]
+
+
+def test_the_public_tier_needs_a_formal_promise_or_a_recorded_waiver() -> None:
+    public = TIERS["public"]
+    assert decide(GOOD, public).outcome == "INCONCLUSIVE"
+    assert "formal promise of ε at most 3; this generator has none" in decide(GOOD, public).reasons[0]
+    assert decide(replace(GOOD, claimed_epsilon=3.5), public).outcome == "INCONCLUSIVE"
+    assert decide(replace(GOOD, claimed_epsilon=3.0), public).outcome == "PASS"
+    waived = parse_policy(
+        'tier = "public"\n[override.formal_epsilon_binds]\nvalue = false\nreason = "expert determination of 3 May"'
+    )
+    assert decide(GOOD, waived).outcome == "PASS"
+
+
+@pytest.mark.parametrize("tier", ["controlled", "public"])
+def test_no_copy_among_too_few_members_does_not_bound_the_rate_of_copies(tier: Tier) -> None:
+    evidence = replace(GOOD, claimed_epsilon=2.0)
+    assert decide(replace(evidence, n_member=32), TIERS[tier]).outcome == "PASS"
+    few = decide(replace(evidence, n_member=31), TIERS[tier])
+    assert few.outcome == "INCONCLUSIVE"
+    assert "Of 31 members 0 were found copied: the rate could be 9.2%" in few.reasons[0]
+
+
+def test_inside_the_study_the_rate_of_copies_is_judged_where_it_can_be() -> None:
+    internal = TIERS["internal"]
+    assert decide(replace(GOOD, n_member=20), internal).outcome == "PASS"
+    strict = replace(internal, linkage_upper_max=0.01)
+    assert decide(GOOD, strict).outcome == "INCONCLUSIVE"

@@ -72,11 +72,23 @@ def read_table(path: Path) -> Cohort:
 def write_table(path: Path, cohort: Cohort) -> None:
     """Write a table that views a cohort's scans in place, e.g. to pass some patients on as a COHORT path.
 
+    Raises:
+        DataError: the name ends neither in ``.csv`` nor ``.tsv``.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    write_atomic(path, table_bytes(path, cohort))
+    if cohort.label_names:
+        lookup = [["index", "name"], *[[str(value), name] for value, name in sorted(cohort.label_names.items())]]
+        write_atomic(_lookup_path(path), _text(_lookup_path(path), lookup))
+
+
+def table_bytes(path: Path, cohort: Cohort) -> bytes:
+    """What :func:`write_table` writes to ``path``; a cohort gives the same bytes whenever it is read.
+
     Paths are relative to the table where the file lies below its folder, else absolute.
 
     Raises:
         DataError: the name ends neither in ``.csv`` nor ``.tsv``.
-        StorageError: the disk is full, read-only or forbidden.
     """
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise DataError("a table of another kind", expected="a name ending in .csv or .tsv", remedy="Rename it.")
@@ -87,10 +99,7 @@ def write_table(path: Path, cohort: Cohort) -> None:
         for patient in cohort.patients
         for scan in patient.scans
     ]
-    write_atomic(path, _text(path, [["patient_id", "scan_id", "label", "site", *cohort.channels], *rows]))
-    if cohort.label_names:
-        lookup = [["index", "name"], *[[str(value), name] for value, name in sorted(cohort.label_names.items())]]
-        write_atomic(_lookup_path(path), _text(_lookup_path(path), lookup))
+    return _text(path, [["patient_id", "scan_id", "label", "site", *cohort.channels], *rows])
 
 
 def _lookup_path(path: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..statistics import Floats
-from .gan_leaks import confirmed_copies, distances, gan_leaks_scores, isolation
+from .gan_leaks import Copies, confirmed_copies, distances, gan_leaks_scores, isolation
 from .interface import AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground, paint
 from .reconstruction import reconstruction_errors, reconstruction_scores
 
@@ -71,7 +71,7 @@ class Battery:
         """The set that this generator would release from the released label maps."""
         return paint(generator, self.released_labels, self.seed)
 
-    def copies(self, distance: Floats) -> int:
+    def copies(self, distance: Floats) -> Copies:
         """Confirmed copies, from :meth:`distances`."""
         return confirmed_copies(self.scans, self.judged, distance)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,21 +42,39 @@ def gan_leaks_scores(target_nearest: Floats, reference_nearest: Floats, scans: A
     return by_patient("A3", "S", scans, reference_nearest - target_nearest)
 
 
-def confirmed_copies(scans: AuditedScans, judged: NDArray[np.bool_], distance: Floats) -> int:
-    """Synthetic volumes that repeat a member's scan voxel by voxel, but for :data:`COPY_ERROR`.
+@dataclass(frozen=True)
+class Copies:
+    """What of a synthetic set repeats a real patient's scan.
 
-    Contrasted with the holdout: where a synthetic volume comes as near to a stranger's scan, nearness on
-    this grid proves nothing and no copy is confirmed.
+    Attributes:
+        volumes: Synthetic volumes that repeat one patient's scan, member or holdout.
+        members: Audited members with at least one such volume.
+    """
+
+    volumes: int
+    members: int
+
+
+def confirmed_copies(scans: AuditedScans, judged: NDArray[np.bool_], distance: Floats) -> Copies:
+    """Count synthetic volumes that repeat a scan voxel by voxel, but for :data:`COPY_ERROR`.
+
+    Each volume is contrasted with the scans of all other patients: where it comes as near to one of them
+    too, nearness on this grid proves nothing about it, and about it alone.
 
     Args:
-        scans: Audited scans, both sides.
+        scans: Audited scans, both sides: a copy of a holdout patient is a copy.
         judged: Shape (N, X, Y, Z).
         distance: From :func:`distances`, shape (N, S).
     """
     spread = np.array([scans.images[i][:, judged[i]].var(dtype=np.float64) for i in range(len(scans))])
     repeats = distance**2 < COPY_ERROR * spread[:, None]
-    member = np.array(scans.member, dtype=bool)
-    return 0 if repeats[~member].any() else int(repeats[member].any(axis=0).sum())
+    names, owner = np.unique(np.array(scans.patients, dtype=str), return_inverse=True)
+    repeated = np.zeros((len(names), repeats.shape[1]), dtype=bool)
+    np.logical_or.at(repeated, owner, repeats)
+    confirmed = repeated & (repeated.sum(axis=0) == 1)
+    member = np.zeros(len(names), dtype=bool)
+    member[owner] = scans.member
+    return Copies(volumes=int(confirmed.any(axis=0).sum()), members=int(confirmed.any(axis=1)[member].sum()))
 
 
 def isolation(scans: AuditedScans, judged: NDArray[np.bool_], neighbours: int = 5) -> dict[str, float]:

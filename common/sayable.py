@@ -1,0 +1,24 @@
+"""What a coordinator is told when a round fails at a site: one of a few fixed sentences, whatever the engine."""
+
+from __future__ import annotations
+
+from .errors import BudgetSpent, ConfigError, DataError, PolicyRefused, StorageError, TrainingError
+
+# An exception's own text may count patients or name files; these sentences cannot.
+_SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
+    (BudgetSpent, "the site's privacy budget is spent"),
+    (PolicyRefused, "the site's policy refused the round"),
+    (ConfigError, "the site's configuration does not fit the study"),
+    (DataError, "the site's cohort needs mending"),
+    (TrainingError, "training stopped on a NaN or a collapse"),
+    (StorageError, "the site's disk is full or not writable"),
+    (MemoryError, "the site ran out of memory"),
+)
+
+
+def sayable_reason(error: BaseException) -> str:
+    """A fixed sentence for what went wrong: all that a coordinator is told of a failure."""
+    for kind, sentence in _SAYABLE:
+        if isinstance(error, kind):
+            return sentence
+    return "training failed unexpectedly"

@@ -1,0 +1,126 @@
+"""Whose patients a site has, where one machine holds several sites' cohorts: its own rows, and no scan twice.
+
+Only a simulation and the demo can look across sites; in a federation nobody sees two hospitals' patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..common.atomic import storage_errors
+from ..common.cohort import Cohort
+from ..common.errors import ConfigError, DataError
+from ..common.layouts import read_cohort
+from ..common.layouts.table import table_bytes, write_table
+
+
+def own_cohorts(sites: Mapping[str, Path], tables: Mapping[str, Path]) -> dict[str, Path]:
+    """Give each site its own patients, a table of them where its cohort holds other sites' patients too.
+
+    A cohort that cannot be read stays as it is: its site says so itself, and a quorum may go on without it.
+
+    Args:
+        sites: Site name to cohort.
+        tables: Site name to where its table would go.
+
+    Returns:
+        Site name to the cohort it trains on.
+
+    Raises:
+        ConfigError: a cohort names several sites, or some patients' site, and the one asked for is not among them;
+            or a table views other patients.
+        DataError: two sites hold the same scan.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    whole = {name: _read(path) for name, path in sites.items()}
+    own = {name: _rows_of(name, cohort) for name, cohort in whole.items() if cohort is not None}
+    _refuse_shared_scans(own)
+    paths = dict(sites)
+    for name, cohort in own.items():
+        if cohort is not whole[name]:
+            view_in_place(tables[name], cohort)
+            paths[name] = tables[name]
+    return paths
+
+
+def view_in_place(table: Path, cohort: Cohort) -> None:
+    """Write a table that views these patients where they lie, or find that it does already.
+
+    Raises:
+        ConfigError: it views other patients or files.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    if not table.exists():
+        write_table(table, cohort)
+    with storage_errors():
+        found = table.read_bytes()
+    if found != table_bytes(table, cohort):
+        raise ConfigError(
+            "the folder holds a site's table of other patients or files",
+            expected="the cohort it was begun with, unchanged",
+            remedy="Choose another --out, or give the cohort as it was.",
+        )
+
+
+def _read(path: Path) -> Cohort | None:
+    try:
+        return read_cohort(path)
+    except DataError:
+        return None
+
+
+def _rows_of(name: str, cohort: Cohort) -> Cohort:
+    """The site's part of a cohort of several sites; the same object where all are of one, whatever its name."""
+    parts = cohort.by_site()
+    if len(parts) == 1:
+        return cohort
+    if name not in parts:
+        named = [site for site in parts if site]
+        raise ConfigError(
+            f"a cohort that names sites, none of them '{name}'",
+            expected=f"one of its sites: {', '.join(named)}",
+            remedy=f"Name the site as its cohort does, for example --site {named[0]}=COHORT.",
+        )
+    return parts[name]
+
+
+def _refuse_shared_scans(cohorts: Mapping[str, Cohort]) -> None:
+    """Compare channel files across sites, byte for byte; sizes first, so that few files are read."""
+    holders: dict[int, dict[Path, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name, cohort in cohorts.items():
+        for path in {source.path.resolve() for scan in cohort.scans for source in scan.channels.values()}:
+            size = _size(path)
+            if size:  # an empty or absent file is the cohort check's to report
+                holders[size][path].add(name)
+    for files in holders.values():
+        if len(set().union(*files.values())) < 2:
+            continue
+        sites: dict[bytes, set[str]] = defaultdict(set)
+        for path, names in files.items():
+            sites[_digest(path)] |= names
+        sites.pop(b"", None)
+        shared = next((names for names in sites.values() if len(names) > 1), None)
+        if shared:
+            raise DataError(
+                f"the same scan at sites {' and '.join(sorted(shared))}",
+                expected="patients of one site each: one trained on at two sites counts twice and escapes the audit",
+                remedy="Give each site its own patients, or one cohort whose participants.tsv names their sites.",
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""

@@ -1,0 +1,45 @@
+"""Real training, both engines: the same generator in one process and over real Flower processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_cohorts import tiny_text, write_tiny_cohort
+
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.generation import initial_parameters
+from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.study import parse_study
+from fedphantom.common.weights import load_weights
+from fedphantom.server.simulation import Engine, SimulationResult, simulate
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+TEXT = tiny_text(rounds=2, local_steps=3)
+
+
+def federation(out: Path, cohorts: dict[str, Path], engine: Engine) -> SimulationResult:
+    return simulate(
+        TEXT,
+        cohorts,
+        out,
+        engine=engine,
+        prepare_site=create_site_folder,
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=initial_parameters,
+        progress=lambda record: None,
+    )
+
+
+def test_both_engines_give_the_same_generator(tmp_path: Path) -> None:
+    cohorts = {f"site-{letter}": write_tiny_cohort(tmp_path / letter, 6, seed) for seed, letter in enumerate("ab")}
+    local = federation(tmp_path / "local", cohorts, "local")
+    flower = federation(tmp_path / "flower", cohorts, "flower")
+    assert [record.sites for record in flower.rounds] == [record.sites for record in local.rounds]
+    assert flower.generator.read_bytes() == local.generator.read_bytes()
+    trained, start = load_weights(flower.generator)[0], initial_parameters(parse_study(TEXT))
+    assert any(not np.array_equal(trained[name], start[name]) for name in start)

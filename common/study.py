@@ -196,12 +196,16 @@ def parse_study(text: str) -> Study:
 
 def read_study(path: Path) -> Study:
     """Read ``study.toml``. Raises ConfigError as :func:`parse_study`, also for a missing file."""
+    return parse_study(read_study_text(path))
+
+
+def read_study_text(path: Path) -> str:
+    """The file's text, unparsed. Raises ConfigError where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise ConfigError(
             f"no readable study file '{path.name}'",
             expected="a UTF-8 TOML file",
             remedy="Make one with 'fedphantom study new STUDY.toml'.",
         ) from None
-    return parse_study(text)

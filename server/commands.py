@@ -92,16 +92,10 @@ def run_simulation(
         ConfigError: no readable study, or a ``--site`` that is not ``NAME=COHORT``.
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
+    from ..common.study import read_study_text
     from .simulation import simulate
 
-    try:
-        text = study.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            f"no readable study file '{study.name}'",
-            expected="a UTF-8 TOML file",
-            remedy="Make one with 'fedphantom study new STUDY.toml'.",
-        ) from None
+    text = read_study_text(study)
     result = simulate(
         text,
         parse_sites(site),

@@ -9,11 +9,18 @@ import typer
 
 
 def evaluate(
-    real_train: Annotated[Path, typer.Option(help="Cohort of real patients to train on.")],
-    real_test: Annotated[Path, typer.Option(help="Cohort of real patients that nothing was trained on.")],
     synthetic: Annotated[Path, typer.Option(help="Synthetic cohort, e.g. of 'generate'.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run or site folder: its coin records say who trains and who tests.")
+    ] = None,
+    real_train: Annotated[Path | None, typer.Option(help="Instead of --run: real patients to train on.")] = None,
+    real_test: Annotated[
+        Path | None, typer.Option(help="Instead of --run: real patients that nothing was trained on.")
+    ] = None,
     public: Annotated[Path | None, typer.Option(help="Public cohort: what anyone has without the hospitals.")] = None,
-    study: Annotated[Path | None, typer.Option(help="study.toml; else derived from the synthetic cohort.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="study.toml, with --real-train; else derived from the synthetic cohort.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for finished arms and evaluation.json; goes on there.")
     ] = None,
@@ -23,20 +30,18 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train the same U-Net on real, synthetic and both; compare Dice on real patients none of them saw."""
+    if bool(run) == bool(real_train and real_test) or (run and (real_train or real_test or study)):
+        raise typer.BadParameter(
+            "give either the run or both cohorts (and a study with those only)",
+            param_hint="--run or --real-train, --real-test",
+        )
     from ..common.progress import progress_bar
-    from .evaluation_report import evaluate_cohorts, print_evaluation
+    from .evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
 
     with progress_bar("training segmenters") as progress:
-        evaluation = evaluate_cohorts(
-            real_train,
-            real_test,
-            synthetic,
-            public,
-            study,
-            out,
-            steps=steps,
-            seed=seed,
-            device=device,
-            progress=progress,
-        )
+        options = EvaluationOptions(steps=steps, seed=seed, device=device, out=out, progress=progress)
+        if real_train and real_test:
+            evaluation = evaluate_cohorts(real_train, real_test, synthetic, public, study, options)
+        elif run:
+            evaluation = evaluate_run(run, synthetic, public, options)
     print_evaluation(evaluation, as_json=as_json)

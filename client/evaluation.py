@@ -38,7 +38,7 @@ ArmProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over test patients with its 95 % bootstrap interval (BCa)."""
+    """A mean over test patients with its 95 % interval: BCa bootstrap; where all score the same, what n rules out."""
 
     mean: float
     low: float
@@ -162,8 +162,10 @@ def region_members(study: Study) -> dict[str, tuple[int, ...]]:
 
 def _figure(values: NDArray[np.float64]) -> Figure:
     mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) == 0:
-        return Figure(mean, mean if len(values) > 1 else 0.0, mean if len(values) > 1 else 1.0, len(values))
+    if np.ptp(values) == 0:
+        # Resampling equals gives no width. Up to this share of all patients could differ, at 95 %, by anything.
+        unseen = 1 - (1 - CONFIDENCE) ** (1 / len(values))
+        return Figure(mean, mean * (1 - unseen), mean + unseen * (1 - mean), len(values))
     interval = bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)
     ).confidence_interval

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,63 @@ from ..common.errors import DataError
 from ..common.layouts import read_cohort
 from ..common.preparation import PreparedScans, joined, prepare
 from ..common.segmentation import SegmenterPlan
+from ..common.site_folder import site_folders, site_material, training_and_test_scans
 from ..common.study import PublicLabelsTable, Study, read_study
 from ..common.study_template import study_for
 from .evaluation import evaluate_arms
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """How every arm's U-Net is trained, and where what is finished is kept.
+
+    Attributes:
+        steps: Of every U-Net.
+        seed: Of every U-Net.
+        device: As :func:`~fedphantom.common.device.choose_device`.
+        out: Folder for finished arms and the result; None to keep nothing.
+        progress: Called during training.
+    """
+
+    steps: int
+    seed: int
+    device: str
+    out: Path | None
+    progress: Progress
+
+    @contextmanager
+    def cache(self) -> Iterator[Path]:
+        """Where prepared scans stand meanwhile."""
+        if self.out:
+            yield self.out / "cache"
+        else:
+            with tempfile.TemporaryDirectory(prefix="fedphantom-evaluate-") as scratch:
+                yield Path(scratch)
+
+
+def evaluate_run(run: Path, synthetic: Path, public: Path | None, options: EvaluationOptions) -> dict[str, Any]:
+    """Train and score every arm with the patients that a run's coin records name for training and for test.
+
+    Args:
+        run: What ``simulate`` left, or one site's folder.
+        synthetic: Cohort path.
+        public: Cohort path.
+        options: How.
+
+    Returns:
+        What ``--json`` prints, DESIGN §5.
+
+    Raises:
+        FedPhantomError: there is no site's folder in the run, or a cohort, a coin record or the device cannot be used.
+    """
+    choose_device(options.device)  # an unavailable one is said before the cohorts are read
+    folders = site_folders(run)
+    study = folders[0].study()
+    train, test = training_and_test_scans([site_material(folder, study) for folder in folders])
+    with options.cache() as cache:
+        return _evaluate(train, test, synthetic, public, study, cache, options)
 
 
 def evaluate_cohorts(
@@ -28,12 +82,7 @@ def evaluate_cohorts(
     synthetic: Path,
     public: Path | None,
     study_file: Path | None,
-    out: Path | None,
-    *,
-    steps: int,
-    seed: int,
-    device: str,
-    progress: Progress,
+    options: EvaluationOptions,
 ) -> dict[str, Any]:
     """Prepare the cohorts on one grid, train and score every arm.
 
@@ -43,11 +92,7 @@ def evaluate_cohorts(
         synthetic: Cohort path.
         public: Cohort path.
         study_file: Names grid, channels and labels; None to derive them from the synthetic cohort.
-        out: Where finished arms and the result are kept; None to keep nothing.
-        steps: Of every U-Net.
-        seed: Of every U-Net.
-        device: As :func:`~fedphantom.common.device.choose_device`.
-        progress: Called during training.
+        options: How.
 
     Returns:
         What ``--json`` prints, DESIGN §5.
@@ -55,26 +100,45 @@ def evaluate_cohorts(
     Raises:
         FedPhantomError: a cohort, the study or the device cannot be used, or a test patient was trained on.
     """
-    choose_device(device)  # an unavailable one is said before the cohorts are read
+    choose_device(options.device)
     study = read_study(study_file) if study_file else _derived_study(synthetic)
-    with tempfile.TemporaryDirectory(prefix="fedphantom-evaluate-") as scratch:
-        cache = out / "cache" if out else Path(scratch)
-        train, test, made = (_prepared(path, study, cache) for path in (real_train, real_test, synthetic))
+    with options.cache() as cache:
+        train, test = (_prepared(path, study, cache) for path in (real_train, real_test))
         if not set(train.patients).isdisjoint(test.patients):
             raise DataError(
                 "a patient of --real-test is also in --real-train",
                 expected="test patients that nothing was trained on",
-                remedy="Divide the cohort by patient; the role 'test' of the coin record is meant for this.",
+                remedy="Divide the cohort by patient; with --run the coin records do it.",
             )
-        arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
-        if public:
-            arms["public"] = _prepared(public, study, cache)
-            arms["public+synthetic"] = joined([arms["public"], made])
-        evaluation = evaluate_scans(
-            arms, test, study, steps=steps, seed=seed, folder=out, device=device, progress=progress
-        )
-    if out:
-        write_atomic(out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
+        return _evaluate(train, test, synthetic, public, study, cache, options)
+
+
+def _evaluate(
+    train: PreparedScans,
+    test: PreparedScans,
+    synthetic: Path,
+    public: Path | None,
+    study: Study,
+    cache: Path,
+    options: EvaluationOptions,
+) -> dict[str, Any]:
+    made = _prepared(synthetic, study, cache)
+    arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
+    if public:
+        arms["public"] = _prepared(public, study, cache)
+        arms["public+synthetic"] = joined([arms["public"], made])
+    evaluation = evaluate_scans(
+        arms,
+        test,
+        study,
+        steps=options.steps,
+        seed=options.seed,
+        folder=options.out,
+        device=options.device,
+        progress=options.progress,
+    )
+    if options.out:
+        write_atomic(options.out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
     return evaluation
 
 

@@ -26,6 +26,7 @@ _STORAGE_FAILURES = {
     errno.EROFS: ("the file system is mounted read-only", "Choose a folder on a writable disk."),
     errno.EACCES: ("the folder may not be written to", "Choose another folder or mend its permissions."),
     errno.EPERM: ("the folder may not be written to", "Choose another folder or mend its permissions."),
+    errno.ENOTEMPTY: ("another process made the same folder meanwhile", "Choose another folder or remove that one."),
     errno.EIO: ("the disk failed while writing", "Check the disk, then run it again."),
 }
 

@@ -21,6 +21,7 @@ from .errors import DataError
 from .label_sampler import SampledLabels
 from .networks import Generator, draw_noise, make_generator, one_hot
 from .parameters import ParameterSpec
+from .preparation import normalise
 from .randomness import derived_seed, torch_generator
 from .study import Study
 from .weights import load_weights, study_of
@@ -166,3 +167,9 @@ def as_written(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     """Generator range [-1, 1] to stored intensities [0, 1000], background exactly 0."""
     scaled = (volume + 1) * np.float32(WRITTEN_MAXIMUM / 2)
     return np.where(volume <= FLOOR, np.float32(0), scaled).astype(np.float32)
+
+
+def as_read_back(volumes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Painted volumes (n, C, X, Y, Z) as whoever prepares the written cohort gets them, without the disk between."""
+    channels = as_written(volumes).reshape(-1, *volumes.shape[2:])
+    return np.stack([normalise(channel) for channel in channels]).reshape(volumes.shape)

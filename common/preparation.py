@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .atomic import atomic_folder
 from .cohort import ChannelSource, Cohort, Scan
-from .errors import DataError
+from .errors import DataError, StorageError
 from .nifti import read_label_map, read_volume
 from .placement import place_labels, place_volume
 from .study import Study
@@ -108,8 +108,13 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
         )
     target = folder / content_key(cohort, study)
     if not target.is_dir():
-        with atomic_folder(target) as partial:
-            _write(partial, scans, study, progress)
+        try:
+            with atomic_folder(target) as partial:
+                _write(partial, scans, study, progress)
+        except StorageError:
+            # Another process may have prepared the same scans meanwhile: under a content key they are the same.
+            if not target.is_dir():
+                raise
     sites = {patient.patient_id: patient.site or "" for patient in cohort.patients}
     return PreparedScans(
         np.load(target / "volumes.npy", mmap_mode="r", allow_pickle=False),

@@ -13,7 +13,7 @@ errors.log      full text of failures; never leaves
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,12 +24,14 @@ from .errors import ConfigError, DataError
 from .exchange import check_site_name
 from .journal import Journal
 from .layouts import read_cohort
-from .preparation import PreparedScans, prepare
+from .preparation import PreparedScans, joined, prepare
 from .randomness import numpy_generator
 from .roles import CoinRecord, load_or_draw_roles
 from .study import Study, read_study
 
 SITE_FILE = "site.toml"
+ROLES_DRAWN = "roles-drawn"
+"""Journal event, written when the coin record is."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,20 @@ class SiteFolder:
         return read_study(self.study_file)
 
 
+def site_folders(run: Path) -> tuple[SiteFolder, ...]:
+    """The sites of a run's folder, or the one site whose folder it is, by name."""
+    if (run / SITE_FILE).exists():
+        return (SiteFolder.open(run),)
+    found = tuple(SiteFolder.open(path.parent) for path in sorted(run.glob(f"sites/*/{SITE_FILE}")))
+    if not found:
+        raise DataError(
+            "no site's folder in the run",
+            expected="a folder that 'fedphantom simulate' left, or a site's own folder",
+            remedy="Give the path of that folder.",
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class SiteMaterial:
     """What a site trains, evaluates and audits with.
@@ -141,5 +157,11 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     )
     if drawn:
         left_out = {problem.code: problem.scans for problem in report.problems}
-        Journal(folder.journal).append("roles-drawn", cohort=coins.cohort_digest, left_out=left_out)
+        Journal(folder.journal).append(ROLES_DRAWN, cohort=coins.cohort_digest, left_out=left_out)
     return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+
+
+def training_and_test_scans(materials: Sequence[SiteMaterial]) -> tuple[PreparedScans, PreparedScans]:
+    """Scans that the sites' generators trained on, and those of patients with the role ``test``; sites pooled."""
+    train = joined([m.scans_of(m.coins.training_patients()) for m in materials])
+    return train, joined([m.scans_of(m.coins.patients("test")) for m in materials])

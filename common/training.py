@@ -93,7 +93,7 @@ def train(
     """
     options, constant = study.training, 0
     while state.step < until_step:
-        batch = _draw_batch(pairs, study, state, seed)
+        batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
 
         # Generate.
         with state.device.autocast():
@@ -159,15 +159,13 @@ def train_from_scratch(
     return state.generator
 
 
-def _draw_batch(pairs: Pairs, study: Study, state: TrainingState, seed: int) -> Batch:
-    scans = scans_of_step(len(pairs.classes), study.training.batch, state.step, seed)
+def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:
+    """What step number ``step`` of a training with this seed sees, on the device."""
+    scans = scans_of_step(len(pairs.classes), study.training.batch, step, seed)
     real = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
-    random = torch_generator(seed, "step", state.step)
-    shape = study.volume_grid().shape
-    noise = draw_noise(len(scans), shape, random)
-    put = state.device.tensor
-    return Batch(put(one_hot(classes, len(study.labels))), put(noise), put(real))
+    noise = draw_noise(len(scans), study.volume_grid().shape, torch_generator(seed, "step", step))
+    return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
 
 
 def scans_of_step(scans: int, batch: int, step: int, seed: int) -> list[int]:

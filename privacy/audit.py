@@ -13,7 +13,7 @@ from ..common.errors import DataError
 from ..common.roles import ROLES, Role
 from .attacks.battery import Battery
 from .attacks.blind import MIN_PATIENTS, blind_baseline
-from .attacks.interface import AttackScores, AuditedScans, Images, Labels, Reconstruct
+from .attacks.interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct
 from .audit_result import AuditResult
 from .controls import (
     NegativeRun,
@@ -51,6 +51,8 @@ class AuditMaterial:
         synthetic_labels: The public label maps it was painted from, shape (S, X, Y, Z).
         generator_sha256: Of the generator's file.
         cohort_digest: Of the coin record.
+        as_released: What a reader of the released files gets for volumes that a generator painted.
+        target_steps: Steps that each site trained the target.
         synthetic_sha256: Of the synthetic set's files, or None where there are none.
         header: Header features of each scan for the blind baseline, shape (N, F), or None.
         reference_stands_in: What stood in as reference or control patients, in words, or None.
@@ -68,6 +70,8 @@ class AuditMaterial:
     synthetic_labels: Labels
     generator_sha256: str
     cohort_digest: str
+    as_released: AsReleased
+    target_steps: int
     synthetic_sha256: str | None = None
     header: Floats | None = None
     reference_stands_in: str | None = None
@@ -119,7 +123,7 @@ class AuditPlan:
     Attributes:
         release: What is to be released.
         seed: Of everything drawn.
-        steps: Optimiser steps of reference and negative control, as the generator under audit.
+        steps: Optimiser steps of reference and negative control; fewer than the target's make a reduced audit.
         scans_per_step: Scans in an optimiser step.
         negative_seeds: 3; fewer make a reduced audit, which is at best INCONCLUSIVE.
         draws: Noise draws of A1, 1 to 32.
@@ -142,11 +146,20 @@ def run_audit(
     plan: AuditPlan,
     policy: ReleasePolicy,
     train_generator: TrainGenerator,
+    memorise: TrainGenerator,
     progress: Progress = lambda stage, done, total: None,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
     A control that cannot be run (no control patients, too few members) is left out, and the verdict says so.
+
+    Args:
+        material: What is audited.
+        plan: How much.
+        policy: Thresholds.
+        train_generator: Trains reference and negative controls as the generator under audit was trained.
+        memorise: Trains the positive control to learn its scans by heart.
+        progress: Told of each stage.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -172,7 +185,9 @@ def run_audit(
 
     progress("training the reference generator", 0, total)
     reference = train_generator(reference_index, plan.steps, int(rng.integers(2**31)))
-    battery = Battery.calibrate(audited, material.synthetic_labels, reference, plan.draws, plan.seed)
+    battery = Battery.calibrate(
+        audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
+    )
 
     progress("attacking the generator", 1, total)
     distance = battery.distances(material.synthetic)
@@ -201,7 +216,7 @@ def run_audit(
     progress("planting copies in the synthetic set", 3, total)
     controls.append(positive_set_control(battery, distance, rng))
     progress("training the positive control", 4, total)
-    controls.append(positive_model_control(battery, train_generator, audited_index, plan.scans_per_step, rng))
+    controls.append(positive_model_control(battery, memorise, audited_index, plan.scans_per_step, rng))
     negative_runs: tuple[NegativeRun, ...] = ()
     control_index = material.scans_of("control")
     if len(control_index) and plan.negative_seeds:
@@ -225,6 +240,8 @@ def run_audit(
         n_member=len(audited.side(True)),
         n_holdout=len(audited.side(False)),
         negative_seeds=plan.negative_seeds,
+        target_steps=material.target_steps,
+        control_steps=plan.steps,
         confirmed_copies=copies.volumes,
         copied_members=copies.members,
         claimed_epsilon=material.claimed_epsilon,

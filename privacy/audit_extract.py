@@ -105,6 +105,8 @@ class AuditExtract(_Extract):
     policy: PolicyRow | None = None
     audit_number: int | None = Field(default=None, ge=1)
     negative_seeds: int | None = None
+    target_steps: int | None = None
+    control_steps: int | None = None
     confirmed_copies: int | None = None
     copied_members: int | None = None
     claimed_epsilon: float | None = None
@@ -178,7 +180,14 @@ def _evidence(extract: AuditExtract) -> tuple[AuditEvidence, bool]:
     """What the verdict rests on, and whether every figure of it is there; attacks that lack one are left out."""
     attacks = [_attack(row) for row in _with_rejections(extract)]
     member, holdout = (extract.counts.get(role) for role in ("member", "holdout"))
-    needed = (extract.audit_number, extract.negative_seeds, extract.confirmed_copies, extract.copied_members)
+    needed = (
+        extract.audit_number,
+        extract.negative_seeds,
+        extract.target_steps,
+        extract.control_steps,
+        extract.confirmed_copies,
+        extract.copied_members,
+    )
     evidence = AuditEvidence(
         release=extract.release,
         attacks=tuple(attack for attack in attacks if attack is not None),
@@ -188,6 +197,8 @@ def _evidence(extract: AuditExtract) -> tuple[AuditEvidence, bool]:
         n_member=member if isinstance(member, int) else 0,
         n_holdout=holdout if isinstance(holdout, int) else 0,
         negative_seeds=extract.negative_seeds or 0,
+        target_steps=extract.target_steps or 0,
+        control_steps=extract.control_steps or 0,
         confirmed_copies=extract.confirmed_copies or 0,
         copied_members=extract.copied_members or 0,
         claimed_epsilon=extract.claimed_epsilon,

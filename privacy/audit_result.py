@@ -64,6 +64,8 @@ class AuditResult:
             "copied_members": self.evidence.copied_members,
             "canary_excess": self.evidence.canary_excess,
             "negative_seeds": self.evidence.negative_seeds,
+            "target_steps": self.evidence.target_steps,
+            "control_steps": self.evidence.control_steps,
             "claimed_epsilon": self.evidence.claimed_epsilon,
             "epsilon_means": {
                 "kind": "lower bound shown by an attack, 95 %; proves no upper bound",

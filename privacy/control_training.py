@@ -6,16 +6,41 @@ audit (PRIVACY §4).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..common.device import Device
 from ..common.generation import paint
-from ..common.networks import Generator
+from ..common.losses import l1
+from ..common.networks import Generator, make_generator
 from ..common.preparation import PreparedScans
 from ..common.study import Study
-from ..common.training import train_from_scratch
+from ..common.training import draw_batch, train_from_scratch
 from .attacks.interface import Images, Labels, Reconstruct
+
+
+class TrainOn(Protocol):
+    """Trains one kind of control generator on some rows of the prepared scans."""
+
+    def __call__(
+        self,
+        scans: PreparedScans,
+        rows: NDArray[np.intp],
+        study: Study,
+        device: Device,
+        *,
+        steps: int,
+        seed: int,
+    ) -> Reconstruct:
+        """Train from nothing; the same arguments give the same generator."""
+        ...
+
+
+MEMORISING_RATE = 4e-3
+"""Peak of the positive control's learning rate."""
 
 
 def painter(network: Generator, study: Study, device: Device) -> Reconstruct:
@@ -50,3 +75,40 @@ def train_control_generator(
         TrainingError: NaN or collapse.
     """
     return painter(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed), study, device)
+
+
+def train_memoriser(
+    scans: PreparedScans,
+    rows: NDArray[np.intp],
+    study: Study,
+    device: Device,
+    *,
+    steps: int,
+    seed: int,
+) -> Reconstruct:
+    """Train the study's generator to learn these scans by heart: L1 to the paired scan and nothing else.
+
+    The positive control needs a leak that is beyond doubt; the adversarial objective works against one.
+
+    Args:
+        scans: All prepared scans.
+        rows: Which of them.
+        study: The network's size; the learning rate here is higher than a study's.
+        device: Where to train.
+        steps: Generator steps.
+        seed: Of weights and draws.
+    """
+    chosen = scans.only(rows)
+    network = make_generator(study, seed)
+    device.place(network)
+    optimiser = torch.optim.Adam(network.parameters(), MEMORISING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MEMORISING_RATE, total_steps=steps)
+    for step in range(steps):
+        batch = draw_batch(chosen, study, device, step=step, seed=seed)
+        with device.autocast():
+            loss = l1(network(batch.labels, batch.noise), batch.real)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimiser.step()
+        schedule.step()
+    return painter(network, study, device)

@@ -23,7 +23,7 @@ from .statistics import Floats, auc, holm, null_p_value
 
 
 class TrainGenerator(Protocol):
-    """Trains a generator from nothing with the study's ``paired`` objective; the same arguments give the same one."""
+    """Trains the study's generator from nothing; the same arguments give the same one."""
 
     def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
         """Train on these scans of the audit's material (indices) and no others."""
@@ -40,7 +40,7 @@ _PERTURBATIONS = ("exact", "noise", "affine")
 
 def positive_model_control(
     battery: Battery,
-    train: TrainGenerator,
+    memorise: TrainGenerator,
     scan_index: NDArray[np.intp],
     scans_per_step: int,
     rng: np.random.Generator,
@@ -49,7 +49,7 @@ def positive_model_control(
 
     Args:
         battery: The attacks, calibrated.
-        train: Trains the generator.
+        memorise: Trains the generator to learn its scans by heart.
         scan_index: Index in the audit's material of each of the battery's scans.
         scans_per_step: Scans in an optimiser step; sets how many steps make sixty epochs.
         rng: Chooses the members, the seed and the bootstrap.
@@ -61,7 +61,7 @@ def positive_model_control(
     chosen = tuple(rng.permutation(members)[: POSITIVE_MEMBERS[1]].tolist())
     scans = scan_index[battery.scans.of(chosen)]
     steps = math.ceil(POSITIVE_EPOCHS * len(scans) / scans_per_step)
-    generator = train(scans, steps, int(rng.integers(2**31)))
+    generator = memorise(scans, steps, int(rng.integers(2**31)))
     scores = battery.reconstruction(generator, (*chosen, *battery.scans.side(member=False)))
     found = auc_interval(scores.scores(), rng)
     return ControlResult(

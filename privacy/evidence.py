@@ -86,6 +86,8 @@ class AuditEvidence:
         n_member: Audited members.
         n_holdout: Holdout patients.
         negative_seeds: Generators trained for the negative control.
+        target_steps: Steps that each site trained the generator under audit.
+        control_steps: Steps of the reference generator and of the negative controls.
         confirmed_copies: Synthetic volumes that repeat a real patient's scan.
         copied_members: Audited members whose scan is repeated.
         claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
@@ -98,6 +100,8 @@ class AuditEvidence:
     n_member: int
     n_holdout: int
     negative_seeds: int
+    target_steps: int
+    control_steps: int
     confirmed_copies: int
     copied_members: int = 0
     claimed_epsilon: float | None = None

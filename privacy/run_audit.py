@@ -16,18 +16,18 @@ from ..common.atomic import write_atomic
 from ..common.cohort import Cohort
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, VerificationFailed
-from ..common.generation import load_generator
+from ..common.generation import as_read_back, load_generator
 from ..common.journal import Journal, read_journal
 from ..common.layouts import read_cohort
 from ..common.preparation import PreparedScans, joined, prepare
 from ..common.randomness import derived_seed
 from ..common.roles import Role
-from ..common.site_folder import SITE_FILE, SiteFolder, SiteMaterial, site_material
+from ..common.site_folder import ROLES_DRAWN, SITE_FILE, SiteMaterial, site_folders, site_material
 from ..common.study import Study
 from .attacks.interface import Reconstruct
 from .audit import AuditMaterial, AuditPlan, run_audit
 from .audit_extract import read_audit
-from .control_training import painter, train_control_generator
+from .control_training import TrainOn, painter, train_control_generator, train_memoriser
 from .controls import TrainGenerator
 from .evidence import ReleaseKind
 from .policy import ReleasePolicy
@@ -60,22 +60,8 @@ class AuditSizes:
 
     @classmethod
     def reduced(cls, steps: int) -> AuditSizes:
-        """One negative control, fewer draws: INCONCLUSIVE at best, and it says so."""
+        """One negative control, fewer steps and draws: INCONCLUSIVE at best, and it says so."""
         return cls(steps, negative_seeds=1, draws=4, blind_permutations=50)
-
-
-def site_folders(run: Path) -> tuple[SiteFolder, ...]:
-    """The sites of a run's folder, or the one site whose folder it is, by name."""
-    if (run / SITE_FILE).exists():
-        return (SiteFolder.open(run),)
-    found = tuple(SiteFolder.open(path.parent) for path in sorted(run.glob(f"sites/*/{SITE_FILE}")))
-    if not found:
-        raise DataError(
-            "no site's folder in the run",
-            expected="a folder that 'fedphantom simulate' left, or a site's own folder",
-            remedy="Give the path of that folder.",
-        )
-    return found
 
 
 def audit_run_folder(
@@ -123,10 +109,17 @@ def audit_run_folder(
     made = prepare(read_cohort(synthetic), study, out / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     journals = [Journal(folder.journal) for folder in folders]
+    if not all(journal.count(ROLES_DRAWN) for journal in journals):
+        raise VerificationFailed(
+            "a site whose journal does not tell when its roles were drawn",
+            expected="the journal since the site's first start: it counts the audits of this holdout",
+            remedy="Restore journal.jsonl from a backup; without it this cohort needs a new run with roles of its own.",
+        )
     number = 1 + max(journal.count(AUDITED) for journal in journals)
     for journal in journals:
         journal.append(AUDITED, number=number, generator=generator.sha256, tier=policy.tier)
 
+    site_steps = study.training.rounds * study.training.local_steps
     material = AuditMaterial(
         images=scans.volumes,
         labels=scans.classes,
@@ -138,13 +131,15 @@ def audit_run_folder(
         synthetic_labels=np.asarray(made.classes),
         generator_sha256=generator.sha256,
         cohort_digest=digest,
+        as_released=as_read_back,
+        target_steps=site_steps,
         synthetic_sha256=volumes,
         reference_stands_in=stands_in,
     )
     plan = AuditPlan(
         release=release,
         seed=derived_seed(study.seed, "audit", number),
-        steps=sizes.steps or study.training.rounds * study.training.local_steps,
+        steps=sizes.steps or site_steps,
         scans_per_step=study.training.batch,
         negative_seeds=sizes.negative_seeds,
         draws=sizes.draws,
@@ -152,7 +147,12 @@ def audit_run_folder(
         blind_permutations=sizes.blind_permutations,
     )
     result = run_audit(
-        material, plan, policy, _trainer(scans, study, chosen), lambda _, done, total: progress(done, total)
+        material,
+        plan,
+        policy,
+        _trainer(train_control_generator, scans, study, chosen),
+        _trainer(train_memoriser, scans, study, chosen),
+        lambda _, done, total: progress(done, total),
     )
     text = result.to_json()
     write_atomic(out / RESULT, text.encode())
@@ -234,8 +234,8 @@ def _gather(
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
-def _trainer(prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
+def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
     def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
-        return train_control_generator(prepared, scans, study, device, steps=steps, seed=seed)
+        return train_on(prepared, scans, study, device, steps=steps, seed=seed)
 
     return train

@@ -140,6 +140,11 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
             yield f"The control '{name}' does not hold on so few patients ({control.got})."
     if evidence.negative_seeds < NEGATIVE_SEEDS and _control(evidence, "negative") is not None:
         yield (f"Reduced audit: the negative control trained {evidence.negative_seeds} of {NEGATIVE_SEEDS} generators.")
+    if evidence.control_steps < evidence.target_steps:
+        yield (
+            f"Reduced audit: reference and control generators trained {evidence.control_steps} steps, the audited one"
+            f" {evidence.target_steps}."
+        )
     for missing in REQUIRED_ATTACKS:
         if all(attack.id != missing for attack in evidence.attacks):
             yield f"The attack '{missing}' was not run."

@@ -19,7 +19,7 @@ from ..common.label_sampler import make_label_sampler
 from ..common.layouts import read_cohort
 from ..common.preparation import PreparedScans, joined, prepare
 from ..common.randomness import derived_seed
-from ..common.site_folder import SiteFolder, site_material
+from ..common.site_folder import SiteFolder, site_material, training_and_test_scans
 from ..common.study import Study
 from ..common.study_template import to_toml
 from ..privacy.policy import TIERS, Tier
@@ -146,8 +146,7 @@ def run_demo(
 
     report = timed("evaluation")
     sites_material = [site_material(SiteFolder.open(run / "sites" / name), study) for name in tables]
-    train = joined([m.scans_of(m.coins.training_patients()) for m in sites_material])
-    test = joined([m.scans_of(m.coins.patients("test")) for m in sites_material])
+    train, test = training_and_test_scans(sites_material)
     cache = out / "cohorts" / "cache"
     made = prepare(read_cohort(synthetic), study, cache)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}

@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tiny_release import Releasable
 
 # Stand-ins that tests and the processes they start both import.
 sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 
 # No test phones home, whoever imports Flower first.
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture(scope="session")
+def release_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run to release, with a release of its volumes and one of its weights beside it."""
+    from tiny_release import Releasable  # late: most tests need no network
+
+    made = Releasable.make(tmp_path_factory.mktemp("release") / "made")
+    made.pack()
+    made.pack(kind="weights", out=made.root / "weights", synthetic=None)
+    return made.root
+
+
+@pytest.fixture
+def releasable(release_template: Path, tmp_path: Path) -> Releasable:
+    """A fresh copy of the run, its cohorts and its audit, without releases."""
+    from tiny_release import Releasable
+
+    ignored = shutil.ignore_patterns("release", "weights")
+    return Releasable(Path(shutil.copytree(release_template, tmp_path / "made", ignore=ignored)))
+
+
+@pytest.fixture(params=["release", "weights"])
+def either_release(request: pytest.FixtureRequest, release_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release_template / request.param, tmp_path / "packed"))
+
+
+@pytest.fixture
+def volumes_release(release_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release_template / "release", tmp_path / "volumes"))
+
+
+@pytest.fixture
+def weights_release(release_template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(release_template / "weights", tmp_path / "weights"))

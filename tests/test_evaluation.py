@@ -12,18 +12,27 @@ import pytest
 from numpy.typing import NDArray
 from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.client import evaluation
-from fedphantom.client.evaluation import Arm, Evaluation, Figure, evaluate_arms, region_members
-from fedphantom.client.evaluation_report import evaluate_cohorts, print_evaluation
+from fedphantom.client.evaluation import Arm, Evaluation, evaluate_arms, region_members
+from fedphantom.client.evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
+from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.generation import numpy_parameters
+from fedphantom.common.networks import make_generator
+from fedphantom.common.parameters import ParameterSpec
 from fedphantom.common.preparation import PreparedScans, joined
+from fedphantom.common.roles import load_roles
 from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.common.study import RolesTable
+from fedphantom.common.study_template import to_toml
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
 PLAN = SegmenterPlan(steps=1, batch=1)
 REAL, SYNTHETIC, TEST = tiny_scans(2), tiny_scans(2, seed=1, prefix="s"), tiny_scans(3, seed=2, prefix="t")
+OPTIONS = EvaluationOptions(steps=1, seed=1, device="cpu", out=None, progress=lambda done, total: None)
 ARMS = {"real": REAL, "synthetic": SYNTHETIC, "real+synthetic": joined([REAL, SYNTHETIC])}
 
 
@@ -70,11 +79,18 @@ def test_a_figure_is_the_mean_over_patients_with_an_interval_around_it() -> None
 
 
 def test_one_patient_tells_nothing_of_others() -> None:
-    assert arm("real", [0.7]).figure("whole") == Figure(0.7, 0.0, 1.0, 1)
+    figure = arm("real", [0.7]).figure("whole")
+    assert figure.low < 0.05
+    assert figure.high > 0.95
 
 
-def test_patients_who_all_score_the_same_give_a_point() -> None:
-    assert arm("real", [0.5, 0.5, 0.5]).figure("whole") == Figure(0.5, 0.5, 0.5, 3)
+def test_patients_who_all_score_the_same_do_not_promise_that_everyone_does() -> None:
+    ten, hundred = (arm("synthetic", [0.0] * n).figure("whole") for n in (10, 100))
+    assert (ten.mean, ten.low) == (0, 0)
+    assert ten.high == pytest.approx(0.259, abs=0.001)  # 1 - 0.05 ** (1 / 10)
+    assert hundred.high == pytest.approx(0.03, abs=0.001)  # the rule of three
+    half = arm("real", [0.5] * 10).figure("whole")
+    assert (half.low, half.high) == pytest.approx((0.5 * 0.741, 0.5 + 0.5 * 0.259), abs=0.001)
 
 
 def test_the_ratio_to_real_is_paired_by_patient() -> None:
@@ -198,11 +214,7 @@ def run(folder: Path, public: Path | None = None, out: Path | None = None, test:
         folder / "made",
         public,
         None,
-        out,
-        steps=1,
-        seed=1,
-        device="cpu",
-        progress=lambda done, total: None,
+        replace(OPTIONS, out=out),
     )
 
 
@@ -237,15 +249,35 @@ def test_a_patient_in_both_cohorts_is_refused_without_a_name(cohorts: Path) -> N
 
 def test_an_unknown_device_is_said_before_any_cohort_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not available"):
-        evaluate_cohorts(
-            tmp_path,
-            tmp_path,
-            tmp_path,
-            None,
-            None,
-            None,
-            steps=1,
-            seed=1,
-            device="abacus",
-            progress=lambda done, total: None,
-        )
+        evaluate_cohorts(tmp_path, tmp_path, tmp_path, None, None, replace(OPTIONS, device="abacus"))
+    with pytest.raises(ConfigError, match="not available"):
+        evaluate_run(tmp_path, tmp_path, None, replace(OPTIONS, device="abacus"))
+
+
+def test_a_runs_coin_records_say_who_trains_and_who_tests(cohorts: Path) -> None:
+    write_tiny_cohort(cohorts / "site", 10)
+    text = to_toml(STUDY.model_copy(update={"roles": RolesTable(test=0.3, audit=0.4)}))
+    parameters = ParameterSpec.of(numpy_parameters(make_generator(STUDY, 0)))
+    folder = create_site_folder(cohorts / "site-a", "site-a", cohorts / "site", text, parameters)
+    content = evaluate_run(folder.root, cohorts / "made", cohorts / "public", OPTIONS)
+    coins = load_roles(folder.coins)
+    arms = {arm["name"]: arm for arm in content["arms"]}
+    assert arms["real"]["scans"] == len(coins.training_patients()) < 10
+    assert arms["real"]["dice"]["n_test"] == 3
+    assert arms.keys() == {"real", "synthetic", "real+synthetic", "public", "public+synthetic"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--real-train", "a"],
+        ["--run", "r", "--real-test", "b"],
+        ["--run", "r", "--real-train", "a", "--real-test", "b"],
+        ["--run", "r", "--study", "study.toml"],
+    ],
+)
+def test_either_a_run_or_two_cohorts_are_evaluated(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert fedphantom(["evaluate", "--synthetic", "s", *given]) == 2
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())  # typer wraps in a frame
+    assert "either the run or both cohorts" in told

@@ -20,6 +20,7 @@ from fedphantom.common.generation import (
     FLOOR,
     WRITTEN_MAXIMUM,
     LoadedGenerator,
+    as_read_back,
     as_written,
     generate_cohort,
     load_generator,
@@ -31,6 +32,7 @@ from fedphantom.common.label_sampler import SampledLabels
 from fedphantom.common.layouts import read_cohort
 from fedphantom.common.networks import make_generator
 from fedphantom.common.nifti import read_label_map, read_volume
+from fedphantom.common.preparation import prepare
 from fedphantom.common.weights import generator_metadata, save_weights
 from fedphantom.privacy.sidecar import parse_sidecar
 
@@ -130,6 +132,17 @@ def test_a_volume_can_be_made_again_from_its_sidecar(generator: LoadedGenerator,
     index = np.searchsorted(STUDY.label_values, LABELS[1].labels).astype(np.uint8)
     again = as_written(paint(generator.network, index[None], STUDY, facts["NoiseSeed"], CPU)[0])
     np.testing.assert_allclose(read_volume(scan.channels["T1"])[0], again[0], atol=1e-2)
+
+
+def test_an_attacker_of_the_files_sees_what_as_read_back_says(generator: LoadedGenerator, tmp_path: Path) -> None:
+    cohort = read_cohort(make(generator, tmp_path / "out"))
+    prepared = prepare(cohort, STUDY, tmp_path / "cache")
+    channel = cohort.scans[1].channels["T1"].path
+    seed = json.loads(channel.with_name(channel.name.replace(".nii.gz", ".json")).read_text())["NoiseSeed"]
+    index = np.searchsorted(STUDY.label_values, LABELS[1].labels).astype(np.uint8)
+    painted = paint(generator.network, index[None], STUDY, seed, CPU)
+    np.testing.assert_allclose(prepared.volumes[1], as_read_back(painted)[0], atol=1e-4)
+    assert not np.allclose(prepared.volumes[1], painted[0], atol=1e-2)  # the way through the files matters
 
 
 def test_background_is_written_as_exactly_zero() -> None:

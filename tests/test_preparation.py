@@ -194,6 +194,18 @@ def test_a_write_killed_in_the_middle_leaves_nothing_that_is_believed(cohort: Co
     np.testing.assert_array_equal(scans.volumes, prepare(cohort, STUDY, tmp_path / "other").volumes)
 
 
+def test_two_who_prepare_the_same_scans_at_once_both_get_them(cohort: Cohort, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+
+    def another_is_faster(done: int, _: int) -> None:
+        if done == 2:
+            prepare(cohort, STUDY, cache)
+
+    scans = prepare(cohort, STUDY, cache, another_is_faster)
+    np.testing.assert_array_equal(scans.volumes, prepare(cohort, STUDY, tmp_path / "other").volumes)
+    assert [folder.name for folder in cache.iterdir()] == [content_key(cohort, STUDY)]
+
+
 def test_a_disk_that_is_full_is_an_error_that_leaves_nothing(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,11 +22,12 @@ from fedphantom.common.layouts import read_cohort
 from fedphantom.common.networks import make_generator
 from fedphantom.common.phantom import write_phantom_cohort
 from fedphantom.common.roles import load_roles
+from fedphantom.common.site_folder import site_folders
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
 from fedphantom.common.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.privacy.policy import TIERS
-from fedphantom.privacy.run_audit import AuditSizes, audit_run_folder, read_result, site_folders, verify_audit
+from fedphantom.privacy.run_audit import AuditSizes, audit_run_folder, read_result, verify_audit
 from fedphantom.server.simulation import simulate
 
 SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
@@ -130,6 +131,13 @@ def test_the_second_audit_of_a_holdout_is_number_two_whatever_became_of_the_firs
     assert not (root / "audit" / "audit.json").exists()
     assert audit(root, made)["audit_number"] == 2
     assert events(root, "site-b") == [("audit-begun", 1), ("audit-begun", 2), ("audit-done", 2)]
+
+
+def test_a_journal_begun_anew_does_not_reset_the_count(made: Path, root: Path) -> None:
+    (root / "run" / "sites" / "site-b" / "journal.jsonl").unlink()
+    with pytest.raises(VerificationFailed, match="when its roles were drawn"):
+        audit(root, made)
+    assert events(root, "site-a") == []
 
 
 def test_an_audit_speaks_of_one_generator(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

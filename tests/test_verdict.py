@@ -53,6 +53,8 @@ GOOD = AuditEvidence(
     n_member=120,
     n_holdout=120,
     negative_seeds=3,
+    target_steps=100,
+    control_steps=100,
     confirmed_copies=0,
 )
 
@@ -184,6 +186,7 @@ CASES = {
         "up to 0.80",
     ),
     "one negative generator": (replace(GOOD, negative_seeds=1), "INCONCLUSIVE", "1 of 3"),
+    "controls trained shorter": (replace(GOOD, control_steps=99), "INCONCLUSIVE", "99 steps, the audited one 100"),
     "weights without an attack on weights": (replace(GOOD, release="weights"), "INCONCLUSIVE", "threat model W"),
 }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..statistics import Floats
 from .gan_leaks import Copies, confirmed_copies, distances, gan_leaks_scores, isolation
-from .interface import AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground, paint
+from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground, paint
 from .reconstruction import reconstruction_errors, reconstruction_scores
 
 
@@ -26,6 +26,7 @@ class Battery:
         reference_nearest: A3's calibration, shape (N,).
         draws: Noise draws of A1.
         seed: Of the noise.
+        as_released: What a reader of the released files gets for volumes that a generator painted.
     """
 
     scans: AuditedScans
@@ -35,10 +36,17 @@ class Battery:
     reference_nearest: Floats
     draws: int
     seed: int
+    as_released: AsReleased
 
     @classmethod
     def calibrate(
-        cls, scans: AuditedScans, released_labels: Labels, reference: Reconstruct, draws: int, seed: int
+        cls,
+        scans: AuditedScans,
+        released_labels: Labels,
+        reference: Reconstruct,
+        draws: int,
+        seed: int,
+        as_released: AsReleased,
     ) -> Battery:
         """Measure with a generator that never saw an audited patient how hard each scan is."""
         judged = foreground(scans.images, scans.labels)
@@ -47,9 +55,12 @@ class Battery:
             judged=judged,
             released_labels=released_labels,
             reference_errors=reconstruction_errors(reference, scans, judged, draws, seed),
-            reference_nearest=distances(scans, judged, paint(reference, released_labels, seed)).min(axis=1),
+            reference_nearest=distances(scans, judged, as_released(paint(reference, released_labels, seed))).min(
+                axis=1
+            ),
             draws=draws,
             seed=seed,
+            as_released=as_released,
         )
 
     def reconstruction(self, target: Reconstruct, patients: Sequence[str] | None = None) -> AttackScores:
@@ -69,7 +80,7 @@ class Battery:
 
     def release_of(self, generator: Reconstruct) -> Images:
         """The set that this generator would release from the released label maps."""
-        return paint(generator, self.released_labels, self.seed)
+        return self.as_released(paint(generator, self.released_labels, self.seed))
 
     def copies(self, distance: Floats) -> Copies:
         """Confirmed copies, from :meth:`distances`."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ...common.errors import DataError
+from ...common.randomness import derived_seed
 from ..evidence import ThreatModel
 from ..statistics import Floats, Scores
 
@@ -25,6 +26,9 @@ Labels = NDArray[np.uint8]
 
 Reconstruct = Callable[[Labels, int], Images]
 """A generator: label maps and a noise seed to images. The same arguments give the same images."""
+
+AsReleased = Callable[[Images], Images]
+"""The way of painted volumes through the released files: written, read and normalised again."""
 
 _BATCH = 8
 """Scans painted at once: bounds memory on a node without a large GPU."""
@@ -136,12 +140,13 @@ def by_patient(id: str, threat_model: ThreatModel, scans: AuditedScans, score: F
 
 
 def paint(generator: Reconstruct, labels: Labels, noise_seed: int) -> Images:
-    """Run a generator over any number of label maps in small batches.
+    """Run a generator over any number of label maps in small batches, each with noise of its own.
 
     Raises:
         DataError: it gives another number of volumes, another grid, or non-finite voxels.
     """
-    parts = [generator(labels[i : i + _BATCH], noise_seed) for i in range(0, len(labels), _BATCH)]
+    batches = range(0, len(labels), _BATCH)
+    parts = [generator(labels[i : i + _BATCH], derived_seed(noise_seed, "batch", i)) for i in batches]
     images = np.concatenate(parts).astype(np.float32, copy=False)
     if images.ndim != 5 or images.shape[0] != len(labels) or images.shape[2:] != labels.shape[1:]:
         raise DataError(

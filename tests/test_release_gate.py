@@ -1,0 +1,174 @@
+"""The gate: which audit lets which release pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_release import LEAK, Releasable, a_control, an_attack, assert_refused, in_predicate, rows, sign_again
+
+from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
+from fedphantom.privacy.audit_extract import read_audit
+from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+
+
+@pytest.mark.parametrize(
+    ("tier", "verdict"),
+    [
+        ("internal", "FAIL"),
+        ("internal", "INVALID"),
+        ("controlled", "FAIL"),
+        ("controlled", "INVALID"),
+        ("controlled", "INCONCLUSIVE"),
+        ("public", "INCONCLUSIVE"),
+        ("public", "FAIL"),
+    ],
+)
+def test_a_verdict_that_the_tier_does_not_permit_is_refused(releasable: Releasable, tier: str, verdict: str) -> None:
+    releasable.write_audit(verdict=verdict, tier=tier)
+    with pytest.raises(PolicyRefused, match=verdict) as caught:
+        releasable.pack(tier=tier)
+    assert caught.value.exit_code == 4
+    assert not releasable.release.exists()
+
+
+EDITED: dict[str, dict[str, Any]] = {
+    "a control that is not there": {"controls": [a_control(name) for name in REQUIRED_CONTROLS[1:]]},
+    "a control that does not hold": {"controls": [a_control(name, name != "blind") for name in REQUIRED_CONTROLS]},
+    "no control": {"controls": []},
+    "an attack that is not there": {"attacks": rows()[1:]},
+    "an attack that rejects": {"attacks": rows(A3=an_attack("A3", "S", **LEAK))},
+    "an attack whose p-value rejects": {"attacks": rows(A3=an_attack("A3", "S", p_value=1e-4))},
+    "an attack above the threshold": {"attacks": rows(A3=an_attack("A3", "S", 0.63))},
+    "an upper bound below its own AUC": {
+        "attacks": rows(A3=an_attack("A3", "S", 0.7, auc_lower95=0.5, auc_upper95=0.6))
+    },
+    "an attack without its upper bound": {"attacks": rows(A3=an_attack("A3", "S", auc_upper95=None))},
+    "thresholds changed without a reason": {
+        "policy": {"auc_upper_max": 0.9},
+        "attacks": rows(A3=an_attack("A3", "S", 0.63)),
+    },
+    "a copy": {"confirmed_copies": 1},
+    "copies that nobody counted": {"confirmed_copies": None},
+    "one negative generator": {"negative_seeds": 1},
+    "too few patients": {"counts": {"member": 120, "holdout": 30}},
+    "no count of patients": {"counts": {}},
+    "a tier that asks for a formal promise": {"tier": "public"},
+}
+
+
+@pytest.mark.parametrize("changes", EDITED.values(), ids=EDITED.keys())
+def test_a_pass_that_its_own_figures_do_not_bear_out_is_refused(
+    releasable: Releasable, changes: dict[str, Any]
+) -> None:
+    releasable.write_audit(verdict="PASS")
+    assert read_audit(releasable.audit.read_bytes())[0].verdict == "PASS"
+    releasable.write_audit(**({"verdict": "PASS"} | changes))
+    with pytest.raises(VerificationFailed, match="whose figures give") as caught:
+        releasable.pack(tier="controlled")
+    assert caught.value.exit_code == 5
+    assert not releasable.release.exists()
+
+
+def test_a_threshold_changed_with_a_reason_is_the_threshold(releasable: Releasable) -> None:
+    policy = {"auc_upper_max": 0.7, "reasons": {"auc_upper_max": "the board agreed"}}
+    releasable.write_audit(verdict="PASS", policy=policy, attacks=rows(A3=an_attack("A3", "S", 0.63)))
+    assert releasable.pack(tier="controlled").verdict == "PASS"
+
+
+def test_a_signed_verdict_better_than_its_figures_is_refused(volumes_release: Path) -> None:
+    path = volumes_release / "audit.json"
+    audit = json.loads(path.read_text())
+    path.write_text(json.dumps(audit | {"confirmed_copies": 2}, indent=2, sort_keys=True) + "\n")
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "whose figures give FAIL")
+
+
+def test_volumes_other_than_those_audited_are_not_packed(releasable: Releasable) -> None:
+    """One scan planted after the audit, clean in every other way."""
+    first, second = releasable.scans()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(VerificationFailed, match="another synthetic cohort") as caught:
+        releasable.pack()
+    assert caught.value.exit_code == 5
+    releasable.write_audit(synthetic_sha256=None)
+    with pytest.raises(VerificationFailed, match="another synthetic cohort"):
+        releasable.pack()
+    releasable.write_audit()
+    releasable.pack()
+
+
+def test_a_cohort_with_fewer_volumes_than_audited_is_not_packed(releasable: Releasable) -> None:
+    shutil.rmtree(releasable.scans()[1].parents[1])
+    with pytest.raises(VerificationFailed, match="another synthetic cohort"):
+        releasable.pack()
+
+
+def test_signed_volumes_other_than_those_audited_are_refused(volumes_release: Path) -> None:
+    first, second = sorted((volumes_release / "cohort").glob("sub-*/anat/*_T1w.nii.gz"))[:2]
+    first.write_bytes(second.read_bytes())
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "other than those that were audited")
+
+
+def test_weights_do_not_ask_for_the_audited_volumes(releasable: Releasable) -> None:
+    releasable.write_audit(synthetic_sha256=None)
+    assert releasable.pack(kind="weights").kind == "weights"
+
+
+def test_a_pass_by_laxer_thresholds_does_not_open_a_stricter_tier(releasable: Releasable) -> None:
+    releasable.write_audit(verdict="PASS", tier="controlled")
+    with pytest.raises(PolicyRefused, match="tier 'controlled'"):
+        releasable.pack(tier="public")
+
+
+def test_an_audit_of_volumes_does_not_release_weights(releasable: Releasable) -> None:
+    releasable.write_audit(release="volumes")
+    with pytest.raises(PolicyRefused, match="audit for volumes"):
+        releasable.pack(kind="weights")
+    assert releasable.pack(kind="volumes").kind == "volumes"
+
+
+@pytest.mark.parametrize("given", [None, "absent.json"])
+def test_no_audit_no_release(releasable: Releasable, given: str | None) -> None:
+    with pytest.raises(PolicyRefused, match="no audit") as caught:
+        releasable.pack(audit=releasable.root / given if given else None)
+    assert caught.value.exit_code == 4
+
+
+def test_the_audit_of_another_generator_is_refused(releasable: Releasable) -> None:
+    releasable.write_audit(generator_sha256="0" * 64)
+    with pytest.raises(VerificationFailed, match="another generator") as caught:
+        releasable.pack()
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"verdict": "PASS"}', '{"verdict": "FINE"}'])
+def test_a_file_that_is_no_audit_is_bad_input(releasable: Releasable, content: str) -> None:
+    releasable.audit.write_text(content)
+    with pytest.raises(DataError) as caught:
+        releasable.pack()
+    assert caught.value.exit_code == 3
+
+
+def test_weights_with_hidden_bytes_are_refused(releasable: Releasable, weights_release: Path) -> None:
+    path = weights_release / "generator.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"]["note"] = "DOE^JANE"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    audit = json.loads((weights_release / "audit.json").read_text()) | {"generator_sha256": digest}
+    (weights_release / "audit.json").write_text(json.dumps(audit, indent=2, sort_keys=True) + "\n")
+    sign_again(weights_release, in_predicate(generator_sha256=digest))
+    assert_refused(weights_release, "hidden bytes|README")
+    releasable.generator.write_bytes(path.read_bytes())
+    releasable.write_audit(generator_sha256=digest)
+    with pytest.raises(VerificationFailed, match="hidden bytes"):
+        releasable.pack(kind="weights")

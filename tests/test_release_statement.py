@@ -1,0 +1,101 @@
+"""What even a trusted key cannot sign."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_release import TRUSTED, assert_refused, in_predicate, sign_again
+
+from fedphantom.privacy.release import verify_release
+
+
+def _subject(name: str) -> Callable[[dict[str, Any]], None]:
+    def change(statement: dict[str, Any]) -> None:
+        statement["subject"][0]["name"] = name
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name", ["../README.md", "/etc/passwd", "cohort/../README.md", "a//b", "a\\b", "./README.md", "", "a\0b", "x\n"]
+)
+def test_a_signed_path_that_leaves_the_folder_is_refused(either_release: Path, name: str) -> None:
+    sign_again(either_release, _subject(name))
+    assert_refused(either_release, "not a plain relative path")
+
+
+CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "an unknown key": in_predicate(site="site-a"),
+    "an unknown statement key": lambda statement: statement.update(note="x"),
+    "an inconclusive audit in public": in_predicate(tier="public"),
+    "sharing approved without a PASS": in_predicate(approved_for_sharing=True),
+    "a formal promise that nobody made": in_predicate(dp="epsilon = 1"),
+    "another audit's verdict": lambda s: s["predicate"]["audit"].update(verdict="PASS"),
+    "a failed audit": lambda s: s["predicate"]["audit"].update(verdict="FAIL"),
+    "another generator": in_predicate(generator_sha256="0" * 64),
+    "another predicate type": lambda statement: statement.update(predicateType="https://slsa.dev/provenance/v1"),
+    "a private source": lambda s: s["predicate"]["label_sources"][0].update(kind="private"),
+    "no source": in_predicate(label_sources=[]),
+    "a file twice": lambda statement: statement["subject"].insert(0, statement["subject"][0]),
+    "another time format": in_predicate(created="yesterday"),
+}
+
+
+@pytest.mark.parametrize("change", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_a_signed_statement_that_contradicts_itself_or_the_files_is_refused(
+    either_release: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    sign_again(either_release)
+    verify_release(either_release, TRUSTED)
+    sign_again(either_release, change)
+    assert_refused(either_release)
+
+
+def test_a_signed_file_that_does_not_belong_in_a_release_is_refused(either_release: Path) -> None:
+    (either_release / "optimiser.safetensors").write_bytes(b"x")
+    sign_again(either_release)
+    assert_refused(either_release, "no place in such a release")
+
+
+def test_weights_do_not_ride_along_with_volumes(volumes_release: Path, weights_release: Path) -> None:
+    shutil.copy(weights_release / "generator.safetensors", volumes_release)
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "no place in such a release")
+
+
+def test_a_readme_that_claims_more_than_was_signed_is_refused(either_release: Path) -> None:
+    path = either_release / "README.md"
+    path.write_text(path.read_text().replace("Not approved", "Approved"))
+    sign_again(either_release)
+    assert_refused(either_release, "README")
+
+
+TABLES = {
+    "a site beside a name": ("participants.tsv", b"participant_id\n", b"participant_id\tsite\n"),
+    "a name that has no volume": ("participants.tsv", b"participant_id\n", b"participant_id\nsub-0042\n"),
+    "another data set's name": ("dataset_description.json", b"FedPhantom synthetic release", b"Hospital B"),
+    "another key": ("dataset_description.json", b'"Synthetic"', b'"Contact": "DOE", "Synthetic"'),
+    "another channel table": ("dataset_description.json", b'"Synthetic"', b'"Channels": {"a": "b"}, "Synthetic"'),
+    "another label row": ("dseg.tsv", b"1\ttissue\n", b"1\ttissue of DOE^JANE\n"),
+    "an unfinished label row": ("dseg.tsv", b"1\ttissue\n", b"1\ttissue"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), TABLES.values(), ids=TABLES.keys())
+def test_a_signed_table_with_more_in_it_is_refused(volumes_release: Path, name: str, old: bytes, new: bytes) -> None:
+    path = volumes_release / "cohort" / name
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "other entries")
+
+
+def test_an_entry_hidden_behind_another_of_its_name_is_refused(volumes_release: Path) -> None:
+    path = next(volumes_release.rglob("*_T1w.json"))
+    path.write_text(path.read_text().replace('"NoiseSeed"', '"NoiseSeed": 19700101, "NoiseSeed"'))
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "another encoding")

@@ -21,7 +21,8 @@ def main(loop: str, folder: Path, device_name: str) -> None:
     material, device = make_material(folder), choose_device(device_name)
     if loop == "ours":
         state = new_state(material.study, material.study.seed, device)
-        for _ in train(state, material.scans, material.study, until_step=STEPS, seed=material.study.seed):
+        study = material.study
+        for _ in train(state, material.scans, study, until_step=STEPS, total_steps=STEPS, seed=study.seed):
             pass
     else:
         step = PlainTraining(material.scans, material.study, device)

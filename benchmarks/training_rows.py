@@ -32,7 +32,7 @@ def training_rows(material: Material, device: Device) -> list[Row]:
     study, scans = material.study, material.scans
     in_memory = scans.only(range(len(scans)))
     state = new_state(study, study.seed, device)
-    steps = train(state, in_memory, study, until_step=sys.maxsize, seed=study.seed)
+    steps = train(state, in_memory, study, until_step=sys.maxsize, total_steps=sys.maxsize, seed=study.seed)
     ours, plain = alternated(lambda: next(steps), PlainTraining(scans, study, device), device.torch, STEPS)
 
     def read(step: int) -> None:

@@ -122,6 +122,7 @@ class LocalTrainer:
             self._scans,
             self._study,
             until_step=first + steps,
+            total_steps=self._study.training.rounds * steps,
             seed=self._seed,
         ):
             if self._progress:

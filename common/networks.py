@@ -44,7 +44,11 @@ PRESETS = {
 
 
 class Generator(nn.Module):
-    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1]."""
+    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1].
+
+    The label map also reaches the last convolution directly: each label's mean intensity is then learnt in a few
+    steps, and rare labels are not drowned in features that an instance norm scales by the whole volume.
+    """
 
     def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class Generator(nn.Module):
             # Interpolation, not transposed convolution: that one paints a checkerboard (Odena et al. 2016).
             self.up.append(UpSample(3, deep, shallow, scale_factor=2, mode="nontrainable", interp_mode="linear"))
             self.merge.append(_block(2 * shallow, shallow, stride=1))
-        self.head = nn.Conv3d(widths[0], channels, kernel_size=1)
+        self.head = nn.Conv3d(widths[0] + classes, channels, kernel_size=1)
 
     def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
         """Labels (B, L, X, Y, Z) one-hot and noise (B, N, X, Y, Z) to a volume (B, C, X, Y, Z)."""
@@ -71,7 +75,7 @@ class Generator(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
-        return torch.tanh(self.head(features))
+        return torch.tanh(self.head(torch.cat([features, labels], dim=1)))
 
 
 def _block(before: int, width: int, stride: int) -> UnetBasicBlock:

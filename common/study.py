@@ -76,8 +76,9 @@ class TrainingTable(_Table):
     """Optimiser steps at each site in each round."""
     batch: Positive = 2
     """Scans a step."""
-    generator_lr: float = Field(default=2e-4, gt=0)
-    discriminator_lr: float = Field(default=2e-4, gt=0)
+    generator_lr: float = Field(default=4e-3, gt=0)
+    """Of the first half of the steps; it then falls linearly to nothing, as the discriminator's does."""
+    discriminator_lr: float = Field(default=4e-4, gt=0)
     l1_weight: float = Field(default=10.0, ge=0)
     feature_matching_weight: float = Field(default=2.0, ge=0)
 

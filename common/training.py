@@ -83,10 +83,20 @@ def train(
     study: Study,
     *,
     until_step: int,
+    total_steps: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
+
+    Args:
+        state: Advanced in place.
+        pairs: What to train on.
+        study: Objective and learning rates.
+        until_step: Where to stop for now, a federation round's end for example.
+        total_steps: Of the whole training, over all rounds: the learning rates fall towards its end.
+        seed: Of every draw.
+        discriminator_step: Updates the discriminator once.
 
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
@@ -94,6 +104,9 @@ def train(
     options, constant = study.training, 0
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
+        share = learning_rate_share(state.step, total_steps)
+        state.generator_optimiser.param_groups[0]["lr"] = share * options.generator_lr
+        state.discriminator_optimiser.param_groups[0]["lr"] = share * options.discriminator_lr
 
         # Generate.
         with state.device.autocast():
@@ -153,10 +166,19 @@ def train_from_scratch(
         TrainingError: NaN or collapse.
     """
     state = new_state(study, seed, device)
-    for losses in train(state, pairs, study, until_step=steps, seed=seed):
+    for losses in train(state, pairs, study, until_step=steps, total_steps=steps, seed=seed):
         if progress:
             progress(losses.step, steps)
     return state.generator
+
+
+def learning_rate_share(step: int, total_steps: int) -> float:
+    """Share of the full learning rate: 1 for the first half of the training, then linearly towards 0.
+
+    As Isola et al. 2017 (arXiv 1611.07004) and Zhu et al. 2017 (arXiv 1703.10593) train. A function of the step alone,
+    so that a resumed training repeats an unbroken one; beyond the end it stays at that of the last step.
+    """
+    return min(1.0, 2 * max(1, total_steps - step) / total_steps)
 
 
 def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:

@@ -23,12 +23,12 @@ from .controls import (
     positive_model_control,
     positive_set_control,
 )
-from .evidence import BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
+from .evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
 from .intervals import auc_interval, epsilon_by_halves, permutation_p_value
 from .policy import ReleasePolicy
-from .power import power
+from .power import Power, power
 from .statistics import Floats, holm, null_standard_error, roc, tpr_at_fpr
-from .verdict import decide, is_binding
+from .verdict import decide
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -148,6 +148,7 @@ def run_audit(
     train_generator: TrainGenerator,
     memorise: TrainGenerator,
     progress: Progress = lambda stage, done, total: None,
+    announce: Callable[[Power], None] = lambda power: None,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
@@ -160,6 +161,7 @@ def run_audit(
         train_generator: Trains reference and negative controls as the generator under audit was trained.
         memorise: Trains the positive control to learn its scans by heart.
         progress: Told of each stage.
+        announce: Told, before the first training, what an audit of this size can show.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -183,6 +185,11 @@ def run_audit(
             remedy="Set a share roles.reference in the study, or add stand-ins.",
         )
 
+    binding = sum(model in BINDING[plan.release] for model in ATTACKS.values())
+    members, holdout = len(audited.side(True)), len(audited.side(False))
+    expected = power(members, holdout, binding, policy.auc_upper_max)
+    announce(expected)
+
     progress("training the reference generator", 0, total)
     reference = train_generator(reference_index, plan.steps, int(rng.integers(2**31)))
     battery = Battery.calibrate(
@@ -205,7 +212,7 @@ def run_audit(
 
     controls: list[ControlResult] = []
     progress("running the blind baseline", 2, total)
-    if min(len(audited.side(True)), len(audited.side(False))) >= MIN_PATIENTS:
+    if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
         b0 = _judge_blind(baseline.scores, baseline.null, rng, delta)
@@ -237,8 +244,8 @@ def run_audit(
         release=plan.release,
         attacks=tuple(attacks),
         controls=tuple(controls),
-        n_member=len(audited.side(True)),
-        n_holdout=len(audited.side(False)),
+        n_member=members,
+        n_holdout=holdout,
         negative_seeds=plan.negative_seeds,
         target_steps=material.target_steps,
         control_steps=plan.steps,
@@ -247,13 +254,12 @@ def run_audit(
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
     )
-    binding = sum(is_binding(attack, evidence) for attack in attacks if not attack.id.endswith(OUTLIERS))
     progress("done", total, total)
     return AuditResult(
         verdict=decide(evidence, policy),
         evidence=evidence,
         policy=policy,
-        power=power(len(audited.side(True)), len(audited.side(False)), binding, policy.auc_upper_max),
+        power=expected,
         counts=_counts(material),
         roc=rocs,
         negative_runs=negative_runs,

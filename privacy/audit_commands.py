@@ -42,10 +42,14 @@ def audit_run(
 
     with progress_bar("audit") as progress:
         result = audit_run_command(
-            run, policy, out, synthetic, public, kind, generator, steps, negative_seeds, device, progress
+            run, policy, out, synthetic, public, kind, generator, steps, negative_seeds, device, progress, _say
         )
     typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
     raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 @audit_app.command("show")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from ..common.cohort_check import check_cohort
 from ..common.errors import DataError
 from ..common.layouts import read_cohort
 from .evidence import ReleaseKind
-from .policy import read_policy
+from .policy import ReleasePolicy, read_policy
+from .power import Power
 from .run_audit import AuditSizes, Progress, audit_run_folder
+from .verdict import MIN_HOLDOUT
 
 
 def audit_run_command(
@@ -27,8 +29,13 @@ def audit_run_command(
     negative_seeds: int,
     device: str,
     progress: Progress,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """As :func:`~fedphantom.privacy.run_audit.audit_run_folder`, from the command line's paths."""
+    """As :func:`~fedphantom.privacy.run_audit.audit_run_folder`, from the command line's paths.
+
+    ``say`` is given, before the first training, what an audit of this size can show.
+    """
+    thresholds = read_policy(policy)
     places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
     made = next((place for place in places if place and place.is_dir()), None)
     if made is None:
@@ -43,12 +50,33 @@ def audit_run_command(
         check_cohort(read_cohort(public)).usable if public else None,
         out or run / "audit",
         AuditSizes(steps, negative_seeds),
-        read_policy(policy),
+        thresholds,
         kind,
         generator_file=generator,
         device=device,
         progress=progress,
+        announce=lambda power: say(power_text(power, thresholds)),
     )
+
+
+def power_text(power: Power, policy: ReleasePolicy) -> str:
+    """What an audit of this size can show, to be read before it runs (PRIVACY §3.4)."""
+    lines = [
+        f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:",
+        f"  - a leak with an AUC from {power.smallest_auc:.2f} is found by one attack four times in five;",
+        f"  - a perfect attack would prove ε ≥ {power.max_epsilon:.1f}, no more;",
+        f"  - no false alarm among them still allows a false positive rate of up to {power.fpr_bound:.1%}.",
+    ]
+    wanted = max(MIN_HOLDOUT, policy.min_holdout)
+    if power.n_holdout < wanted:
+        lines.append(
+            f"A PASS is out of reach: the {policy.tier} tier asks for {wanted} holdout patients. A leak can still be"
+            " found."
+        )
+    elif power.joint_power is not None:
+        chance = f"{power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1 %"
+        lines.append(f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier.")
+    return "\n".join(lines)
 
 
 def audit_text(result: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from ..common.losses import l1
 from ..common.networks import Generator, make_generator
 from ..common.preparation import PreparedScans
 from ..common.study import Study
-from ..common.training import draw_batch, train_from_scratch
-from .attacks.interface import Images, Labels, Reconstruct
+from ..common.training import draw_batch, scans_of_step, train_from_scratch
+from .attacks.interface import Images, Labels, Reconstruct, foreground
 
 
 class TrainOn(Protocol):
@@ -39,7 +39,7 @@ class TrainOn(Protocol):
         ...
 
 
-MEMORISING_RATE = 4e-3
+MEMORISING_RATE = 1e-2
 """Peak of the positive control's learning rate."""
 
 
@@ -86,9 +86,10 @@ def train_memoriser(
     steps: int,
     seed: int,
 ) -> Reconstruct:
-    """Train the study's generator to learn these scans by heart: L1 to the paired scan and nothing else.
+    """Train the study's generator to learn these scans by heart: L1 to the paired scan where A1 judges, nothing else.
 
-    The positive control needs a leak that is beyond doubt; the adversarial objective works against one.
+    The positive control needs a leak that is beyond doubt; the adversarial objective works against one, and so does
+    the empty space around a head, which is most of a volume.
 
     Args:
         scans: All prepared scans.
@@ -99,14 +100,17 @@ def train_memoriser(
         seed: Of weights and draws.
     """
     chosen = scans.only(rows)
+    judged = torch.from_numpy(foreground(chosen.volumes, chosen.classes)[:, None].astype(np.float32))
     network = make_generator(study, seed)
     device.place(network)
     optimiser = torch.optim.Adam(network.parameters(), MEMORISING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MEMORISING_RATE, total_steps=steps)
     for step in range(steps):
         batch = draw_batch(chosen, study, device, step=step, seed=seed)
+        weight = device.tensor(judged[scans_of_step(len(judged), study.training.batch, step, seed)])
         with device.autocast():
-            loss = l1(network(batch.labels, batch.noise), batch.real)
+            fake = network(batch.labels, batch.noise)
+        loss = l1(fake * weight, batch.real * weight) / weight.mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()

@@ -19,7 +19,9 @@ BLIND = "B0"
 OUTLIERS = "/outliers"
 """Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""
 
-REQUIRED_ATTACKS = ("A1", "A3", "A1" + OUTLIERS, "A3" + OUTLIERS, BLIND)
+ATTACKS: dict[str, ThreatModel] = {"A1": "G", "A3": "S"}
+"""Attacks of every audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
+REQUIRED_ATTACKS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS), BLIND)
 REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
 
 

@@ -19,6 +19,8 @@ class Power:
     """Of an audit with n members and n' holdout patients.
 
     Attributes:
+        n_member: Members to be compared.
+        n_holdout: Holdout patients to compare them with.
         standard_error: Of an AUC of 1/2.
         smallest_auc: That one attack finds with probability 0.8.
         max_epsilon: Largest lower bound that a perfect attack could show at a threshold fixed beforehand,
@@ -28,6 +30,8 @@ class Power:
             independent; None where the tier sets no τ.
     """
 
+    n_member: int
+    n_holdout: int
     standard_error: float
     smallest_auc: float
     max_epsilon: float
@@ -38,6 +42,8 @@ class Power:
 def power(n_member: int, n_holdout: int, attacks: int, tau: float | None) -> Power:
     """Power of an audit; ``attacks`` is the number of binding ones."""
     return Power(
+        n_member=n_member,
+        n_holdout=n_holdout,
         standard_error=hanley_mcneil_se(0.5, n_member, n_holdout),
         smallest_auc=smallest_detectable_auc(n_member, n_holdout),
         max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),

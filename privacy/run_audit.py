@@ -31,6 +31,7 @@ from .control_training import TrainOn, painter, train_control_generator, train_m
 from .controls import TrainGenerator
 from .evidence import ReleaseKind
 from .policy import ReleasePolicy
+from .power import Power
 from .synthetic_digest import synthetic_digest
 
 RESULT = "audit.json"
@@ -76,6 +77,7 @@ def audit_run_folder(
     generator_file: Path | None = None,
     device: str = "auto",
     progress: Progress = lambda done, total: None,
+    announce: Callable[[Power], None] = lambda power: None,
 ) -> dict[str, Any]:
     """Audit a run's generator with its sites' coins.
 
@@ -93,6 +95,7 @@ def audit_run_folder(
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
         device: Where to train.
         progress: (stages done, stages in all).
+        announce: Told, before the first training, what an audit of this size can show.
 
     Returns:
         What ``--json`` prints.
@@ -153,6 +156,7 @@ def audit_run_folder(
         _trainer(train_control_generator, scans, study, chosen),
         _trainer(train_memoriser, scans, study, chosen),
         lambda _, done, total: progress(done, total),
+        announce,
     )
     text = result.to_json()
     write_atomic(out / RESULT, text.encode())

@@ -41,6 +41,7 @@ class DemoSizes:
         rounds: Federation rounds.
         local_steps: Generator steps a site and round.
         synthetic: Synthetic scans.
+        generator_lr: A short training needs a higher one than a study's default.
         segmenter_steps: Of every arm's U-Net.
         audit: Reduced: one seed of the negative control, so that the verdict is INCONCLUSIVE at best.
         patients: Procedural ones, where no cohort is given.
@@ -50,14 +51,19 @@ class DemoSizes:
     rounds: int
     local_steps: int
     synthetic: int
+    generator_lr: float
     segmenter_steps: int
     audit: AuditSizes
     patients: int = 72
-    spacing_mm: float = 5.0
+    spacing_mm: float = 6.0
 
 
-PHANTOM_SIZES = DemoSizes(rounds=4, local_steps=40, synthetic=48, segmenter_steps=120, audit=AuditSizes.reduced(160))
-REAL_SIZES = DemoSizes(rounds=8, local_steps=120, synthetic=320, segmenter_steps=500, audit=AuditSizes.reduced(400))
+PHANTOM_SIZES = DemoSizes(
+    rounds=4, local_steps=60, synthetic=64, generator_lr=1e-2, segmenter_steps=200, audit=AuditSizes.reduced(240)
+)
+REAL_SIZES = DemoSizes(
+    rounds=8, local_steps=120, synthetic=320, generator_lr=4e-3, segmenter_steps=500, audit=AuditSizes.reduced(400)
+)
 
 
 def read_cohorts(
@@ -103,7 +109,8 @@ def derive_study(cohort: Cohort, public: Cohort | None, sizes: DemoSizes) -> Stu
     study = study_for(cohort, name="demo", seed=SEED, public_labels=labels)
     # Without public patients some private ones calibrate the attacks.
     roles = RolesTable() if public else RolesTable(test=0.15, reference=0.1, control=0.1, audit=0.5, validation=0)
-    training = study.training.model_copy(update={"rounds": sizes.rounds, "local_steps": sizes.local_steps})
+    schedule = {"rounds": sizes.rounds, "local_steps": sizes.local_steps, "generator_lr": sizes.generator_lr}
+    training = study.training.model_copy(update=schedule)
     tumour = {name: value for name, value in study.labels.items() if name in ("oedema", "enhancing", "necrosis")}
     regions = {"tumour": tuple(tumour.values())} if tumour else study.regions
     return study.model_copy(update={"training": training, "regions": regions, "roles": roles})

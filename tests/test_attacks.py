@@ -89,7 +89,7 @@ def test_calibration_forgives_members_that_are_merely_easy() -> None:
     judged = foreground(scans.images, scans.labels)
     target = reconstruction_errors(IGNORANT, scans, judged, 1, seed=1)
     reference = reconstruction_errors(IGNORANT, scans, judged, 1, seed=77)
-    raw = by_patient("A1", "G", scans, -target)
+    raw = by_patient("A1", scans, -target)
     assert auc(raw.scores()) == 1.0
     assert auc(reconstruction_scores(target, reference, scans).scores()) < 0.75
 
@@ -120,7 +120,7 @@ def test_the_error_is_the_mean_square_over_judged_voxels_and_channels() -> None:
 
 def test_one_recognised_scan_gives_the_patient_away() -> None:
     scans = make_scans(20, scans_each=3)
-    attack = by_patient("A1", "G", scans, np.arange(60.0))
+    attack = by_patient("A1", scans, np.arange(60.0))
     assert len(attack.patients) == 20
     assert attack.score.tolist() == [3 * i + 2 for i in range(20)]
     assert attack.is_member.tolist() == [i % 2 == 0 for i in range(20)]
@@ -132,7 +132,7 @@ def test_a_scan_without_a_score_is_an_error_even_beside_a_good_one() -> None:
     score = np.arange(8.0)
     score[3] = np.nan
     with pytest.raises(DataError):
-        by_patient("A1", "G", scans, score)
+        by_patient("A1", scans, score)
 
 
 def test_a3_recognises_a_released_set_that_holds_members() -> None:

@@ -15,9 +15,11 @@ from fedphantom.common.roles import Role
 from fedphantom.privacy.attacks.interface import Images, Labels, Reconstruct
 from fedphantom.privacy.audit import AuditMaterial, AuditPlan, run_audit
 from fedphantom.privacy.audit_extract import read_audit
+from fedphantom.privacy.audit_report import power_text
 from fedphantom.privacy.audit_result import AuditResult
 from fedphantom.privacy.controls import TrainGenerator
 from fedphantom.privacy.policy import TIERS
+from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
 
 GRID = (8, 8, 8)
@@ -298,6 +300,32 @@ def test_the_result_file_has_the_agreed_keys_and_names_no_patient(leaking: Audit
 def test_the_same_plan_gives_the_same_result(leaking: AuditResult) -> None:
     again = audit(replace(make_material(by_heart=True), reference_stands_in="16 public patients"))
     assert again.to_json() == leaking.to_json()
+
+
+def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained() -> None:
+    told: list[Power] = []
+
+    class TooEarly(Exception):
+        pass
+
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        raise TooEarly
+
+    with pytest.raises(TooEarly):
+        run_audit(make_material(), PLAN, TIERS["controlled"], train, train, announce=told.append)
+    (told_first,) = told
+    assert (told_first.n_member, told_first.n_holdout) == (30, 30)
+    assert 0.6 < told_first.smallest_auc < 0.75
+    # A1 and A3 bind a weights release.
+    assert told_first.joint_power == joint_power(30, 30, attacks=2, tau=TIERS["controlled"].auc_upper_max or 0)
+
+
+def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None:
+    few = power_text(power(12, 11, attacks=1, tau=0.6), TIERS["controlled"])
+    assert "12 members against 11 holdout patients" in few
+    assert "A PASS is out of reach: the controlled tier asks for 50 holdout patients" in few
+    many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])
+    assert "passes with a probability of 80% in the controlled tier" in many
 
 
 def test_progress_runs_to_its_end() -> None:

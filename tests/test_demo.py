@@ -26,6 +26,7 @@ SMALL = DemoSizes(
     rounds=1,
     local_steps=2,
     synthetic=6,
+    generator_lr=1e-3,
     segmenter_steps=3,
     audit=AuditSizes(steps=2, negative_seeds=1, draws=1, blind_permutations=5),
     patients=30,

@@ -29,16 +29,25 @@ from fedphantom.common.networks import (
     one_hot,
 )
 from fedphantom.common.randomness import derived_seed, numpy_generator, torch_generator
-from fedphantom.common.training import Batch, StepLosses, plain_discriminator_step, scans_of_step, train
+from fedphantom.common.training import (
+    Batch,
+    StepLosses,
+    learning_rate_share,
+    plain_discriminator_step,
+    scans_of_step,
+    train,
+)
 from fedphantom.common.training_state import TrainingState, load_state, new_state, save_state
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
 SCANS = tiny_scans(3)
+TOTAL = 4
+"""Steps of the whole training: from the fourth on its learning rate falls."""
 
 
 def run(state: TrainingState, until: int) -> list[StepLosses]:
-    return list(train(state, SCANS, STUDY, until_step=until, seed=9))
+    return list(train(state, SCANS, STUDY, until_step=until, total_steps=TOTAL, seed=9))
 
 
 def bits(state: TrainingState) -> dict[str, bytes]:
@@ -150,6 +159,17 @@ def test_shapes_of_every_preset(preset: str, channels: int) -> None:
     assert all(feature.shape[0] == 2 for feature in features)
 
 
+def test_a_label_reaches_the_last_convolution_without_any_norm_on_its_way() -> None:
+    generator = make_generator(STUDY, 1)
+    intensity = torch.tensor([-0.9, 0.1, 0.7])
+    with torch.no_grad():
+        generator.head.weight.zero_()
+        generator.head.weight[:, -3:, 0, 0, 0] = torch.atanh(intensity)
+    classes = torch.from_numpy(SCANS.classes)
+    painted = generator(one_hot(classes, 3), draw_noise(3, SHAPE, torch_generator(0)))
+    assert torch.allclose(painted, intensity[classes.long()].unsqueeze(1).expand_as(painted), atol=1e-6)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_network_normalises_over_the_batch(preset: str) -> None:
     study = tiny_study(preset=preset)
@@ -223,7 +243,7 @@ def test_the_told_losses_are_those_of_the_terms() -> None:
         seen.append((batch, fake, logits))
         return torch.tensor(0.125)  # and leaves the discriminator as it is
 
-    (losses,) = train(state, SCANS, STUDY, until_step=1, seed=9, discriminator_step=spying)
+    (losses,) = train(state, SCANS, STUDY, until_step=1, total_steps=TOTAL, seed=9, discriminator_step=spying)
     batch, fake, logits = seen[0]
     assert losses.discriminator == 0.125
     assert losses.l1 == pytest.approx((fake - batch.real).abs().mean().item(), rel=1e-4)
@@ -238,7 +258,7 @@ def test_the_discriminators_step_is_an_argument() -> None:
         assert not fake.requires_grad
         return torch.zeros(())
 
-    list(train(state, SCANS, STUDY, until_step=2, seed=9, discriminator_step=idle))
+    list(train(state, SCANS, STUDY, until_step=2, total_steps=TOTAL, seed=9, discriminator_step=idle))
     assert all(torch.equal(value, before[name]) for name, value in state.discriminator.state_dict().items())
 
 
@@ -255,7 +275,7 @@ def test_the_plain_step_lowers_the_discriminators_loss_and_leaves_the_generator(
 
 def test_training_brings_fakes_closer_to_the_paired_scans() -> None:
     study = STUDY.model_copy(update={"training": STUDY.training.model_copy(update={"generator_lr": 2e-3})})
-    told = list(train(new_state(study, 1, CPU), SCANS, study, until_step=12, seed=9))
+    told = list(train(new_state(study, 1, CPU), SCANS, study, until_step=12, total_steps=12, seed=9))
     assert np.mean([t.l1 for t in told[-3:]]) < 0.9 * np.mean([t.l1 for t in told[:3]])
 
 
@@ -268,7 +288,7 @@ def test_a_nan_in_a_scan_stops_the_training_and_names_the_step() -> None:
     state = new_state(STUDY, 1, CPU)
     told = []
     with pytest.raises(TrainingError, match="not finite at step 2"):
-        told += train(state, replace(SCANS, volumes=volumes), STUDY, until_step=5, seed=9)
+        told += train(state, replace(SCANS, volumes=volumes), STUDY, until_step=5, total_steps=TOTAL, seed=9)
 
 
 def test_a_collapse_to_a_constant_stops_the_training_and_names_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +297,9 @@ def test_a_collapse_to_a_constant_stops_the_training_and_names_the_step(monkeypa
     head = [module for module in state.generator.modules() if isinstance(module, nn.Conv3d)][-1]
     with torch.no_grad():
         head.weight.zero_()
-    state.generator_optimiser.param_groups[0]["lr"] = 0.0
+    still = STUDY.model_copy(update={"training": STUDY.training.model_copy(update={"generator_lr": 1e-12})})
     with pytest.raises(TrainingError, match="collapsed to a constant volume at step 20"):
-        run(state, 30)
+        list(train(state, SCANS, still, until_step=30, total_steps=30, seed=9))
 
 
 # Going on after a kill
@@ -300,6 +320,20 @@ def test_a_training_resumed_at_any_step_ends_in_the_same_bits(
     assert bits(resumed) == bits(unbroken)
 
 
+def test_the_learning_rate_is_full_for_half_the_training_and_then_falls_to_its_end() -> None:
+    assert [learning_rate_share(step, 8) for step in range(10)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert learning_rate_share(0, 1) == 1
+
+
+def test_both_networks_are_trained_at_the_steps_learning_rate() -> None:
+    state = new_state(STUDY, 1, CPU)
+    run(state, TOTAL)
+    share = learning_rate_share(TOTAL - 1, TOTAL)
+    assert share == 0.5
+    assert state.generator_optimiser.param_groups[0]["lr"] == share * STUDY.training.generator_lr
+    assert state.discriminator_optimiser.param_groups[0]["lr"] == share * STUDY.training.discriminator_lr
+
+
 def test_the_same_state_is_written_as_the_same_bytes(unbroken: TrainingState, tmp_path: Path) -> None:
     again = new_state(STUDY, 1, CPU)
     run(again, 4)
@@ -310,7 +344,7 @@ def test_the_same_state_is_written_as_the_same_bytes(unbroken: TrainingState, tm
 
 def test_another_seed_trains_another_generator(unbroken: TrainingState) -> None:
     other = new_state(STUDY, 1, CPU)
-    list(train(other, SCANS, STUDY, until_step=4, seed=10))
+    list(train(other, SCANS, STUDY, until_step=4, total_steps=TOTAL, seed=10))
     assert bits(other) != bits(unbroken)
 
 

@@ -39,7 +39,7 @@ def gan_leaks_scores(target_nearest: Floats, reference_nearest: Floats, scans: A
     Both arrays have shape (N,). The reference's set comes from the same label maps, so that a scan near the
     middle of the population, near to any set, does not look like a member.
     """
-    return by_patient("A3", "S", scans, reference_nearest - target_nearest)
+    return by_patient("A3", scans, reference_nearest - target_nearest)
 
 
 @dataclass(frozen=True)

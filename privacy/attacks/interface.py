@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from ...common.errors import DataError
 from ...common.randomness import derived_seed
-from ..evidence import ThreatModel
+from ..evidence import ATTACKS, ThreatModel
 from ..statistics import Floats, Scores
 
 Images = NDArray[np.float32]
@@ -115,7 +115,7 @@ class AttackScores:
         return Scores.of(self.score[yes], self.score[no], sites[yes].tolist(), sites[no].tolist())
 
 
-def by_patient(id: str, threat_model: ThreatModel, scans: AuditedScans, score: Floats) -> AttackScores:
+def by_patient(id: str, scans: AuditedScans, score: Floats) -> AttackScores:
     """Aggregate scan scores (N,) per patient: the largest counts, since one recognised scan is enough.
 
     Raises:
@@ -131,7 +131,7 @@ def by_patient(id: str, threat_model: ThreatModel, scans: AuditedScans, score: F
     first = {p: i for i, p in reversed(list(enumerate(scans.patients)))}
     return AttackScores(
         id=id,
-        threat_model=threat_model,
+        threat_model=ATTACKS[id],
         patients=patients,
         sites=tuple(scans.sites[first[p]] for p in patients),
         is_member=np.array([scans.member[first[p]] for p in patients], dtype=bool),

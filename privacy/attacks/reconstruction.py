@@ -40,4 +40,4 @@ def reconstruction_scores(target_errors: Floats, reference_errors: Floats, scans
     The reference generator never saw an audited patient: its error tells how hard the scan is.
     """
     score = np.log(np.maximum(reference_errors, _SMALLEST)) - np.log(np.maximum(target_errors, _SMALLEST))
-    return by_patient("A1", "G", scans, score)
+    return by_patient("A1", scans, score)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.errors import DataError
-from ..common.roles import ROLES, Role
+from ..common.parallel import side_by_side
+from ..common.roles import Role
 from .attacks.battery import Battery
 from .attacks.blind import MIN_PATIENTS, blind_baseline
 from .attacks.interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct
@@ -19,6 +21,7 @@ from .controls import (
     NegativeRun,
     TrainGenerator,
     blind_control,
+    choose_memorised,
     negative_control,
     positive_model_control,
     positive_set_control,
@@ -129,6 +132,7 @@ class AuditPlan:
         draws: Noise draws of A1, 1 to 32.
         audit_number: This is audit k of this holdout, as the journal counts.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
+        trainings_at_once: Generators trained side by side; one a core by default.
     """
 
     release: ReleaseKind
@@ -139,6 +143,7 @@ class AuditPlan:
     draws: int = 8
     audit_number: int = 1
     blind_permutations: int = 200
+    trainings_at_once: int | None = None
 
 
 def run_audit(
@@ -168,7 +173,6 @@ def run_audit(
             material that does not fit together.
     """
     rng = np.random.default_rng(plan.seed)
-    total = 6 + plan.negative_seeds
     audited_index = material.scans_of("member", "holdout")
     audited = _audited(material, audited_index)
     if not any(len(sides) == 2 for sides in _sides_by_site(audited.sites, audited.member)):
@@ -190,13 +194,26 @@ def run_audit(
     expected = power(members, holdout, binding, policy.auc_upper_max)
     announce(expected)
 
-    progress("training the reference generator", 0, total)
-    reference = train_generator(reference_index, plan.steps, int(rng.integers(2**31)))
-    battery = Battery.calibrate(
-        audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
-    )
+    memorised = choose_memorised(audited, audited_index, plan.scans_per_step, rng)
+    control_index = material.scans_of("control")
+    reference_seed, memoriser_seed, *negative_seeds = _seeds(2 + plan.negative_seeds, rng)
+    trainings = {"reference": partial(train_generator, reference_index, plan.steps, reference_seed)}
+    if memorised.members:
+        trainings["memoriser"] = partial(memorise, memorised.scans, memorised.steps, memoriser_seed)
+    if len(control_index):
+        for seed in negative_seeds:
+            trainings[f"negative {seed}"] = partial(train_generator, control_index, plan.steps, seed)
+    total = len(trainings) + 3
+    generators: dict[str, Reconstruct] = {}
+    progress("training reference and control generators", 0, total)
+    for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
+        generators[list(trainings)[index]] = generator
+        progress("training reference and control generators", len(generators), total)
 
-    progress("attacking the generator", 1, total)
+    progress("attacking the generator", total - 3, total)
+    battery = Battery.calibrate(
+        audited, material.synthetic_labels, generators["reference"], plan.draws, plan.seed, material.as_released
+    )
     distance = battery.distances(material.synthetic)
     whole = (battery.reconstruction(material.target), battery.gan_leaks(distance))
     outliers = battery.outliers()
@@ -211,7 +228,7 @@ def run_audit(
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     controls: list[ControlResult] = []
-    progress("running the blind baseline", 2, total)
+    progress("running the blind baseline", total - 2, total)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
@@ -220,23 +237,13 @@ def run_audit(
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
 
-    progress("planting copies in the synthetic set", 3, total)
+    progress("attacking the controls", total - 1, total)
     controls.append(positive_set_control(battery, distance, rng))
-    progress("training the positive control", 4, total)
-    controls.append(positive_model_control(battery, memorise, audited_index, plan.scans_per_step, rng))
+    controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
+    negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
     negative_runs: tuple[NegativeRun, ...] = ()
-    control_index = material.scans_of("control")
-    if len(control_index) and plan.negative_seeds:
-        progress("training the negative control", 5, total)
-        seeds = [int(seed) for seed in rng.integers(2**31, size=plan.negative_seeds)]
-        negative, negative_runs = negative_control(
-            battery,
-            train_generator,
-            control_index,
-            plan.steps,
-            seeds,
-            lambda done: progress("training the negative control", 5 + done, total),
-        )
+    if negatives:
+        negative, negative_runs = negative_control(battery, negatives)
         controls.append(negative)
 
     copies = battery.copies(distance)
@@ -273,6 +280,12 @@ def run_audit(
 
 
 _TRAINED: tuple[Role, ...] = ("member", "training")
+_READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
+"""Roles that an audit reads: patients kept for the evaluation are none of its business, and not counted."""
+
+
+def _seeds(number: int, rng: np.random.Generator) -> list[int]:
+    return [int(seed) for seed in rng.choice(2**31, size=number, replace=False)]
 
 
 def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
@@ -337,7 +350,7 @@ def _counts(material: AuditMaterial) -> dict[str, int]:
     found: Mapping[str, int] = Counter(role_of.values())
     audited = [p for p, r in role_of.items() if r in ("member", "holdout")]
     return {
-        **{role: found.get(role, 0) for role in ROLES},
+        **{role: found.get(role, 0) for role in _READ},
         "audited_patients": len(audited),
         "audited_scans": len(material.scans_of("member", "holdout")),
         "sites": len({s for s, r in zip(material.sites, material.roles, strict=True) if r in ("member", "holdout")}),

@@ -6,7 +6,7 @@ Control generators see private patients without DP. They live in memory for one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .attacks.battery import Battery
-from .attacks.interface import Reconstruct
+from .attacks.interface import AuditedScans, Reconstruct
 from .evidence import AttackResult, ControlResult
 from .intervals import auc_interval
 from .policy import ReleasePolicy
@@ -30,44 +30,68 @@ class TrainGenerator(Protocol):
         ...
 
 
-POSITIVE_MEMBERS = (16, 24)
-"""Fewest and most members that the positive control's generator is trained on."""
-
-POSITIVE_EPOCHS = 60
+MEMORISED = 16
+"""Members that the positive control's generator is trained on: of the 16 to 24 asked, the fewest are learnt best."""
+EPOCHS = 90
+"""At least 60 are asked."""
 PLANTED = 10
 _PERTURBATIONS = ("exact", "noise", "affine")
 
 
+@dataclass(frozen=True)
+class Memorising:
+    """What the positive control's generator is made to learn by heart.
+
+    Attributes:
+        members: Sixteen of the audited members; none where there are fewer.
+        scans: Index in the audit's material of their scans.
+        steps: Ninety epochs.
+    """
+
+    members: tuple[str, ...]
+    scans: NDArray[np.intp]
+    steps: int
+
+
+def choose_memorised(
+    scans: AuditedScans, scan_index: NDArray[np.intp], scans_per_step: int, rng: np.random.Generator
+) -> Memorising:
+    """Draw the members whom the positive control's generator memorises.
+
+    Args:
+        scans: Members and holdout.
+        scan_index: Index in the audit's material of each of them.
+        scans_per_step: Scans in an optimiser step.
+        rng: Chooses.
+    """
+    members = scans.side(member=True)
+    chosen = tuple(rng.permutation(members)[:MEMORISED].tolist()) if len(members) >= MEMORISED else ()
+    rows = scan_index[scans.of(chosen)]
+    return Memorising(chosen, rows, math.ceil(EPOCHS * len(rows) / scans_per_step))
+
+
 def positive_model_control(
-    battery: Battery,
-    memorise: TrainGenerator,
-    scan_index: NDArray[np.intp],
-    scans_per_step: int,
-    rng: np.random.Generator,
+    battery: Battery, memorised: Memorising, generator: Reconstruct | None, rng: np.random.Generator
 ) -> ControlResult:
-    """A generator made to memorise 16 to 24 members must be caught by A1.
+    """A generator made to memorise members must be caught by A1.
 
     Args:
         battery: The attacks, calibrated.
-        memorise: Trains the generator to learn its scans by heart.
-        scan_index: Index in the audit's material of each of the battery's scans.
-        scans_per_step: Scans in an optimiser step; sets how many steps make sixty epochs.
-        rng: Chooses the members, the seed and the bootstrap.
+        memorised: What the generator was made to learn.
+        generator: None where there were too few members.
+        rng: Of the bootstrap.
     """
     required = "A1 AUC >= 0.90 and L95 >= 0.75 on 16-24 members after at least 60 epochs"
-    members = battery.scans.side(member=True)
-    if len(members) < POSITIVE_MEMBERS[0]:
-        return ControlResult("positive-model", required, f"only {len(members)} members to memorise", ok=False)
-    chosen = tuple(rng.permutation(members)[: POSITIVE_MEMBERS[1]].tolist())
-    scans = scan_index[battery.scans.of(chosen)]
-    steps = math.ceil(POSITIVE_EPOCHS * len(scans) / scans_per_step)
-    generator = memorise(scans, steps, int(rng.integers(2**31)))
-    scores = battery.reconstruction(generator, (*chosen, *battery.scans.side(member=False)))
+    if generator is None:
+        members = len(battery.scans.side(member=True))
+        return ControlResult("positive-model", required, f"only {members} members to memorise", ok=False)
+    scores = battery.reconstruction(generator, (*memorised.members, *battery.scans.side(member=False)))
     found = auc_interval(scores.scores(), rng)
     return ControlResult(
         "positive-model",
         required,
-        f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} on {len(chosen)} members after {steps} steps",
+        f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} on {len(memorised.members)} members after"
+        f" {memorised.steps} steps",
         ok=found.auc >= 0.90 and found.lower95 >= 0.75,
     )
 
@@ -131,38 +155,28 @@ class NegativeRun:
 
 
 def negative_control(
-    battery: Battery,
-    train: TrainGenerator,
-    control_scans: NDArray[np.intp],
-    steps: int,
-    seeds: Sequence[int],
-    tick: Callable[[int], None],
+    battery: Battery, generators: Mapping[int, Reconstruct]
 ) -> tuple[ControlResult, tuple[NegativeRun, ...]]:
     """Generators that never saw an audited patient must not be told from chance, by the same attacks.
 
     Each |AUC - 1/2| is tested two-sided against its null standard error; Holm over seeds and attacks decides.
 
     Args:
-        battery: The attacks, calibrated; the same members and holdout.
-        train: Trains a generator.
-        control_scans: Index in the audit's material of the control patients' scans.
-        steps: As the generator under audit.
-        seeds: One generator each.
-        tick: Told how many generators are done.
+        battery: The attacks, calibrated.
+        generators: Seed to generator, each trained on the control patients alone, as the one under audit was.
     """
     runs: list[NegativeRun] = []
-    for done, seed in enumerate(seeds, start=1):
-        generator = train(control_scans, steps, seed)
+    for seed, generator in generators.items():
         released = battery.distances(battery.release_of(generator))
         for attack in (battery.reconstruction(generator), battery.gan_leaks(released)):
             scores = attack.scores()
             runs.append(NegativeRun(seed, attack.id, auc(scores), null_p_value(scores)))
-        tick(done)
     worst = max(runs, key=lambda run: abs(run.auc - 0.5))
     result = ControlResult(
         "negative",
         "every |AUC - 0.5| within chance, by Holm over seeds and attacks",
-        f"furthest {worst.attack} AUC {worst.auc:.2f} (p = {worst.p_value:.2g}) of {len(runs)} over {len(seeds)} seeds",
+        f"furthest {worst.attack} AUC {worst.auc:.2f} (p = {worst.p_value:.2g}) of {len(runs)}"
+        f" over {len(generators)} seeds",
         ok=not any(holm([run.p_value for run in runs])),
     )
     return result, tuple(runs)

@@ -154,12 +154,10 @@ def count(audit: ReportAudit, name: str) -> int | None:
 
 
 COUNTS = {
-    "test": "test patients (usefulness only)",
     "reference": "reference patients (the attacker's own)",
     "control": "control patients",
     "member": "members",
     "holdout": "holdout patients",
-    "validation": "patients kept for tuning",
     "training": "members whom no attack scored",
     "synthetic": "synthetic volumes",
 }

@@ -148,6 +148,7 @@ def audit_run_folder(
         draws=sizes.draws,
         audit_number=number,
         blind_permutations=sizes.blind_permutations,
+        trainings_at_once=1 if chosen.cuda else None,
     )
     result = run_audit(
         material,

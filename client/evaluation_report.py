@@ -125,7 +125,7 @@ def _evaluate(
     made = _prepared(synthetic, study, cache)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
     if public:
-        arms["public"] = _prepared(public, study, cache)
+        arms["public"] = prepare(check_cohort(read_cohort(public).public(), study).usable, study, cache)
         arms["public+synthetic"] = joined([arms["public"], made])
     evaluation = evaluate_scans(
         arms,

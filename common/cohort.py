@@ -8,6 +8,9 @@ from pathlib import Path
 
 from .errors import DataError
 
+PUBLIC_SITE = "public"
+"""Value of the ``site`` column that marks patients whose scans are public."""
+
 
 @dataclass(frozen=True)
 class ChannelSource:
@@ -86,3 +89,18 @@ class Cohort:
         return {
             name: replace(self, patients=tuple(p for p in self.patients if (p.site or "") == name)) for name in names
         }
+
+    def public(self) -> Cohort:
+        """The patients marked public; all of them where no patient has a site.
+
+        Raises:
+            DataError: patients of sites, none of them marked public: they may be somebody's private ones.
+        """
+        by_site = self.by_site()
+        if PUBLIC_SITE not in by_site and set(by_site) - {""}:
+            raise DataError(
+                "a cohort given as public whose patients belong to sites, none of them marked public",
+                expected=f"'{PUBLIC_SITE}' in the site column for openly licensed patients, or no site column",
+                remedy="Give the public cohort; a private patient's label map must never be declared public.",
+            )
+        return by_site.get(PUBLIC_SITE, self)

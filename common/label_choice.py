@@ -34,7 +34,7 @@ class LabelChoice:
 
 def newly_sampled(study: Study, number: int, public: Path | None, seed: int) -> LabelChoice:
     """Fresh samples of the study's public sampler; errors as ``make_label_sampler``."""
-    sampler = make_label_sampler(study, read_cohort(public) if public else None)
+    sampler = make_label_sampler(study, read_cohort(public).public() if public else None)
     return LabelChoice((sampler.sample(seed, index) for index in range(number)), number, sampler.sources())
 
 

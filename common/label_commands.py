@@ -33,7 +33,7 @@ def sample(
     from .study import read_study
 
     study = read_study(study_path)
-    sampler = make_label_sampler(study, read_cohort(public) if public else None)
+    sampler = make_label_sampler(study, read_cohort(public).public() if public else None)
     with progress_bar("sampling label maps") as progress:
         write_label_folder(out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress)
     typer.echo(f"{count} label maps from {len(sampler.sources().sources)} public sources")

@@ -47,7 +47,7 @@ def audit_run_command(
     return audit_run_folder(
         run,
         made,
-        check_cohort(read_cohort(public)).usable if public else None,
+        check_cohort(read_cohort(public).public()).usable if public else None,
         out or run / "audit",
         AuditSizes(steps, negative_seeds),
         thresholds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.atomic import write_atomic
-from ..common.cohort import Cohort
+from ..common.cohort import PUBLIC_SITE, Cohort
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, VerificationFailed
 from ..common.generation import as_read_back, load_generator
@@ -228,7 +228,8 @@ def _gather(
     roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
     stands_in = None
     if "reference" not in roles and public is not None:
-        stand_ins = prepare(public, study, cache).named_site("public")
+        stand_ins = prepare(public, study, cache).named_site(PUBLIC_SITE)
+        _refuse_own_scans(stand_ins, parts)
         parts.append(stand_ins)
         roles += ["reference"] * len(stand_ins)
         stands_in = f"{len(public.patients)} public patients stand in as reference"
@@ -237,6 +238,17 @@ def _gather(
     whole = replace(whole, patients=tuple(map("/".join, zip(whole.sites, whole.patients, strict=True))))
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
+
+
+def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:
+    known = {hashlib.sha256(volume.tobytes()).digest() for part in own for volume in part.volumes}
+    shared = sum(hashlib.sha256(volume.tobytes()).digest() in known for volume in stand_ins.volumes)
+    if shared:
+        raise DataError(
+            f"{shared} scans of the public cohort are the sites' own",
+            expected="public patients whom no site holds: a reference that saw members would hide every leak",
+            remedy="Give a public cohort without them.",
+        )
 
 
 def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:

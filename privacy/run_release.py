@@ -41,7 +41,7 @@ def pack_run(
     """
     private = load_private_key(key)
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
-        check_origin(run, synthetic, read_cohort(public) if public else None, progress=progress)
+        check_origin(run, synthetic, read_cohort(public).public() if public else None, progress=progress)
     return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..common.atomic import write_atomic
-from ..common.cohort import Cohort
+from ..common.cohort import PUBLIC_SITE, Cohort
 from ..common.cohort_check import check_cohort
 from ..common.device import choose_device
 from ..common.errors import ConfigError, DataError
@@ -25,8 +25,6 @@ from ..common.weights import generator_metadata, save_weights
 from ..privacy.run_audit import AuditSizes
 from .site_cohorts import view_in_place
 
-PUBLIC_SITE = "public"
-"""Value of the ``site`` column that marks patients whose scans are public."""
 PUBLIC_GENERATOR = "public-generator"
 PUBLIC_NAME = "the cohort's patients marked public"
 PUBLIC_LICENCE = "as the cohort's owner declares"

@@ -223,6 +223,28 @@ def test_decathlon_participants_split_by_site(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("rows", "public"),
+    [
+        ("participant_id\tsite\nh_1\tA\nh_2\tpublic\n", ["h_2"]),
+        ("participant_id\tage\nh_1\t60\nh_2\t61\n", ["h_1", "h_2", "h_3"]),
+        ("participant_id\tsite\nh_1\tA\nh_2\tB\n", None),
+    ],
+)
+def test_public_are_the_patients_marked_so_or_all_of_a_cohort_without_sites(
+    rows: str, public: list[str] | None, tmp_path: Path
+) -> None:
+    for name in ("h_1", "h_2", "h_3"):
+        volume(tmp_path / f"imagesTr/{name}.nii.gz")
+    (tmp_path / "participants.tsv").write_text(rows)
+    cohort = read_cohort(tmp_path)
+    if public is None:
+        with pytest.raises(DataError, match="none of them marked public"):
+            cohort.public()
+    else:
+        assert [patient.patient_id for patient in cohort.public().patients] == public
+
+
 # Tables.
 
 

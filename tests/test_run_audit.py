@@ -214,6 +214,21 @@ def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
         audit(root, made)
 
 
+def test_public_patients_whom_a_site_holds_are_refused(made: Path, root: Path) -> None:
+    private = next(iter(site_folders(root / "run"))).cohort
+    with pytest.raises(DataError, match="public cohort are the sites' own"):
+        audit_run_folder(
+            root / "run",
+            root / "synthetic",
+            read_cohort(private),
+            root / "audit",
+            SIZES,
+            TIERS["controlled"],
+            device="cpu",
+        )
+    assert not events(root, "site-a")  # refused before the holdout was looked at
+
+
 @pytest.mark.slow
 def test_with_enough_members_the_positive_control_is_trained_and_nothing_passes_without_it(tmp_path: Path) -> None:
     root = make_run(tmp_path, 32, RolesTable(test=0.05, control=0.1, audit=0.75, validation=0.0))

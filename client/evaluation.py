@@ -144,7 +144,7 @@ def evaluate_arms(
             dice = {region: _per_patient(values, test.patients) for region, values in per_scan.items()}
             if kept:
                 text = json.dumps({"key": key, "dice": {region: list(v) for region, v in dice.items()}})
-                write_atomic(kept, text.encode())
+                write_atomic(kept, text.encode(), mode=0o600)  # a figure of each patient
         return Arm(name, len(scans), dice)
 
     tasks = [partial(one_arm, name, scans) for name, scans in arms.items()]

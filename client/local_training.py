@@ -112,7 +112,8 @@ class LocalTrainer:
         first, steps = self._resume_partial(request.round, incoming), self._study.training.local_steps
         state = self._state
         if first is None:
-            first = state.step
+            # Also after rounds that this site missed: draws and learning rate are those of the study's step.
+            first = state.step = (request.round - 1) * steps
             weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
             state.generator.load_state_dict(weights)
         facts: dict[str, Fact] = {"round": request.round, "incoming": incoming, "first": first}

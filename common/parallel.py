@@ -25,8 +25,8 @@ class _Outcome(Generic[T]):
 def side_by_side(tasks: Sequence[Callable[[], T]], workers: int | None = None) -> Iterator[tuple[int, T]]:
     """Run tasks on worker threads; yield (index, result) as each ends, in any order.
 
-    The first task that raises ends the iteration with its exception. Workers are daemons: a Ctrl-C in the caller
-    ends the program at once, and what trains must survive a kill at any moment anyway.
+    The first task that raises ends the iteration with its exception; tasks not begun then never begin. Workers are
+    daemons: a Ctrl-C in the caller ends the program at once, and what trains must survive a kill at any moment anyway.
 
     Args:
         tasks: Callables without arguments. torch releases the interpreter's lock while it computes.
@@ -37,9 +37,11 @@ def side_by_side(tasks: Sequence[Callable[[], T]], workers: int | None = None) -
     for item in enumerate(tasks):
         todo.put(item)
 
+    over = threading.Event()
+
     def work() -> None:
         torch.set_num_threads(1)  # OpenMP's setting is per thread
-        while True:
+        while not over.is_set():
             try:
                 index, task = todo.get_nowait()
             except queue.Empty:
@@ -52,11 +54,14 @@ def side_by_side(tasks: Sequence[Callable[[], T]], workers: int | None = None) -
 
     for _ in range(min(len(tasks), workers or usable_cores())):
         threading.Thread(target=work, daemon=True).start()
-    for _ in tasks:
-        outcome = ended.get()
-        if outcome.error is not None:
-            raise outcome.error
-        yield outcome.index, outcome.value  # type: ignore[misc]  # a task without error has a value, None included
+    try:
+        for _ in tasks:
+            outcome = ended.get()
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.index, outcome.value  # type: ignore[misc]  # a task without error has a value, None included
+    finally:
+        over.set()  # what has not begun shall not begin
 
 
 def usable_cores() -> int:

@@ -69,6 +69,10 @@ class PreparedScans:
         """The same scans, all said to be of this site."""
         return replace(self, sites=(site,) * len(self))
 
+    def named_by_site(self) -> PreparedScans:
+        """The same scans, their patients called ``site/patient``: two hospitals may both have a patient 01."""
+        return replace(self, patients=tuple(map("/".join, zip(self.sites, self.patients, strict=True))))
+
 
 def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
     """Several sites' scans in one, copied into memory. For experiments on one machine only."""

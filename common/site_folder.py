@@ -12,6 +12,7 @@ errors.log      full text of failures; never leaves
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from typing import Self
 
 from .cohort import Cohort
 from .cohort_check import check_cohort
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, VerificationFailed
 from .exchange import check_site_name
-from .journal import Journal
+from .journal import Journal, read_journal
 from .layouts import read_cohort
 from .preparation import PreparedScans, joined, prepare
 from .randomness import numpy_generator
@@ -31,7 +32,7 @@ from .study import Study, read_study
 
 SITE_FILE = "site.toml"
 ROLES_DRAWN = "roles-drawn"
-"""Journal event, written when the coin record is."""
+"""Journal event, written when the coin record is, with its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     Raises:
         DataError: no usable scan.
         PolicyRefused: the cohort changed since its roles were drawn.
-        VerificationFailed: the coin record was edited.
+        VerificationFailed: the coin record or the journal was edited.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
     if not report.ok:
@@ -150,18 +151,34 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
         )
     cohort = report.usable
     ids = [patient.patient_id for patient in cohort.patients]
-    drawn = not folder.coins.exists()
     random = numpy_generator(study.seed, "roles", folder.name)
     coins = load_or_draw_roles(
         folder.coins, ids, study.roles, random, seed_source="the study's seed and the site's name"
     )
-    if drawn:
+    digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
+    noted = _noted_coins(folder)
+    if noted is None and not any(folder.state.glob("*")):  # new, or cut off between the record and this line
         left_out = {problem.code: problem.scans for problem in report.problems}
-        Journal(folder.journal).append(ROLES_DRAWN, cohort=coins.cohort_digest, left_out=left_out)
+        Journal(folder.journal).append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)
+    elif noted is not None and noted != digest:
+        raise VerificationFailed(
+            "a coin record other than the one that the site's journal names",
+            expected="the record as it was written when roles were drawn",
+            remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
+        )
     return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+
+
+def _noted_coins(folder: SiteFolder) -> str | None:
+    """SHA-256 of the coin record when it was drawn; None where the journal does not tell."""
+    if not folder.journal.exists():
+        return None
+    entries = [entry for entry in read_journal(folder.journal) if entry.event == ROLES_DRAWN]
+    return str(entries[-1].facts.get("coins")) if entries else None
 
 
 def training_and_test_scans(materials: Sequence[SiteMaterial]) -> tuple[PreparedScans, PreparedScans]:
     """Scans that the sites' generators trained on, and those of patients with the role ``test``; sites pooled."""
     train = joined([m.scans_of(m.coins.training_patients()) for m in materials])
-    return train, joined([m.scans_of(m.coins.patients("test")) for m in materials])
+    test = joined([m.scans_of(m.coins.patients("test")) for m in materials])
+    return train.named_by_site(), test.named_by_site()

@@ -101,7 +101,7 @@ def train(
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
     """
-    options, constant = study.training, 0
+    options = study.training
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)
@@ -139,8 +139,9 @@ def train(
                 remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
             )
         if state.step % CHECK_EVERY == 0:
-            constant = constant + CHECK_EVERY if fake.detach().float().std() < 1e-4 else 0
-            if constant >= COLLAPSE_WINDOW:
+            constant = bool(fake.detach().float().std() < 1e-4)
+            state.constant_steps = state.constant_steps + CHECK_EVERY if constant else 0
+            if state.constant_steps >= COLLAPSE_WINDOW:
                 raise TrainingError(
                     f"the generator has collapsed to a constant volume at step {state.step}",
                     expected="volumes that vary",

@@ -27,7 +27,8 @@ class TrainingState:
     """Mutable by design: the loop advances it in place.
 
     Attributes:
-        step: Optimiser steps done since the study began at this site.
+        step: Optimiser steps of the study done.
+        constant_steps: Steps in a row after which the generator's output was found constant.
     """
 
     generator: Generator
@@ -36,6 +37,7 @@ class TrainingState:
     discriminator_optimiser: torch.optim.Adam
     device: Device
     step: int = 0
+    constant_steps: int = 0
 
 
 def new_state(study: Study, seed: int, device: Device) -> TrainingState:
@@ -61,7 +63,7 @@ def save_state(path: Path, state: TrainingState, facts: Mapping[str, Fact]) -> N
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"{prefix}.adam.{index}.{key}": value for key, value in moments.items()}
     arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in tensors.items()}
-    write_atomic(path, encode(arrays, {**facts, "step": state.step}))
+    write_atomic(path, encode(arrays, {**facts, "step": state.step, "constant_steps": state.constant_steps}))
 
 
 def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:
@@ -89,9 +91,9 @@ def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:
                 expected="the state of this study's networks",
                 remedy="Start in an empty output folder, or with the study that made this state.",
             ) from None
-    step = facts.pop("step")
-    assert isinstance(step, int)  # noqa: S101  # the file's seal says that save_state wrote it
-    state.step = step
+    step, constant_steps = facts.pop("step"), facts.pop("constant_steps")
+    assert isinstance(step, int) and isinstance(constant_steps, int)  # noqa: S101, PT018  # sealed by save_state
+    state.step, state.constant_steps = step, constant_steps
     return facts
 
 

@@ -15,7 +15,8 @@ from ..common.parallel import side_by_side
 from ..common.roles import Role
 from .attacks.battery import Battery
 from .attacks.blind import MIN_PATIENTS, blind_baseline
-from .attacks.interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct
+from .attacks.gan_leaks import confirmed_copies, distances
+from .attacks.interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground
 from .audit_result import AuditResult
 from .controls import (
     NegativeRun,
@@ -189,8 +190,9 @@ def run_audit(
             remedy="Set a share roles.reference in the study, or add stand-ins.",
         )
 
-    binding = sum(model in BINDING[plan.release] for model in ATTACKS.values())
-    members, holdout = len(audited.side(True)), len(audited.side(False))
+    # The blind baseline is held to the same limit as the attacks that bind.
+    binding = 1 + sum(model in BINDING[plan.release] for model in ATTACKS.values())
+    members, holdout = _compared(audited)
     expected = power(members, holdout, binding, policy.auc_upper_max)
     announce(expected)
 
@@ -246,7 +248,9 @@ def run_audit(
         negative, negative_runs = negative_control(battery, negatives)
         controls.append(negative)
 
-    copies = battery.copies(distance)
+    held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
+    judged_voxels = foreground(held.images, held.labels)
+    copies = confirmed_copies(held, judged_voxels, distances(held, judged_voxels, material.synthetic))
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -280,6 +284,8 @@ def run_audit(
 
 
 _TRAINED: tuple[Role, ...] = ("member", "training")
+_HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")
+"""Patients of whose scans no synthetic volume may be a copy; reference patients too, where they are the sites' own."""
 _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
 """Roles that an audit reads: patients kept for the evaluation are none of its business, and not counted."""
 
@@ -301,6 +307,14 @@ def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
 def _sides_by_site(sites: tuple[str, ...], member: tuple[bool, ...]) -> list[set[bool]]:
     pairs = set(zip(sites, member, strict=True))
     return [{side for s, side in pairs if s == site} for site in sorted(set(sites))]
+
+
+def _compared(audited: AuditedScans) -> tuple[int, int]:
+    """Members and holdout patients at sites that have both: nobody else is compared with anyone."""
+    people = set(zip(audited.patients, audited.sites, audited.member, strict=True))
+    sides = [Counter(member for _, s, member in people if s == site) for site in set(audited.sites)]
+    both = [side for side in sides if len(side) == 2]
+    return sum(side[True] for side in both), sum(side[False] for side in both)
 
 
 def _comparable(attack: AttackScores) -> bool:

@@ -74,7 +74,7 @@ def power_text(power: Power, policy: ReleasePolicy) -> str:
             " found."
         )
     elif power.joint_power is not None:
-        chance = f"{power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1 %"
+        chance = f"at most {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
         lines.append(f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier.")
     return "\n".join(lines)
 

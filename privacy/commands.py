@@ -62,7 +62,7 @@ def release_verify(
     key: Annotated[list[Path], typer.Option(help="Public key of a signer you trust, a PEM file; repeatable.")],
     as_json: _Json = False,
 ) -> None:
-    """Check signature, every file and every label map's origin, offline; exit 5 if anything is amiss."""
+    """Check signature, every file and every label map's declared origin, offline; exit 5 if anything is amiss."""
     from ..common.signing import load_public_key
     from .release import verify_release
 

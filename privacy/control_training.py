@@ -1,4 +1,6 @@
-"""Trains the audit's reference and control generators through the very loop that trained the released one.
+"""Trains the audit's generators: reference and negative control through the very loop that trained the released one.
+
+The positive control learns by heart instead, in a short loop of its own: it shows that the attacks find a leak.
 
 They see private patients without differential privacy: they live in memory, never on disk, and are gone after the
 audit (PRIVACY §4).

@@ -26,8 +26,9 @@ class Power:
         max_epsilon: Largest lower bound that a perfect attack could show at a threshold fixed beforehand,
             at δ = 1 / (10 n).
         fpr_bound: True false positive rate that cannot be excluded where no holdout patient is flagged.
-        joint_power: Probability that all the binding attacks show U95 <= τ though none leaks and they are
-            independent; None where the tier sets no τ.
+        joint_power: Probability that all the binding attacks and the blind baseline show U95 <= τ though none
+            leaks and they are independent; None where the tier sets no τ. An upper bound on that of a PASS: the
+            isolated quartile, the controls' false alarms and the baseline's wider spread come on top.
     """
 
     n_member: int
@@ -40,7 +41,7 @@ class Power:
 
 
 def power(n_member: int, n_holdout: int, attacks: int, tau: float | None) -> Power:
-    """Power of an audit; ``attacks`` is the number of binding ones."""
+    """Power of an audit; ``attacks`` is how many AUCs are held to τ."""
     return Power(
         n_member=n_member,
         n_holdout=n_holdout,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..common.cohort import PUBLIC_SITE, Cohort
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, VerificationFailed
 from ..common.generation import as_read_back, load_generator
-from ..common.journal import Journal, read_journal
+from ..common.journal import Fact, Journal, read_journal
 from ..common.layouts import read_cohort
 from ..common.preparation import PreparedScans, joined, prepare
 from ..common.randomness import derived_seed
@@ -32,6 +32,7 @@ from .controls import TrainGenerator
 from .evidence import ReleaseKind
 from .policy import ReleasePolicy
 from .power import Power
+from .statement import STRICTER
 from .synthetic_digest import synthetic_digest
 
 RESULT = "audit.json"
@@ -106,6 +107,13 @@ def audit_run_folder(
     chosen = choose_device(device)
     generator = load_generator(generator_file or run / "generator.safetensors", chosen)
     study, folders = generator.study, site_folders(run)
+    if any(folder.study().digest() != study.digest() for folder in folders):
+        raise VerificationFailed(
+            "a generator of another study than the sites'",
+            expected="the generator that these sites trained: their coins say nothing about another",
+            remedy="Give the run's own generator.",
+        )
+    _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
     volumes = synthetic_digest(synthetic)
@@ -163,7 +171,15 @@ def audit_run_folder(
     write_atomic(out / RESULT, text.encode())
     written = hashlib.sha256(text.encode()).hexdigest()
     for journal in journals:
-        journal.append(DONE, number=number, verdict=result.verdict.outcome, sha256=written)
+        journal.append(
+            DONE,
+            number=number,
+            verdict=result.verdict.outcome,
+            sha256=written,
+            generator=generator.sha256,
+            release=release,
+            tier=policy.tier,
+        )
     content: dict[str, Any] = json.loads(text)
     return content
 
@@ -175,8 +191,8 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
 
     Raises:
         DataError: no readable result.
-        VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, or no
-            site's journal holds its SHA-256.
+        VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
+            site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
     """
     content = read_result(result)
     raw = (result / RESULT if result.is_dir() else result).read_bytes()
@@ -190,20 +206,29 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
         )
     if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
-        noted = [
-            entry.facts.get("sha256")
-            for folder in site_folders(run)
-            if folder.journal.exists()
-            for entry in read_journal(folder.journal)
-            if entry.event == DONE
-        ]
-        if hashlib.sha256(raw).hexdigest() not in noted:
-            raise VerificationFailed(
-                "an audit result that no site's journal knows",
-                expected=f"{RESULT} as 'fedphantom audit run' left it",
-                remedy="Restore that file, or run the audit again.",
-            )
+        for folder in site_folders(run):
+            done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
+            if hashlib.sha256(raw).hexdigest() not in {facts.get("sha256") for facts in done}:
+                raise VerificationFailed(
+                    "an audit result that a site's journal does not know",
+                    expected=f"{RESULT} as 'fedphantom audit run' left it",
+                    remedy="Restore that file, or run the audit again.",
+                )
+            if any(_still_stands(facts, content) for facts in done):
+                raise VerificationFailed(
+                    "a generator that failed an earlier audit of this kind of release",
+                    expected="no FAIL among its audits: another try, with other luck, does not undo one",
+                    remedy="Train another generator, with fewer steps, more patients or differential privacy.",
+                )
     return content
+
+
+def _still_stands(done: Mapping[str, Fact], content: Mapping[str, Any]) -> bool:
+    """Whether a journalled audit is a FAIL that this later result of the same generator would hide."""
+    same = (done.get("generator"), done.get("release")) == (content["generator_sha256"], content.get("release"))
+    # What fails a lax tier fails a stricter one.
+    laxer = any(tier == done.get("tier") and content.get("tier") in stricter for tier, stricter in STRICTER.items())
+    return same and laxer and done.get("verdict") == "FAIL" and content["verdict"] != "FAIL"
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -233,11 +258,25 @@ def _gather(
         parts.append(stand_ins)
         roles += ["reference"] * len(stand_ins)
         stands_in = f"{len(public.patients)} public patients stand in as reference"
-    whole = joined(parts)
-    # Two hospitals may both have a patient 01.
-    whole = replace(whole, patients=tuple(map("/".join, zip(whole.sites, whole.patients, strict=True))))
+    whole = joined(parts).named_by_site()
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
+
+
+def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
+    """Volumes of another generator, or of unknown origin, would make the audit look harmless."""
+    for volume in synthetic.rglob("*.nii.gz"):
+        beside = volume.with_name(volume.name.removesuffix(".nii.gz") + ".json")
+        try:
+            made_by = json.loads(beside.read_bytes()).get("GeneratorSha256")
+        except (OSError, ValueError, AttributeError):
+            made_by = None
+        if made_by != generator_sha256:
+            raise VerificationFailed(
+                "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
+                expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit",
+                remedy="Generate the cohort anew, or name its own generator.",
+            )
 
 
 def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:

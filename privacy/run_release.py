@@ -13,10 +13,12 @@ from ..common.cohort import Cohort
 from ..common.errors import PolicyRefused
 from ..common.layouts import read_cohort
 from ..common.signing import generate_key, load_private_key
+from ..common.site_folder import SITE_FILE
 from .evidence import ReleaseKind
 from .origin import check_origin
 from .policy import Tier
 from .release import ReleaseReport, pack, verify_release
+from .run_audit import verify_audit
 
 REFUSED = "release-refused.json"
 
@@ -40,6 +42,14 @@ def pack_run(
             :func:`~fedphantom.privacy.release.pack`.
     """
     private = load_private_key(key)
+    if audit is not None and audit.is_file():  # else pack says that there is none
+        verdict = verify_audit(audit, run)["verdict"]
+        if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():
+            raise PolicyRefused(
+                "a PASS in a run without a site's folder: nobody's journal can confirm it",
+                expected=f"the sites' folders for a release of tier '{tier}'",
+                remedy="Pack where the sites' folders lie.",
+            )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, read_cohort(public).public() if public else None, progress=progress)
     return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)

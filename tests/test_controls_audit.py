@@ -240,6 +240,27 @@ def test_too_few_members_to_memorise_are_told() -> None:
     assert control(result, "positive-model") == (False, "only 12 members to memorise")
 
 
+@pytest.mark.parametrize("role", ["member", "holdout", "training", "control", "reference"])
+def test_a_copy_of_any_patients_scan_in_the_release_fails(role: Role) -> None:
+    material = make_material(3)
+    synthetic = material.synthetic.copy()
+    synthetic[0] = material.images[material.scans_of(role)[0]]
+    assert audit(replace(material, synthetic=synthetic), release="volumes").evidence.confirmed_copies == 1
+    if role == "reference":  # public patients may be repeated: their scans are public
+        public = replace(material, synthetic=synthetic, reference_stands_in="12 public patients")
+        assert audit(public, release="volumes").evidence.confirmed_copies == 0
+
+
+def test_patients_of_a_site_with_one_side_only_are_not_counted_as_compared() -> None:
+    material = make_material(3)
+    lonely = set(np.array(material.patients)[material.scans_of("holdout")[:12]].tolist())
+    sites = tuple("Z" if p in lonely else s for p, s in zip(material.patients, material.sites, strict=True))
+    result = audit(replace(material, sites=sites), "internal", release="volumes")
+    assert (result.evidence.n_member, result.evidence.n_holdout) == (30, 18)
+    assert result.power.n_holdout == result.evidence.attacks[0].n_holdout == 18
+    assert "Only 18 holdout patients" in result.verdict.reasons[0]
+
+
 def test_planted_copies_are_named_in_every_disguise() -> None:
     draw = np.random.default_rng(0)
     material = make_material()
@@ -317,8 +338,8 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     (told_first,) = told
     assert (told_first.n_member, told_first.n_holdout) == (30, 30)
     assert 0.6 < told_first.smallest_auc < 0.75
-    # A1 and A3 bind a weights release.
-    assert told_first.joint_power == joint_power(30, 30, attacks=2, tau=TIERS["controlled"].auc_upper_max or 0)
+    # A1 and A3 bind a weights release; the blind baseline is held to the same limit.
+    assert told_first.joint_power == joint_power(30, 30, attacks=3, tau=TIERS["controlled"].auc_upper_max or 0)
 
 
 def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None:
@@ -326,7 +347,7 @@ def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None
     assert "12 members against 11 holdout patients" in few
     assert "A PASS is out of reach: the controlled tier asks for 50 holdout patients" in few
     many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])
-    assert "passes with a probability of 80% in the controlled tier" in many
+    assert "passes with a probability of at most 80% in the controlled tier" in many
 
 
 def test_progress_runs_to_its_end() -> None:

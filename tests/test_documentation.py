@@ -80,3 +80,10 @@ def test_a_command_that_does_not_exist_would_be_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_examples_in_docstrings_are_true(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_the_architecture_lists_every_module_and_no_other() -> None:
+    listed = set(re.findall(r"^\| `([a-z0-9_/]+\.py)` \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE))
+    wings = ("common", "privacy", "client", "server")
+    modules = {path.relative_to(ROOT).as_posix() for wing in wings for path in (ROOT / wing).rglob("*.py")}
+    assert listed == {module for module in modules if not module.endswith("__init__.py")}

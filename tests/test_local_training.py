@@ -115,6 +115,12 @@ def test_the_schematic_label_map_holds_every_class_and_a_border_of_background() 
     assert not classes[:, :, -1].any()
 
 
+def test_a_site_that_missed_a_round_trains_at_the_studys_step_not_its_own(site: Path) -> None:
+    trainer = LocalTrainer.open(site)
+    trainer.train_round(request(initial(STUDY), 2))
+    assert trainer._state.step == 2 * STUDY.training.local_steps
+
+
 # Whose scans
 
 

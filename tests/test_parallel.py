@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -46,6 +47,25 @@ def test_a_tasks_exception_reaches_the_caller_itself() -> None:
     with pytest.raises(ValueError, match="own") as caught:
         list(side_by_side([lambda: None, fail], workers=1))
     assert caught.value is failure
+
+
+def test_after_a_failure_nothing_new_is_begun() -> None:
+    begun: list[int] = []
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise ValueError("the task's own")
+
+    def waits() -> None:
+        begun.append(0)
+        failed.wait(10)
+        time.sleep(0.2)  # the caller learns of the failure meanwhile
+
+    with pytest.raises(ValueError, match="own"):
+        list(side_by_side([waits, fail, *[lambda i=i: begun.append(i) for i in range(1, 5)]], workers=2))
+    time.sleep(0.5)
+    assert begun == [0]
 
 
 def test_ctrl_c_in_a_task_is_handed_on_too() -> None:

@@ -101,6 +101,13 @@ def test_another_patient_does_not_change_a_scans_arrays(cohort: Cohort, tmp_path
     np.testing.assert_array_equal(alone.classes[0], together.classes[1])
 
 
+def test_two_hospitals_patients_of_one_name_stay_two_people(cohort: Cohort, tmp_path: Path) -> None:
+    scans = prepare(cohort, STUDY, tmp_path)
+    both = joined([scans.named_site("a"), scans.named_site("b")]).named_by_site()
+    assert len(set(both.patients)) == 2 * len(set(scans.patients))
+    assert both.patients[0] == f"a/{scans.patients[0]}"
+
+
 def test_rows_are_chosen_and_joined_by_patient(cohort: Cohort, tmp_path: Path) -> None:
     scans = prepare(cohort, STUDY, tmp_path / "cache").named_site("north")
     last = scans.only(scans.rows_of({scans.patients[2]}))

@@ -177,6 +177,15 @@ def test_the_command_line_packs_and_verifies_only_scans_that_the_generator_paint
     load_private_key(private)
 
 
+def test_a_pass_that_no_sites_journal_can_confirm_is_refused(releasable: Releasable) -> None:
+    private, _ = generate_key(releasable.root / "keys")
+    releasable.write_audit(verdict="PASS", release="volumes")
+    done = CliRunner().invoke(release_app, pack_arguments(releasable, private))
+    assert isinstance(done.exception, PolicyRefused)
+    assert "without a site's folder" in str(done.exception)
+    assert not releasable.release.exists()
+
+
 def test_the_command_line_asks_for_the_controlled_tier_unless_told_otherwise(releasable: Releasable) -> None:
     private, _ = generate_key(releasable.root / "keys")
     done = CliRunner().invoke(release_app, pack_arguments(releasable, private))

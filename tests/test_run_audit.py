@@ -16,18 +16,20 @@ from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.generation import generate_cohort, load_generator, numpy_parameters
-from fedphantom.common.journal import read_journal
+from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.label_sampler import make_label_sampler
 from fedphantom.common.layouts import read_cohort
 from fedphantom.common.networks import make_generator
 from fedphantom.common.phantom import write_phantom_cohort
 from fedphantom.common.roles import load_roles
-from fedphantom.common.site_folder import site_folders
+from fedphantom.common.signing import generate_key
+from fedphantom.common.site_folder import site_folders, site_material
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
 from fedphantom.common.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.run_audit import AuditSizes, audit_run_folder, read_result, verify_audit
+from fedphantom.privacy.run_release import pack_run
 from fedphantom.server.simulation import simulate
 
 SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
@@ -170,8 +172,79 @@ def test_an_audit_names_the_volumes_it_saw_and_an_edited_result_is_known_by_no_j
     with pytest.raises(VerificationFailed, match="says PASS"):
         verify_audit(result, root / "run")
     result.write_text(json.dumps(content | {"reasons": ["All is well."]}))
-    with pytest.raises(VerificationFailed, match="no site's journal knows"):
+    with pytest.raises(VerificationFailed, match="a site's journal does not know"):
         verify_audit(result, root / "run")
+
+
+def test_a_result_written_by_hand_is_not_packed(made: Path, root: Path) -> None:
+    content = audit(root, made)
+    result = root / "audit" / "audit.json"
+    result.write_text(json.dumps(content | {"reasons": ["All is well."]}))
+    private, _ = generate_key(root / "keys")
+    with pytest.raises(VerificationFailed, match="a site's journal does not know"):
+        pack_run(
+            root / "run",
+            root / "release",
+            "volumes",
+            "internal",
+            private,
+            result,
+            root / "synthetic",
+            None,
+            lambda done, total: None,
+        )
+
+
+def test_a_failed_audit_is_not_undone_by_another_try(made: Path, root: Path) -> None:
+    content = audit(root, made)
+    assert verify_audit(root / "audit", root / "run") == content
+    journal = Journal(next(iter(site_folders(root / "run"))).journal)
+    failed = {"number": 1, "verdict": "FAIL", "sha256": "0" * 64, "generator": content["generator_sha256"]}
+    journal.append("audit-done", **failed, release="weights", tier="controlled")
+    journal.append("audit-done", **failed, release="volumes", tier="public")
+    # Neither another kind of release nor stricter thresholds say anything about this one.
+    assert verify_audit(root / "audit", root / "run") == content
+    journal.append("audit-done", **failed, release="volumes", tier="internal")
+    with pytest.raises(VerificationFailed, match="failed an earlier audit"):
+        verify_audit(root / "audit", root / "run")
+
+
+def test_edited_coins_are_refused(made: Path, root: Path) -> None:
+    file = root / "run" / "sites" / "site-a" / "coins.json"
+    text = file.read_text()
+    swapped = text.replace('"member"', '"x"').replace('"holdout"', '"member"').replace('"x"', '"holdout"')
+    assert swapped != text
+    file.write_text(swapped)
+    with pytest.raises(VerificationFailed, match="coin record other than"):
+        audit(root, made)
+    assert events(root, "site-b") == []
+
+
+def test_a_site_cut_off_between_coins_and_journal_goes_on(made: Path, root: Path) -> None:
+    folder = next(iter(site_folders(root / "run")))
+    folder.journal.unlink()
+    shutil.rmtree(folder.state)
+    site_material(folder, folder.study())
+    assert [entry.event for entry in read_journal(folder.journal)] == ["roles-drawn"]
+
+
+def test_a_generator_of_another_study_and_foreign_volumes_are_refused(made: Path, root: Path) -> None:
+    generator = root / "run" / "generator.safetensors"
+    parameters, metadata = load_weights(generator)
+    study = study_of(metadata)
+    sidecar = next((root / "synthetic").rglob("*_dseg.json"))
+    kept = sidecar.read_text()
+    sidecar.write_text(kept.replace(hashlib.sha256(generator.read_bytes()).hexdigest(), "0" * 64))
+    with pytest.raises(VerificationFailed, match="did not paint"):
+        audit(root, made)
+    sidecar.unlink()
+    with pytest.raises(VerificationFailed, match="did not paint"):
+        audit(root, made)
+    sidecar.write_text(kept)
+    save_weights(generator, parameters, generator_metadata(study.model_copy(update={"seed": study.seed + 1}), 1))
+    with pytest.raises(VerificationFailed, match="generator of another study"):
+        audit(root, made)
+    assert events(root, "site-a") == []
 
 
 def test_the_same_audit_gives_the_same_figures(made: Path, tmp_path: Path) -> None:

@@ -302,12 +302,12 @@ def test_public_patients_whom_a_site_holds_are_refused(made: Path, root: Path) -
     assert not events(root, "site-a")  # refused before the holdout was looked at
 
 
-@pytest.mark.slow
-def test_with_enough_members_the_positive_control_is_trained_and_nothing_passes_without_it(tmp_path: Path) -> None:
+def test_networks_made_to_memorise_are_caught(tmp_path: Path) -> None:
     root = make_run(tmp_path, 32, RolesTable(test=0.05, control=0.1, audit=0.75, validation=0.0))
     content = json.loads(json.dumps(audit(root, root, AuditSizes(steps=20, negative_seeds=1, draws=4))))
     assert content["counts"]["member"] >= 24
     controls = {row["id"]: row for row in content["controls"]}
     assert "on 16 members after 720 steps" in controls["positive-model"]["got"]
+    assert controls["positive-model"]["ok"], controls["positive-model"]["got"]
     assert controls.keys() == {"blind", "positive-set", "positive-model", "negative"}
     assert content["verdict"] != "PASS"

@@ -168,23 +168,21 @@ def evaluate_scans(
 
 
 def print_evaluation(evaluation: Mapping[str, Any], *, as_json: bool) -> None:
-    """To stdout: one JSON object, or a table of Dice by arm and region with intervals."""
+    """To stdout: one JSON object, or a line an arm, the study's region first, narrow enough for any terminal."""
     if as_json:
         print(json.dumps(evaluation, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    regions = list(evaluation["arms"][0]["per_label"])
-    test = evaluation["arms"][0]["dice"]["n_test"]
-    table = Table(title=f"Dice on {test} real test patients: mean [95 % bootstrap interval]")
-    for column in ("trained on", "scans", *regions, "of real"):
-        table.add_column(column)
-    for arm in evaluation["arms"]:
-        cells = [f"{r['mean']:.3f} [{r['ci'][0]:.3f}, {r['ci'][1]:.3f}]" for r in arm["per_label"].values()]
-        ratio = evaluation["ratio_to_real"].get(arm["name"])
-        table.add_row(arm["name"], str(arm["scans"]), *cells, f"{ratio['mean']:.3f}" if ratio else "")
-    Console().print(table)
+    arms, primary = evaluation["arms"], evaluation["region"]
+    wide = max(len(arm["name"]) for arm in arms)
+    print(f"Dice on {arms[0]['dice']['n_test']} real test patients: mean [95 % bootstrap interval], by training scans")
+    for region in dict.fromkeys([primary, *arms[0]["per_label"]]):
+        print(f"{region}")
+        for arm in arms:
+            dice = arm["per_label"][region]
+            ratio = evaluation["ratio_to_real"].get(arm["name"]) if region == primary else None
+            of_real = f"  {ratio['mean']:.3f} of real" if ratio else ""
+            low, high = dice["ci"]
+            print(f"  {arm['name']:<{wide}} {arm['scans']:>5}  {dice['mean']:.3f} [{low:.3f}, {high:.3f}]{of_real}")
 
 
 def _derived_study(synthetic: Path) -> Study:

@@ -90,7 +90,7 @@ class CohortReport:
 PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
     "unreadable-file": ("error", "a file is missing, truncated or not NIfTI", "Copy or convert it again."),
     "missing-channel": ("error", "a channel is missing", "Add it, or train a study without that channel."),
-    "missing-label": ("error", "there is no label map", "Add one; 'fedphantom labels' can help to make them."),
+    "missing-label": ("error", "there is no label map", "Add one to the scan, or leave the scan out."),
     "geometry-mismatch": ("error", "channels and label map differ in shape", "Resample them onto one grid."),
     "affine-mismatch": (
         "error",

@@ -20,13 +20,12 @@ def print_report(report: CohortReport, console: Console, *, show_identifiers: bo
             table.add_column(heading, no_wrap=True)
         table.add_column("what was found")
         table.add_column("what to do")
-        if show_identifiers:
-            table.add_column("which")
         for problem in report.problems:
             colour = "red" if problem.severity == "error" else "yellow"
-            which = [escape(", ".join(problem.identifiers))] if show_identifiers else []
             severity = f"[{colour}]{problem.severity}[/{colour}]"
-            table.add_row(problem.code, severity, str(problem.scans), problem.message, problem.remedy, *which)
+            table.add_row(problem.code, severity, str(problem.scans), problem.message, problem.remedy)
         console.print(table)
+        for problem in report.problems if show_identifiers else ():
+            console.print(f"{problem.code}: {', '.join(problem.identifiers)}", markup=False, soft_wrap=True)
     usable = report.usable
     console.print(f"Usable: {len(usable.patients)} patients, {len(usable.scans)} scans. Nothing was modified.")

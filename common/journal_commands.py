@@ -11,13 +11,13 @@ import typer
 
 journal_app = typer.Typer(no_args_is_help=True)
 
-_Path = Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal.jsonl.")]
+_Path = Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal.jsonl.", dir_okay=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @journal_app.callback()
 def journal() -> None:
-    """What happened, in order, in a file that cannot be changed unnoticed."""
+    """What happened, in order, in a file whose lines cannot be edited unnoticed."""
 
 
 @journal_app.command()
@@ -33,7 +33,10 @@ def show(path: _Path, as_json: _Json = False) -> None:
 @journal_app.command()
 def verify(
     path: _Path,
-    head: Annotated[str | None, typer.Option(help="A hash noted earlier, which the chain must pass through.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="A hash noted earlier, which the chain must pass through: only so do cut-off lines show."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""

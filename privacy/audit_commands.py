@@ -56,11 +56,11 @@ def _say(text: str) -> None:
 def audit_show(
     result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")], as_json: _Json = False
 ) -> None:
-    """Show an audit's verdict, attacks and controls."""
+    """Show an audit's verdict, attacks and controls; exit 5 if the verdict is better than its own figures allow."""
     from .audit_report import audit_text
-    from .run_audit import read_result
+    from .run_audit import read_consistent_result
 
-    content = read_result(result)
+    content = read_consistent_result(result)
     typer.echo(json.dumps(content, indent=1) if as_json else audit_text(content))
 
 

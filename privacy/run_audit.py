@@ -194,9 +194,8 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
             site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
     """
-    content = read_result(result)
+    content = read_consistent_result(result)
     raw = (result / RESULT if result.is_dir() else result).read_bytes()
-    read_audit(raw)
     file = run / "generator.safetensors"
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
@@ -220,6 +219,17 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
                     expected="no FAIL among its audits: another try, with other luck, does not undo one",
                     remedy="Train another generator, with fewer steps, more patients or differential privacy.",
                 )
+    return content
+
+
+def read_consistent_result(path: Path) -> dict[str, Any]:
+    """As :func:`read_result`; that the file is what an audit left, only :func:`verify_audit` can tell.
+
+    Raises:
+        VerificationFailed: its verdict is better than its own figures allow.
+    """
+    content = read_result(path)
+    read_audit(json.dumps(content).encode())
     return content
 
 

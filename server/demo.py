@@ -117,6 +117,8 @@ def run_demo(
 
     report = timed("cohorts")
     sizes = sizes or (REAL_SIZES if data else PHANTOM_SIZES)
+    if data is not None:
+        read_cohort(data)  # a path that is none must not claim the folder
     claim_folder(out, {"data": str(data.resolve()) if data else None, "sites": sites, "tier": tier})
     cohort, public = read_cohorts(out, data, sites, sizes, report)
     study = derive_study(cohort, public, sizes)

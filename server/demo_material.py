@@ -23,8 +23,10 @@ from ..common.study_template import study_for
 from ..common.training import train_from_scratch
 from ..common.weights import generator_metadata, save_weights
 from ..privacy.run_audit import AuditSizes
+from .run_folder import refuse_used
 from .site_cohorts import view_in_place
 
+DEMO_FILE = "demo.json"
 PUBLIC_GENERATOR = "public-generator"
 PUBLIC_NAME = "the cohort's patients marked public"
 PUBLIC_LICENCE = "as the cohort's owner declares"
@@ -157,7 +159,8 @@ def claim_folder(out: Path, facts: Mapping[str, object]) -> None:
     Raises:
         ConfigError: it holds a demo with other arguments.
     """
-    file = out / "demo.json"
+    file = out / DEMO_FILE
+    refuse_used(out, DEMO_FILE)
     if file.exists() and file.read_bytes() != json_bytes(facts):
         raise ConfigError(
             "the folder holds a demo with another cohort, other sites or another tier",

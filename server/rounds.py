@@ -54,15 +54,9 @@ class Rounds:
             initial: The generator to start from; needed where there is no checkpoint yet.
 
         Raises:
-            ConfigError: fewer sites than the quorum, a checkpoint of another study, or nothing to start from.
+            ConfigError: a checkpoint of another study, or nothing to start from.
             DataError: every checkpoint is damaged.
         """
-        if len(sites) < study.federation.quorum:
-            raise ConfigError(
-                f"{len(sites)} sites for a quorum of {study.federation.quorum}",
-                expected="at least as many sites as federation.quorum",
-                remedy="Add sites, or lower federation.quorum in the study.",
-            )
         journal = Journal(folder.journal)
         checkpoint = latest_checkpoint(folder.checkpoints)
         if checkpoint is None:

@@ -16,7 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,28 @@ from ..common.exchange import check_site_name
 from ..common.study import Study, parse_study, read_study
 from ..common.weights import generator_metadata, save_weights
 from .checkpoints import Checkpoint
+
+RUN_FILE = "run.json"
+
+
+def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
+    """Keep out of folders that hold something else, a hospital's cohort for example.
+
+    Args:
+        out: Where a command is to write.
+        mark: A file that says that the folder is its own.
+        own: What else it may have left there.
+
+    Raises:
+        ConfigError: a file, or a folder with other things in it.
+    """
+    if out.exists() and not out.is_dir():
+        found = "a file where a folder is to be written"
+    elif out.is_dir() and not (out / mark).exists() and {entry.name for entry in out.iterdir()} - set(own):
+        found = "a folder that holds something else"
+    else:
+        return
+    raise ConfigError(found, expected="a new or empty folder, or the one to go on with", remedy="Choose another --out.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +94,12 @@ class RunFolder:
         """The site's own patients, where its cohort holds other sites' too; in its folder, for it names them."""
         return self.site(name) / "cohort.tsv"
 
-    def claim(self, study_text: str, sites: Sequence[str]) -> Study:
-        """Make the folder this study's and these sites', or find that it is already.
+    def check_claim(self, study_text: str, sites: Sequence[str]) -> Study:
+        """Find that the folder can be this study's and these sites'; nothing is written.
 
         Raises:
-            ConfigError: the study or a name is not valid, a site is named twice, or the folder belongs
-                to another study or other sites.
-            StorageError: the disk is full, read-only or forbidden.
+            ConfigError: the study or a name is not valid, a site is named twice, there are fewer than the quorum, or
+                the folder belongs to another study or other sites.
         """
         study = parse_study(study_text)
         for name in sites:
@@ -89,18 +110,31 @@ class RunFolder:
                 expected="names that differ by more than upper and lower case",
                 remedy="Rename one.",
             )
-        claim = json.dumps({"study_digest": study.digest(), "sites": sorted(sites)}, indent=1) + "\n"
-        file = self.root / "run.json"
-        if file.exists():
-            if file.read_bytes() != claim.encode():
-                raise ConfigError(
-                    "the folder belongs to a run of another study or other sites",
-                    expected="the study and sites it was begun with, or a new folder",
-                    remedy="Choose another --out, or give study and sites unchanged to go on with that run.",
-                )
-        else:
+        if len(sites) < study.federation.quorum:
+            raise ConfigError(
+                f"{len(sites)} sites for a quorum of {study.federation.quorum}",
+                expected="at least as many sites as federation.quorum",
+                remedy="Add sites, or lower federation.quorum in the study.",
+            )
+        file = self.root / RUN_FILE
+        if file.exists() and file.read_bytes() != _claim(study, sites):
+            raise ConfigError(
+                "the folder belongs to a run of another study or other sites",
+                expected="the study and sites it was begun with, or a new folder",
+                remedy="Choose another --out, or give study and sites unchanged to go on with that run.",
+            )
+        return study
+
+    def claim(self, study_text: str, sites: Sequence[str]) -> Study:
+        """Make the folder this study's and these sites', or find that it is already; errors as :meth:`check_claim`.
+
+        Raises:
+            StorageError: the disk is full, read-only or forbidden.
+        """
+        study = self.check_claim(study_text, sites)
+        if not (self.root / RUN_FILE).exists():
             write_atomic(self.study_file, study_text.encode())
-            write_atomic(file, claim.encode())
+            write_atomic(self.root / RUN_FILE, _claim(study, sites))
         return study
 
     def claimed(self) -> tuple[Study, tuple[str, ...]]:
@@ -110,7 +144,7 @@ class RunFolder:
             ConfigError: it is no run's folder, or its study was changed since.
         """
         try:
-            table = json.loads((self.root / "run.json").read_text(encoding="utf-8"))
+            table = json.loads((self.root / RUN_FILE).read_text(encoding="utf-8"))
             digest, sites = table["study_digest"], tuple(map(str, table["sites"]))
         except (OSError, ValueError, KeyError, TypeError):
             digest, sites = "", ()
@@ -128,8 +162,10 @@ class RunFolder:
         """Hold the folder for this process; the lock goes with the process, however it ends.
 
         Raises:
-            ConfigError: another process holds it.
+            ConfigError: another process holds it, or it is a file, or holds something else than a run.
         """
+        # What a run leaves that was cut off or refused before it claimed the folder.
+        refuse_used(self.root, RUN_FILE, {".lock", "study.toml", "sites"})
         with storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -177,3 +213,7 @@ class RunFolder:
             "generator": self.generator.name,
         }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def _claim(study: Study, sites: Sequence[str]) -> bytes:
+    return (json.dumps({"study_digest": study.digest(), "sites": sorted(sites)}, indent=1) + "\n").encode()

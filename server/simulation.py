@@ -94,10 +94,11 @@ def simulate(
     """
     folder = RunFolder(out.resolve())
     with folder.lock():
-        study = folder.claim(study_text, tuple(sites))
+        folder.check_claim(study_text, tuple(sites))
+        cohorts = own_cohorts(sites, {name: folder.site_table(name) for name in sites})
+        study = folder.claim(study_text, tuple(sites))  # only now: a refused command leaves the folder free
         generator = initial(study)
         spec = ParameterSpec.of(generator)
-        cohorts = own_cohorts(sites, {name: folder.site_table(name) for name in sites})
         for name in sorted(sites):
             prepare_site(folder.site(name), name, cohorts[name], study_text, spec)
         rounds = Rounds.open(study, folder, tuple(sites), generator)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from tiny_release import Releasable
 
 from fedphantom.cli import run
 from fedphantom.privacy.audit_report import audit_text
@@ -60,14 +60,18 @@ def test_it_says_verdict_reasons_every_attack_and_what_an_epsilon_means() -> Non
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_audit_show_reads_a_result_file_or_its_folder(
-    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], releasable: Releasable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "audit.json").write_text(json.dumps(RESULT))
-    assert run(["audit", "show", str(tmp_path), *options]) == 0
+    releasable.write_audit()
+    assert run(["audit", "show", str(releasable.audit), *options]) == 0
+    assert run(["audit", "show", str(releasable.audit.parent)]) == 0
     shown = capsys.readouterr().out
     assert "INCONCLUSIVE" in shown
-    if options:
-        assert json.loads(shown) == RESULT
+
+
+def test_audit_show_of_a_verdict_better_than_its_figures_is_refused(releasable: Releasable) -> None:
+    releasable.write_audit(verdict="PASS", release="volumes", negative_seeds=1)
+    assert run(["audit", "show", str(releasable.audit)]) == 5
 
 
 def test_audit_show_of_something_else_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -260,3 +260,21 @@ def test_the_command_names_a_missing_study(tmp_path: Path) -> None:
             initial=never,
             progress=never,
         )
+
+
+def test_a_refused_simulation_leaves_its_folder_free(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    one = dict(list(cohorts.items())[:1])
+    with pytest.raises(ConfigError, match="quorum"):
+        linear_simulation(tmp_path / "out", one)
+    linear_simulation(tmp_path / "out", cohorts)
+
+
+def test_a_folder_that_holds_something_else_and_a_file_are_left_alone(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    hospital = tmp_path / "hospital"
+    (hospital / "sub-01").mkdir(parents=True)
+    file = tmp_path / "file"
+    file.write_text("")
+    for out, found in ((hospital, "holds something else"), (file, "a file where a folder")):
+        with pytest.raises(ConfigError, match=found):
+            linear_simulation(out, cohorts)
+    assert [path.name for path in hospital.iterdir()] == ["sub-01"]

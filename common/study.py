@@ -186,12 +186,15 @@ def parse_study(text: str) -> Study:
             f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "study"
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        place = f"study key '{where}'" if where else "the study"
+        value = f" (found {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+        unknown = first["type"] == "extra_forbidden"
         raise ConfigError(
-            f"study key '{where}': {first['msg']}",
-            expected="the keys that 'fedphantom study new' writes",
-            remedy="Mend that key; 'fedphantom study check' reads the file again.",
+            f"{place} is unknown" if unknown else f"{place}: {first['msg'].removeprefix('Value error, ')}{value}",
+            expected="the keys that 'fedphantom study new' writes" if unknown else "a value that this key can have",
+            remedy="Mend it; 'fedphantom study check' reads the file again.",
         ) from None
 
 

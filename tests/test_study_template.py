@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tiny_cohorts import CHANNELS, SHAPE, tiny_study, write_tiny_cohort
 from fedphantom.common.bids_writer import BidsWriter
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohort_check import check_cohort
-from fedphantom.common.errors import DataError
+from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.layouts import read_cohort
 from fedphantom.common.study import (
     FederationTable,
@@ -159,3 +160,18 @@ def test_a_cohort_without_structure_or_with_unusable_names_is_refused(tmp_path: 
     fine = cohort_of(tmp_path / "fine", [(16, 16, 16)])
     with pytest.raises(DataError, match="'channels'"):
         study_for(replace(fine, channels=("T1 (pre)",)), name="x", seed=0, public_labels=ATLAS)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[training]\nlocal_step = 5\n", "study key 'training.local_step' is unknown"),
+        ("[training]\nrounds = -3\n", "study key 'training.rounds': Input should be greater than 0 (found -3)"),
+        ('[training]\nrounds = "two"\n', "(found 'two')"),
+    ],
+)
+def test_a_wrong_study_is_told_by_key_and_value(line: str, told: str) -> None:
+    text = 'name = "x"\nseed = 1\nchannels = ["T1"]\nlabels = { background = 0, tissue = 1 }\n'
+    text += '[grid]\nshape = [16, 16, 16]\nspacing_mm = [1.0, 1.0, 1.0]\n[public_labels]\nsource = "atlas"\n'
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        parse_study(text + line)

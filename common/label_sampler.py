@@ -18,14 +18,13 @@ from .atlas import ATLAS_LICENCE, ATLAS_NAME, load_atlas
 from .brain_labels import BrainLabels, brain_labels
 from .cohort import Cohort
 from .deformation import (
-    AffineParameters,
     DiffeomorphismParameters,
     draw_affine,
     warp_labels,
 )
 from .errors import ConfigError, DataError
 from .label_chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
-from .lesion import PUBLIC_LESIONS, LesionParameters, draw_lesion, insert_lesion
+from .lesion import PUBLIC_LESIONS, draw_lesion, insert_lesion
 from .nifti import read_label_map
 from .placement import place_labels
 from .study import PublicLabelsTable, Study
@@ -99,58 +98,84 @@ class LabelSampler:
         rng = np.random.default_rng([seed, index])
         public = self._maps[int(rng.integers(len(self._maps)))]
         affine_seed, warp_seed, lesion_seed = (int(s) for s in rng.integers(2**63, size=3))
-        table = self._table
-
-        affine = draw_affine(np.random.default_rng(affine_seed), table.rotation_deg, table.scale, table.shift_mm)
-        warp = DiffeomorphismParameters(
-            seed=warp_seed, displacement_mm=table.displacement_mm, smoothness_mm=table.smoothness_mm
+        lesion = (
+            self._tissues is not None and np.random.default_rng(lesion_seed).random() < self._table.lesion_probability
         )
-        steps = [
-            LabelStep(name="affine", parameters=_plain(asdict(affine)), seed=affine_seed),
-            LabelStep(name="diffeomorphism", parameters=_plain(asdict(warp)), seed=warp_seed),
-        ]
-        labels = warp_labels(public.labels, self._spacing, affine, warp)
+        labels, steps = _varied(
+            public.labels,
+            self._table,
+            self._spacing,
+            self._tissues,
+            affine_seed,
+            warp_seed,
+            lesion_seed if lesion else None,
+        )
+        return SampledLabels(labels, LabelChain(source=public.source, steps=steps))
 
-        lesion_rng = np.random.default_rng(lesion_seed)
-        if self._tissues is not None and lesion_rng.random() < table.lesion_probability:
-            lesion = draw_lesion(lesion_rng, PUBLIC_LESIONS, labels, self._spacing, self._tissues)
-            labels = insert_lesion(labels, lesion, self._spacing, self._tissues)
-            steps.append(LabelStep(name="lesion", parameters=_plain(asdict(lesion)), seed=lesion_seed))
-        return SampledLabels(labels, LabelChain(source=public.source, steps=tuple(steps)))
+
+def _varied(
+    source: NDArray[np.uint8],
+    table: PublicLabelsTable,
+    spacing_mm: Spacing,
+    tissues: BrainLabels | None,
+    affine_seed: int,
+    warp_seed: int,
+    lesion_seed: int | None,
+) -> tuple[NDArray[np.uint8], tuple[LabelStep, ...]]:
+    affine = draw_affine(np.random.default_rng(affine_seed), table.rotation_deg, table.scale, table.shift_mm)
+    warp = DiffeomorphismParameters(
+        seed=warp_seed, displacement_mm=table.displacement_mm, smoothness_mm=table.smoothness_mm
+    )
+    steps = [
+        LabelStep(name="affine", parameters=_plain(asdict(affine)), seed=affine_seed),
+        LabelStep(name="diffeomorphism", parameters=_plain(asdict(warp)), seed=warp_seed),
+    ]
+    labels = warp_labels(source, spacing_mm, affine, warp)
+    if lesion_seed is not None:
+        rng = np.random.default_rng(lesion_seed)
+        rng.random()  # whether there is a lesion at all
+        brain = tissues or BrainLabels()
+        lesion = draw_lesion(rng, PUBLIC_LESIONS, labels, spacing_mm, brain)
+        labels = insert_lesion(labels, lesion, spacing_mm, brain)
+        steps.append(LabelStep(name="lesion", parameters=_plain(asdict(lesion)), seed=lesion_seed))
+    return labels, tuple(steps)
 
 
 def replay_chain(
-    source: NDArray[np.uint8], chain: LabelChain, spacing_mm: Spacing, tissues: BrainLabels | None
+    source: NDArray[np.uint8],
+    chain: LabelChain,
+    table: PublicLabelsTable,
+    spacing_mm: Spacing,
+    tissues: BrainLabels | None,
 ) -> NDArray[np.uint8]:
     """Make a sampled label map again from its source's voxels and its chain.
+
+    Everything is drawn anew from the chain's seeds: parameters chosen by hand, to fit somebody's anatomy or lesion
+    for example, are not what a seed gives within the study's ranges.
 
     Args:
         source: The undeformed label map, shape (X, Y, Z).
         chain: As :meth:`LabelSampler.sample` recorded it, also after a way through JSON.
+        table: The study's ranges.
         spacing_mm: Voxel size along (X, Y, Z).
         tissues: Values of the brain's tissues; needed where the chain holds a lesion.
 
     Raises:
-        DataError: ``source`` is not the chain's, or the steps are not the sampler's.
+        DataError: ``source`` is not the chain's, or the steps are not what the sampler draws from their seeds.
     """
     names = tuple(step.name for step in chain.steps)
-    if label_digest(source) != chain.source.sha256 or names[:2] != ("affine", "diffeomorphism") or len(names) > 3:
-        raise DataError(
-            "a label chain that does not belong to this label map or was not written by the label sampler",
-            expected="the source's hash, then affine, diffeomorphism and at most one lesion",
-            remedy="Replay a chain on the source it names.",
-        )
-    affine, warp, *lesions = (step.parameters for step in chain.steps)
-    labels = warp_labels(
-        source,
-        spacing_mm,
-        AffineParameters(**{name: _triple(values) for name, values in affine.items()}),
-        DiffeomorphismParameters(**warp),
+    known = (("affine", "diffeomorphism"), ("affine", "diffeomorphism", "lesion"))
+    if label_digest(source) == chain.source.sha256 and names in known:
+        seeds = [step.seed for step in chain.steps]
+        lesion_seed = seeds[2] if len(seeds) == 3 else None
+        labels, steps = _varied(source, table, spacing_mm, tissues, seeds[0], seeds[1], lesion_seed)
+        if steps == chain.steps:
+            return labels
+    raise DataError(
+        "a label chain that does not belong to this label map or was not written by the label sampler",
+        expected="the source's hash, then affine, diffeomorphism and at most one lesion, as their seeds give them",
+        remedy="Replay a chain on the source it names, with the study's own ranges.",
     )
-    for lesion in lesions:
-        parameters = LesionParameters(**{**lesion, "centre_mm": _triple(lesion["centre_mm"])})
-        labels = insert_lesion(labels, parameters, spacing_mm, tissues or BrainLabels())
-    return labels
 
 
 def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMap]:
@@ -218,8 +243,3 @@ def _source(name: str, licence: str, labels: NDArray[np.uint8]) -> LabelSource:
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """With lists for tuples, so that a chain equals itself after a way through JSON."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
-
-
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    x, y, z = values
-    return float(x), float(y), float(z)

@@ -28,6 +28,8 @@ LABEL_TOLERANCE = 1e-3
 """Share of voxels that may differ: other processors round differently where two labels meet."""
 PAINT_TOLERANCE = 0.01
 """Mean absolute difference, as a share of the intensity range, that bfloat16 and other processors may make."""
+PATCH_TOLERANCE = 0.2
+"""The same of any single voxel: a patch pasted from elsewhere is small in the mean."""
 
 
 def check_origin(
@@ -74,7 +76,7 @@ def check_origin(
 def _label_map(path: Path, source: NDArray[np.uint8], sidecar: Sidecar, study: Study) -> NDArray[np.uint8]:
     tissues = brain_labels(study.labels) if study.public_labels.source == "atlas" else None
     try:
-        expected = replay_chain(source, sidecar.label_chain, study.grid.spacing_mm, tissues)
+        expected = replay_chain(source, sidecar.label_chain, study.public_labels, study.grid.spacing_mm, tissues)
     except (DataError, TypeError, ValueError):
         raise _refused("a label map whose recorded steps are not those of the public sampler") from None
     found = read_label_map(path)[0]
@@ -92,7 +94,8 @@ def _check_painted(scan: Scan, labels: NDArray[np.uint8], sidecar: Sidecar, gene
         if file is None:
             raise _refused("a scan without one of the study's channels")
         found = read_volume(file)[0]
-        if found.shape != expected.shape or np.abs(found - expected).mean() > PAINT_TOLERANCE * WRITTEN_MAXIMUM:
+        off = np.abs(found - expected) / WRITTEN_MAXIMUM if found.shape == expected.shape else np.ones(1)
+        if off.mean() > PAINT_TOLERANCE or off.max() > PATCH_TOLERANCE:
             raise _refused("a volume that this generator does not paint from its label map and noise")
 
 

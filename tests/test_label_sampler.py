@@ -25,6 +25,7 @@ from fedphantom.common.volume import Grid
 
 GRID = Grid((24, 32, 24), (1.0, 1.0, 1.0))
 TISSUES = BrainLabels()
+TABLE = PublicLabelsTable(source="folder")
 
 
 def _map(half_width, name="ours"):
@@ -66,7 +67,7 @@ def _cohort(root, arrays, grid=GRID):
 
 @pytest.fixture
 def sampler():
-    return LabelSampler([_map(4), _map(6), _map(8)], PublicLabelsTable(source="folder"), GRID.spacing_mm)
+    return LabelSampler([_map(4), _map(6), _map(8)], TABLE, GRID.spacing_mm)
 
 
 def test_a_sample_depends_on_seed_and_index_alone(sampler):
@@ -88,12 +89,24 @@ def test_the_chain_makes_the_sample_again_even_through_json(sampler):
     sample = sampler.sample(1, 2)
     chain = LabelChain.model_validate_json(sample.chain.model_dump_json())
     source = next(m.labels for m in (_map(4), _map(6), _map(8)) if label_digest(m.labels) == chain.source.sha256)
-    assert np.array_equal(replay_chain(source, chain, GRID.spacing_mm, None), sample.labels)
+    assert np.array_equal(replay_chain(source, chain, TABLE, GRID.spacing_mm, None), sample.labels)
 
 
 def test_a_chain_is_not_replayed_on_another_source(sampler):
     with pytest.raises(DataError):
-        replay_chain(_map(5).labels, sampler.sample(1, 2).chain, GRID.spacing_mm, None)
+        replay_chain(_map(5).labels, sampler.sample(1, 2).chain, TABLE, GRID.spacing_mm, None)
+
+
+def test_parameters_chosen_by_hand_are_not_replayed(sampler):
+    chain = sampler.sample(1, 2).chain
+    source = next(m.labels for m in (_map(4), _map(6), _map(8)) if label_digest(m.labels) == chain.source.sha256)
+    affine, warp = chain.steps
+    turned = affine.model_copy(update={"parameters": affine.parameters | {"rotation_deg": [1.0, 0.0, 0.0]}})
+    with pytest.raises(DataError, match="label chain that does not belong"):
+        replay_chain(source, chain.model_copy(update={"steps": (turned, warp)}), TABLE, GRID.spacing_mm, None)
+    wider = TABLE.model_copy(update={"rotation_deg": TABLE.rotation_deg + 5})
+    with pytest.raises(DataError):
+        replay_chain(source, chain, wider, GRID.spacing_mm, None)
 
 
 def test_the_chain_holds_numbers_only_and_ends_in_a_public_source(sampler):
@@ -181,7 +194,8 @@ def test_a_chain_with_a_tumour_is_replayed_too():
     (atlas,) = public_label_maps(study, None)
     chain = LabelChain.model_validate_json(sample.chain.model_dump_json())
     assert chain.steps[-1].name == "lesion"
-    assert np.array_equal(replay_chain(atlas.labels, chain, study.grid.spacing_mm, TISSUES), sample.labels)
+    again = replay_chain(atlas.labels, chain, study.public_labels, study.grid.spacing_mm, TISSUES)
+    assert np.array_equal(again, sample.labels)
 
 
 def test_the_atlas_looks_like_a_brain():

@@ -87,6 +87,17 @@ def test_another_scan_under_a_copied_sidecar_is_refused(made: Path) -> None:
         check(made)
 
 
+def test_a_small_patch_from_elsewhere_is_refused(made: Path) -> None:
+    study = parse_study(TEXT)
+    scan = read_cohort(made / "synthetic").scans[0]
+    voxels = read_volume(scan.channels["T1"])[0].copy()
+    patch = voxels[2:5, 2:5, 2:5]
+    patch[...] = np.where(patch > 500, patch - 300, patch + 300)
+    write_volume(scan.channels["T1"].path, voxels, study.volume_grid())
+    with pytest.raises(PolicyRefused, match="does not paint"):
+        check(made)
+
+
 def test_a_chain_without_steps_is_refused(made: Path) -> None:
     sidecar = label_files(made)[0].with_name(label_files(made)[0].name.replace(".nii.gz", ".json"))
     content = json.loads(sidecar.read_text())

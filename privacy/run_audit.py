@@ -105,6 +105,12 @@ def audit_run_folder(
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
     chosen = choose_device(device)
+    if generator_file is None and not (run / "generator.safetensors").exists():
+        raise DataError(
+            "a run without a generator: it has not finished" if run.is_dir() else "no run folder at the path given",
+            expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
+            remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
+        )
     generator = load_generator(generator_file or run / "generator.safetensors", chosen)
     study, folders = generator.study, site_folders(run)
     if any(folder.study().digest() != study.digest() for folder in folders):

@@ -280,10 +280,12 @@ def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
         site_folders(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no reference patients"):
         audit_run_folder(root / "run", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"], device="cpu")
+    with pytest.raises(DataError, match="no run folder"):
+        audit_run_folder(tmp_path / "no", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"])
     with pytest.raises(DataError, match="no readable audit result"):
         read_result(root / "audit")
     (root / "run" / "generator.safetensors").unlink()
-    with pytest.raises(DataError, match="no readable weights file"):
+    with pytest.raises(DataError, match="it has not finished"):
         audit(root, made)
 
 

@@ -78,7 +78,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         times=[(name, _duration(seconds)) for name, seconds in shown.times.items()],
         shows_real=sample is not None and sample.nearest_real is not None,
         shown=show_volumes(shown.study, sample.volumes, sample.labels, sample.nearest_real) if sample else (),
-        synthetic_total=len(sample.volumes) if sample else 0,
+        synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
         limits=words.LIMITS,
         sources=_sources(shown),

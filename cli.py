@@ -17,9 +17,9 @@ from .client.commands import evaluate
 from .common.commands import cohort_app, generate
 from .common.failure_report import INTERRUPTED, FailureReport, report_failure
 from .common.journal_commands import journal_app
-from .common.label_commands import labels_app
-from .privacy.audit_commands import audit_app
-from .privacy.commands import release_app
+from .common.labels.commands import labels_app
+from .privacy.audit.commands import audit_app
+from .privacy.release.commands import release_app
 from .server.commands import study_app
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def simulate(
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
     from .client.site_setup import create_site_folder
-    from .common.generation import initial_parameters
+    from .common.gan.generation import initial_parameters
     from .common.progress import stages
     from .common.study import read_study
     from .server.commands import run_simulation, simulation_text
@@ -102,7 +102,7 @@ def demo(
     """Go the whole way once: cohort, sites, rounds, synthetic scans, evaluation, audit, release, report."""
     from .client.evaluation_report import evaluate_scans
     from .client.site_setup import create_site_folder
-    from .common.generation import initial_parameters
+    from .common.gan.generation import initial_parameters
     from .common.progress import stages
     from .server.demo import HospitalSide, run_demo
     from .server.demo_summary import summary_text

@@ -7,8 +7,8 @@ from measure import Row, alternated
 from plain_loop import plain_generation
 
 from fedphantom.common.device import Device
-from fedphantom.common.generation import paint
-from fedphantom.common.networks import make_generator
+from fedphantom.common.gan.generation import paint
+from fedphantom.common.gan.networks import make_generator
 
 VOLUMES, REPEATS = 2, 12
 

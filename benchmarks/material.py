@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.phantom import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid, write_phantom_cohort
-from fedphantom.common.preparation import PreparedScans, prepare
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import PreparedScans, prepare
+from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid, write_phantom_cohort
 from fedphantom.common.study import (
     GridTable,
     PublicLabelsTable,

@@ -10,8 +10,8 @@ from material import make_material
 from plain_loop import PlainTraining
 
 from fedphantom.common.device import choose_device
-from fedphantom.common.training import train
-from fedphantom.common.training_state import new_state
+from fedphantom.common.gan.training import train
+from fedphantom.common.gan.training_state import new_state
 
 STEPS = 5
 

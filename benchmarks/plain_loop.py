@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import Device
-from fedphantom.common.networks import COARSE_NOISE, FINE_NOISE, Generator
-from fedphantom.common.preparation import PreparedScans
+from fedphantom.common.gan.networks import COARSE_NOISE, FINE_NOISE, Generator
+from fedphantom.common.gan.training_state import new_state
 from fedphantom.common.study import Study
-from fedphantom.common.training_state import new_state
 
 
 class PlainTraining:

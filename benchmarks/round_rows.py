@@ -16,7 +16,7 @@ from fedphantom.client import local_training
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
-from fedphantom.common.generation import initial_parameters
+from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import FederationTable
 from fedphantom.common.study_template import to_toml

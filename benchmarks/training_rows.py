@@ -16,10 +16,10 @@ from measure import Row, alternated, timed
 from numpy.typing import NDArray
 from plain_loop import PlainTraining
 
+from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import Device
-from fedphantom.common.preparation import PreparedScans
-from fedphantom.common.training import scans_of_step, train
-from fedphantom.common.training_state import new_state
+from fedphantom.common.gan.training import scans_of_step, train
+from fedphantom.common.gan.training_state import new_state
 
 STEPS, READS, COLD_READS = 40, 200, 20
 

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
-from ..common.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ..common.errors import ConfigError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
+from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Fact
-from ..common.parameters import ParameterSpec, parameters_digest
 
 FAKE_METRICS = ("fake_mean", "fake_std", "steps")
 """Figures that say nothing of real patients: intensities of fakes made from public labels, steps by schedule."""

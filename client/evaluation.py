@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from ..common.atomic import write_atomic
+from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device
 from ..common.errors import DataError
 from ..common.parallel import side_by_side
-from ..common.preparation import PreparedScans
 from ..common.segmentation import SegmenterPlan, dice_per_region, segment, train_segmenter
 from ..common.study import Study
 

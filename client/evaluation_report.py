@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..common.atomic import write_atomic
-from ..common.cohort_check import check_cohort
+from ..common.cohorts.check import check_cohort
+from ..common.cohorts.layouts import read_cohort
+from ..common.cohorts.preparation import PreparedScans, joined, prepare
 from ..common.device import choose_device
 from ..common.errors import DataError
-from ..common.layouts import read_cohort
-from ..common.preparation import PreparedScans, joined, prepare
 from ..common.segmentation import SegmenterPlan
 from ..common.site_folder import site_folders, site_material, training_and_test_scans
 from ..common.study import PublicLabelsTable, Study, read_study

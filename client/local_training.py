@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device, choose_device
 from ..common.errors import DataError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
-from ..common.generation import numpy_parameters, paint
+from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.parameters import parameters_digest
+from ..common.gan.training import train
+from ..common.gan.training_state import load_state, new_state, save_state
 from ..common.journal import Fact
-from ..common.parameters import parameters_digest
-from ..common.preparation import PreparedScans
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
-from ..common.training import train
-from ..common.training_state import load_state, new_state, save_state
 from .egress import DECLARED_WEIGHT
 
 SAVE_EVERY_S = 60.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..common.atomic import write_atomic
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
-from ..common.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec
 from ..common.site_folder import SITE_FILE, SiteFolder
 from ..common.study import parse_study
 from .egress import EgressRule

@@ -1,4 +1,4 @@
-"""A site's patients as they lie on disk: types only; the readers are in ``common.layouts``."""
+"""A site's patients as they lie on disk: types only; the readers are in ``cohorts.layouts``."""
 
 from __future__ import annotations
 

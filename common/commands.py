@@ -30,9 +30,9 @@ def check(
     """Say what is there and what is wrong; exit 3 when nothing usable is left. Nothing is modified."""
     from rich.console import Console
 
-    from .cohort_check import check_cohort
-    from .cohort_report import print_report
-    from .layouts import read_cohort
+    from .cohorts.check import check_cohort
+    from .cohorts.layouts import read_cohort
+    from .cohorts.report import print_report
     from .progress import progress_bar
     from .study import read_study
 
@@ -54,7 +54,7 @@ def phantom(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Make procedural patients: MNI152 anatomy with a tumour, in T1, T1c, T2 and FLAIR, as a BIDS cohort."""
-    from .phantom import write_phantom_cohort
+    from .phantom.patients import write_phantom_cohort
     from .progress import progress_bar
 
     with progress_bar("making patients") as progress:
@@ -78,8 +78,8 @@ def generate(
     if (sample is None) == (labels is None):
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
     from .device import choose_device
-    from .generation import generate_cohort, load_generator
-    from .label_choice import declare_sources, newly_sampled, of_folder
+    from .gan.generation import generate_cohort, load_generator
+    from .labels.choice import declare_sources, newly_sampled, of_folder
     from .progress import progress_bar
 
     generator = load_generator(generator_path, choose_device(device))

@@ -13,11 +13,11 @@ from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from torch import nn
 
-from .augmentation import SpatialAugmentation, warp
 from .device import Device
 from .errors import TrainingError
+from .gan.augmentation import SpatialAugmentation, warp
+from .gan.training import Pairs, scans_of_step
 from .randomness import derived_seed, torch_generator
-from .training import Pairs, scans_of_step
 
 AUGMENTATION = SpatialAugmentation()
 NOISE = 0.1  # largest standard deviation of added noise, in the prepared range [-1, 1]

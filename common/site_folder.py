@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Self
 
 from .cohort import Cohort
-from .cohort_check import check_cohort
+from .cohorts.check import check_cohort
+from .cohorts.layouts import read_cohort
+from .cohorts.preparation import PreparedScans, joined, prepare
+from .cohorts.roles import CoinRecord, load_or_draw_roles
 from .errors import ConfigError, DataError, VerificationFailed
 from .exchange import check_site_name
 from .journal import Journal, read_journal
-from .layouts import read_cohort
-from .preparation import PreparedScans, joined, prepare
 from .randomness import numpy_generator
-from .roles import CoinRecord, load_or_draw_roles
 from .study import Study, read_study
 
 SITE_FILE = "site.toml"

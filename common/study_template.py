@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from .cohort import Cohort
 from .errors import DataError
-from .nifti import read_header, read_label_map
 from .study import GridTable, PublicLabelsTable, Study
-from .volume import Affine
+from .volumes.grid import Affine
+from .volumes.nifti import read_header, read_label_map
 
 SMALLEST_AXIS, MULTIPLE = 16, 8
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load, save
 
 from .errors import DataError
 from .exchange import Parameters
+from .gan.parameters import parameters_digest
 from .journal import Fact
-from .parameters import parameters_digest
 
 _ENTRY = "fedphantom"
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import PeerError
 from .exchange import RoundReply, RoundRequest
-from .parameters import ParameterSpec
+from .gan.parameters import ParameterSpec
 
 GENERATOR, FLAT = "generator", "flat"
 """Name of the record of arrays, and of its one array, shape (values,), float32."""

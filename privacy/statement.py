@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import VerificationFailed
-from ..common.label_chain import LabelSource, Sha256
+from ..common.labels.chain import LabelSource, Sha256
 from .evidence import BINDING, ReleaseKind
 from .policy import Tier
 from .verdict import Outcome

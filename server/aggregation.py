@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.exchange import Parameters, RoundReply, RoundRequest
-from ..common.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec
 
 MAX_WEIGHT = 1e9
 """Beyond any patient count; keeps sums finite."""

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..common.atomic import write_atomic
+from ..common.cohorts.layouts import read_cohort
+from ..common.cohorts.preparation import PreparedScans, joined, prepare
 from ..common.errors import FedPhantomError
-from ..common.label_choice import declare_sources
-from ..common.label_sampler import make_label_sampler
-from ..common.layouts import read_cohort
-from ..common.preparation import PreparedScans, joined, prepare
+from ..common.labels.choice import declare_sources
+from ..common.labels.sampler import make_label_sampler
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material, training_and_test_scans
 from ..common.study import Study
 from ..common.study_template import to_toml
+from ..privacy.audit.run import RESULT, audit_run_folder, verify_audit
 from ..privacy.policy import TIERS, Tier
-from ..privacy.run_audit import RESULT, audit_run_folder, verify_audit
-from ..privacy.run_release import pack_or_refuse
-from ..privacy.run_report import write_reports
+from ..privacy.release.run import pack_or_refuse
+from ..privacy.report.run import write_reports
 from .demo_material import (
     PHANTOM_SIZES,
     PUBLIC_GENERATOR,

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from ..common.atomic import write_atomic
 from ..common.cohort import PUBLIC_SITE, Cohort
-from ..common.cohort_check import check_cohort
+from ..common.cohorts.check import check_cohort
+from ..common.cohorts.layouts import read_cohort
+from ..common.cohorts.preparation import prepare
 from ..common.device import choose_device
 from ..common.errors import ConfigError, DataError
-from ..common.generation import generate_cohort, load_generator, numpy_parameters
-from ..common.label_sampler import LabelSampler
-from ..common.layouts import read_cohort
-from ..common.phantom import write_phantom_cohort
-from ..common.preparation import prepare
+from ..common.gan.generation import generate_cohort, load_generator, numpy_parameters
+from ..common.gan.training import train_from_scratch
+from ..common.gan.weights import generator_metadata, save_weights
+from ..common.labels.sampler import LabelSampler
+from ..common.phantom.patients import write_phantom_cohort
 from ..common.randomness import derived_seed, numpy_generator
 from ..common.study import PublicLabelsTable, RolesTable, Study
 from ..common.study_template import study_for
-from ..common.training import train_from_scratch
-from ..common.weights import generator_metadata, save_weights
-from ..privacy.run_audit import AuditSizes
+from ..privacy.audit.run import AuditSizes
 from .run_folder import refuse_used
 from .site_cohorts import view_in_place
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from ..common.atomic import storage_errors, write_atomic
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
+from ..common.gan.weights import generator_metadata, save_weights
 from ..common.study import Study, parse_study, read_study
-from ..common.weights import generator_metadata, save_weights
 from .checkpoints import Checkpoint
 
 RUN_FILE = "run.json"

@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 from ..common.device import choose_device
 from ..common.errors import StorageError
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
+from ..common.gan.parameters import ParameterSpec
 from ..common.parallel import side_by_side
-from ..common.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.study import Study
 from .aggregation import SiteFailure

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..common.atomic import storage_errors
 from ..common.cohort import Cohort
+from ..common.cohorts.layouts import read_cohort
+from ..common.cohorts.layouts.table import table_bytes, write_table
 from ..common.errors import ConfigError, DataError
-from ..common.layouts import read_cohort
-from ..common.layouts.table import table_bytes, write_table
 
 
 def own_cohorts(sites: Mapping[str, Path], tables: Mapping[str, Path]) -> dict[str, Path]:

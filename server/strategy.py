@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 
 from ..common.errors import PeerError
 from ..common.exchange import Parameters, RoundRequest
-from ..common.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_reply, request_header
 from .aggregation import SiteFailure
 from .rounds import Outcome, Rounds

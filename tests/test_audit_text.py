@@ -8,7 +8,7 @@ import pytest
 from tiny_release import Releasable
 
 from fedphantom.cli import run
-from fedphantom.privacy.audit_report import audit_text
+from fedphantom.privacy.audit.report import audit_text
 
 RESULT = {
     "verdict": "INCONCLUSIVE",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_cohorts import SHAPE, tiny_scans
 
-from fedphantom.common.augmentation import SpatialAugmentation, warp
+from fedphantom.common.gan.augmentation import SpatialAugmentation, warp
 from fedphantom.common.randomness import torch_generator
 
 SCANS = tiny_scans(2)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedphantom.common.bids_writer import BidsWriter
+from fedphantom.common.cohorts.bids_writer import BidsWriter
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import DataError, GeometryError, StorageError
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.nifti import read_label_map, read_volume
-from fedphantom.common.volume import Grid
+from fedphantom.common.volumes.grid import Grid
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
 
 GRID = Grid((4, 6, 5), (1.0, 1.5, 2.0))
 LABELS = {"background": 0, "core": 4, "oedema": 2}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedphantom.common.errors import DataError, StorageError
-from fedphantom.common.parameters import parameters_digest
+from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.server.checkpoints import (
     KEPT,
     Checkpoint,

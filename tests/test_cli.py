@@ -310,7 +310,7 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
 def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 
-    from fedphantom.common.phantom import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid
+    from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid
 
     study = parse_study((files("fedphantom.server") / "study_templates" / f"{template}.toml").read_text())
     assert (study.channels, study.labels) == (PHANTOM_CHANNELS, PHANTOM_LABELS)

@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fedphantom.common.cohort_check import PROBLEMS, CohortReport, check_cohort
+from fedphantom.common.cohorts.check import PROBLEMS, CohortReport, check_cohort
+from fedphantom.common.cohorts.identifying import name_is_identifying
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.commands import cohort_app
-from fedphantom.common.identifying import name_is_identifying
-from fedphantom.common.layouts import read_cohort
 from fedphantom.common.study import Study, parse_study
 
 SHAPE = (6, 5, 4)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedphantom.common.cohort import ChannelSource, Cohort
+from fedphantom.common.cohorts.layouts import read_cohort, write_table
+from fedphantom.common.cohorts.layouts.channel_names import CANONICAL, canonical_channel, in_order, known_channel
 from fedphantom.common.errors import DataError
-from fedphantom.common.layouts import read_cohort, write_table
-from fedphantom.common.layouts.channel_names import CANONICAL, canonical_channel, in_order, known_channel
 
 
 def touch(root: Path, *names: str) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import DataError
-from fedphantom.common.roles import Role
 from fedphantom.privacy.attacks.interface import Images, Labels, Reconstruct
-from fedphantom.privacy.audit import AuditMaterial, AuditPlan, run_audit
-from fedphantom.privacy.audit_extract import read_audit
-from fedphantom.privacy.audit_report import power_text
-from fedphantom.privacy.audit_result import AuditResult
-from fedphantom.privacy.controls import TrainGenerator
+from fedphantom.privacy.audit.audit import AuditMaterial, AuditPlan, run_audit
+from fedphantom.privacy.audit.controls import TrainGenerator
+from fedphantom.privacy.audit.extract import read_audit
+from fedphantom.privacy.audit.report import power_text
+from fedphantom.privacy.audit.result import AuditResult
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedphantom.common.deformation import (
+from fedphantom.common.labels.deformation import (
     AffineParameters,
     DiffeomorphismParameters,
     displacement_field,
@@ -98,7 +98,7 @@ def test_a_warp_brings_no_new_label_and_keeps_a_structure_whole():
 def test_surfaces_stay_smoother_than_by_nearest_neighbour():
     from scipy.ndimage import map_coordinates
 
-    from fedphantom.common.deformation import sampling_points
+    from fedphantom.common.labels.deformation import sampling_points
 
     labels, rng = _ball(), np.random.default_rng(0)
     ours, nearest = 0, 0

@@ -13,10 +13,10 @@ from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import ConfigError
-from fedphantom.common.generation import initial_parameters
+from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.journal import Journal
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.privacy.run_audit import AUDITED, AuditSizes
+from fedphantom.privacy.audit.run import AUDITED, AuditSizes
 from fedphantom.server.demo import HospitalSide, run_demo
 from fedphantom.server.demo_material import DemoSizes
 

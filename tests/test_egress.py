@@ -16,8 +16,8 @@ from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder, read_egress_rule
 from fedphantom.common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PolicyRefused, TrainingError
 from fedphantom.common.exchange import RoundReply, RoundRequest
+from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.journal import read_journal
-from fedphantom.common.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.sayable import sayable_reason
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study

@@ -11,10 +11,10 @@ from tiny_cohorts import tiny_text, write_tiny_cohort
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
-from fedphantom.common.generation import initial_parameters
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study
-from fedphantom.common.weights import load_weights
 from fedphantom.server.simulation import Engine, SimulationResult, simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]

@@ -17,13 +17,13 @@ from fedphantom.client import evaluation
 from fedphantom.client.evaluation import Arm, Evaluation, evaluate_arms, region_members
 from fedphantom.client.evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
 from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.preparation import PreparedScans, joined
+from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.generation import numpy_parameters
-from fedphantom.common.networks import make_generator
-from fedphantom.common.parameters import ParameterSpec
-from fedphantom.common.preparation import PreparedScans, joined
-from fedphantom.common.roles import load_roles
+from fedphantom.common.gan.generation import numpy_parameters
+from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.study import RolesTable
 from fedphantom.common.study_template import to_toml

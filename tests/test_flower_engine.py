@@ -25,7 +25,7 @@ from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
 from fedphantom.client.app import make_client_app
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import PeerError
-from fedphantom.common.parameters import ParameterSpec
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
 from fedphantom.server.app import run_study
 from fedphantom.server.flower_engine import BUNDLE, QUIET

@@ -13,10 +13,12 @@ import pytest
 import torch
 from tiny_cohorts import SHAPE, draw_labels, tiny_study
 
-from fedphantom.common.cohort_check import check_cohort
+from fedphantom.common.cohorts.check import check_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import prepare
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import DataError, StorageError
-from fedphantom.common.generation import (
+from fedphantom.common.gan.generation import (
     FLOOR,
     WRITTEN_MAXIMUM,
     LoadedGenerator,
@@ -27,14 +29,12 @@ from fedphantom.common.generation import (
     numpy_parameters,
     paint,
 )
-from fedphantom.common.label_chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
-from fedphantom.common.label_sampler import SampledLabels
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.networks import make_generator
-from fedphantom.common.nifti import read_label_map, read_volume
-from fedphantom.common.preparation import prepare
-from fedphantom.common.weights import generator_metadata, save_weights
-from fedphantom.privacy.sidecar import parse_sidecar
+from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
+from fedphantom.common.labels.sampler import SampledLabels
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
+from fedphantom.privacy.release.sidecar import parse_sidecar
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()

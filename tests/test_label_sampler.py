@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedphantom.common.brain_labels import BRAIN_LABELS, BrainLabels
 from fedphantom.common.cohort import Cohort, Patient, Scan
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.label_chain import LabelChain, LabelSource, PublicSources, label_digest
-from fedphantom.common.label_commands import labels_app
-from fedphantom.common.label_folder import read_label_folder, write_label_folder
-from fedphantom.common.label_sampler import (
+from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels
+from fedphantom.common.labels.chain import LabelChain, LabelSource, PublicSources, label_digest
+from fedphantom.common.labels.commands import labels_app
+from fedphantom.common.labels.folder import read_label_folder, write_label_folder
+from fedphantom.common.labels.sampler import (
     LabelSampler,
     PublicLabelMap,
     make_label_sampler,
     public_label_maps,
     replay_chain,
 )
-from fedphantom.common.nifti import write_label_map
 from fedphantom.common.study import PublicLabelsTable, Study
-from fedphantom.common.volume import Grid
+from fedphantom.common.volumes.grid import Grid
+from fedphantom.common.volumes.nifti import write_label_map
 
 GRID = Grid((24, 32, 24), (1.0, 1.0, 1.0))
 TISSUES = BrainLabels()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, label
 
-from fedphantom.common.brain_labels import BRAIN_LABELS, BrainLabels, brain_labels
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.lesion import PUBLIC_LESIONS, LesionParameters, LesionRanges, draw_lesion, insert_lesion
+from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels, brain_labels
+from fedphantom.common.labels.lesion import PUBLIC_LESIONS, LesionParameters, LesionRanges, draw_lesion, insert_lesion
 
 TISSUES = BrainLabels()
 SPACING = (2.0, 2.0, 2.0)

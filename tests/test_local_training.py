@@ -19,17 +19,17 @@ from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
 from fedphantom.client.local_training import LocalTrainer, schematic_classes
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import DataError, PolicyRefused
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
-from fedphantom.common.generation import load_generator, numpy_parameters, paint
-from fedphantom.common.networks import make_generator
-from fedphantom.common.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.gan.generation import load_generator, numpy_parameters, paint
+from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.randomness import derived_seed
-from fedphantom.common.roles import load_roles
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study
-from fedphantom.common.weights import load_weights
 from fedphantom.server.simulation import SimulationResult, simulate
 
 ROLES = "test = 0.2\nreference = 0.1\ncontrol = 0.1\naudit = 0.4\nvalidation = 0.4"

@@ -5,13 +5,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedphantom.common.cohort import ChannelSource
 from fedphantom.common.errors import DataError, GeometryError
-from fedphantom.common.nifti import (
+from fedphantom.common.volumes.grid import Grid
+from fedphantom.common.volumes.nifti import (
     canonical_spacing,
     is_nifti,
     nifti_stem,
@@ -21,7 +22,6 @@ from fedphantom.common.nifti import (
     write_label_map,
     write_volume,
 )
-from fedphantom.common.volume import Grid
 
 GRID = Grid((4, 5, 6), (1.0, 2.0, 0.7))
 NAME = "doe-john"
@@ -206,6 +206,8 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 347), value=st.binary(min_size=1, max_size=8))
+@example(position=108, value=struct.pack("<f", 9.2e18))  # voxels said to begin where no file ends
+@example(position=108, value=struct.pack("<f", 1e11))
 def test_no_header_whatever_its_bytes_raises_anything_but_a_data_error(
     tmp_path: Path, position: int, value: bytes
 ) -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedphantom.common.bids_writer import BidsWriter
+from fedphantom.common.cohorts.bids_writer import BidsWriter
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import PolicyRefused, VerificationFailed
-from fedphantom.common.generation import generate_cohort, initial_parameters, load_generator
-from fedphantom.common.label_choice import declare_sources
-from fedphantom.common.label_sampler import make_label_sampler
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.common.gan.generation import generate_cohort, initial_parameters, load_generator
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.choice import declare_sources
+from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.study import Study, parse_study
-from fedphantom.common.weights import generator_metadata, save_weights
-from fedphantom.privacy.origin import check_origin
+from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.privacy.release.origin import check_origin
 
 TEXT = """
 name = "tiny"

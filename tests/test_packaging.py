@@ -66,7 +66,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: set[str]) -> No
         for f in (ROOT / folder).glob("*.py")
     }
     data = [
-        *(ROOT / "privacy" / "templates").glob("*.j2"),
+        *(ROOT / "privacy" / "report" / "templates").glob("*.j2"),
         *(ROOT / "server" / "study_templates").glob("*.toml"),
         ROOT / "server" / "flower_app" / "pyproject.toml",
         ROOT / "py.typed",

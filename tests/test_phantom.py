@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fedphantom.common.atlas import load_atlas
-from fedphantom.common.brain_labels import BRAIN_LABELS, BrainLabels
 from fedphantom.common.cohort import ChannelSource
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.commands import cohort_app
-from fedphantom.common.contrast import CHANNELS, draw_contrast, render
 from fedphantom.common.errors import ConfigError, StorageError
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.lesion import PUBLIC_LESIONS
-from fedphantom.common.nifti import read_label_map, read_volume
-from fedphantom.common.phantom import (
+from fedphantom.common.labels.atlas import load_atlas
+from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels
+from fedphantom.common.labels.lesion import PUBLIC_LESIONS
+from fedphantom.common.phantom.contrast import CHANNELS, draw_contrast, render
+from fedphantom.common.phantom.patients import (
     PHANTOM_CHANNELS,
     PHANTOM_LABELS,
     PRIVATE_RANGES,
@@ -26,6 +25,7 @@ from fedphantom.common.phantom import (
     write_phantom_cohort,
 )
 from fedphantom.common.study import PublicLabelsTable
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
 
 SPACING = (4.0, 4.0, 4.0)
 

@@ -5,8 +5,8 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff
 
 from fedphantom.common.errors import GeometryError
-from fedphantom.common.placement import place_labels, place_volume, to_canonical
-from fedphantom.common.volume import Grid
+from fedphantom.common.volumes.grid import Grid
+from fedphantom.common.volumes.placement import place_labels, place_volume, to_canonical
 
 
 def _volume(shape=(8, 10, 12)):

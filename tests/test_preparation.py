@@ -19,10 +19,10 @@ import pytest
 from tiny_cohorts import SHAPE, tiny_study, write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import content_key, joined, normalise, prepare
 from fedphantom.common.errors import DataError, StorageError
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.nifti import read_label_map, read_volume, write_label_map, write_volume
-from fedphantom.common.preparation import content_key, joined, normalise, prepare
+from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_label_map, write_volume
 
 STUDY = tiny_study()
 
@@ -179,8 +179,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from tiny_cohorts import tiny_study
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.preparation import prepare
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import prepare
 def stop(done, total):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_is_an_error_that_leaves_nothing(
     def full(*_: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fedphantom.common.preparation._write_header", full)
+    monkeypatch.setattr("fedphantom.common.cohorts.preparation._write_header", full)
     with pytest.raises(StorageError, match="no space is left"):
         prepare(cohort, STUDY, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -12,12 +12,12 @@ from tiny_release import LEAK, TRUSTED, Releasable, an_attack, files_of, release
 from typer.testing import CliRunner
 
 from fedphantom.common.atomic import TEMPORARY_PREFIX
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import PolicyRefused, StorageError
-from fedphantom.common.layouts import read_cohort
 from fedphantom.common.signing import generate_key, load_private_key
-from fedphantom.privacy.commands import release_app
-from fedphantom.privacy.release import verify_release
-from fedphantom.privacy.release_content import MANIFEST
+from fedphantom.privacy.release.commands import release_app
+from fedphantom.privacy.release.content import MANIFEST
+from fedphantom.privacy.release.pack import verify_release
 
 
 def test_a_release_of_volumes_says_what_it_is(volumes_release: Path, releasable: Releasable) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_release import Releasable, assert_refused, edit_json, sign_again
 
+from fedphantom.common.cohorts.roles import CoinRecord, draw_roles
 from fedphantom.common.errors import PolicyRefused, VerificationFailed
-from fedphantom.common.label_chain import LabelSource, PublicSources
-from fedphantom.common.label_choice import declare_sources
-from fedphantom.common.roles import CoinRecord, draw_roles
+from fedphantom.common.labels.chain import LabelSource, PublicSources
+from fedphantom.common.labels.choice import declare_sources
 from fedphantom.common.study import RolesTable
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_release import TRUSTED, assert_refused, in_predicate, sign_again
 
-from fedphantom.privacy.release import verify_release
+from fedphantom.privacy.release.pack import verify_release
 
 
 def _subject(name: str) -> Callable[[dict[str, Any]], None]:

@@ -14,8 +14,8 @@ from tiny_release import TRUSTED, assert_refused, files_of
 
 from fedphantom.common.atomic import TEMPORARY_PREFIX
 from fedphantom.common.errors import SignatureInvalid, VerificationFailed
-from fedphantom.privacy.release import verify_release
-from fedphantom.privacy.release_content import MANIFEST
+from fedphantom.privacy.release.content import MANIFEST
+from fedphantom.privacy.release.pack import verify_release
 
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 FLIPS = 5

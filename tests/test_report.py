@@ -23,10 +23,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fedphantom.common.errors import DataError
-from fedphantom.common.label_chain import LabelSource
+from fedphantom.common.labels.chain import LabelSource
 from fedphantom.common.study import Study, parse_study
-from fedphantom.privacy.report import render_report
-from fedphantom.privacy.report_content import (
+from fedphantom.privacy.report.content import (
     ReleaseOutcome,
     ReportAudit,
     ReportContent,
@@ -36,8 +35,9 @@ from fedphantom.privacy.report_content import (
     SyntheticSample,
     read_roc,
 )
-from fedphantom.privacy.report_slices import show_volumes
-from fedphantom.privacy.report_words import beyond_release, headline, needed
+from fedphantom.privacy.report.page import render_report
+from fedphantom.privacy.report.slices import show_volumes
+from fedphantom.privacy.report.words import beyond_release, headline, needed
 
 SHA = "ab" * 32
 SHAPE = (16, 24, 8)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedphantom.common.cohorts.roles import ROLES, CoinRecord, draw_roles, load_or_draw_roles, load_roles
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
-from fedphantom.common.roles import ROLES, CoinRecord, draw_roles, load_or_draw_roles, load_roles
 from fedphantom.common.study import RolesTable
 
 IDS = [f"patient-{i:03d}" for i in range(144)]

@@ -13,23 +13,23 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import DataError, VerificationFailed
-from fedphantom.common.generation import generate_cohort, load_generator, numpy_parameters
+from fedphantom.common.gan.generation import generate_cohort, load_generator, numpy_parameters
+from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.label_sampler import make_label_sampler
-from fedphantom.common.layouts import read_cohort
-from fedphantom.common.networks import make_generator
-from fedphantom.common.phantom import write_phantom_cohort
-from fedphantom.common.roles import load_roles
+from fedphantom.common.labels.sampler import make_label_sampler
+from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.signing import generate_key
 from fedphantom.common.site_folder import site_folders, site_material
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
-from fedphantom.common.weights import generator_metadata, load_weights, save_weights, study_of
+from fedphantom.privacy.audit.run import AuditSizes, audit_run_folder, read_result, verify_audit
 from fedphantom.privacy.policy import TIERS
-from fedphantom.privacy.run_audit import AuditSizes, audit_run_folder, read_result, verify_audit
-from fedphantom.privacy.run_release import pack_run
+from fedphantom.privacy.release.run import pack_run
 from fedphantom.server.simulation import simulate
 
 SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
@@ -126,7 +126,7 @@ def test_the_second_audit_of_a_holdout_is_number_two_whatever_became_of_the_firs
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedphantom.privacy.run_audit.run_audit", broken_off)
+        patch.setattr("fedphantom.privacy.audit.run.run_audit", broken_off)
         with pytest.raises(KeyboardInterrupt):
             audit(root, made)
     assert events(root, "site-a") == [("audit-begun", 1)]

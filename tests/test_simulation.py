@@ -15,9 +15,9 @@ from linear_run import linear_simulation
 from linear_site import UNSAYABLE, linear_generator, study_text
 
 from fedphantom.common.errors import ConfigError, PeerError, StorageError
+from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import read_journal
 from fedphantom.common.study import parse_study
-from fedphantom.common.weights import load_weights, study_of
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import parse_sites, run_simulation

@@ -9,8 +9,8 @@ import pytest
 from linear_run import linear_simulation
 from tiny_cohorts import write_tiny_cohort
 
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.layouts import read_cohort
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.site_cohorts import own_cohorts, view_in_place
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_cohorts import CHANNELS, SHAPE, tiny_study, write_tiny_cohort
 
-from fedphantom.common.bids_writer import BidsWriter
 from fedphantom.common.cohort import Cohort
-from fedphantom.common.cohort_check import check_cohort
+from fedphantom.common.cohorts.bids_writer import BidsWriter
+from fedphantom.common.cohorts.check import check_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.layouts import read_cohort
 from fedphantom.common.study import (
     FederationTable,
     GridTable,
@@ -28,7 +28,7 @@ from fedphantom.common.study import (
     parse_study,
 )
 from fedphantom.common.study_template import study_for, to_toml
-from fedphantom.common.volume import Grid
+from fedphantom.common.volumes.grid import Grid
 
 ATLAS = PublicLabelsTable(source="atlas")
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)

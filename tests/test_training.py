@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tiny_cohorts import SHAPE, tiny_scans, tiny_study
 from torch import Tensor, nn
 
-from fedphantom.common import training
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError, TrainingError
-from fedphantom.common.losses import fake_loss, feature_matching, l1, real_loss
-from fedphantom.common.networks import (
+from fedphantom.common.gan import training
+from fedphantom.common.gan.losses import fake_loss, feature_matching, l1, real_loss
+from fedphantom.common.gan.networks import (
     COARSE_NOISE,
     FINE_NOISE,
     PRESETS,
@@ -28,8 +28,7 @@ from fedphantom.common.networks import (
     make_generator,
     one_hot,
 )
-from fedphantom.common.randomness import derived_seed, numpy_generator, torch_generator
-from fedphantom.common.training import (
+from fedphantom.common.gan.training import (
     Batch,
     StepLosses,
     learning_rate_share,
@@ -37,7 +36,8 @@ from fedphantom.common.training import (
     scans_of_step,
     train,
 )
-from fedphantom.common.training_state import TrainingState, load_state, new_state, save_state
+from fedphantom.common.gan.training_state import TrainingState, load_state, new_state, save_state
+from fedphantom.common.randomness import derived_seed, numpy_generator, torch_generator
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()

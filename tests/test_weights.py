@@ -14,10 +14,10 @@ from linear_site import linear_generator, study_text
 from safetensors.numpy import save_file
 
 from fedphantom.common.errors import DataError, StorageError
-from fedphantom.common.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
+from fedphantom.common.gan.weights import METADATA, generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.study import parse_study
 from fedphantom.common.tensor_file import encode
-from fedphantom.common.weights import METADATA, generator_metadata, load_weights, save_weights, study_of
 
 STUDY = parse_study(study_text())
 

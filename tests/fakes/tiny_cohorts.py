@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedphantom.common.bids_writer import BidsWriter
-from fedphantom.common.preparation import PreparedScans
+from fedphantom.common.cohorts.bids_writer import BidsWriter
+from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.study import Study, parse_study
 
 SHAPE = (16, 16, 16)

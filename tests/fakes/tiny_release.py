@@ -15,17 +15,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from fedphantom.common.bids_writer import BidsWriter
+from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import FedPhantomError, VerificationFailed
-from fedphantom.common.generation import generate_cohort, initial_parameters, load_generator
-from fedphantom.common.label_choice import declare_sources, newly_sampled
+from fedphantom.common.gan.generation import generate_cohort, initial_parameters, load_generator
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.choice import declare_sources, newly_sampled
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import Study, parse_study
-from fedphantom.common.weights import generator_metadata, save_weights
 from fedphantom.privacy.evidence import REQUIRED_CONTROLS
-from fedphantom.privacy.release import ReleaseReport, pack, verify_release
-from fedphantom.privacy.release_content import MANIFEST
+from fedphantom.privacy.release.content import MANIFEST
+from fedphantom.privacy.release.pack import ReleaseReport, pack, verify_release
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -1,0 +1,1 @@
+"""Cohorts: read, checked, divided into roles, prepared, written."""

@@ -1,0 +1,271 @@
+"""What is wrong with a cohort, by code; and what of it can be used.
+
+Every scan is judged by itself (:mod:`scan_check`) and then against the others. A scan with an error
+is left out of ``usable``; a warning leaves it in. Nothing is modified.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..cohort import Cohort, Patient, Scan
+from ..study import Study
+from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
+from .scan_check import ScanFacts, inspect_scan
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of problem and how many scans show it.
+
+    Attributes:
+        code: A key of :data:`PROBLEMS`.
+        severity: ``error``: the scans are left out; ``warning``: they stay.
+        scans: How many scans (or files, for ``unplaced-file``).
+        message: What was found, without naming a scan.
+        remedy: What to do.
+        identifiers: The scans. For the site's own eyes: never in a log, a report or a message.
+    """
+
+    code: str
+    severity: Severity
+    scans: int
+    message: str
+    remedy: str
+    identifiers: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class CohortReport:
+    """Counts are of everything found; ``usable`` is what no error touches.
+
+    Attributes:
+        ok: No error, and something is usable.
+        patients: Patients found.
+        scans: Scans found.
+        channels: Channel names found.
+        labels: Integer label values found, ascending.
+        problems: Errors first, then warnings, each in the order of :data:`PROBLEMS`.
+        usable: The cohort without the scans that have an error, and without patients left empty.
+    """
+
+    ok: bool
+    patients: int
+    scans: int
+    channels: tuple[str, ...]
+    labels: tuple[int, ...]
+    problems: tuple[Problem, ...]
+    usable: Cohort = field(repr=False)
+
+    def to_json(self, *, show_identifiers: bool = False) -> dict[str, Any]:
+        """The object that ``cohort check --json`` prints; scans are named only if asked."""
+        return {
+            "ok": self.ok,
+            "patients": self.patients,
+            "scans": self.scans,
+            "channels": list(self.channels),
+            "labels": list(self.labels),
+            "usable": {"patients": len(self.usable.patients), "scans": len(self.usable.scans)},
+            "problems": [
+                {
+                    "code": problem.code,
+                    "severity": problem.severity,
+                    "scans": problem.scans,
+                    "message": problem.message,
+                    "remedy": problem.remedy,
+                }
+                | ({"identifiers": list(problem.identifiers)} if show_identifiers else {})
+                for problem in self.problems
+            ],
+        }
+
+
+PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
+    "unreadable-file": ("error", "a file is missing, truncated or not NIfTI", "Copy or convert it again."),
+    "missing-channel": ("error", "a channel is missing", "Add it, or train a study without that channel."),
+    "missing-label": ("error", "there is no label map", "Add one to the scan, or leave the scan out."),
+    "geometry-mismatch": ("error", "channels and label map differ in shape", "Resample them onto one grid."),
+    "affine-mismatch": (
+        "error",
+        "channels and label map lie in different places: more than a tenth of a voxel apart",
+        "Register or resample them onto one grid, or mend the headers.",
+    ),
+    "singular-affine": ("error", "the affine is singular or a voxel size is 0 mm", "Convert it again from its source."),
+    "non-finite": ("error", "a channel holds NaN or infinity", "Convert it again, or mask those voxels."),
+    "constant-volume": ("error", "a channel has one value everywhere", "Check that the export was complete."),
+    "label-outside-study": ("error", "a label value is outside the set", "Map the values to those of the study."),
+    "non-integer-label": ("error", "a label is not a whole number", "Resample label maps by nearest neighbour."),
+    "empty-label": ("error", "the label map is background everywhere", "Draw it, or leave the scan out."),
+    "duplicate-voxels": (
+        "error",
+        "the same voxels lie under two patients",
+        "Find out whose they are; the first patient's scan is kept.",
+    ),
+    DUPLICATE_PATIENT: (
+        "error",
+        "a patient or scan is there twice",
+        "Give each patient one identifier and one site, and each scan its own identifier.",
+    ),
+    "mixed-spacing": ("warning", "voxel sizes differ from most scans'", "Nothing: preparation resamples them."),
+    "intensity-scale": (
+        "warning",
+        "intensities are on another scale than most scans'",
+        "Nothing, if the scanner is the reason: preparation normalises each scan. Otherwise check the export.",
+    ),
+    "identifying-header": (
+        "warning",
+        "a header holds free text or extensions",
+        "Nothing for training: no header is copied. Clear them before you pass the files on.",
+    ),
+    "identifying-filename": (
+        "warning",
+        "a file or folder name looks like a date, record number or person's name",
+        "Rename to pseudonyms before you pass the files on.",
+    ),
+    UNPLACED_FILE: ("warning", "an image file belongs to no scan", "Check its name against the layout."),
+}
+"""Code to severity, message and remedy; the order is that of reports."""
+
+_SPACING_TOLERANCE = 0.01
+_SCALE_FACTOR = 5.0
+
+
+def check_cohort(
+    cohort: Cohort, study: Study | None = None, progress: Callable[[int, int], None] | None = None
+) -> CohortReport:
+    """Check every scan of a cohort; a broken file is reported, never raised.
+
+    Args:
+        cohort: As :func:`layouts.read_cohort` returns it.
+        study: Names the channels and label values needed; without one, a scan needs every channel that
+            any scan has, and label values must be those the cohort declares, if it declares them.
+        progress: Called with (scans done, scans in all) after each scan.
+    """
+    channels = study.channels if study else cohort.channels
+    allowed = frozenset(study.label_values) if study else frozenset({0, *cohort.label_names})
+    scans = cohort.scans
+    facts: list[ScanFacts] = []
+    for done, scan in enumerate(scans, start=1):
+        facts.append(inspect_scan(scan, cohort.root, channels, allowed if study or cohort.label_names else None))
+        if progress:
+            progress(done, len(scans))
+
+    found: dict[str, set[int]] = defaultdict(set)
+    for position, fact in enumerate(facts):
+        for code in fact.codes:
+            found[code].add(position)
+    found[DUPLICATE_PATIENT] |= _repeated_scans(scans)
+    found["duplicate-voxels"] |= _shared_voxels(scans, facts)
+    found["mixed-spacing"] |= _odd_spacing(facts)
+    found["intensity-scale"] |= _odd_scale(facts)
+
+    left_out = {i for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
+    problems = [_problem(code, found[code], scans) for code in PROBLEMS if found[code]]
+    problems += [*_similar_patients(cohort.patients), *(_stray_problem(code, n) for code, n in cohort.stray)]
+    problems.sort(key=lambda problem: problem.severity)
+    usable = _without(cohort, {id(scans[i]) for i in left_out})
+    return CohortReport(
+        ok=bool(usable.patients) and all(problem.severity != "error" for problem in problems),
+        patients=len(cohort.patients),
+        scans=len(scans),
+        channels=cohort.channels,
+        labels=tuple(sorted(frozenset().union(*(fact.labels for fact in facts)))),
+        problems=tuple(problems),
+        usable=usable,
+    )
+
+
+def _problem(code: str, hits: Iterable[int], scans: Sequence[Scan]) -> Problem:
+    severity, message, remedy = PROBLEMS[code]
+    identifiers = tuple(scans[i].scan_id for i in sorted(hits))
+    return Problem(code, severity, len(identifiers), message, remedy, identifiers)
+
+
+def _stray_problem(code: str, count: int) -> Problem:
+    """A reader's finding: it left nothing out that could be used, so it is a warning."""
+    _, message, remedy = PROBLEMS[code]
+    return Problem(code, "warning", count, message, remedy)
+
+
+def _repeated_scans(scans: Sequence[Scan]) -> set[int]:
+    """Every scan whose identifier an earlier one has; all of them where two patients claim it."""
+    by_id: dict[str, list[int]] = defaultdict(list)
+    for position, scan in enumerate(scans):
+        by_id[scan.scan_id].append(position)
+    repeated: set[int] = set()
+    for positions in by_id.values():
+        several_patients = len({scans[i].patient_id for i in positions}) > 1
+        repeated.update(positions if several_patients else positions[1:])
+    return repeated
+
+
+def _similar_patients(patients: Sequence[Patient]) -> list[Problem]:
+    """Patients whose identifiers differ only in case and punctuation: probably one person, so a warning."""
+    by_letters: dict[str, list[Patient]] = defaultdict(list)
+    for patient in patients:
+        by_letters[re.sub(r"[\W_]", "", patient.patient_id).casefold()].append(patient)
+    alike = [patient for group in by_letters.values() if len(group) > 1 for patient in group]
+    if not alike:
+        return []
+    identifiers = tuple(scan.scan_id for patient in alike for scan in patient.scans)
+    return [
+        Problem(
+            DUPLICATE_PATIENT,
+            "warning",
+            len(identifiers),
+            "patients' identifiers differ only in case or punctuation",
+            PROBLEMS[DUPLICATE_PATIENT][2],
+            identifiers,
+        )
+    ]
+
+
+def _shared_voxels(scans: Sequence[Scan], facts: Sequence[ScanFacts]) -> set[int]:
+    """Scans that hold a channel which an earlier scan of another patient holds, voxel for voxel."""
+    owner: dict[str, str] = {}
+    shared: set[int] = set()
+    for position, (scan, fact) in enumerate(zip(scans, facts, strict=True)):
+        if any(owner.setdefault(digest, scan.patient_id) != scan.patient_id for digest in sorted(fact.digests)):
+            shared.add(position)
+    return shared
+
+
+def _odd_spacing(facts: Sequence[ScanFacts]) -> set[int]:
+    """Scans whose voxel size is not the commonest, with 1 % tolerance."""
+    known = Counter(fact.spacing for fact in facts if fact.spacing)
+    if not known:
+        return set()
+    commonest = max(known, key=lambda spacing: (known[spacing], spacing))
+    return {
+        position
+        for position, fact in enumerate(facts)
+        if fact.spacing
+        and any(abs(mm / usual - 1) > _SPACING_TOLERANCE for mm, usual in zip(fact.spacing, commonest, strict=True))
+    }
+
+
+def _odd_scale(facts: Sequence[ScanFacts]) -> set[int]:
+    """Scans one of whose channels is five times brighter or darker than that channel's median scan."""
+    by_channel: dict[str, list[float]] = defaultdict(list)
+    for fact in facts:
+        for name, scale in fact.scales.items():
+            by_channel[name].append(scale)
+    usual = {name: statistics.median_low(scales) for name, scales in by_channel.items()}
+    return {
+        position
+        for position, fact in enumerate(facts)
+        if any(not usual[n] / _SCALE_FACTOR <= scale <= usual[n] * _SCALE_FACTOR for n, scale in fact.scales.items())
+    }
+
+
+def _without(cohort: Cohort, left_out: set[int]) -> Cohort:
+    """The cohort without the scans of these object identities; equal scans listed twice are told apart by it."""
+    patients = [replace(p, scans=tuple(s for s in p.scans if id(s) not in left_out)) for p in cohort.patients]
+    return replace(cohort, patients=tuple(patient for patient in patients if patient.scans))

@@ -1,0 +1,198 @@
+"""The prepared cache: a cohort's scans on the study's grid, normalised, as memory-mapped arrays.
+
+Written once, into a folder named by a key over everything the result depends on (the files' bytes, grid,
+channels, labels, this module's version); a second run maps it. The folder appears by one rename after all of it
+is on disk, so that an interrupted write leaves nothing that is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import atomic_folder
+from ..cohort import ChannelSource, Cohort, Scan
+from ..errors import DataError, StorageError
+from ..study import Study
+from ..volumes.nifti import read_label_map, read_volume
+from ..volumes.placement import place_labels, place_volume
+
+VERSION = 1  # raise it whenever preparation gives other voxels
+LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
+
+Progress = Callable[[int, int], None]
+"""(scans done, scans in all)."""
+
+
+@dataclass(frozen=True)
+class PreparedScans:
+    """Scans ready for the networks, in the cohort's order.
+
+    Attributes:
+        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; memory-mapped.
+        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; memory-mapped.
+        patients: Each scan's patient identifier; never leaves the site.
+        sites: Each scan's site name, '' where the cohort names none.
+    """
+
+    volumes: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+    patients: tuple[str, ...]
+    sites: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def rows_of(self, patients: Collection[str]) -> NDArray[np.intp]:
+        """Row numbers of these patients' scans."""
+        wanted = set(patients)
+        return np.asarray([row for row, patient in enumerate(self.patients) if patient in wanted], dtype=np.intp)
+
+    def only(self, rows: Sequence[int] | NDArray[np.intp]) -> PreparedScans:
+        """These rows, copied into memory."""
+        index = np.asarray(rows, dtype=np.intp)
+        return PreparedScans(
+            self.volumes[index],
+            self.classes[index],
+            tuple(self.patients[i] for i in index),
+            tuple(self.sites[i] for i in index),
+        )
+
+    def named_site(self, site: str) -> PreparedScans:
+        """The same scans, all said to be of this site."""
+        return replace(self, sites=(site,) * len(self))
+
+    def named_by_site(self) -> PreparedScans:
+        """The same scans, their patients called ``site/patient``: two hospitals may both have a patient 01."""
+        return replace(self, patients=tuple(map("/".join, zip(self.sites, self.patients, strict=True))))
+
+
+def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
+    """Several sites' scans in one, copied into memory. For experiments on one machine only."""
+    return PreparedScans(
+        np.concatenate([part.volumes for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        tuple(patient for part in parts for patient in part.patients),
+        tuple(site for part in parts for site in part.sites),
+    )
+
+
+def normalise(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One channel (X, Y, Z) to [-1, 1] by percentiles of its own foreground; background (exactly 0) to -1.
+
+    Per scan only: a site's percentiles would be private statistics (PRIVACY §1.1).
+    """
+    foreground = volume[volume != 0]
+    if not foreground.size:
+        return np.full_like(volume, -1)
+    low, high = np.percentile(foreground, [LOW, HIGH])
+    scaled = (volume - low) * np.float32(2 / max(high - low, 1e-12)) - 1
+    return np.where(volume == 0, np.float32(-1), np.clip(scaled, -1, 1)).astype(np.float32)
+
+
+def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | None = None) -> PreparedScans:
+    """Map the cohort's prepared scans from ``folder``, writing them first where they are not there yet.
+
+    Raises:
+        DataError: a scan lacks a channel or label map of the study, or cannot be read; run ``cohort check`` first
+            and prepare its ``usable`` cohort.
+        StorageError: the disk is full.
+    """
+    scans = cohort.scans
+    if not scans:
+        raise DataError(
+            "a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'."
+        )
+    target = folder / content_key(cohort, study)
+    if not target.is_dir():
+        try:
+            with atomic_folder(target) as partial:
+                _write(partial, scans, study, progress)
+        except StorageError:
+            # Another process may have prepared the same scans meanwhile: under a content key they are the same.
+            if not target.is_dir():
+                raise
+    sites = {patient.patient_id: patient.site or "" for patient in cohort.patients}
+    return PreparedScans(
+        np.load(target / "volumes.npy", mmap_mode="r", allow_pickle=False),
+        np.load(target / "classes.npy", mmap_mode="r", allow_pickle=False),
+        tuple(scan.patient_id for scan in scans),
+        tuple(sites[scan.patient_id] for scan in scans),
+    )
+
+
+def content_key(cohort: Cohort, study: Study) -> str:
+    """SHA-256 (hex) over all that the prepared arrays depend on."""
+    digest = hashlib.sha256()
+    facts = [VERSION, study.channels, study.label_values, study.grid.model_dump(mode="json")]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    hashed: dict[Path, str] = {}
+    for scan in cohort.scans:
+        sources, label = _files(scan, study)
+        for path, index in [*((s.path, s.index) for s in sources), (label, None)]:
+            if path not in hashed:
+                hashed[path] = _file_hash(path)
+            digest.update(f"{hashed[path]}#{index}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> None:
+    grid, shape = study.volume_grid(), study.grid.shape
+    # Written, not memory-mapped: a full disk kills who writes to a map (SIGBUS), and is an error to who writes.
+    with (folder / "volumes.npy").open("wb") as volumes, (folder / "classes.npy").open("wb") as classes:
+        _write_header(volumes, np.dtype(np.float32), (len(scans), len(study.channels), *shape))
+        _write_header(classes, np.dtype(np.uint8), (len(scans), *shape))
+        for row, scan in enumerate(scans, start=1):
+            sources, label = _files(scan, study)
+            for source in sources:
+                volumes.write(normalise(place_volume(*read_volume(source), grid)).tobytes())
+            classes.write(class_index(*read_label_map(label), study).tobytes())
+            if progress:
+                progress(row, len(scans))
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+
+def class_index(labels: NDArray[np.generic], affine: NDArray[np.float64], study: Study) -> NDArray[np.uint8]:
+    """A label map as stored, any axes order, to class indices (X, Y, Z) on the study's grid."""
+    placed = place_labels(np.asarray(labels).astype(np.uint8), affine, study.volume_grid())
+    values = np.asarray(study.label_values)
+    index = np.searchsorted(values, placed).clip(0, len(values) - 1)
+    if not np.array_equal(values[index], placed):
+        raise DataError(
+            "a label map with values outside the study's labels",
+            expected=f"values among {', '.join(map(str, values))}",
+            remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
+        )
+    return index.astype(np.uint8)
+
+
+def _files(scan: Scan, study: Study) -> tuple[list[ChannelSource], Path]:
+    missing = [name for name in study.channels if name not in scan.channels]
+    if missing or scan.label is None:
+        raise DataError(
+            f"a scan without {'its label map' if scan.label is None else 'channel ' + missing[0]}",
+            expected=f"the channels {', '.join(study.channels)} and a label map",
+            remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
+        )
+    return [scan.channels[name] for name in study.channels], scan.label
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise DataError(
+            "a file that cannot be read", expected="readable volumes", remedy="Run 'fedphantom cohort check'."
+        ) from None

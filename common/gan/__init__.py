@@ -1,0 +1,1 @@
+"""The conditional GAN: networks, objective, training loop, weights, generation."""

@@ -1,0 +1,175 @@
+"""From label maps to synthetic volumes, and to a synthetic cohort on disk.
+
+Every volume is a function of (generator, label map, noise seed): the sidecar holds all three, so that anyone with
+the generator can make it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..cohorts.bids_writer import BidsWriter
+from ..cohorts.preparation import normalise
+from ..device import Device
+from ..errors import DataError
+from ..labels.sampler import SampledLabels
+from ..randomness import derived_seed, torch_generator
+from ..study import Study
+from .networks import Generator, draw_noise, make_generator, one_hot
+from .parameters import ParameterSpec
+from .weights import load_weights, study_of
+
+BATCH = 4
+"""Volumes painted at once."""
+FLOOR = -0.99
+"""Outputs at or below this are background: written as exactly 0, as skull-stripped scans have it."""
+WRITTEN_MAXIMUM = 1000.0
+"""Intensity that the top of the generator's range is written as; MRI has no absolute unit."""
+
+
+@dataclass(frozen=True)
+class LoadedGenerator:
+    """A generator ready to paint.
+
+    Attributes:
+        network: On the device, in evaluation mode.
+        study: What it was trained for.
+        sha256: Of the weights file's bytes.
+    """
+
+    network: Generator
+    study: Study
+    sha256: str
+    device: Device
+
+
+def load_generator(path: Path, device: Device) -> LoadedGenerator:
+    """Read ``generator.safetensors``.
+
+    Raises:
+        DataError: not a weights file, damaged, or its parameters do not fit its study's network.
+    """
+    parameters, metadata = load_weights(path)
+    study = study_of(metadata)
+    network = make_generator(study, seed=0)
+    problem = ParameterSpec.of(numpy_parameters(network)).problem(parameters)
+    if problem:
+        raise DataError(
+            f"weights that do not fit the study's '{study.network.preset}' generator: {problem}",
+            expected="the parameters of that network",
+            remedy="Take generator.safetensors from the run or release itself.",
+        )
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
+    device.place(network)
+    return LoadedGenerator(network.eval(), study, hashlib.sha256(path.read_bytes()).hexdigest(), device)
+
+
+def numpy_parameters(network: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
+    """A network's parameters by name, float32, on the CPU; copies, not views."""
+    return {
+        name: value.detach().to("cpu", torch.float32, memory_format=torch.contiguous_format, copy=True).numpy()
+        for name, value in network.state_dict().items()
+    }
+
+
+def initial_parameters(study: Study) -> dict[str, NDArray[np.float32]]:
+    """The generator every run of the study starts from; a function of the study alone."""
+    return numpy_parameters(make_generator(study, study.seed))
+
+
+def paint(
+    network: Generator, classes: NDArray[np.uint8], study: Study, seed: int, device: Device
+) -> NDArray[np.float32]:
+    """Generate one volume per label map.
+
+    Args:
+        network: On the device.
+        classes: Class indices (n, X, Y, Z).
+        study: Names the number of classes.
+        seed: Of the noise; volume i draws from (seed, i).
+        device: Where to run.
+
+    Returns:
+        Volumes (n, C, X, Y, Z) in [-1, 1].
+    """
+    shape = (int(classes.shape[1]), int(classes.shape[2]), int(classes.shape[3]))
+    out = np.empty((len(classes), len(study.channels), *shape), dtype=np.float32)
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), device.autocast():
+        for start in range(0, len(classes), BATCH):
+            some = np.array(classes[start : start + BATCH])
+            labels = one_hot(torch.from_numpy(some), len(study.labels))
+            # Each volume's noise is its own: what a batch holds beside it changes nothing.
+            noise = torch.cat([draw_noise(1, shape, torch_generator(seed, start + i)) for i in range(len(some))])
+            out[start : start + BATCH] = network(device.tensor(labels), device.tensor(noise)).float().cpu().numpy()
+    network.train(training)
+    return out
+
+
+def generate_cohort(
+    generator: LoadedGenerator,
+    labels: Iterable[SampledLabels],
+    out: Path,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write a BIDS cohort of synthetic scans, one for each label map; returns how many.
+
+    Args:
+        generator: From :func:`load_generator`.
+        labels: Label values (X, Y, Z) of the generator's study with their chains.
+        out: A new folder; it appears when it is whole.
+        seed: Of the noise.
+        progress: Called with the number done.
+
+    Raises:
+        DataError: a label map of another grid or with values outside the study's labels.
+        StorageError: the disk is full, or ``out`` is not new.
+    """
+    study, number = generator.study, 0
+    values = np.asarray(study.label_values)
+    description = f"Synthetic volumes of the study '{study.name}'; no patient was scanned for them"
+    with BidsWriter(out, study.volume_grid(), study.channels, study.labels, description, synthetic=True) as writer:
+        for number, sampled in enumerate(labels, start=1):
+            index = np.searchsorted(values, sampled.labels).clip(0, len(values) - 1).astype(np.uint8)
+            if sampled.labels.shape != study.grid.shape or not np.array_equal(values[index], sampled.labels):
+                raise DataError(
+                    f"label map {number} lies on another grid or holds values outside the study's labels",
+                    expected=f"shape {study.grid.shape}, values among {', '.join(map(str, study.label_values))}",
+                    remedy="Sample label maps with the generator's own study.",
+                )
+            noise_seed = derived_seed(seed, "noise", number)
+            volume = paint(generator.network, index[None], study, noise_seed, generator.device)[0]
+            facts = {
+                "GeneratorSha256": generator.sha256,
+                "LabelChain": sampled.chain.model_dump(mode="json"),
+                "NoiseSeed": noise_seed,
+            }
+            writer.add(f"synthetic{number:05d}", as_written(volume), sampled.labels, facts)
+            if progress:
+                progress(number)
+        if not number:
+            raise DataError(
+                "no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps."
+            )
+    return number
+
+
+def as_written(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Generator range [-1, 1] to stored intensities [0, 1000], background exactly 0."""
+    scaled = (volume + 1) * np.float32(WRITTEN_MAXIMUM / 2)
+    return np.where(volume <= FLOOR, np.float32(0), scaled).astype(np.float32)
+
+
+def as_read_back(volumes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Painted volumes (n, C, X, Y, Z) as whoever prepares the written cohort gets them, without the disk between."""
+    channels = as_written(volumes).reshape(-1, *volumes.shape[2:])
+    return np.stack([normalise(channel) for channel in channels]).reshape(volumes.shape)

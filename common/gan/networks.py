@@ -1,0 +1,160 @@
+"""Generator and discriminator for label map → multi-parametric MRI, in 3-D, from MONAI blocks.
+
+Axes: B batch, L label classes (one-hot), N noise channels, C MRI channels, X right, Y anterior, Z superior.
+No BatchNorm anywhere: its statistics mix patients, break per-patient gradients and travel badly between
+sites. Instance and group norms are per sample.
+
+Source: U-Net generator with PatchGAN, Isola et al. 2017 (arXiv 1611.07004), as Shin et al. 2018 (arXiv
+1807.10225) use it; in 3-D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from monai.networks.blocks.convolutions import Convolution
+from monai.networks.blocks.dynunet_block import UnetBasicBlock
+from monai.networks.blocks.upsample import UpSample
+from torch import Tensor, nn
+
+from ..randomness import torch_generator
+from ..study import Study
+
+_Network = TypeVar("_Network", bound=nn.Module)
+
+FINE_NOISE, COARSE_NOISE = 2, 2
+COARSE_CELL = 8  # voxels: coarse noise varies at the scale of the U-Net's deepest level
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Feature maps per resolution level, full resolution first."""
+
+    generator: tuple[int, ...]
+    discriminator: tuple[int, ...]
+
+
+PRESETS = {
+    "tiny": Preset(generator=(8, 16, 32), discriminator=(8, 16, 32)),
+    "small": Preset(generator=(8, 16, 32, 64), discriminator=(16, 32, 64)),
+    "base": Preset(generator=(32, 64, 128, 256), discriminator=(32, 64, 128)),
+}
+
+
+class Generator(nn.Module):
+    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1].
+
+    The label map also reaches the last convolution directly: each label's mean intensity is then learnt in a few
+    steps, and rare labels are not drowned in features that an instance norm scales by the whole volume.
+    """
+
+    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        before = classes + FINE_NOISE + COARSE_NOISE
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            self.down.append(_block(before, width, stride=1 if level == 0 else 2))
+            before = width
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            # Interpolation, not transposed convolution: that one paints a checkerboard (Odena et al. 2016).
+            self.up.append(UpSample(3, deep, shallow, scale_factor=2, mode="nontrainable", interp_mode="linear"))
+            self.merge.append(_block(2 * shallow, shallow, stride=1))
+        self.head = nn.Conv3d(widths[0] + classes, channels, kernel_size=1)
+
+    def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
+        """Labels (B, L, X, Y, Z) one-hot and noise (B, N, X, Y, Z) to a volume (B, C, X, Y, Z)."""
+        features = torch.cat([labels, noise], dim=1)
+        skips = []
+        for block in self.down:
+            features = block(features)
+            skips.append(features)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            features = merge(torch.cat([up(features), skips.pop()], dim=1))
+        return torch.tanh(self.head(torch.cat([features, labels], dim=1)))
+
+
+def _block(before: int, width: int, stride: int) -> UnetBasicBlock:
+    return UnetBasicBlock(3, before, width, kernel_size=3, stride=stride, norm_name="INSTANCE")
+
+
+class Discriminator(nn.Module):
+    """PatchGAN on a volume given its label map; also hands out its features for feature matching.
+
+    Group norm with one channel a group (instance norm that survives an empty batch, PRIVACY §1.6.8).
+    """
+
+    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        before = classes + channels
+        self.blocks = nn.ModuleList()
+        for level, width in enumerate(widths):
+            self.blocks.append(
+                Convolution(
+                    spatial_dims=3,
+                    in_channels=before,
+                    out_channels=width,
+                    strides=2,
+                    kernel_size=4,
+                    padding=1,
+                    act=("LEAKYRELU", {"negative_slope": 0.2}),
+                    norm=None if level == 0 else ("GROUP", {"num_groups": width}),
+                    adn_ordering="NA",
+                )
+            )
+            before = width
+        self.head = nn.Conv3d(before, 1, kernel_size=3, padding=1)
+
+    def forward(self, labels: Tensor, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Labels (B, L, X, Y, Z) and volume (B, C, X, Y, Z) to patch logits (B, 1, x, y, z) and features."""
+        features = torch.cat([labels, volume], dim=1)
+        kept = []
+        for block in self.blocks:
+            features = block(features)
+            kept.append(features)
+        return self.head(features), kept
+
+
+def make_generator(study: Study, seed: int) -> Generator:
+    """The study's generator; parameters initialised from the seed, whatever torch's global generator holds."""
+    widths = PRESETS[study.network.preset].generator
+    return _initialised(Generator(len(study.labels), len(study.channels), widths), seed, "generator")
+
+
+def make_discriminator(study: Study, seed: int) -> Discriminator:
+    """The study's discriminator; it never leaves the site."""
+    widths = PRESETS[study.network.preset].discriminator
+    return _initialised(Discriminator(len(study.labels), len(study.channels), widths), seed, "discriminator")
+
+
+def _initialised(network: _Network, seed: int, name: str) -> _Network:
+    random = torch_generator(seed, name)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(module.weight, a=0.2, generator=random)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    return network
+
+
+def draw_noise(batch: int, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
+    """Standard normal noise (B, N, X, Y, Z): white at voxel scale for texture, then smooth for anatomy's variety.
+
+    Noise varies in space because a constant would be cancelled by the instance norms.
+    """
+    fine = torch.randn((batch, FINE_NOISE, *shape), generator=random)
+    cells = tuple(max(2, n // COARSE_CELL) for n in shape)
+    coarse = torch.randn((batch, COARSE_NOISE, *cells), generator=random)
+    coarse = nn.functional.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)
+    return torch.cat([fine, coarse], dim=1)
+
+
+def one_hot(class_index: Tensor, classes: int) -> Tensor:
+    """Class indices (B, X, Y, Z), any integer type, to one-hot float32 (B, L, X, Y, Z)."""
+    out = torch.zeros((class_index.shape[0], classes, *class_index.shape[1:]))
+    return out.scatter_(1, class_index.long().unsqueeze(1), 1.0)

@@ -1,0 +1,93 @@
+"""Generator parameters as a whole: which names and shapes they have, packed flat for the wire, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..exchange import Parameters
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """Names and shapes, sorted by name; every value is float32.
+
+    Both sides derive it from the network they built themselves, never from what the other side sent.
+    """
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.shapes]
+        if names != sorted(set(names)) or not names:
+            raise ValueError("a parameter specification needs one or more names, sorted, none twice")
+        if any(axis < 1 for _, shape in self.shapes for axis in shape):
+            raise ValueError("a parameter's axes are 1 or longer")
+
+    @classmethod
+    def of(cls, parameters: Parameters) -> ParameterSpec:
+        """The specification that these parameters fit."""
+        return cls(tuple((name, tuple(map(int, parameters[name].shape))) for name in sorted(parameters)))
+
+    @property
+    def values(self) -> int:
+        """Number of float32 values over all parameters."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all values as float32."""
+        return 4 * self.values
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over names and shapes."""
+        return hashlib.sha256(json.dumps(self.shapes, separators=(",", ":")).encode()).hexdigest()
+
+    def problem(self, parameters: Mapping[str, object]) -> str | None:
+        """What is wrong with the parameters, as one phrase that quotes no foreign text; None if they fit."""
+        expected = dict(self.shapes)
+        missing, foreign = len(expected.keys() - parameters.keys()), len(parameters.keys() - expected.keys())
+        if missing or foreign:
+            return f"{missing} parameters missing and {foreign} unknown"
+        for name, shape in self.shapes:
+            array = parameters[name]
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+                return f"parameter '{name}' is not float32"
+            if array.shape != shape:
+                return f"parameter '{name}' has shape {array.shape}, not {shape}"
+            if not np.isfinite(array).all():
+                return f"parameter '{name}' holds a NaN or infinite value"
+        return None
+
+    def pack(self, parameters: Parameters) -> NDArray[np.float32]:
+        """All values in one array of shape (values,), parameters in name order, each in C order."""
+        return np.concatenate([np.ravel(parameters[name]) for name, _ in self.shapes])
+
+    def unpack(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The parameters in a packed array of shape (values,), as copies."""
+        if flat.shape != (self.values,) or flat.dtype != np.float32:
+            raise ValueError(
+                f"packed parameters of shape {flat.shape}, {flat.dtype}; expected ({self.values},), float32"
+            )
+        parameters, start = {}, 0
+        for name, shape in self.shapes:
+            end = start + math.prod(shape)
+            parameters[name] = flat[start:end].reshape(shape).copy()
+            start = end
+        return parameters
+
+
+def parameters_digest(parameters: Parameters) -> str:
+    """SHA-256 (hex) over names, shapes and little-endian values, in name order."""
+    content = hashlib.sha256()
+    for name in sorted(parameters):
+        array = np.ascontiguousarray(parameters[name], dtype="<f4")
+        content.update(json.dumps([name, array.shape]).encode())
+        content.update(array.tobytes())
+    return content.hexdigest()

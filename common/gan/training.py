@@ -1,0 +1,198 @@
+"""The training loop, on one page. The discriminator's step is an argument.
+
+Axes as in ``gan.networks``. Every draw is named by (seed, step): a resumed training repeats, bit for bit on
+the CPU, what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..device import Device
+from ..errors import TrainingError
+from ..randomness import numpy_generator, torch_generator
+from ..study import Study
+from .losses import fake_loss, feature_matching, l1, real_loss
+from .networks import Generator, draw_noise, one_hot
+from .training_state import TrainingState, new_state
+
+COLLAPSE_WINDOW = 50  # steps in a row of a constant output before it is called a collapse
+CHECK_EVERY = 10
+
+
+class Pairs(Protocol):
+    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
+
+    @property
+    def volumes(self) -> NDArray[np.float32]:
+        """Shape (n, C, X, Y, Z)."""
+        ...
+
+    @property
+    def classes(self) -> NDArray[np.uint8]:
+        """Shape (n, X, Y, Z)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input on the device: labels (B, L, X, Y, Z), noise (B, N, X, Y, Z), real (B, C, X, Y, Z)."""
+
+    labels: Tensor
+    noise: Tensor
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of one step. Those on real data (``l1``, ``discriminator``) never leave the site."""
+
+    step: int
+    adversarial: float
+    l1: float
+    discriminator: float
+
+
+DiscriminatorStep = Callable[[TrainingState, Batch, Tensor], Tensor]
+"""(state, batch, detached fake) → loss. Updates the discriminator once."""
+
+
+def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
+    """Least-squares discriminator update without privacy (``dp: none``)."""
+    with state.device.autocast():
+        both, _ = state.discriminator(torch.cat([batch.labels, batch.labels]), torch.cat([batch.real, fake]))
+        on_real, on_fake = both.chunk(2)
+        loss = (real_loss(on_real) + fake_loss(on_fake)) / 2
+    state.discriminator_optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    state.discriminator_optimiser.step()
+    return loss.detach()
+
+
+def train(
+    state: TrainingState,
+    pairs: Pairs,
+    study: Study,
+    *,
+    until_step: int,
+    total_steps: int,
+    seed: int,
+    discriminator_step: DiscriminatorStep = plain_discriminator_step,
+) -> Iterator[StepLosses]:
+    """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
+
+    Args:
+        state: Advanced in place.
+        pairs: What to train on.
+        study: Objective and learning rates.
+        until_step: Where to stop for now, a federation round's end for example.
+        total_steps: Of the whole training, over all rounds: the learning rates fall towards its end.
+        seed: Of every draw.
+        discriminator_step: Updates the discriminator once.
+
+    Raises:
+        TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
+    """
+    options = study.training
+    while state.step < until_step:
+        batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
+        share = learning_rate_share(state.step, total_steps)
+        state.generator_optimiser.param_groups[0]["lr"] = share * options.generator_lr
+        state.discriminator_optimiser.param_groups[0]["lr"] = share * options.discriminator_lr
+
+        # Generate.
+        with state.device.autocast():
+            fake = state.generator(batch.labels, batch.noise)
+
+        # Update the discriminator.
+        loss_d = discriminator_step(state, batch, fake.detach())
+
+        # Update the generator.
+        state.discriminator.requires_grad_(False)
+        with state.device.autocast():
+            logits, fake_features = state.discriminator(batch.labels, fake)
+            with torch.no_grad():
+                _, real_features = state.discriminator(batch.labels, batch.real)
+            adversarial, reconstruction = real_loss(logits), l1(fake, batch.real)
+            matching = feature_matching(fake_features, real_features)
+            loss_g = adversarial + options.l1_weight * reconstruction + options.feature_matching_weight * matching
+        state.generator_optimiser.zero_grad(set_to_none=True)
+        loss_g.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        state.generator_optimiser.step()
+        state.discriminator.requires_grad_(True)
+        state.step += 1
+
+        # Stop at the first sign of failure, and say where.
+        losses = StepLosses(state.step, adversarial.item(), reconstruction.item(), loss_d.item())
+        if not all(map(math.isfinite, (losses.adversarial, losses.l1, losses.discriminator))):
+            raise TrainingError(
+                f"a loss is not finite at step {state.step}",
+                expected="finite losses",
+                remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
+            )
+        if state.step % CHECK_EVERY == 0:
+            constant = bool(fake.detach().float().std() < 1e-4)
+            state.constant_steps = state.constant_steps + CHECK_EVERY if constant else 0
+            if state.constant_steps >= COLLAPSE_WINDOW:
+                raise TrainingError(
+                    f"the generator has collapsed to a constant volume at step {state.step}",
+                    expected="volumes that vary",
+                    remedy="Lower training.generator_lr or raise training.l1_weight.",
+                )
+        yield losses
+
+
+def train_from_scratch(
+    pairs: Pairs,
+    study: Study,
+    device: Device,
+    *,
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Generator:
+    """Train the study's networks on these scans alone, in one go and in memory; the generator after ``steps``.
+
+    For generators that are nobody's release: the audit's controls, and what public scans alone would give.
+
+    Raises:
+        TrainingError: NaN or collapse.
+    """
+    state = new_state(study, seed, device)
+    for losses in train(state, pairs, study, until_step=steps, total_steps=steps, seed=seed):
+        if progress:
+            progress(losses.step, steps)
+    return state.generator
+
+
+def learning_rate_share(step: int, total_steps: int) -> float:
+    """Share of the full learning rate: 1 for the first half of the training, then linearly towards 0.
+
+    As Isola et al. 2017 (arXiv 1611.07004) and Zhu et al. 2017 (arXiv 1703.10593) train. A function of the step alone,
+    so that a resumed training repeats an unbroken one; beyond the end it stays at that of the last step.
+    """
+    return min(1.0, 2 * max(1, total_steps - step) / total_steps)
+
+
+def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:
+    """What step number ``step`` of a training with this seed sees, on the device."""
+    scans = scans_of_step(len(pairs.classes), study.training.batch, step, seed)
+    real = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32, copy=False))
+    classes = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
+    noise = draw_noise(len(scans), study.volume_grid().shape, torch_generator(seed, "step", step))
+    return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
+
+
+def scans_of_step(scans: int, batch: int, step: int, seed: int) -> list[int]:
+    """Which scans step number ``step`` sees: shuffled epochs laid end to end, computable for any step alone."""
+    positions = range(step * batch, (step + 1) * batch)
+    orders = {e: numpy_generator(seed, "epoch", e).permutation(scans) for e in {p // scans for p in positions}}
+    return [int(orders[p // scans][p % scans]) for p in positions]

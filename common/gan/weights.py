@@ -1,0 +1,127 @@
+"""``generator.safetensors``: the generator's parameters and the public facts needed to use them.
+
+Only listed facts are written or read: a weights file travels, so nothing rides along in its header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import write_atomic
+from ..errors import ConfigError, DataError
+from ..exchange import Parameters
+from ..journal import Fact
+from ..study import Study
+from ..tensor_file import decode, encode
+from .parameters import ParameterSpec
+
+METADATA = frozenset(
+    {
+        "study",  # the study's canonical JSON: all that is needed to build the network and to sample label maps
+        "study_digest",
+        "preset",
+        "channels",  # comma-separated, in output order
+        "labels",  # NAME=VALUE, comma-separated, by value
+        "rounds",  # rounds behind these weights
+        "ema_decay",  # of the server-side average, per round
+        "dp",  # the promise made, "none" said aloud
+    }
+)
+"""Facts that a weights file may hold, all text."""
+
+
+def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
+    """The facts of a generator after this many rounds of the study."""
+    return {
+        "study": json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":")),
+        "study_digest": study.digest(),
+        "preset": study.network.preset,
+        "channels": ",".join(study.channels),
+        "labels": ",".join(f"{name}={value}" for name, value in sorted(study.labels.items(), key=lambda kv: kv[1])),
+        "rounds": str(rounds),
+        "ema_decay": repr(study.federation.ema_decay),
+        "dp": study.privacy.dp,
+    }
+
+
+def save_weights(path: Path, parameters: Parameters, metadata: Mapping[str, str]) -> None:
+    """Write the file whole or not at all; the same content gives the same bytes.
+
+    Args:
+        path: Destination, ``*.safetensors``.
+        parameters: float32, all finite.
+        metadata: Facts named in :data:`METADATA`.
+
+    Raises:
+        DataError: a value is not finite or not float32.
+        StorageError: the disk is full, read-only or forbidden; an older file is untouched.
+        ValueError: a fact that a weights file may not hold.
+    """
+    _only_listed(metadata)
+    problem = ParameterSpec.of(parameters).problem(parameters)
+    if problem:
+        raise DataError(f"weights whose {problem}", expected="finite float32", remedy="Train again from a checkpoint.")
+    facts: dict[str, Fact] = dict(metadata)
+    write_atomic(path, encode(parameters, facts))
+
+
+def load_weights(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """Parameters and metadata of a file that :func:`save_weights` wrote.
+
+    Raises:
+        DataError: no readable file, cut short, changed, not finite, or with facts outside :data:`METADATA`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise DataError(
+            f"no readable weights file '{path.name}'",
+            expected="generator.safetensors of a run or release",
+            remedy="Give the path of that file.",
+        ) from None
+    parameters, facts = decode(data, f"weights file '{path.name}'")
+    metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
+    if metadata.keys() != facts.keys() or not metadata.keys() <= METADATA or not parameters:
+        raise DataError(
+            f"weights file '{path.name}' with unknown entries in its header",
+            expected=f"only {', '.join(sorted(METADATA))}",
+            remedy="Take the file from the run or release itself; this one was written by something else.",
+        )
+    problem = ParameterSpec.of(parameters).problem(parameters)
+    if problem:
+        raise DataError(
+            f"weights file '{path.name}': {problem}",
+            expected="finite float32",
+            remedy="Take the file from an earlier checkpoint.",
+        )
+    return parameters, metadata
+
+
+def study_of(metadata: Mapping[str, str]) -> Study:
+    """The study a weights file was trained for.
+
+    Raises:
+        DataError: the header holds no study, or not the one its digest names.
+    """
+    try:
+        study = Study.model_validate_json(metadata["study"])
+    except (KeyError, ValueError, ConfigError):
+        study = None
+    if study is None or study.digest() != metadata.get("study_digest"):
+        raise DataError(
+            "weights file without the study it was trained for",
+            expected="a study in the header that fits its digest",
+            remedy="Take generator.safetensors from the run or release itself.",
+        )
+    return study
+
+
+def _only_listed(metadata: Mapping[str, str]) -> None:
+    foreign = sorted(metadata.keys() - METADATA)
+    if foreign:
+        raise ValueError(f"a weights file may not hold {', '.join(foreign)}")

@@ -1,0 +1,120 @@
+"""Folders of label maps, each with its chain beside it.
+
+label-00001_dseg.nii.gz   a label map on the study's grid
+label-00001_dseg.json     {"LabelChain": {...}}
+public-labels.json        the sources declared public
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..atomic import atomic_folder, write_atomic
+from ..errors import DataError
+from ..volumes.grid import Grid
+from ..volumes.nifti import is_nifti, nifti_stem, read_label_map, write_label_map
+from ..volumes.placement import place_labels
+from .chain import LabelChain, LabelSource
+from .sampler import LabelSampler, SampledLabels
+
+CHAIN_KEY = "LabelChain"
+"""Where a sidecar holds the chain."""
+PUBLIC_LABELS = "public-labels.json"
+UNDECLARED = "undeclared"
+"""Name of the private source of a label map that came without a chain."""
+
+
+def write_label_folder(
+    out: Path,
+    sampler: LabelSampler,
+    count: int,
+    grid: Grid,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write samples 0 to ``count - 1`` of a seed, numbered from 1, and their sources.
+
+    Args:
+        out: A new or empty folder.
+        sampler: Where they come from.
+        count: How many, ≥ 1.
+        grid: The sampler's.
+        seed: ≥ 0.
+        progress: Called with (done, total).
+
+    Raises:
+        StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
+    """
+    with atomic_folder(out) as folder:
+        for index in range(count):
+            sampled = sampler.sample(seed, index)
+            stem = f"label-{index + 1:05d}_dseg"
+            write_label_map(folder / f"{stem}.nii.gz", sampled.labels, grid)
+            write_atomic(folder / f"{stem}.json", _json({CHAIN_KEY: sampled.chain.model_dump(mode="json")}))
+            progress(index + 1, count)
+        write_atomic(folder / PUBLIC_LABELS, _json(sampler.sources().model_dump(mode="json")))
+
+
+def read_label_folder(path: Path, grid: Grid) -> list[SampledLabels]:
+    """Read every label map of a folder, in the order of the names.
+
+    A label map without a chain counts as private.
+
+    Args:
+        path: The folder.
+        grid: The study's; label maps on another one are placed on it.
+
+    Raises:
+        DataError: no label map; one that is damaged or holds values other than whole numbers from 0 to 255;
+            or a sidecar that is damaged.
+    """
+    files = sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
+    if not files:
+        raise DataError(
+            "a folder without label maps",
+            expected="one or more NIfTI files",
+            remedy="Make one with 'fedphantom labels sample'.",
+        )
+    out = []
+    for file in files:
+        stored, affine = read_label_map(file)
+        if not (np.isfinite(stored).all() and (stored >= 0).all() and (stored <= 255).all()) or (stored % 1 != 0).any():
+            raise DataError(
+                "a label map with values that are no labels",
+                expected="whole numbers from 0 to 255",
+                remedy="Check that the folder holds label maps and not intensities.",
+            )
+        labels = place_labels(stored.astype(np.uint8), affine, grid)
+        out.append(SampledLabels(labels, _read_chain(file) or _PRIVATE_CHAIN))
+    return out
+
+
+def _read_chain(file: Path) -> LabelChain | None:
+    sidecar = file.with_name(f"{nifti_stem(file)}.json")
+    if not sidecar.is_file():
+        return None
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        chain = content.get(CHAIN_KEY) if isinstance(content, dict) else None
+        return None if chain is None else LabelChain.model_validate(chain)
+    except (OSError, ValueError, ValidationError):
+        raise DataError(
+            "a label map's sidecar that is damaged",
+            expected=f"JSON whose '{CHAIN_KEY}' holds a source and steps",
+            remedy="Sample the label maps again, or remove the sidecar: the label map then counts as private.",
+        ) from None
+
+
+_PRIVATE_CHAIN = LabelChain(
+    # No hash: whoever holds a candidate map could confirm it by one.
+    source=LabelSource(kind="private", name=UNDECLARED, licence="unknown", sha256="0" * 64)
+)
+
+
+def _json(content: dict[str, object]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,1 @@
+"""Procedural patients, and how they look on a scanner."""

@@ -1,0 +1,1 @@
+"""Volumes and grids: NIfTI files, and how voxels come onto a study's grid."""

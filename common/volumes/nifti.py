@@ -1,0 +1,335 @@
+"""NIfTI files: tolerant of strange headers when reading, clean and byte-deterministic when writing.
+
+Reading never modifies or trusts a file: sizes are compared with what the file can hold before
+anything is allocated, and a gzip stream is read to its checksum. Writing follows PRIVACY §5
+("Files"): nothing of a source's header survives, because no source header is ever taken.
+
+Source: NIfTI-1 and NIfTI-2 data format, nifti.nimh.nih.gov; RFC 1952 (gzip).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import write_atomic
+from ..cohort import ChannelSource
+from ..errors import DataError, GeometryError
+from .grid import Affine, Grid, Spacing
+
+TEXT_FIELDS = ("descrip", "aux_file", "db_name", "data_type", "intent_name")
+"""Header fields of free text: where scanners and converters leave names, dates and paths."""
+
+_nibabel: Any = nib
+"""nibabel's functions carry no annotations."""
+_Stream = gzip.GzipFile | io.BufferedReader
+
+_VOXEL_OFFSET = 352
+_COMPRESSION_LEVEL = 6
+_SMALLEST_GZIP_SHARE = 1 / 1100
+"""Deflate cannot do better than 1:1032; a file that claims more has lost its end (or lies)."""
+_MOST_TRAILING_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a NIfTI header says, unmended.
+
+    Attributes:
+        shape: Voxels along every stored axis: (X, Y, Z) or (X, Y, Z, channels).
+        affine: Voxel to world, shape (4, 4), RAS+, millimetres; may be singular or non-finite.
+        spacing: Voxel size of the first three axes as stored (pixdim), absolute, in mm; may be 0.
+        dtype: Of the stored numbers, before scaling.
+        text: The free-text fields of :data:`TEXT_FIELDS` that are not empty.
+        extensions: Codes of the header extensions (2 DICOM, 4 AFNI, 6 comment, ...).
+    """
+
+    shape: tuple[int, ...]
+    affine: Affine
+    spacing: Spacing
+    dtype: np.dtype[Any]
+    text: Mapping[str, str]
+    extensions: tuple[int, ...]
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """The shape without trailing axes of length 1 beyond the third."""
+        shape = self.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        return shape
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a single NIfTI file. Hidden files (``._x.nii.gz`` of macOS, too) are not."""
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def nifti_stem(path: Path) -> str:
+    """The file's name without ``.nii`` or ``.nii.gz``."""
+    name = path.name
+    for ending in (".nii.gz", ".nii"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return path.stem
+
+
+def read_header(path: Path) -> Header:
+    """Read the header alone: a few hundred bytes.
+
+    Raises:
+        DataError: missing, not NIfTI, or a header that contradicts itself.
+    """
+    header, _ = _open_header(path)
+    return header
+
+
+def read_volume(source: ChannelSource) -> tuple[NDArray[np.float32], Affine]:
+    """Read one channel.
+
+    Returns:
+        Intensities, shape (X, Y, Z), float32, scaled as the header says (may hold non-finite
+        values), and the affine (4, 4), RAS+, millimetres.
+
+    Raises:
+        DataError: missing, truncated, damaged or not a 3-D NIfTI (or 4-D, where the source has an index).
+        GeometryError: the affine is singular or not finite, or a voxel size is 0.
+    """
+    voxels, affine = _read(source.path, source.index)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the cohort check reports
+        return np.ascontiguousarray(voxels, dtype=np.float32), affine
+
+
+def read_label_map(path: Path) -> tuple[NDArray[Any], Affine]:
+    """Read a label map as stored, so that fractional or negative labels can be seen.
+
+    Returns:
+        Labels, shape (X, Y, Z), integer or float as in the file, and the affine (4, 4).
+
+    Raises:
+        DataError, GeometryError: as :func:`read_volume`.
+    """
+    return _read(path, None)
+
+
+def is_regular(affine: Affine, spacing: Spacing) -> bool:
+    """Whether affine and spacing describe a volume: finite, every axis longer than 0, none in another's plane."""
+    if not np.isfinite(affine).all() or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((lengths > 1e-6).all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-4)
+
+
+def canonical_spacing(affine: Affine) -> Spacing:
+    """Voxel size along the axes nearest to (right, anterior, superior), in mm, rounded to 1 µm."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    by_axis = dict(zip(_nibabel.io_orientation(affine)[:, 0].tolist(), lengths.round(3).tolist(), strict=True))
+    return by_axis[0], by_axis[1], by_axis[2]
+
+
+def write_volume(path: Path, voxels: NDArray[np.float32], grid: Grid, *, flush: bool = True) -> None:
+    """Write one channel, shape (X, Y, Z), float32, as a clean NIfTI-1 on the grid's canonical affine.
+
+    Equal voxels and grid give equal bytes. The name decides: ``.nii.gz`` or ``.nii``. ``flush`` is
+    that of :func:`atomic.write_atomic`.
+
+    Raises:
+        GeometryError: the shape is not the grid's.
+        DataError: a voxel is not finite.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    if not np.isfinite(voxels).all():
+        raise DataError(
+            "a volume to be written holds NaN or infinity",
+            expected="finite intensities",
+            remedy="Train or generate again; a generator that does so has collapsed.",
+        )
+    _write(path, np.asarray(voxels).astype("<f4", casting="same_kind"), grid, flush)
+
+
+def write_label_map(path: Path, labels: NDArray[np.uint8], grid: Grid, *, flush: bool = True) -> None:
+    """Write a label map, shape (X, Y, Z), uint8; otherwise as :func:`write_volume`."""
+    _write(path, np.asarray(labels).astype("u1", casting="safe"), grid, flush)
+
+
+def _write(path: Path, voxels: NDArray[Any], grid: Grid, flush: bool) -> None:
+    if voxels.shape != grid.shape:
+        raise GeometryError(
+            f"a volume of shape {voxels.shape}",
+            expected=f"the grid's shape {grid.shape}",
+            remedy="Prepare the volume on the study's grid first.",
+        )
+    content = _clean_header(voxels.dtype, grid) + voxels.tobytes(order="F")
+    write_atomic(path, _plain_gzip(content) if path.name.endswith(".gz") else content, flush=flush)
+
+
+def _clean_header(dtype: np.dtype[Any], grid: Grid) -> bytes:
+    header = _nibabel.Nifti1Header(endianness="<")
+    header.set_data_dtype(dtype)
+    header.set_data_shape(grid.shape)
+    header.set_qform(grid.affine(), code=2)
+    header.set_sform(grid.affine(), code=2)
+    header.set_xyzt_units("mm")
+    header["vox_offset"] = _VOXEL_OFFSET
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["magic"] = b"n+1"
+    for name in (*TEXT_FIELDS, "regular"):
+        header[name] = b""
+    for name in ("extents", "session_error", "cal_max", "cal_min", "glmax", "glmin", "toffset"):
+        header[name] = 0
+    without_extensions = bytes(4)
+    return bytes(header.binaryblock) + without_extensions
+
+
+def _plain_gzip(content: bytes) -> bytes:
+    # Written by hand because the standard library's operating-system byte differs between Python versions.
+    deflate = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = deflate.compress(content) + deflate.flush()
+    no_flags_no_time = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"
+    return no_flags_no_time + body + struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
+
+
+def _damaged(found: str) -> DataError:
+    return DataError(
+        found,
+        expected="a whole NIfTI file (.nii or .nii.gz)",
+        remedy="Convert or copy it again; 'fedphantom cohort check --show-identifiers' names the scan.",
+    )
+
+
+def _open(path: Path) -> _Stream:
+    if path.name.lower().endswith(".gz"):
+        return gzip.GzipFile(path, "rb")
+    return path.open("rb")
+
+
+def _open_header(path: Path) -> tuple[Header, Any]:
+    try:
+        size = path.stat().st_size
+        with _open(path) as stream:
+            raw, extensions = _parse_header(stream)
+        shape = tuple(int(n) for n in raw.get_data_shape())
+        dtype = np.dtype(raw.get_data_dtype())
+        affine = np.array(raw.get_best_affine(), dtype=np.float64)
+        x, y, z = (abs(float(mm)) for mm in raw["pixdim"][1:4])
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise _damaged("a file that the cohort names is missing") from None
+    except (OSError, EOFError, zlib.error):
+        raise _damaged("a file is truncated, damaged or cannot be read") from None
+    except Exception:
+        # nibabel answers a nonsensical header with a dozen kinds of exception, some of which quote the file.
+        raise _damaged("a file whose header is not valid NIfTI") from None
+    if dtype.fields is not None or dtype.kind not in "iuf":
+        raise _damaged("a file of colours or complex numbers")
+    if not 3 <= len(shape) <= 7 or any(n < 1 for n in shape):
+        raise _damaged(f"a file with {len(shape)} axes of which one may be empty")
+    needed = _voxel_offset(raw) + math.prod(shape) * dtype.itemsize
+    if needed * (_SMALLEST_GZIP_SHARE if path.name.lower().endswith(".gz") else 1) > size:
+        raise _damaged("a file shorter than its header says")
+    present = [name for name in TEXT_FIELDS if name in raw.template_dtype.names]  # NIfTI-2 has fewer
+    text = {name: bytes(raw[name].item()).rstrip(b"\0").decode("latin-1").strip() for name in present}
+    return Header(
+        shape=shape,
+        affine=affine,
+        spacing=(x, y, z),
+        dtype=dtype,
+        text={name: value for name, value in text.items() if value},
+        extensions=extensions,
+    ), raw
+
+
+def _parse_header(stream: _Stream) -> tuple[Any, tuple[int, ...]]:
+    """The raw header, not checked or mended by nibabel, and its extensions' codes."""
+    start = stream.read(4)
+    kinds = {348: _nibabel.Nifti1Header, 540: _nibabel.Nifti2Header}
+    for order in "<>":
+        size = struct.unpack(f"{order}i", start)[0] if len(start) == 4 else 0
+        if size in kinds:
+            block = start + stream.read(size - 4)
+            if len(block) < size:
+                raise _damaged("a file that ends inside its header")
+            raw = kinds[size](block, endianness=order, check=False)
+            if bytes(raw["magic"].item())[:3] not in (b"n+1", b"n+2"):
+                raise _damaged("a header of another format or of a split image")
+            return raw, _extension_codes(stream, order, int(raw["vox_offset"]) - size)
+    raise _damaged("a file that is not NIfTI")
+
+
+def _extension_codes(stream: _Stream, order: str, room: int) -> tuple[int, ...]:
+    codes: list[int] = []
+    flag = stream.read(4)
+    room -= 4
+    while len(flag) == 4 and flag[0] and room >= 8:
+        head = stream.read(8)
+        if len(head) < 8:
+            break
+        size, code = struct.unpack(f"{order}ii", head)
+        codes.append(code)
+        if size < 8 or size > room:
+            break
+        stream.seek(size - 8, os.SEEK_CUR)  # not read: the size may be a lie
+        room -= size
+    return tuple(codes)
+
+
+def _read(path: Path, index: int | None) -> tuple[NDArray[Any], Affine]:
+    header, raw = _open_header(path)
+    if not is_regular(header.affine, header.spacing):
+        raise GeometryError(
+            "a file with a singular affine or a voxel size of 0 mm",
+            expected="three independent axes longer than 0",
+            remedy="Convert it again from its source; 'fedphantom cohort check' lists such scans.",
+        )
+    shape = header.grid_shape
+    if len(shape) != (3 if index is None else 4) and not (index == 0 and len(shape) == 3):
+        raise _damaged(f"a file with {len(shape)} axes")
+    if index is not None and len(shape) == 4 and not 0 <= index < shape[3]:
+        raise _damaged(f"a 4-D file of {shape[3]} channels, where channel {index} was asked for")
+    offset = _voxel_offset(raw)
+    content = _content(path, offset + math.prod(shape) * header.dtype.itemsize)
+    voxels = np.frombuffer(content, dtype=header.dtype, count=math.prod(shape), offset=offset).reshape(shape, order="F")
+    if index is not None and len(shape) == 4:
+        voxels = voxels[..., index]
+    return _scaled(voxels, raw), header.affine
+
+
+def _voxel_offset(raw: Any) -> int:
+    """Where voxels begin: after a NIfTI-1 header of 348 bytes or a NIfTI-2 header of 540, or later."""
+    return max(int(raw["vox_offset"]), _VOXEL_OFFSET if len(raw.binaryblock) == 348 else 544)
+
+
+def _content(path: Path, needed: int) -> bytes:
+    """The first ``needed`` bytes, after reading on to the end so that gzip compares its checksum."""
+    try:
+        with _open(path) as stream:
+            content = stream.read(needed)
+            trailing = 0
+            while trailing <= _MOST_TRAILING_BYTES and (more := len(stream.read(1 << 16))):
+                trailing += more
+    except (OSError, EOFError, zlib.error):
+        raise _damaged("a file is truncated or damaged") from None
+    if len(content) < needed:
+        raise _damaged("a file shorter than its header says")
+    return content
+
+
+def _scaled(voxels: NDArray[Any], raw: Any) -> NDArray[Any]:
+    slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1.0, 0.0):
+        return voxels.astype(voxels.dtype.newbyteorder("="), order="C")
+    return np.ascontiguousarray(voxels * np.float64(slope) + np.float64(intercept))

@@ -1,0 +1,1 @@
+"""The membership-inference audit: run, controls, result, and what of it travels."""

@@ -1,0 +1,76 @@
+"""``fedphantom audit``: for the compliance officer. Heavy imports wait inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+audit_app = typer.Typer(no_args_is_help=True)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@audit_app.callback()
+def audit() -> None:
+    """Ask whether the generator betrays who trained it."""
+
+
+@audit_app.command("run")
+def audit_run(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="What 'simulate' left, or a site's folder.")],
+    policy: Annotated[Path | None, typer.Option(help="Policy file (TOML); else the controlled tier.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where audit.json goes; RUN/audit by default.")] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="The cohort to be released; 'synthetic' in or beside RUN by default.")
+    ] = None,
+    public: Annotated[Path | None, typer.Option(help="Public cohort standing in as reference patients.")] = None,
+    kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is to be released.")] = "volumes",
+    generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
+    ] = None,
+    negative_seeds: Annotated[int, typer.Option(min=0, max=10, help="Negative controls; 3 make a full audit.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Attack the generator, check the attacks by their controls, decide; exit 6 unless PASS."""
+    from ...common.progress import progress_bar
+    from .report import audit_run_command, audit_text
+
+    with progress_bar("audit") as progress:
+        result = audit_run_command(
+            run, policy, out, synthetic, public, kind, generator, steps, negative_seeds, device, progress, _say
+        )
+    typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
+    raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@audit_app.command("show")
+def audit_show(
+    result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")], as_json: _Json = False
+) -> None:
+    """Show an audit's verdict, attacks and controls; exit 5 if the verdict is better than its own figures allow."""
+    from .report import audit_text
+    from .run import read_consistent_result
+
+    content = read_consistent_result(result)
+    typer.echo(json.dumps(content, indent=1) if as_json else audit_text(content))
+
+
+@audit_app.command("verify")
+def audit_verify(
+    result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of.")],
+) -> None:
+    """Check that an audit speaks of this run's generator; exit 5 if it does not."""
+    from .run import verify_audit
+
+    content = verify_audit(result, run)
+    typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run.")

@@ -1,0 +1,120 @@
+"""Trains the audit's generators: reference and negative control through the very loop that trained the released one.
+
+The positive control learns by heart instead, in a short loop of its own: it shows that the attacks find a leak.
+
+They see private patients without differential privacy: they live in memory, never on disk, and are gone after the
+audit (PRIVACY §4).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...common.cohorts.preparation import PreparedScans
+from ...common.device import Device
+from ...common.gan.generation import paint
+from ...common.gan.losses import l1
+from ...common.gan.networks import Generator, make_generator
+from ...common.gan.training import draw_batch, scans_of_step, train_from_scratch
+from ...common.study import Study
+from ..attacks.interface import Images, Labels, Reconstruct, foreground
+
+
+class TrainOn(Protocol):
+    """Trains one kind of control generator on some rows of the prepared scans."""
+
+    def __call__(
+        self,
+        scans: PreparedScans,
+        rows: NDArray[np.intp],
+        study: Study,
+        device: Device,
+        *,
+        steps: int,
+        seed: int,
+    ) -> Reconstruct:
+        """Train from nothing; the same arguments give the same generator."""
+        ...
+
+
+MEMORISING_RATE = 1e-2
+"""Peak of the positive control's learning rate."""
+
+
+def painter(network: Generator, study: Study, device: Device) -> Reconstruct:
+    """A generator as the attacks see it: class indices and a noise seed to images."""
+
+    def reconstruct(labels: Labels, noise_seed: int) -> Images:
+        return paint(network, labels, study, noise_seed, device)
+
+    return reconstruct
+
+
+def train_control_generator(
+    scans: PreparedScans,
+    rows: NDArray[np.intp],
+    study: Study,
+    device: Device,
+    *,
+    steps: int,
+    seed: int,
+) -> Reconstruct:
+    """Train the study's networks from scratch on these scans alone.
+
+    Args:
+        scans: All prepared scans.
+        rows: Which of them.
+        study: Networks and objective, as for the released generator.
+        device: Where to train.
+        steps: Generator steps.
+        seed: Of weights and draws.
+
+    Raises:
+        TrainingError: NaN or collapse.
+    """
+    return painter(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed), study, device)
+
+
+def train_memoriser(
+    scans: PreparedScans,
+    rows: NDArray[np.intp],
+    study: Study,
+    device: Device,
+    *,
+    steps: int,
+    seed: int,
+) -> Reconstruct:
+    """Train the study's generator to learn these scans by heart: L1 to the paired scan where A1 judges, nothing else.
+
+    The positive control needs a leak that is beyond doubt; the adversarial objective works against one, and so does
+    the empty space around a head, which is most of a volume.
+
+    Args:
+        scans: All prepared scans.
+        rows: Which of them.
+        study: The network's size; the learning rate here is higher than a study's.
+        device: Where to train.
+        steps: Generator steps.
+        seed: Of weights and draws.
+    """
+    chosen = scans.only(rows)
+    judged = torch.from_numpy(foreground(chosen.volumes, chosen.classes)[:, None].astype(np.float32))
+    network = make_generator(study, seed)
+    device.place(network)
+    optimiser = torch.optim.Adam(network.parameters(), MEMORISING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MEMORISING_RATE, total_steps=steps)
+    for step in range(steps):
+        batch = draw_batch(chosen, study, device, step=step, seed=seed)
+        weight = device.tensor(judged[scans_of_step(len(judged), study.training.batch, step, seed)])
+        with device.autocast():
+            fake = network(batch.labels, batch.noise)
+        loss = l1(fake * weight, batch.real * weight) / weight.mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimiser.step()
+        schedule.step()
+    return painter(network, study, device)

@@ -1,0 +1,199 @@
+"""Controls: do the attacks find a leak where one is, and none where none can be? (PRIVACY §4)
+
+Control generators see private patients without DP. They live in memory for one audit and never leave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..attacks.battery import Battery
+from ..attacks.interface import AuditedScans, Reconstruct
+from ..evidence import AttackResult, ControlResult
+from ..intervals import auc_interval
+from ..policy import ReleasePolicy
+from ..statistics import Floats, auc, holm, null_p_value
+
+
+class TrainGenerator(Protocol):
+    """Trains the study's generator from nothing; the same arguments give the same one."""
+
+    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        """Train on these scans of the audit's material (indices) and no others."""
+        ...
+
+
+MEMORISED = 16
+"""Members that the positive control's generator is trained on: of the 16 to 24 asked, the fewest are learnt best."""
+EPOCHS = 90
+"""At least 60 are asked."""
+PLANTED = 10
+_PERTURBATIONS = ("exact", "noise", "affine")
+
+
+@dataclass(frozen=True)
+class Memorising:
+    """What the positive control's generator is made to learn by heart.
+
+    Attributes:
+        members: Sixteen of the audited members; none where there are fewer.
+        scans: Index in the audit's material of their scans.
+        steps: Ninety epochs.
+    """
+
+    members: tuple[str, ...]
+    scans: NDArray[np.intp]
+    steps: int
+
+
+def choose_memorised(
+    scans: AuditedScans, scan_index: NDArray[np.intp], scans_per_step: int, rng: np.random.Generator
+) -> Memorising:
+    """Draw the members whom the positive control's generator memorises.
+
+    Args:
+        scans: Members and holdout.
+        scan_index: Index in the audit's material of each of them.
+        scans_per_step: Scans in an optimiser step.
+        rng: Chooses.
+    """
+    members = scans.side(member=True)
+    chosen = tuple(rng.permutation(members)[:MEMORISED].tolist()) if len(members) >= MEMORISED else ()
+    rows = scan_index[scans.of(chosen)]
+    return Memorising(chosen, rows, math.ceil(EPOCHS * len(rows) / scans_per_step))
+
+
+def positive_model_control(
+    battery: Battery, memorised: Memorising, generator: Reconstruct | None, rng: np.random.Generator
+) -> ControlResult:
+    """A generator made to memorise members must be caught by A1.
+
+    Args:
+        battery: The attacks, calibrated.
+        memorised: What the generator was made to learn.
+        generator: None where there were too few members.
+        rng: Of the bootstrap.
+    """
+    required = "A1 AUC >= 0.90 and L95 >= 0.75 on 16-24 members after at least 60 epochs"
+    if generator is None:
+        members = len(battery.scans.side(member=True))
+        return ControlResult("positive-model", required, f"only {members} members to memorise", ok=False)
+    scores = battery.reconstruction(generator, (*memorised.members, *battery.scans.side(member=False)))
+    found = auc_interval(scores.scores(), rng)
+    return ControlResult(
+        "positive-model",
+        required,
+        f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} on {len(memorised.members)} members after"
+        f" {memorised.steps} steps",
+        ok=found.auc >= 0.90 and found.lower95 >= 0.75,
+    )
+
+
+def positive_set_control(battery: Battery, distance: Floats, rng: np.random.Generator) -> ControlResult:
+    """Ten members' scans planted in the released set must be named by A3 without a false alarm.
+
+    Each is planted as it is, with noise (5 % of its contrast), and moved (2 degrees, half a voxel); a member
+    is named where A3 scores above every holdout patient.
+
+    Args:
+        battery: The attacks, calibrated.
+        distance: :meth:`Battery.distances` of the released set.
+        rng: Chooses members, noise and movement.
+    """
+    required = f"A3 names >= 9 of {PLANTED} exact copies, >= 7 with noise, >= 7 moved"
+    members = battery.scans.side(member=True)
+    if len(members) < PLANTED:
+        return ControlResult("positive-set", required, f"only {len(members)} members to plant", ok=False)
+    chosen = rng.permutation(members)[:PLANTED].tolist()
+    planted = battery.scans.images[[battery.scans.of([patient])[0] for patient in chosen]]
+    named: dict[str, int] = {}
+    for perturbation in _PERTURBATIONS:
+        copies = np.stack([_perturbed(volume, perturbation, rng) for volume in planted])
+        attack = battery.gan_leaks(np.concatenate([distance, battery.distances(copies)], axis=1))
+        threshold = attack.score[~attack.is_member].max()
+        named[perturbation] = int((attack.of(chosen).score > threshold).sum())
+    return ControlResult(
+        "positive-set",
+        required,
+        f"{named['exact']} exact, {named['noise']} with noise, {named['affine']} moved",
+        ok=named["exact"] >= 9 and named["noise"] >= 7 and named["affine"] >= 7,
+    )
+
+
+def _perturbed(volume: NDArray[np.float32], how: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    match how:
+        case "noise":
+            noise = rng.normal(0, 0.05 * float(volume.std()), size=volume.shape)
+            return (volume + noise).astype(np.float32)
+        case "affine":
+            angle = math.radians(2.0) * rng.choice([-1, 1])
+            turn = np.eye(3)
+            turn[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+            centre = (np.array(volume.shape[1:]) - 1) / 2
+            offset = centre - turn @ centre + rng.choice([-0.5, 0.5], size=3)
+            moved = [ndimage.affine_transform(c, turn, offset, order=1, mode="nearest") for c in volume]
+            return np.stack(moved).astype(np.float32)
+        case _:
+            return volume
+
+
+@dataclass(frozen=True)
+class NegativeRun:
+    """One attack on one control generator."""
+
+    seed: int
+    attack: str
+    auc: float
+    p_value: float
+
+
+def negative_control(
+    battery: Battery, generators: Mapping[int, Reconstruct]
+) -> tuple[ControlResult, tuple[NegativeRun, ...]]:
+    """Generators that never saw an audited patient must not be told from chance, by the same attacks.
+
+    Each |AUC - 1/2| is tested two-sided against its null standard error; Holm over seeds and attacks decides.
+
+    Args:
+        battery: The attacks, calibrated.
+        generators: Seed to generator, each trained on the control patients alone, as the one under audit was.
+    """
+    runs: list[NegativeRun] = []
+    for seed, generator in generators.items():
+        released = battery.distances(battery.release_of(generator))
+        for attack in (battery.reconstruction(generator), battery.gan_leaks(released)):
+            scores = attack.scores()
+            runs.append(NegativeRun(seed, attack.id, auc(scores), null_p_value(scores)))
+    worst = max(runs, key=lambda run: abs(run.auc - 0.5))
+    result = ControlResult(
+        "negative",
+        "every |AUC - 0.5| within chance, by Holm over seeds and attacks",
+        f"furthest {worst.attack} AUC {worst.auc:.2f} (p = {worst.p_value:.2g}) of {len(runs)}"
+        f" over {len(generators)} seeds",
+        ok=not any(holm([run.p_value for run in runs])),
+    )
+    return result, tuple(runs)
+
+
+def blind_control(b0: AttackResult, policy: ReleasePolicy) -> ControlResult:
+    """Members and holdout must look alike without the model.
+
+    The upper bound is held to the tier's τ where the holdout has the size that the tier asks for. On a
+    smaller one even a baseline at chance exceeds τ: that is too few patients (INCONCLUSIVE), and no sign of
+    a biased split (INVALID).
+    """
+    tau = policy.auc_upper_max if b0.n_holdout >= policy.min_holdout else None
+    bound = "" if tau is None else f" and U95 <= {tau:.2f}"
+    return ControlResult(
+        "blind",
+        f"B0's 95 % interval holds 0.5{bound}",
+        f"AUC {b0.auc:.2f} [{b0.auc_ci[0]:.2f}, {b0.auc_ci[1]:.2f}], U95 {b0.upper95:.2f}",
+        ok=b0.auc_ci[0] <= 0.5 <= b0.auc_ci[1] and (tau is None or b0.upper95 <= tau),
+    )

@@ -1,0 +1,118 @@
+"""``audit run`` from paths, and its result as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ...common.cohorts.check import check_cohort
+from ...common.cohorts.layouts import read_cohort
+from ...common.errors import DataError
+from ..evidence import ReleaseKind
+from ..policy import ReleasePolicy, read_policy
+from ..power import Power
+from ..verdict import MIN_HOLDOUT
+from .run import AuditSizes, Progress, audit_run_folder
+
+
+def audit_run_command(
+    run: Path,
+    policy: Path | None,
+    out: Path | None,
+    synthetic: Path | None,
+    public: Path | None,
+    kind: ReleaseKind,
+    generator: Path | None,
+    steps: int | None,
+    negative_seeds: int,
+    device: str,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """As :func:`~fedphantom.privacy.audit.run.audit_run_folder`, from the command line's paths.
+
+    ``say`` is given, before the first training, what an audit of this size can show.
+    """
+    thresholds = read_policy(policy)
+    places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
+    made = next((place for place in places if place and place.is_dir()), None)
+    if made is None:
+        raise DataError(
+            "no synthetic cohort to audit",
+            expected="the cohort that is to be released",
+            remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
+        )
+    return audit_run_folder(
+        run,
+        made,
+        check_cohort(read_cohort(public).public()).usable if public else None,
+        out or run / "audit",
+        AuditSizes(steps, negative_seeds),
+        thresholds,
+        kind,
+        generator_file=generator,
+        device=device,
+        progress=progress,
+        announce=lambda power: say(power_text(power, thresholds)),
+    )
+
+
+def power_text(power: Power, policy: ReleasePolicy) -> str:
+    """What an audit of this size can show, to be read before it runs (PRIVACY §3.4)."""
+    lines = [
+        f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:",
+        f"  - a leak with an AUC from {power.smallest_auc:.2f} is found by one attack four times in five;",
+        f"  - a perfect attack would prove ε ≥ {power.max_epsilon:.1f}, no more;",
+        f"  - no false alarm among them still allows a false positive rate of up to {power.fpr_bound:.1%}.",
+    ]
+    wanted = max(MIN_HOLDOUT, policy.min_holdout)
+    if power.n_holdout < wanted:
+        lines.append(
+            f"A PASS is out of reach: the {policy.tier} tier asks for {wanted} holdout patients. A leak can still be"
+            " found."
+        )
+    elif power.joint_power is not None:
+        chance = f"at most {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
+        lines.append(f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier.")
+    return "\n".join(lines)
+
+
+def audit_text(result: Mapping[str, Any]) -> str:
+    """Verdict, reasons, attacks and controls for a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=StringIO(), width=110)
+    console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
+    for reason in result.get("reasons", []):
+        console.print(f"  - {reason}", highlight=False)
+    attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
+    for a in result["attacks"]:
+        auc = f"{a['auc']:.3f} [{a['auc_ci'][0]:.3f}, {a['auc_ci'][1]:.3f}]"
+        epsilon, p = f"{a['eps_lower_bound']:.2f}", f"{a['p_value']:.3f}"
+        attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
+    controls = Table("control", "required", "got", "holds")
+    for c in result["controls"]:
+        controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
+    console.print(attacks)
+    means = result.get("epsilon_means")
+    if means:
+        console.print(
+            f"ε: {means['kind']}; δ = {means['delta']:.2g}, unit {means['unit']}, adjacency: {means['adjacency']}.",
+            highlight=False,
+        )
+    console.print(controls)
+    stand_in = result.get("reference_stands_in")
+    if stand_in:
+        console.print(f"Note: {stand_in}.", highlight=False)
+    console.print(f"Audit {result.get('audit_number', 1)} of this holdout.", highlight=False)
+    assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
+    return console.file.getvalue().rstrip()
+
+
+def _no_false_alarm(attack: Mapping[str, Any]) -> str:
+    """The share of members named without naming one holdout patient."""
+    rows = [row["tpr"] for row in attack["tpr"] if row["fpr"] == 0]
+    return f"{rows[0]:.2f}" if rows else "-"

@@ -1,0 +1,101 @@
+"""The audit's result and its file: what ``audit run --json`` prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from ..evidence import AttackResult, AuditEvidence
+from ..policy import ReleasePolicy
+from ..power import Power
+from ..verdict import Verdict, is_binding
+from .controls import NegativeRun
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Figures about groups only: no patient, no coin, no score.
+
+    Attributes:
+        verdict: Outcome and reasons.
+        evidence: What it rests on.
+        policy: By which it was judged.
+        power: What this size could show.
+        counts: Patients per role, scans, synthetic volumes.
+        roc: Attack to corners (FPR, TPR). For the internal report: in a small group steps are single patients.
+        negative_runs: Each attack on each control generator.
+        delta: δ of every ε lower bound.
+        generator_sha256: Of the generator under audit.
+        cohort_digest: Of the coin record.
+        synthetic_sha256: Of the audited synthetic set's files; None where it was never on a disk.
+        audit_number: This is audit k of this holdout; Holm spans all k.
+        reference_stands_in: What stood in as reference or control patients, or None.
+    """
+
+    verdict: Verdict
+    evidence: AuditEvidence
+    policy: ReleasePolicy
+    power: Power
+    counts: Mapping[str, int]
+    roc: Mapping[str, tuple[tuple[float, float], ...]]
+    negative_runs: tuple[NegativeRun, ...]
+    delta: float
+    generator_sha256: str
+    cohort_digest: str
+    synthetic_sha256: str | None
+    audit_number: int
+    reference_stands_in: str | None
+
+    def to_json(self) -> str:
+        """The result as text; keys as DESIGN §5. ``tpr`` lists rates of false alarms, 0 first."""
+        content = {
+            "verdict": self.verdict.outcome,
+            "reasons": list(self.verdict.reasons),
+            "tier": self.policy.tier,
+            "policy": asdict(self.policy),
+            "release": self.evidence.release,
+            "attacks": [self._row(attack) for attack in self.evidence.attacks],
+            "controls": [asdict(control) for control in self.evidence.controls],
+            "counts": dict(self.counts),
+            "power": asdict(self.power),
+            "negative_runs": [asdict(run) for run in self.negative_runs],
+            "confirmed_copies": self.evidence.confirmed_copies,
+            "copied_members": self.evidence.copied_members,
+            "canary_excess": self.evidence.canary_excess,
+            "negative_seeds": self.evidence.negative_seeds,
+            "target_steps": self.evidence.target_steps,
+            "control_steps": self.evidence.control_steps,
+            "claimed_epsilon": self.evidence.claimed_epsilon,
+            "epsilon_means": {
+                "kind": "lower bound shown by an attack, 95 %; proves no upper bound",
+                "delta": self.delta,
+                "unit": "patient",
+                "adjacency": "add or remove one patient",
+            },
+            "generator_sha256": self.generator_sha256,
+            "cohort_digest": self.cohort_digest,
+            "synthetic_sha256": self.synthetic_sha256,
+            "audit_number": self.audit_number,
+            "reference_stands_in": self.reference_stands_in,
+        }
+        return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+    def _row(self, attack: AttackResult) -> dict[str, object]:
+        return {
+            "id": attack.id,
+            "threat_model": attack.threat_model,
+            "binding": is_binding(attack, self.evidence),
+            "auc": attack.auc,
+            "auc_ci": list(attack.auc_ci),
+            "auc_lower95": attack.lower95,
+            "auc_upper95": attack.upper95,
+            "tpr": [asdict(at) for at in attack.tpr],
+            "advantage": attack.advantage,
+            "eps_lower_bound": attack.eps_lower_bound,
+            "p_value": attack.p_value,
+            "rejects": attack.rejects,
+            "n_member": attack.n_member,
+            "n_holdout": attack.n_holdout,
+            "roc": [list(corner) for corner in self.roc[attack.id]],
+        }

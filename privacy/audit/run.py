@@ -1,0 +1,313 @@
+"""``audit run``: gathers what the audit reads from a run's folder, counts it, runs it, writes its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.atomic import write_atomic
+from ...common.cohort import PUBLIC_SITE, Cohort
+from ...common.cohorts.layouts import read_cohort
+from ...common.cohorts.preparation import PreparedScans, joined, prepare
+from ...common.cohorts.roles import Role
+from ...common.device import Device, choose_device
+from ...common.errors import DataError, VerificationFailed
+from ...common.gan.generation import as_read_back, load_generator
+from ...common.journal import Fact, Journal, read_journal
+from ...common.randomness import derived_seed
+from ...common.site_folder import ROLES_DRAWN, SITE_FILE, SiteMaterial, site_folders, site_material
+from ...common.study import Study
+from ..attacks.interface import Reconstruct
+from ..evidence import ReleaseKind
+from ..policy import ReleasePolicy
+from ..power import Power
+from ..statement import STRICTER
+from ..synthetic_digest import synthetic_digest
+from .audit import AuditMaterial, AuditPlan, run_audit
+from .control_training import TrainOn, painter, train_control_generator, train_memoriser
+from .controls import TrainGenerator
+from .extract import read_audit
+
+RESULT = "audit.json"
+AUDITED = "audit-begun"
+"""Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
+DONE = "audit-done"
+"""Journal event, written with the SHA-256 of the result file."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class AuditSizes:
+    """How much an audit does.
+
+    Attributes:
+        steps: Of the reference and the negative controls; as many as a site of the study trains, by default.
+        negative_seeds: Seeds of the negative control; three make a full audit.
+        draws: Noise draws of A1.
+        blind_permutations: Of the blind baseline.
+    """
+
+    steps: int | None = None
+    negative_seeds: int = 3
+    draws: int = 8
+    blind_permutations: int = 200
+
+    @classmethod
+    def reduced(cls, steps: int) -> AuditSizes:
+        """One negative control, fewer steps and draws: INCONCLUSIVE at best, and it says so."""
+        return cls(steps, negative_seeds=1, draws=4, blind_permutations=50)
+
+
+def audit_run_folder(
+    run: Path,
+    synthetic: Path,
+    public: Cohort | None,
+    out: Path,
+    sizes: AuditSizes,
+    policy: ReleasePolicy,
+    release: ReleaseKind = "volumes",
+    *,
+    generator_file: Path | None = None,
+    device: str = "auto",
+    progress: Progress = lambda done, total: None,
+    announce: Callable[[Power], None] = lambda power: None,
+) -> dict[str, Any]:
+    """Audit a run's generator with its sites' coins.
+
+    On one machine the sites' per-patient scores are pooled, compared within each site only. A real federation
+    never does that: there, sites exchange counts and intervals (DESIGN §4.8).
+
+    Args:
+        run: What ``simulate`` left, or one site's folder.
+        synthetic: The cohort as it would be released.
+        public: Public patients who stand in as reference where no patient has that role.
+        out: Where ``audit.json`` goes.
+        sizes: How much.
+        policy: Thresholds.
+        release: What is to be released.
+        generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
+        device: Where to train.
+        progress: (stages done, stages in all).
+        announce: Told, before the first training, what an audit of this size can show.
+
+    Returns:
+        What ``--json`` prints.
+
+    Raises:
+        FedPhantomError: the folder, cohort, coins or generator cannot be used.
+    """
+    chosen = choose_device(device)
+    if generator_file is None and not (run / "generator.safetensors").exists():
+        raise DataError(
+            "a run without a generator: it has not finished" if run.is_dir() else "no run folder at the path given",
+            expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
+            remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
+        )
+    generator = load_generator(generator_file or run / "generator.safetensors", chosen)
+    study, folders = generator.study, site_folders(run)
+    if any(folder.study().digest() != study.digest() for folder in folders):
+        raise VerificationFailed(
+            "a generator of another study than the sites'",
+            expected="the generator that these sites trained: their coins say nothing about another",
+            remedy="Give the run's own generator.",
+        )
+    _refuse_foreign_volumes(synthetic, generator.sha256)
+    sites = [site_material(folder, study) for folder in folders]
+    scans, roles, stands_in = _gather(sites, public, study, run / "cache")
+    volumes = synthetic_digest(synthetic)
+    made = prepare(read_cohort(synthetic), study, out / "cache")
+    digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
+    journals = [Journal(folder.journal) for folder in folders]
+    if not all(journal.count(ROLES_DRAWN) for journal in journals):
+        raise VerificationFailed(
+            "a site whose journal does not tell when its roles were drawn",
+            expected="the journal since the site's first start: it counts the audits of this holdout",
+            remedy="Restore journal.jsonl from a backup; without it this cohort needs a new run with roles of its own.",
+        )
+    number = 1 + max(journal.count(AUDITED) for journal in journals)
+    for journal in journals:
+        journal.append(AUDITED, number=number, generator=generator.sha256, tier=policy.tier)
+
+    site_steps = study.training.rounds * study.training.local_steps
+    material = AuditMaterial(
+        images=scans.volumes,
+        labels=scans.classes,
+        patients=scans.patients,
+        roles=roles,
+        sites=scans.sites,
+        target=painter(generator.network, study, chosen),
+        synthetic=np.asarray(made.volumes),
+        synthetic_labels=np.asarray(made.classes),
+        generator_sha256=generator.sha256,
+        cohort_digest=digest,
+        as_released=as_read_back,
+        target_steps=site_steps,
+        synthetic_sha256=volumes,
+        reference_stands_in=stands_in,
+    )
+    plan = AuditPlan(
+        release=release,
+        seed=derived_seed(study.seed, "audit", number),
+        steps=sizes.steps or site_steps,
+        scans_per_step=study.training.batch,
+        negative_seeds=sizes.negative_seeds,
+        draws=sizes.draws,
+        audit_number=number,
+        blind_permutations=sizes.blind_permutations,
+        trainings_at_once=1 if chosen.cuda else None,
+    )
+    result = run_audit(
+        material,
+        plan,
+        policy,
+        _trainer(train_control_generator, scans, study, chosen),
+        _trainer(train_memoriser, scans, study, chosen),
+        lambda _, done, total: progress(done, total),
+        announce,
+    )
+    text = result.to_json()
+    write_atomic(out / RESULT, text.encode())
+    written = hashlib.sha256(text.encode()).hexdigest()
+    for journal in journals:
+        journal.append(
+            DONE,
+            number=number,
+            verdict=result.verdict.outcome,
+            sha256=written,
+            generator=generator.sha256,
+            release=release,
+            tier=policy.tier,
+        )
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def verify_audit(result: Path, run: Path) -> dict[str, Any]:
+    """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
+
+    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
+
+    Raises:
+        DataError: no readable result.
+        VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
+            site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
+    """
+    content = read_consistent_result(result)
+    raw = (result / RESULT if result.is_dir() else result).read_bytes()
+    file = run / "generator.safetensors"
+    actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+    if content.get("generator_sha256") != actual:
+        raise VerificationFailed(
+            "the audit of another generator",
+            expected="one of the generator in this run",
+            remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
+        )
+    if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
+        for folder in site_folders(run):
+            done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
+            if hashlib.sha256(raw).hexdigest() not in {facts.get("sha256") for facts in done}:
+                raise VerificationFailed(
+                    "an audit result that a site's journal does not know",
+                    expected=f"{RESULT} as 'fedphantom audit run' left it",
+                    remedy="Restore that file, or run the audit again.",
+                )
+            if any(_still_stands(facts, content) for facts in done):
+                raise VerificationFailed(
+                    "a generator that failed an earlier audit of this kind of release",
+                    expected="no FAIL among its audits: another try, with other luck, does not undo one",
+                    remedy="Train another generator, with fewer steps, more patients or differential privacy.",
+                )
+    return content
+
+
+def read_consistent_result(path: Path) -> dict[str, Any]:
+    """As :func:`read_result`; that the file is what an audit left, only :func:`verify_audit` can tell.
+
+    Raises:
+        VerificationFailed: its verdict is better than its own figures allow.
+    """
+    content = read_result(path)
+    read_audit(json.dumps(content).encode())
+    return content
+
+
+def _still_stands(done: Mapping[str, Fact], content: Mapping[str, Any]) -> bool:
+    """Whether a journalled audit is a FAIL that this later result of the same generator would hide."""
+    same = (done.get("generator"), done.get("release")) == (content["generator_sha256"], content.get("release"))
+    # What fails a lax tier fails a stricter one.
+    laxer = any(tier == done.get("tier") and content.get("tier") in stricter for tier, stricter in STRICTER.items())
+    return same and laxer and done.get("verdict") == "FAIL" and content["verdict"] != "FAIL"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Parse ``audit.json``. Raises DataError where there is none."""
+    try:
+        content = json.loads((path / RESULT if path.is_dir() else path).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and {"verdict", "attacks", "controls", "counts"} <= content.keys():
+            return content
+    except (OSError, ValueError):
+        pass
+    raise DataError(
+        "no readable audit result",
+        expected=f"{RESULT} of 'fedphantom audit run'",
+        remedy="Give the path of that file or of its folder.",
+    )
+
+
+def _gather(
+    sites: list[SiteMaterial], public: Cohort | None, study: Study, cache: Path
+) -> tuple[PreparedScans, tuple[Role, ...], str | None]:
+    parts = [site.scans for site in sites]
+    roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
+    stands_in = None
+    if "reference" not in roles and public is not None:
+        stand_ins = prepare(public, study, cache).named_site(PUBLIC_SITE)
+        _refuse_own_scans(stand_ins, parts)
+        parts.append(stand_ins)
+        roles += ["reference"] * len(stand_ins)
+        stands_in = f"{len(public.patients)} public patients stand in as reference"
+    whole = joined(parts).named_by_site()
+    kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
+    return whole.only(kept), tuple(roles[i] for i in kept), stands_in
+
+
+def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
+    """Volumes of another generator, or of unknown origin, would make the audit look harmless."""
+    for volume in synthetic.rglob("*.nii.gz"):
+        beside = volume.with_name(volume.name.removesuffix(".nii.gz") + ".json")
+        try:
+            made_by = json.loads(beside.read_bytes()).get("GeneratorSha256")
+        except (OSError, ValueError, AttributeError):
+            made_by = None
+        if made_by != generator_sha256:
+            raise VerificationFailed(
+                "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
+                expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit",
+                remedy="Generate the cohort anew, or name its own generator.",
+            )
+
+
+def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:
+    known = {hashlib.sha256(volume.tobytes()).digest() for part in own for volume in part.volumes}
+    shared = sum(hashlib.sha256(volume.tobytes()).digest() in known for volume in stand_ins.volumes)
+    if shared:
+        raise DataError(
+            f"{shared} scans of the public cohort are the sites' own",
+            expected="public patients whom no site holds: a reference that saw members would hide every leak",
+            remedy="Give a public cohort without them.",
+        )
+
+
+def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        return train_on(prepared, scans, study, device, steps=steps, seed=seed)
+
+    return train

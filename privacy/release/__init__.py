@@ -1,0 +1,1 @@
+"""Releases: packed, signed, verified offline."""

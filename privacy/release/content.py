@@ -1,0 +1,182 @@
+"""What may lie in a release, file by file; whatever is not listed here does not belong there.
+
+README.md  audit.json  public-labels.json  manifest.dsse.json
+generator.safetensors                                               kind ``weights``
+cohort/dataset_description.json  participants.tsv  dseg.tsv         kind ``volumes``
+cohort/sub-<16 hex>/anat/sub-<16 hex>_<channel>.nii.gz and .json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
+from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.gan.weights import METADATA, study_of
+from ...common.labels.chain import PublicSources
+from ...common.study import Study
+from ...common.tensor_file import decode, encode
+from ...common.volumes.grid import Grid
+from ..audit.extract import read_audit
+from ..statement import ReleasePredicate
+from ..synthetic_digest import digest_of_hashes
+from .clean_nifti import check_clean_nifti
+from .readme import render_readme
+from .sidecar import parse_public_sources, parse_sidecar
+from .tables import check_description, check_labels, check_participants, encode_json
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MANIFEST = "manifest.dsse.json"
+README = "README.md"
+AUDIT = "audit.json"
+PUBLIC_LABELS = "public-labels.json"
+GENERATOR = "generator.safetensors"
+COHORT = "cohort"
+LABEL_KEY = "dseg"
+
+COMMON_FILES = frozenset({README, AUDIT, PUBLIC_LABELS})
+PARTICIPANTS = "participants.tsv"
+COHORT_TABLES = frozenset(f"{COHORT}/{name}" for name in (DESCRIPTION, PARTICIPANTS, LABEL_LOOKUP))
+VOLUME_NAME = re.compile(
+    rf"{COHORT}/(?P<subject>sub-[0-9a-f]{{16}})/anat/(?P=subject)_(?P<key>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*)"
+    r"\.(?P<ending>nii\.gz|json)"
+)
+
+
+class ContentCheck:
+    """Judges a release's files one after the other, then as a whole.
+
+    Args:
+        predicate: From the verified statement.
+        public: From the release's ``public-labels.json``, whose hash was verified.
+    """
+
+    def __init__(self, predicate: ReleasePredicate, public: PublicSources) -> None:
+        self._predicate, self._public = predicate, public
+        self._endings: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._grids: set[Grid] = set()
+        self._named: set[str] = set()
+        self._tables: dict[str, bytes] = {}
+        self._volumes: list[str] = []
+        self._audited: str | None = None
+
+    def file(self, name: str, content: bytes) -> None:
+        """Judge one file whose hash was verified.
+
+        Raises:
+            VerificationFailed: the file does not belong in such a release, or its content does not.
+        """
+        self._named.add(name)
+        volume = VOLUME_NAME.fullmatch(name) if self._predicate.kind == "volumes" else None
+        if volume and volume["ending"] == "json":
+            self._endings[volume["subject"]][volume["key"]].add("json")
+            sidecar = _verified(parse_sidecar, content, self._predicate.generator_sha256, self._public)
+            if sidecar.encode() != content:  # an entry given twice would hide the first
+                raise _foreign("a sidecar in another encoding")
+        elif volume:
+            self._endings[volume["subject"]][volume["key"]].add("nii.gz")
+            self._grids.add(check_clean_nifti(content, is_label_map=volume["key"] == LABEL_KEY))
+            self._volumes.append(hashlib.sha256(content).hexdigest())
+        elif name == AUDIT:
+            self._check_audit(content)
+        elif name == README:
+            if content != render_readme(self._predicate).encode():
+                raise _foreign("a README that does not say what was signed")
+        elif name == GENERATOR and self._predicate.kind == "weights":
+            if check_weights(content).digest() != self._predicate.study_digest:
+                raise _foreign("a generator of another study")
+        elif name == PUBLIC_LABELS:
+            if content != encode_json(self._public.model_dump(mode="json")):
+                raise _foreign("a list of public label sources in another encoding")
+        elif name in COHORT_TABLES and self._predicate.kind == "volumes":
+            self._tables[name.removeprefix(f"{COHORT}/")] = content
+        else:
+            raise _foreign("a file that has no place in such a release")
+
+    @property
+    def volumes(self) -> int:
+        """NIfTI files judged so far."""
+        return len(self._volumes)
+
+    def finish(self) -> None:
+        """Judge the whole after every file.
+
+        Raises:
+            VerificationFailed: a file is missing, a volume lacks its sidecar, volumes differ in channels or grid, or
+                they are not the ones that were audited.
+        """
+        if not self._named >= _expected(self._predicate):
+            raise _foreign("a release that lacks one of its files")
+        if self._predicate.kind == "weights":
+            return
+        channels = {frozenset(keys) for keys in self._endings.values()}
+        paired = all(endings == {"json", "nii.gz"} for keys in self._endings.values() for endings in keys.values())
+        if len(channels) != 1 or LABEL_KEY not in next(iter(channels)) or not paired:
+            raise _foreign("volumes without a sidecar or label map, or with different channels")
+        if len(self._grids) != 1:
+            raise _foreign("volumes on different grids")
+        check_participants(self._tables[PARTICIPANTS], self._endings)
+        check_description(self._tables[DESCRIPTION], next(iter(channels)))
+        check_labels(self._tables[LABEL_LOOKUP])
+        if digest_of_hashes(self._volumes) != self._audited:
+            raise _foreign("volumes other than those that were audited")
+
+    def _check_audit(self, content: bytes) -> None:
+        extract, shown = _verified(read_audit, content)
+        self._audited = extract.synthetic_sha256
+        claim = self._predicate.audit
+        if extract.encode() != content:
+            raise _foreign("an audit with more in it than may travel")
+        if extract.generator_sha256 != self._predicate.generator_sha256:
+            raise _foreign("the audit of another generator")
+        if shown.model_copy(update={"sha256": claim.sha256}) != claim:
+            raise _foreign("an audit other than the signed statement says")
+
+
+def check_weights(content: bytes) -> Study:
+    """Check that a weights file holds parameters and whitelisted facts, and nothing else.
+
+    Returns:
+        The study it was trained for.
+
+    Raises:
+        VerificationFailed: not such a file, other facts, or bytes that FedPhantom would not have written.
+    """
+    parameters, facts = _verified(decode, content, "weights file of the release")
+    metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
+    if metadata.keys() != facts.keys() or not metadata.keys() <= METADATA:
+        raise _foreign("a weights file with unknown entries in its header")
+    if encode(parameters, facts) != content:
+        raise _foreign("a weights file with hidden bytes")
+    return _verified(study_of, metadata)
+
+
+def public_sources_of(content: bytes) -> PublicSources:
+    """A release's ``public-labels.json``. Raises VerificationFailed."""
+    return _verified(parse_public_sources, content)
+
+
+def _expected(predicate: ReleasePredicate) -> frozenset[str]:
+    return COMMON_FILES | (COHORT_TABLES if predicate.kind == "volumes" else {GENERATOR})
+
+
+def _verified(parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What is bad input or a refusal while packing is a failed verification in a release."""
+    try:
+        return parse(*args, **kwargs)
+    except (DataError, PolicyRefused) as error:
+        raise _foreign(error.found) from None
+
+
+def _foreign(found: str) -> VerificationFailed:
+    return VerificationFailed(
+        found,
+        expected="a release as 'fedphantom release pack' leaves it",
+        remedy="Do not use this folder; ask the signer for another.",
+    )

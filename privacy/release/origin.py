@@ -1,0 +1,118 @@
+"""Is every volume what its sidecar says: the declared public label map, varied as recorded, painted by this generator?
+
+A sidecar is only a claim. Here each label map is made again from its public source by its recorded steps, and each
+volume painted again from it with its recorded noise. So a patient's own label map, or scan, under a copied sidecar
+does not pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.cohort import ChannelSource, Cohort, Scan
+from ...common.cohorts.layouts import read_cohort
+from ...common.device import choose_device
+from ...common.errors import DataError, PolicyRefused
+from ...common.gan.generation import WRITTEN_MAXIMUM, LoadedGenerator, as_written, load_generator, paint
+from ...common.labels.brain import brain_labels
+from ...common.labels.sampler import public_label_maps, replay_chain
+from ...common.study import Study
+from ...common.volumes.nifti import nifti_stem, read_label_map, read_volume
+from .sidecar import Sidecar, parse_public_sources, parse_sidecar
+
+LABEL_TOLERANCE = 1e-3
+"""Share of voxels that may differ: other processors round differently where two labels meet."""
+PAINT_TOLERANCE = 0.01
+"""Mean absolute difference, as a share of the intensity range, that bfloat16 and other processors may make."""
+PATCH_TOLERANCE = 0.2
+"""The same of any single voxel: a patch pasted from elsewhere is small in the mean."""
+
+
+def check_origin(
+    run: Path,
+    synthetic: Path,
+    public: Cohort | None,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Make every scan of a synthetic cohort again and compare; returns how many.
+
+    Args:
+        run: Holds ``generator.safetensors`` and ``public-labels.json``.
+        synthetic: BIDS cohort as ``generate`` writes it.
+        public: The public cohort, where the study's label maps come from one.
+        device: Where to paint.
+        progress: (scans done, scans in all).
+
+    Raises:
+        PolicyRefused: a label map or volume that is not what its sidecar says, or from a source not at hand.
+        VerificationFailed: a sidecar of another generator, or with anything else in it.
+        DataError: a file is missing or unreadable.
+    """
+    generator = load_generator(run / "generator.safetensors", choose_device(device))
+    study = generator.study
+    declared = parse_public_sources(_bytes(run / "public-labels.json"))
+    at_hand = {known.source.sha256: known.labels for known in public_label_maps(study, public)}
+    scans = read_cohort(synthetic).scans
+    for done, scan in enumerate(scans, start=1):
+        if scan.label is None:
+            raise _refused("a scan without its label map")
+        beside = scan.label.with_name(f"{nifti_stem(scan.label)}.json")
+        sidecar = parse_sidecar(_bytes(beside), generator.sha256, declared)
+        source = at_hand.get(sidecar.label_chain.source.sha256)
+        if source is None:
+            raise _refused("a label map whose declared public source is not at hand")
+        labels = _label_map(scan.label, source, sidecar, study)
+        _check_painted(scan, labels, sidecar, generator)
+        progress(done, len(scans))
+    return len(scans)
+
+
+def _label_map(path: Path, source: NDArray[np.uint8], sidecar: Sidecar, study: Study) -> NDArray[np.uint8]:
+    tissues = brain_labels(study.labels) if study.public_labels.source == "atlas" else None
+    try:
+        expected = replay_chain(source, sidecar.label_chain, study.public_labels, study.grid.spacing_mm, tissues)
+    except (DataError, TypeError, ValueError):
+        raise _refused("a label map whose recorded steps are not those of the public sampler") from None
+    found = read_label_map(path)[0]
+    if found.shape != expected.shape or (found != expected).mean() > LABEL_TOLERANCE:
+        raise _refused("a label map that its recorded steps do not give")
+    return found.astype(np.uint8)
+
+
+def _check_painted(scan: Scan, labels: NDArray[np.uint8], sidecar: Sidecar, generator: LoadedGenerator) -> None:
+    study = generator.study
+    index = np.searchsorted(np.asarray(study.label_values), labels).astype(np.uint8)
+    painted = as_written(paint(generator.network, index[None], study, sidecar.noise_seed, generator.device)[0])
+    for channel, expected in zip(study.channels, painted, strict=True):
+        file: ChannelSource | None = scan.channels.get(channel)
+        if file is None:
+            raise _refused("a scan without one of the study's channels")
+        found = read_volume(file)[0]
+        off = np.abs(found - expected) / WRITTEN_MAXIMUM if found.shape == expected.shape else np.ones(1)
+        if off.mean() > PAINT_TOLERANCE or off.max() > PATCH_TOLERANCE:
+            raise _refused("a volume that this generator does not paint from its label map and noise")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise DataError(
+            f"no readable {'sidecar' if path.name != 'public-labels.json' else path.name}",
+            expected="what 'fedphantom generate' writes",
+            remedy="Generate the synthetic cohort again.",
+        ) from None
+
+
+def _refused(found: str) -> PolicyRefused:
+    return PolicyRefused(
+        found,
+        expected="scans that can be made again from a declared public source (DESIGN §4.5)",
+        remedy="Generate the cohort with 'fedphantom generate', and name the public cohort with --public.",
+    )

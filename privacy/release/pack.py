@@ -1,0 +1,275 @@
+"""A release: a signed folder of synthetic volumes or generator weights that anyone can verify offline.
+
+``manifest.dsse.json`` holds a signed in-toto statement that names every other file with its hash.
+Packing is here, verification in :mod:`.release_folder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ...common.atomic import atomic_folder
+from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
+from ...common.cohorts.roles import CoinRecord
+from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.labels.chain import LabelSource, PublicSources
+from ...common.signing import sign
+from ...common.study import Study
+from ..audit.extract import AuditExtract, read_audit
+from ..evidence import ReleaseKind
+from ..policy import Tier
+from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, may_be_shared
+from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
+from .clean_nifti import check_clean_nifti
+from .content import (
+    AUDIT,
+    COHORT,
+    GENERATOR,
+    LABEL_KEY,
+    MANIFEST,
+    PUBLIC_LABELS,
+    README,
+    check_weights,
+)
+from .folder import ReleaseReport, verify_folder, verify_release
+from .readme import render_readme
+from .sidecar import parse_public_sources, parse_sidecar
+from .tables import encode_description, encode_json, encode_labels, encode_participants
+
+__all__ = ["ReleaseReport", "pack", "verify_release"]
+
+_CONSTANT_TIME = 946_684_800
+"""2000-01-01 UTC: modification time of every file in a release; the least that every archive format can hold."""
+
+_SOURCE_VOLUME = re.compile(r"(sub-[A-Za-z0-9]+)_(?P<key>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*)\.nii\.gz")
+
+
+def pack(
+    run: Path,
+    out: Path,
+    *,
+    kind: ReleaseKind,
+    tier: Tier,
+    key: Ed25519PrivateKey,
+    audit: Path | None,
+    synthetic: Path | None = None,
+    created: datetime | None = None,
+) -> ReleaseReport:
+    """Pack, sign and verify a release; it appears whole or not at all.
+
+    Args:
+        run: Folder with ``generator.safetensors`` and ``public-labels.json``. Coin records found in it
+            give the identifiers that no packed text may contain.
+        out: A new or empty folder.
+        kind: What is released.
+        tier: Whom for.
+        key: The signer's.
+        audit: Result file of ``audit run``.
+        synthetic: BIDS cohort of synthetic volumes, for kind ``volumes``.
+        created: When; now, if left out.
+
+    Raises:
+        PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, or a label map that
+            does not come from a declared public source.
+        VerificationFailed: the audit or a volume belongs to another generator, the audit to other volumes or its
+            figures do not bear out its verdict, or a file carries more than it may.
+        DataError: a needed file is missing or unreadable.
+        StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
+    """
+    generator = _source(run / GENERATOR, "generator of the run")
+    generator_sha256 = hashlib.sha256(generator).hexdigest()
+    study = check_weights(generator)
+    public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
+    extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
+    identifiers = _known_identifiers(run)
+
+    with atomic_folder(out) as folder:
+        writer = _Writer(folder, identifiers)
+        if kind == "weights":
+            writer.add(GENERATOR, generator)
+            used = public.sources
+        elif synthetic is None:
+            raise DataError(
+                "no synthetic cohort", expected="one for a release of volumes", remedy="Name it with '--synthetic'."
+            )
+        else:
+            used = _add_cohort(writer, synthetic, study, generator_sha256, public)
+            volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
+            if digest_of_hashes(volumes) != extract.synthetic_sha256:
+                raise VerificationFailed(
+                    "the audit of another synthetic cohort",
+                    expected="the very volumes and label maps that were audited",
+                    remedy="Name the audited cohort with '--synthetic', or audit this one.",
+                )
+        predicate = ReleasePredicate(
+            kind=kind,
+            tier=tier,
+            approved_for_sharing=may_be_shared(tier, claim.verdict),
+            study_digest=study.digest(),
+            generator_sha256=generator_sha256,
+            dp=study.privacy.dp,
+            audit=claim,
+            label_sources=used,
+            created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            software=f"fedphantom {version('fedphantom')}",
+        )
+        writer.add(AUDIT, extract.encode())
+        writer.add(PUBLIC_LABELS, encode_json(PublicSources(sources=used).model_dump(mode="json")))
+        writer.add(README, render_readme(predicate).encode())
+        statement = ReleaseStatement.about(writer.files, predicate)
+        writer.add(MANIFEST, sign(statement.encode(), key))
+        writer.settle()
+        return verify_folder(folder, [key.public_key()])
+
+
+def _permitted_audit(
+    path: Path | None, kind: ReleaseKind, tier: Tier, generator_sha256: str
+) -> tuple[AuditExtract, AuditClaim]:
+    if path is None or not path.is_file():
+        raise PolicyRefused(
+            "no audit of this generator",
+            expected="the result file of 'fedphantom audit run'",
+            remedy="Run the audit and name its result with '--audit'.",
+        )
+    extract, claim = read_audit(_source(path, "audit result"))
+    if extract.generator_sha256 != generator_sha256:
+        raise VerificationFailed(
+            "the audit of another generator",
+            expected=f"one of the run's generator {generator_sha256[:12]}…",
+            remedy="Run the audit on this run.",
+        )
+    if claim.verdict not in PERMITTED[tier]:
+        raise PolicyRefused(
+            f"audit verdict {claim.verdict}",
+            expected=f"{' or '.join(PERMITTED[tier])} for a release of tier '{tier}'",
+            remedy="Read the audit's reasons; more patients, fewer rounds or differential privacy may change it.",
+        )
+    if not claim.covers(kind, tier):
+        raise PolicyRefused(
+            f"an audit for {claim.release} of tier '{claim.tier}'",
+            expected=f"one for {kind} with thresholds at least as strict as tier '{tier}'",
+            remedy="Run the audit with that policy and kind of release.",
+        )
+    return extract, claim
+
+
+def _add_cohort(
+    writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources
+) -> tuple[LabelSource, ...]:
+    """Copy every volume under a random name beside a fresh sidecar. Returns the sources used, as declared."""
+    used: set[LabelSource] = set()
+    renamed: dict[str, str] = {}
+    keys: set[str] = set()
+    for path in sorted(cohort.rglob("*.nii*")):
+        found = _SOURCE_VOLUME.fullmatch(path.name)
+        if found is None or path.parent != cohort / found[1] / "anat":
+            raise _broken("a synthetic cohort with a volume in an unknown place")
+        content = _source(path, "synthetic volume")
+        check_clean_nifti(content, is_label_map=found["key"] == LABEL_KEY)
+        try:
+            beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
+        except DataError:
+            raise PolicyRefused(
+                "a volume without a sidecar, whose label map therefore counts as private",
+                expected="a sidecar with a label chain beside every volume",
+                remedy="Generate the volumes anew with 'fedphantom generate'.",
+            ) from None
+        sidecar = parse_sidecar(beside, generator_sha256, public)
+        used.add(sidecar.label_chain.source)
+        keys.add(found["key"])
+        # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
+        subject = renamed.setdefault(found[1], f"sub-{secrets.token_hex(8)}")
+        stem = f"{COHORT}/{subject}/anat/{subject}_{found['key']}"
+        writer.add(f"{stem}.nii.gz", content)
+        writer.add(f"{stem}.json", sidecar.encode())
+    if not renamed:
+        raise DataError(
+            "a synthetic cohort without a volume",
+            expected="a BIDS folder as 'fedphantom generate' writes it",
+            remedy="Name that folder with '--synthetic'.",
+        )
+    channels = _channel_table(_source(cohort / DESCRIPTION, "description of the synthetic cohort"), study, keys)
+    writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(channels))
+    writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
+    writer.add(f"{COHORT}/{LABEL_LOOKUP}", encode_labels(study.labels))
+    return tuple(source for source in public.sources if source in used)
+
+
+def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> dict[str, str]:
+    """File key to channel name where the key alone does not tell it; nothing but the study's own names."""
+    try:
+        table = json.loads(description).get("Channels", {})
+        return {key: name for key, name in sorted(table.items()) if key in keys and name in study.channels}
+    except (ValueError, AttributeError):
+        raise _broken("a synthetic cohort whose description is not JSON") from None
+
+
+class _Writer:
+    """Writes a release's files and remembers their hashes."""
+
+    def __init__(self, folder: Path, identifiers: Collection[str]) -> None:
+        self._folder = folder
+        self._identifier = (
+            re.compile("|".join(rf"(?<![A-Za-z0-9.]){re.escape(text)}(?![A-Za-z0-9])" for text in sorted(identifiers)))
+            if identifiers
+            else None
+        )
+        self.files: dict[str, str] = {}
+
+    def add(self, name: str, content: bytes) -> None:
+        """Write one file.
+
+        Raises:
+            VerificationFailed: a text file contains an identifier of one of the run's patients.
+        """
+        is_text = not name.endswith((".nii.gz", ".safetensors"))
+        if is_text and self._identifier and self._identifier.search(content.decode(errors="replace")):
+            raise _broken("a patient's identifier in a file to be packed")
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        self.files[name] = hashlib.sha256(content).hexdigest()
+
+    def settle(self) -> None:
+        """Give every file and folder the same permissions and time."""
+        for path in sorted(self._folder.rglob("*"), reverse=True):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+            os.utime(path, (_CONSTANT_TIME, _CONSTANT_TIME))
+        self._folder.chmod(0o755)
+
+
+def _known_identifiers(run: Path) -> frozenset[str]:
+    """Patient identifiers in the coin records under a run; those too short to tell from a number are left out."""
+    found: set[str] = set()
+    for path in run.rglob("*.json"):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size < 1 << 24 else ""
+        if '"fedphantom coin record' in text[:100]:
+            found.update(CoinRecord.from_json(text).roles)
+    return frozenset(identifier for identifier in found if len(identifier) >= 4)
+
+
+def _source(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise DataError(
+            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy="Check the path."
+        ) from None
+
+
+def _broken(found: str) -> VerificationFailed:
+    return VerificationFailed(
+        found,
+        expected="a folder exactly as it was signed, of files that carry nothing but the release",
+        remedy="Do not use it; make it anew, or ask the signer for a fresh copy.",
+    )

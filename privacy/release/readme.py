@@ -1,0 +1,76 @@
+"""The page inside a release that says in plain words what it is and what it is not."""
+
+from __future__ import annotations
+
+from ..statement import ReleasePredicate
+
+NOT_APPROVED = "not approved for sharing outside"
+"""Marks every release whose audit is not a PASS for a tier beyond internal."""
+
+_KINDS = {
+    "volumes": "synthetic MRI volumes with their label maps, in `cohort/` (BIDS). No network weights are in it",
+    "weights": "a generator of synthetic MRI volumes, `generator.safetensors`",
+}
+_TIERS = {
+    "internal": "use inside the study",
+    "controlled": "controlled access: named researchers under an agreement",
+    "public": "publication",
+}
+
+
+def render_readme(predicate: ReleasePredicate) -> str:
+    """Markdown text of the release's ``README.md``."""
+    sources = "\n".join(f"- {source.name} (licence: {source.licence})" for source in predicate.label_sources)
+    return f"""# FedPhantom release
+
+{_headline(predicate)}
+
+This folder holds {_KINDS[predicate.kind]}. Nothing in it is a scan of a patient: images and label
+maps were made by a generator, from public label maps.
+
+## What is known about privacy
+
+- Audit verdict: **{predicate.audit.verdict}**, judged by the thresholds for *{predicate.audit.tier}*.
+  {_verdict(predicate)}
+- Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
+- The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
+- `audit.json` holds the attacks and controls with their figures.
+
+## Where the label maps come from
+
+{sources}
+
+Beside every volume a JSON file says that it is synthetic and how its label map was made from one of these.
+
+## Checking this folder
+
+    fedphantom release verify FOLDER --key PUBLIC.pem
+
+The public key comes from the signer, not from this folder. Every file is named, with its SHA-256, in the
+signed `manifest.dsse.json`; one changed byte, one file more or one file less, and the check fails.
+
+Study {predicate.study_digest}
+Generator {predicate.generator_sha256}
+Packed {predicate.created} by {predicate.software}, for {_TIERS[predicate.tier]}.
+"""
+
+
+def _headline(predicate: ReleasePredicate) -> str:
+    if not predicate.approved_for_sharing:
+        return f"**{NOT_APPROVED.capitalize()}.** This release is meant for {_TIERS['internal']}."
+    return (
+        f"Meant for {_TIERS[predicate.tier]}. A generator trained by several sites also needs the signed approval of"
+        "\neach of them; this folder holds none."
+    )
+
+
+def _verdict(predicate: ReleasePredicate) -> str:
+    match predicate.audit.verdict:
+        case "PASS":
+            return predicate.audit.finding
+        case "INCONCLUSIVE":
+            return (
+                "The audit could neither find a leak nor rule one out: too few patients, or a control missing or weak."
+            )
+        case other:
+            raise ValueError(f"a release with verdict {other} cannot be described")

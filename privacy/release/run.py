@@ -1,0 +1,107 @@
+"""The release of a run on one machine: packed and signed, or refused with the reasons on file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...common.atomic import write_atomic
+from ...common.cohort import Cohort
+from ...common.cohorts.layouts import read_cohort
+from ...common.errors import PolicyRefused
+from ...common.signing import generate_key, load_private_key
+from ...common.site_folder import SITE_FILE
+from ..audit.run import verify_audit
+from ..evidence import ReleaseKind
+from ..policy import Tier
+from .origin import check_origin
+from .pack import ReleaseReport, pack, verify_release
+
+REFUSED = "release-refused.json"
+
+
+def pack_run(
+    run: Path,
+    out: Path,
+    kind: ReleaseKind,
+    tier: Tier,
+    key: Path,
+    audit: Path | None,
+    synthetic: Path | None,
+    public: Path | None,
+    progress: Callable[[int, int], None],
+) -> ReleaseReport:
+    """``release pack``: make every scan again from its public source, then pack and sign.
+
+    Raises:
+        PolicyRefused: an origin, the audit or the tier stands against it.
+        FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
+            :func:`~fedphantom.privacy.release.pack.pack`.
+    """
+    private = load_private_key(key)
+    if audit is not None and audit.is_file():  # else pack says that there is none
+        verdict = verify_audit(audit, run)["verdict"]
+        if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():
+            raise PolicyRefused(
+                "a PASS in a run without a site's folder: nobody's journal can confirm it",
+                expected=f"the sites' folders for a release of tier '{tier}'",
+                remedy="Pack where the sites' folders lie.",
+            )
+    if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
+        check_origin(run, synthetic, read_cohort(public).public() if public else None, progress=progress)
+    return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
+
+
+def pack_or_refuse(
+    run: Path,
+    out: Path,
+    synthetic: Path,
+    public: Cohort | None,
+    audit: Path,
+    tier: Tier,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Try to pack ``out/release``; write ``release-refused.json`` where the gate refuses.
+
+    The key lies in ``out/keys``: it says which demo packed the release, and stands for no compliance officer.
+
+    Raises:
+        VerificationFailed: the audit or a volume belongs to another generator.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    folder = out / "release"
+    keys = out / "keys"
+    private = keys / "key.pem"
+    if not private.exists():
+        generate_key(keys)
+    key = load_private_key(private)
+    if folder.exists():
+        report = verify_release(folder, [key.public_key()])
+        if (report.tier, report.generator_sha256) != (tier, _sha256(run / "generator.safetensors")):
+            raise PolicyRefused(
+                f"the folder holds a release of another generator, or for the tier '{report.tier}'",
+                expected=f"a release of this run for the tier '{tier}', or none",
+                remedy="Remove the release folder, or choose another --out.",
+            )
+        return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
+    try:
+        check_origin(run, synthetic, public, progress=progress)
+        pack(run, folder, kind="volumes", tier=tier, key=key, audit=audit, synthetic=synthetic)
+    except PolicyRefused as error:
+        outcome = {
+            "packed": False,
+            "tier": tier,
+            "kind": "volumes",
+            "reasons": [error.found, f"expected {error.expected}"],
+        }
+        write_atomic(out / REFUSED, (json.dumps(outcome, indent=1) + "\n").encode())
+        return outcome
+    (out / REFUSED).unlink(missing_ok=True)  # of an earlier try
+    return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,80 @@
+"""The tables of a released cohort, written from the study and the released names alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from ...common.errors import VerificationFailed
+
+_CHANNELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_LABEL_ROW = re.compile(r"[0-9]{1,3}\t[A-Za-z0-9][A-Za-z0-9 _-]{0,31}")
+
+
+def encode_json(content: object) -> bytes:
+    """The one encoding that JSON files of a release have."""
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def encode_participants(subjects: Iterable[str]) -> bytes:
+    """``participants.tsv``: names, and nothing about anyone."""
+    return _lines("participant_id", sorted(subjects))
+
+
+def encode_labels(labels: Mapping[str, int]) -> bytes:
+    """``dseg.tsv``: label value and name."""
+    rows = sorted((value, name) for name, value in labels.items())
+    return _lines("index\tname", [f"{value}\t{name}" for value, name in rows])
+
+
+def encode_description(channels: Mapping[str, str]) -> bytes:
+    """``dataset_description.json``.
+
+    Args:
+        channels: File key to channel name, where the key alone does not tell it.
+    """
+    content = {
+        "Name": "FedPhantom synthetic release",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "FedPhantom"}],
+        "Synthetic": True,
+    }
+    return encode_json(content | ({"Channels": dict(channels)} if channels else {}))
+
+
+def check_labels(content: bytes) -> None:
+    """Raises VerificationFailed for anything but values and names of labels."""
+    header, *rows, end = content.decode(errors="replace").split("\n")
+    if header != "index\tname" or end or len(rows) > 256 or not all(map(_LABEL_ROW.fullmatch, rows)):
+        raise _foreign("a table of labels with other entries")
+
+
+def check_description(content: bytes, keys: Iterable[str]) -> None:
+    """Raises VerificationFailed for a description with more in it than the channels of these file keys."""
+    try:
+        channels = json.loads(content).get("Channels", {})
+        plain = set(channels) <= set(keys) and all(map(_CHANNELS.fullmatch, channels.values()))
+    except (ValueError, AttributeError, TypeError):
+        channels, plain = {}, False
+    if not plain or encode_description(channels) != content:
+        raise _foreign("a description of the cohort with other entries")
+
+
+def check_participants(content: bytes, subjects: Iterable[str]) -> None:
+    """Raises VerificationFailed for a table of other than the released names."""
+    if content != encode_participants(subjects):
+        raise _foreign("a table of participants with other entries")
+
+
+def _lines(header: str, rows: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in (header, *rows)).encode()
+
+
+def _foreign(found: str) -> VerificationFailed:
+    return VerificationFailed(
+        found,
+        expected="the tables that 'fedphantom release pack' writes",
+        remedy="Do not use this folder; ask the signer for another.",
+    )

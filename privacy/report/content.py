@@ -1,0 +1,271 @@
+"""What the report shows: parts that may each be missing, and what of them each rendition may show.
+
+Evaluation and rounds are read from the JSON that the commands write, so that no wing needs another's types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...common.errors import DataError
+from ...common.labels.chain import LabelSource
+from ...common.study import Study
+from ..audit.extract import AuditExtract, PolicyRow
+from ..policy import TIERS
+from ..statistics import Floats
+
+Rendition = Literal["internal", "shareable"]
+
+SMALLEST_CELL = 20
+"""Fewest members, and fewest holdout patients, whose curve a shareable page draws: it is their full ranking."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """One attack's curve.
+
+    Attributes:
+        name: As the attack table names it.
+        fpr: Shape (k,), ascending from 0 to 1.
+        tpr: Shape (k,), ascending from 0 to 1.
+        n_member: Members behind it.
+        n_holdout: Holdout patients behind it.
+    """
+
+    name: str
+    fpr: Floats
+    tpr: Floats
+    n_member: int
+    n_holdout: int
+
+    def __post_init__(self) -> None:
+        both = np.stack([self.fpr, self.tpr]) if self.fpr.shape == self.tpr.shape else np.empty((2, 0))
+        if both.ndim != 2 or both.shape[1] < 2 or not ((both >= 0) & (both <= 1)).all() or (np.diff(both) < 0).any():
+            raise _unfit(f"a ROC curve of shapes {self.fpr.shape} and {self.tpr.shape}", "two ascending rows of shares")
+        if self.n_member < 1 or self.n_holdout < 1:
+            raise _unfit("a ROC curve of no patients", "one or more on either side")
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSample:
+    """Volumes to look at.
+
+    Attributes:
+        volumes: Shape (n, C, X, Y, Z), any intensity unit; channels in the study's order.
+        labels: Shape (n, X, Y, Z), label values as in the study.
+        nearest_real: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal
+            rendition only.
+    """
+
+    volumes: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    nearest_real: NDArray[np.float32] | None = None
+
+
+class _Read(BaseModel):
+    # The files hold more than the page shows.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ReportPolicy(PolicyRow):
+    """The thresholds that the audit was judged by, and why any differs from its tier's."""
+
+    auc_upper_max: float | None
+    outlier_auc_upper_max: float | None
+    min_holdout: int
+
+
+class ReportAudit(AuditExtract):
+    """``audit run --json``: what travels with a release, and what only the page says.
+
+    Attributes:
+        policy: None where the file does not say: then the tier's own thresholds.
+        reference_stands_in: Who stood in for reference or control patients.
+    """
+
+    policy: ReportPolicy | None = None
+    reference_stands_in: str | None = None
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        """From the parsed JSON. Raises DataError, naming the key."""
+        return _read(cls, table, "fedphantom audit run --json")
+
+    def thresholds(self) -> ReportPolicy:
+        """What the attacks are held against."""
+        return self.policy or ReportPolicy.model_validate(asdict(TIERS[self.tier]))
+
+
+class _Curved(_Read):
+    id: str
+    n_member: int
+    n_holdout: int
+    roc: tuple[tuple[float, float], ...]
+
+
+class _Curves(_Read):
+    attacks: tuple[_Curved, ...]
+
+
+def read_roc(table: Mapping[str, Any]) -> tuple[RocCurve, ...]:
+    """The curves in ``audit run --json``. Raises DataError, naming the key."""
+    curves = []
+    for row in _read(_Curves, table, "fedphantom audit run --json").attacks:
+        fpr, tpr = np.array(row.roc, dtype=np.float64).reshape(-1, 2).T
+        curves.append(RocCurve(row.id, fpr, tpr, row.n_member, row.n_holdout))
+    return tuple(curves)
+
+
+class ReportFigure(_Read):
+    """A mean over test patients with its 95 % interval."""
+
+    mean: Share
+    ci: tuple[Share, Share]
+    n_test: int
+
+
+class ReportArm(_Read):
+    """One arm of ``evaluate --json``."""
+
+    name: str
+    scans: int | None = None
+    dice: ReportFigure
+    per_label: dict[str, ReportFigure] = Field(default_factory=dict)
+
+
+class ReportEvaluation(_Read):
+    """``evaluate --json``; without ``ratio_to_real`` a ratio is that of the means, and has no interval."""
+
+    arms: tuple[ReportArm, ...] = Field(min_length=1)
+    region: str = "foreground"
+    ratio_to_real: dict[str, ReportFigure] = Field(default_factory=dict)
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        """From the parsed JSON. Raises DataError, naming the key."""
+        return _read(cls, table, "fedphantom evaluate --json")
+
+
+class ReportRound(_Read):
+    """One entry of ``summary.json``'s ``rounds``.
+
+    Attributes:
+        round: 1-based.
+        sites: Sites whose replies were averaged.
+        left_out: Sites left out, with the reason, which the page does not show.
+        metrics: Figures on synthetic volumes alone.
+        seconds: How long it took.
+    """
+
+    round: int
+    sites: tuple[str, ...]
+    left_out: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seconds: float | None = None
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        """From the parsed JSON. Raises DataError, naming the key."""
+        return _read(cls, table, "fedphantom simulate")
+
+
+@dataclass(frozen=True)
+class ReleaseOutcome:
+    """What the gate decided.
+
+    Attributes:
+        packed: Whether a release was packed.
+        tier: Whom it is, or would have been, meant for.
+        kind: ``volumes`` or ``weights``.
+        reasons: Why it was refused.
+    """
+
+    packed: bool
+    tier: str
+    kind: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContent:
+    """Everything the page may show.
+
+    Attributes:
+        title: Heading.
+        study: What was trained.
+        created: When the page was made, as it is to be printed.
+        software: Name and version.
+        generator_sha256: Of ``generator.safetensors``.
+        facts: Name to value, shown in this order.
+        audit: None: none was run.
+        roc: One curve an attack.
+        evaluation: None: none was run.
+        rounds: In order.
+        synthetic: None: none were generated.
+        release: None: none was asked for.
+        label_sources: Where label maps come from, as ``public-labels.json`` declares.
+        times: Stage to seconds, in order.
+    """
+
+    title: str
+    study: Study
+    created: str
+    software: str
+    generator_sha256: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    audit: ReportAudit | None = None
+    roc: tuple[RocCurve, ...] = ()
+    evaluation: ReportEvaluation | None = None
+    rounds: tuple[ReportRound, ...] = ()
+    synthetic: SyntheticSample | None = None
+    release: ReleaseOutcome | None = None
+    label_sources: tuple[LabelSource, ...] = ()
+    times: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sample = self.synthetic
+        if sample is None:
+            return
+        expected = (len(sample.volumes), len(self.study.channels), *self.study.grid.shape)
+        real = sample.volumes if sample.nearest_real is None else sample.nearest_real
+        if not (sample.volumes.shape == real.shape == expected and sample.labels.shape == expected[:1] + expected[2:]):
+            raise _unfit(
+                f"volumes to show of shape {sample.volumes.shape} with labels of shape {sample.labels.shape}",
+                f"(n, {len(self.study.channels)}, X, Y, Z) and (n, X, Y, Z) on the grid {self.study.grid.shape}",
+            )
+        if not (np.isfinite(sample.volumes).all() and np.isfinite(real).all()):
+            raise _unfit("volumes to show with non-finite voxels", "finite intensities")
+
+    def shareable(self) -> ReportContent:
+        """Without any real voxel, and without curves of groups so small that they are nearly a list of patients."""
+        return replace(
+            self,
+            synthetic=self.synthetic and replace(self.synthetic, nearest_real=None),
+            roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
+        )
+
+
+def _read(kind: type[_Model], table: Mapping[str, Any], writer: str) -> _Model:
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"])) or "content"
+        raise DataError(
+            f"a result whose '{where}' cannot be shown",
+            expected=f"what '{writer}' writes",
+            remedy="Give that file, or make it again.",
+        ) from None
+
+
+def _unfit(found: str, expected: str) -> DataError:
+    return DataError(found, expected=expected, remedy="Make the report from the files of one finished run.")

@@ -1,0 +1,101 @@
+"""The report of a finished run, in both renditions, from the files that the commands left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.atomic import write_atomic
+from ...common.cohorts.preparation import PreparedScans
+from ...common.labels.chain import PublicSources
+from ...common.study import Study
+from .content import (
+    ReleaseOutcome,
+    ReportAudit,
+    ReportContent,
+    ReportEvaluation,
+    ReportRound,
+    SyntheticSample,
+    read_roc,
+)
+from .page import render_report
+
+SHOWN = 3
+"""Synthetic volumes on the page."""
+
+
+def write_reports(
+    out: Path,
+    run: Path,
+    study: Study,
+    *,
+    audit: Path,
+    evaluation: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+    release: Mapping[str, Any],
+    synthetic: PreparedScans,
+    training: PreparedScans,
+    facts: Mapping[str, str],
+    times: Mapping[str, float],
+) -> None:
+    """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no real voxel).
+
+    The shareable page shows synthetic slices only where the volumes themselves may be shared.
+
+    Args:
+        out: Where the pages go.
+        run: Run folder.
+        study: What was trained.
+        audit: ``audit.json``.
+        evaluation: As ``evaluate --json``.
+        rounds: As ``summary.json``.
+        release: Outcome of the gate.
+        synthetic: Prepared synthetic scans.
+        training: Prepared training scans, for the nearest real neighbour beside each volume shown.
+        facts: Name to value, shown on top.
+        times: Stage to seconds.
+    """
+    audited = json.loads(audit.read_bytes())
+    volumes = np.asarray(synthetic.volumes[:SHOWN])
+    values = np.asarray(study.label_values, dtype=np.uint8)
+    report = ReportContent(
+        title=f"Synthetic MRI of the study '{study.name}'",
+        study=study,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        software=f"FedPhantom {version('fedphantom')}",
+        generator_sha256=hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest(),
+        facts=facts,
+        audit=ReportAudit.read(audited),
+        roc=read_roc(audited),
+        evaluation=ReportEvaluation.read(evaluation),
+        rounds=tuple(ReportRound.read(entry) for entry in rounds),
+        synthetic=SyntheticSample(volumes, values[synthetic.classes[:SHOWN]], _nearest(volumes, training)),
+        release=ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ()))),
+        label_sources=PublicSources.model_validate_json((run / "public-labels.json").read_bytes()).sources,
+        times=times,
+    )
+    write_atomic(out / "report.html", render_report(report, "internal").encode())
+    if not may_share_volumes(audited["verdict"], release):
+        # Slices of volumes that the gate holds back would leave with the page.
+        report = replace(report, synthetic=None)
+    write_atomic(out / "report-shareable.html", render_report(report, "shareable").encode())
+
+
+def may_share_volumes(verdict: str, release: Mapping[str, Any]) -> bool:
+    """Whether the volumes themselves may be seen outside: packed, for more than internal use, after a PASS."""
+    return bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
+
+
+def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> NDArray[np.float32]:
+    """The training scan with the least mean squared difference from each volume."""
+    picks = [int(np.argmin([float(np.square(v - t).mean()) for t in training.volumes])) for v in volumes]
+    return np.asarray(training.volumes[picks])

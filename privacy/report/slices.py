@@ -1,0 +1,220 @@
+"""Slices of volumes in three planes, with label contours, as SVG around one PNG a slice.
+
+One pixel a voxel: the picture holds what the volume holds, and a reader's browser enlarges it.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from contourpy import contour_generator
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ...common.study import Study
+from .svg import STROKES, element, number, picture
+
+SHOWN = 3
+"""Volumes on the page: enough to look at, small enough to send by mail."""
+
+_PLANES = (("axial", 2, "R"), ("coronal", 1, "R"), ("sagittal", 0, "A"))
+"""Name, axis, and what lies at the picture's left edge: as radiologists hang films, the patient's right on the left."""
+
+_CONTOUR = ("#56b4e9", "#f0e442", "#ff9d5c", "#7de0b4", "#ffffff", "#e79fd0", "#c5ced6")
+"""Light, for lines on a dark scan; in the order of the dashes."""
+
+_ContourPoints = NDArray[np.float64]
+_Voxel = TypeVar("_Voxel", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture and its caption."""
+
+    caption: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One cut.
+
+    Attributes:
+        name: Plane and slice.
+        plain: Every channel of the synthetic volume, then its label map.
+        outlined: Every channel with the label map's contours.
+        real: Every channel of the real neighbour; empty where none is shown.
+    """
+
+    name: str
+    plain: tuple[Cell, ...]
+    outlined: tuple[Cell, ...]
+    real: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One volume in three planes."""
+
+    number: int
+    planes: tuple[Plane, ...]
+
+
+def show_volumes(
+    study: Study, volumes: NDArray[np.float32], labels: NDArray[np.uint8], nearest_real: NDArray[np.float32] | None
+) -> tuple[Shown, ...]:
+    """The first volumes, cut where most structures show; shapes as :class:`.report_content.SyntheticSample`."""
+    return tuple(
+        Shown(
+            i + 1,
+            tuple(_planes(i + 1, study, volumes[i], labels[i], None if nearest_real is None else nearest_real[i])),
+        )
+        for i in range(min(SHOWN, len(volumes)))
+    )
+
+
+def legend(study: Study) -> list[tuple[str, Markup]]:
+    """Label name and a sample of its contour, for every label but the background."""
+    return [
+        (name, picture([*_contour_line("M2 8L58 8", value, study, 3.5)], 60, 16, f"line of {name}"))
+        for name, value in _foreground(study).items()
+    ]
+
+
+def _planes(
+    index: int, study: Study, volume: NDArray[np.float32], labels: NDArray[np.uint8], real: NDArray[np.float32] | None
+) -> Iterator[Plane]:
+    structures = _foreground(study)
+    for name, axis, letter in _PLANES:
+        at = _busiest(labels, axis)
+        mm_across, mm_down = (study.grid.spacing_mm[a] for a in range(3) if a != axis)
+        cut = _cut(labels, axis, at)
+        height, width = cut.shape[0] * mm_down, cut.shape[1] * mm_across
+        unit = max(width, height) / 100  # contours as thick on every grid
+        key = f"contour-{index}-{name}"
+        where = f"{name} slice {at + 1} of {labels.shape[axis]}"
+
+        paths = {v: _outline(cut == v, mm_across, mm_down) for v in structures.values() if (cut == v).any()}
+        filled = [
+            element("path", d=d, fill=_colour(v, study), fill_opacity=0.45, fill_rule="evenodd")
+            for v, d in paths.items()
+        ]
+        lines = element("g", *(part for v, d in paths.items() for part in _contour_line(d, v, study, unit)), id=key)
+        present = ", ".join(n for n, v in structures.items() if v in paths) or "none"
+        side = _letter(letter, width, height)
+        ground = element("rect", width=number(width), height=number(height), fill="#fff")
+        whose = f"of synthetic volume {index}, {where}"
+        alt = f"Label map {whose}; structures: {present}"
+        label_map = Cell("label map", picture([ground, *filled, lines], width, height, alt))
+        plain, outlined = [], []
+        for c, channel in enumerate(study.channels):
+            image_id = f"slice-{index}-{name}-{c}"
+            image = element("g", _image(volume[c], axis, at, width, height), id=image_id)
+            plain.append(Cell(channel, picture([image, side], width, height, f"{channel} {whose}")))
+            both = [element("use", href=f"#{image_id}"), element("use", href=f"#{key}")]
+            alt = f"{channel} {whose}, with the label map's contours"
+            outlined.append(Cell(f"{channel}, outlined", picture(both, width, height, alt)))
+        neighbours = []
+        if real is not None:
+            for c, channel in enumerate(study.channels):
+                alt = f"{channel} of the real scan nearest to synthetic volume {index}, {where}"
+                parts = [_image(real[c], axis, at, width, height), side]
+                neighbours.append(Cell(f"{channel}, real patient", picture(parts, width, height, alt)))
+        yield Plane(where, (*plain, label_map), tuple(outlined), tuple(neighbours))
+
+
+def _busiest(labels: NDArray[np.uint8], axis: int) -> int:
+    """The slice with most structures; of those, the one with most of the rarest structure, else of foreground."""
+    moved = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
+    values, counts = np.unique(moved[moved > 0], return_counts=True)
+    if not len(values):
+        return int(labels.shape[axis]) // 2
+    kinds = np.stack([(moved == v).any(axis=1) for v in values]).sum(axis=0)
+    rare = (moved == values[np.argmin(counts)]).sum(axis=1)
+    order: NDArray[np.intp] = np.lexsort((-(moved > 0).sum(axis=1), -rare, -kinds))
+    return int(order[0])
+
+
+def _cut(voxels: NDArray[_Voxel], axis: int, at: int) -> NDArray[_Voxel]:
+    """One slice as (rows down, columns across): superior or anterior up, right or anterior at the left."""
+    cut: NDArray[_Voxel] = np.moveaxis(voxels, axis, 0)[at].T[::-1, ::-1]
+    return cut
+
+
+def _image(channel: NDArray[np.float32], axis: int, at: int, width: float, height: float) -> Markup:
+    low, high = np.percentile(channel, (0.5, 99.5))
+    span = max(float(high - low), 1e-6)
+    grey = (255 * ((_cut(channel, axis, at).astype(np.float64) - low) / span).clip(0, 1)).round().astype(np.uint8)
+    href = "data:image/png;base64," + base64.b64encode(_png(grey)).decode()
+    return element("image", href=href, width=number(width), height=number(height), preserveAspectRatio="none")
+
+
+def _letter(letter: str, width: float, height: float) -> Markup:
+    size = max(width, height) / 13
+    return element(
+        "text",
+        letter,
+        x=number(size * 0.3),
+        y=number(height / 2),
+        font_size=number(size),
+        fill="#fff",
+        stroke="#000",
+        stroke_width=number(size / 6),
+        paint_order="stroke",
+    )
+
+
+def _png(grey: NDArray[np.uint8]) -> bytes:
+    """An 8-bit greyscale PNG without metadata (W3C PNG, third edition)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in grey)
+    header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def _outline(mask: NDArray[np.bool_], mm_across: float, mm_down: float) -> str:
+    """The boundary of a mask (rows, columns) as SVG path data in millimetres."""
+    padded = np.pad(mask.astype(np.float64), 1)
+    out = []
+    for points in contour_generator(z=padded).lines(0.5):
+        kept = _corners(np.asarray(points, dtype=np.float64))
+        xy = [f"{number((px - 0.5) * mm_across)} {number((py - 0.5) * mm_down)}" for px, py in kept]
+        out.append("M" + "L".join(xy) + "Z")
+    return "".join(out)
+
+
+def _corners(points: _ContourPoints) -> _ContourPoints:
+    """Without the points in the middle of a straight run."""
+    step = np.diff(points, axis=0)
+    turn = np.ones(len(points), dtype=bool)
+    turn[1:-1] = np.abs(step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]) > 1e-9
+    return points[turn]
+
+
+def _contour_line(d: str, value: int, study: Study, unit: float) -> Iterator[Markup]:
+    """Dashes over a dark line: seen on black and on white, and told apart without colour."""
+    rank = list(_foreground(study).values()).index(value)
+    dash = STROKES[rank % len(STROKES)][1]
+    dashes = " ".join(number(float(n) * unit * 0.8) for n in dash.split()) or None
+    yield element("path", d=d, fill="none", stroke="#000", stroke_width=number(1.1 * unit))
+    yield element(
+        "path", d=d, fill="none", stroke=_colour(value, study), stroke_width=number(0.8 * unit), stroke_dasharray=dashes
+    )
+
+
+def _colour(value: int, study: Study) -> str:
+    rank = list(_foreground(study).values()).index(value)
+    return _CONTOUR[rank % len(_CONTOUR)]
+
+
+def _foreground(study: Study) -> Mapping[str, int]:
+    return {name: value for name, value in sorted(study.labels.items(), key=lambda item: item[1]) if value}

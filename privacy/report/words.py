@@ -1,0 +1,316 @@
+"""What the report says in words that need no statistics: verdict, what is missing, attacks, controls, terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..audit.extract import AttackRow, TprRow
+from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
+from ..finding import beyond, finding
+from ..power import joint_power
+from ..verdict import MIN_HOLDOUT
+from .content import ReportAudit
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict as the page opens with it.
+
+    Attributes:
+        word: The outcome, or ``NO AUDIT``.
+        sign: A sign beside it, so that colour is not needed.
+        sentence: What it means.
+        more: What follows from it, and what does not.
+    """
+
+    word: str
+    sign: str
+    sentence: str
+    more: str
+
+
+_HEADLINES = {
+    "PASS": Headline(
+        "PASS",
+        "✓",
+        "No attack tested succeeded.",
+        "The controls show that the attacks work and that the comparison is fair. This is evidence and not proof: an "
+        "attack that nobody has tried may still succeed.",
+    ),
+    "INCONCLUSIVE": Headline(
+        "INCONCLUSIVE",
+        "?",
+        "The audit neither found a leak nor ruled one out.",
+        "Treat the generator as if it could give patients away until an audit says more.",
+    ),
+    "INVALID": Headline(
+        "INVALID",
+        "!",
+        "The audit proves nothing, in either direction.",
+        "The two groups of patients differ for reasons that have nothing to do with the generator, so the comparison "
+        "between them is not fair. Treat the generator as if it could give patients away.",
+    ),
+    "FAIL": Headline(
+        "FAIL",
+        "✗",
+        "The audit found a leak.",
+        "What this generator makes can betray whose scans it was trained on. It must not leave in this form.",
+    ),
+}
+
+_NO_AUDIT = Headline(
+    "NO AUDIT",
+    "–",
+    "No audit was run.",
+    "Nothing is known about what this generator gives away of the patients it was trained on.",
+)
+
+
+def headline(audit: ReportAudit | None) -> Headline:
+    """What the page opens with; a PASS says no more of the attacks than their figures do."""
+    if audit is None:
+        return _NO_AUDIT
+    found = _HEADLINES[audit.verdict]
+    if audit.verdict != "PASS":
+        return found
+    return replace(found, sentence=finding(audit.attacks, audit.release))
+
+
+def beyond_release(audit: ReportAudit) -> tuple[str, ...]:
+    """Attacks that recognise members, but need more than this release gives away."""
+    return tuple(
+        f"Attack {attack.id} ({attack_name(attack.id)}) does recognise members: {_strength(attack)}. "
+        f"It needs {attacker_holds(attack.threat_model)}, which a release of {audit.release} "
+        "does not give away. Whoever holds that holds this risk."
+        for attack in audit.attacks
+        if attack in beyond(audit.attacks, audit.release)
+    )
+
+
+def _strength(attack: AttackRow) -> str:
+    if attack.auc is None:
+        return "its AUC is not told"
+    least = attack.auc_ci[0] if attack.auc_ci else None
+    return f"AUC {attack.auc:.2f}" + ("" if least is None else f", at least {least:.2f}")
+
+
+def needed(audit: ReportAudit) -> tuple[str, ...]:
+    """What a next audit would need to say more; empty where the verdict is not INCONCLUSIVE."""
+    return tuple(_needed(audit)) if audit.verdict == "INCONCLUSIVE" else ()
+
+
+def _needed(audit: ReportAudit) -> Iterator[str]:
+    policy = audit.thresholds()
+    holdout = count(audit, "holdout")
+    wanted = max(policy.min_holdout, MIN_HOLDOUT)
+    if holdout is not None and holdout < wanted:
+        yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {holdout}."
+    have = {control.id: control.ok for control in audit.controls}
+    for name in REQUIRED_CONTROLS:
+        if name not in have:
+            yield f"The control '{control_name(name)}', which was not run."
+        elif not have[name]:
+            yield f"The control '{control_name(name)}' to hold; in this audit it did not."
+    done = {attack.id for attack in audit.attacks}
+    for name in REQUIRED_ATTACKS:
+        if name not in done:
+            yield f"The attack {name} ({attack_name(name)}), which was not run."
+    tau = policy.auc_upper_max
+    binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
+    if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in binding):
+        patients = _patients_for(len(binding), tau)
+        yield (
+            f"More patients, so that the intervals become narrow enough to lie below {tau:.2f}: for "
+            f"{len(binding)} attacks that all find nothing, roughly {patients} members and {patients} holdout patients "
+            "give a chance of 80 %."
+        )
+    if any("Reduced audit" in reason for reason in audit.reasons):
+        yield "The full set of control generators; this audit trained fewer, to save time."
+
+
+def _patients_for(attacks: int, tau: float) -> int:
+    n = MIN_HOLDOUT
+    while joint_power(n, n, attacks, tau) < 0.8 and n < 5000:
+        n += 5
+    return n
+
+
+def is_binding(attack: AttackRow, audit: ReportAudit) -> bool:
+    """Whether this attack decides about this kind of release."""
+    return attack.threat_model in BINDING[audit.release]
+
+
+def limit(attack: AttackRow, audit: ReportAudit) -> float | None:
+    """The largest AUC that is allowed for this attack, at its upper end."""
+    policy = audit.thresholds()
+    return policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
+
+
+def count(audit: ReportAudit, name: str) -> int | None:
+    """A whole number among the audit's counts."""
+    value = audit.counts.get(name)
+    return value if isinstance(value, int) else None
+
+
+COUNTS = {
+    "reference": "reference patients (the attacker's own)",
+    "control": "control patients",
+    "member": "members",
+    "holdout": "holdout patients",
+    "training": "members whom no attack scored",
+    "synthetic": "synthetic volumes",
+}
+"""Names of the audit's counts that would else read oddly."""
+
+
+def no_false_alarm(attack: AttackRow) -> TprRow | None:
+    """The true positive rate without a single false alarm, where the audit reports one."""
+    rows = attack.tpr if isinstance(attack.tpr, tuple) else ()
+    return next((row for row in rows if row.fpr == 0), None)
+
+
+_ATTACKS = {
+    "A1": (
+        "reconstruction",
+        "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
+    ),
+    "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
+    "B0": (
+        "blind baseline",
+        "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "
+        "anyway and the other attacks prove nothing",
+    ),
+}
+
+_HOLDS = {
+    "S": "the synthetic volumes",
+    "G": "the generator, to question at will",
+    "W": "the generator's weights",
+    "I": "generator and discriminator",
+    "F": "the coordinator's view of every round",
+    "none": "the patients' scans only",
+}
+
+_CONTROLS = {
+    "positive-model": (
+        "a generator made to memorise",
+        "We train a generator so badly that it learns its patients by heart. The attacks have to notice.",
+    ),
+    "positive-set": (
+        "planted copies",
+        "We hide copies of patients' scans among synthetic volumes. The attacks have to find them.",
+    ),
+    "negative": (
+        "generators that never saw these patients",
+        "We attack generators trained on other patients. The attacks have to find nothing.",
+    ),
+    "blind": (
+        "guessing without a generator",
+        "We try to tell the two groups apart without the generator. It must not be possible.",
+    ),
+}
+
+
+def attack_name(identifier: str) -> str:
+    """A short name; for an attack unknown here, its identifier."""
+    base = identifier.removesuffix(OUTLIERS)
+    name = _ATTACKS[base][0] if base in _ATTACKS else base
+    return name + (", on unusual patients" if identifier.endswith(OUTLIERS) else "")
+
+
+def attack_deed(identifier: str) -> str:
+    """What it does, in a sentence without its subject; empty for one unknown here."""
+    base = identifier.removesuffix(OUTLIERS)
+    deed = _ATTACKS[base][1] if base in _ATTACKS else ""
+    if not identifier.endswith(OUTLIERS):
+        return deed
+    return "the same, on the quarter of the patients who are least like the others and easiest to recognise"
+
+
+def attacker_holds(threat_model: str) -> str:
+    """What the attacker has in hand."""
+    return _HOLDS.get(threat_model, threat_model)
+
+
+def control_name(identifier: str) -> str:
+    """A short name."""
+    return _CONTROLS[identifier][0] if identifier in _CONTROLS else identifier
+
+
+def control_deed(identifier: str) -> str:
+    """What it does; empty for one unknown here."""
+    return _CONTROLS[identifier][1] if identifier in _CONTROLS else ""
+
+
+METRICS = {
+    "fake_mean": "Mean intensity of a synthetic volume",
+    "fake_std": "Contrast (standard deviation) of a synthetic volume",
+}
+"""Metrics of a round worth a curve; intensities run from −1 to 1."""
+
+ARMS = {
+    "real": "the real training patients",
+    "synthetic": "synthetic volumes only",
+    "real+synthetic": "real patients and synthetic volumes together",
+    "public": "the public patients' own scans: what anyone has without the hospitals",
+}
+
+LIMITS = (
+    "Attacks that were not tried. New attacks are published every year.",
+    "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
+    "The coordinator during training. Each round the generator's weights go to the study's coordinator, who could "
+    "try to learn from them; that is a separate threat (F), and it binds only where the audit's table lists it.",
+    "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
+    "Very unusual patients, more than the attacks on unusual patients show.",
+    "Medical truth. A synthetic volume shows nobody: it is no basis for a diagnosis, and an illness that the "
+    "training patients did not have is not in it.",
+)
+
+TERMS = (
+    ("generator", "Generator", "The neural network that turns a label map into an MRI volume."),
+    ("labelmap", "Label map", "A drawing of which voxel (3-D pixel) belongs to which structure."),
+    ("synthetic", "Synthetic volume", "An MRI volume that the generator made; no such person was scanned."),
+    ("round", "Round", "Each site trains on its own scans; the coordinator averages the sites' generators."),
+    ("member", "Member", "A patient whose scans trained the generator."),
+    (
+        "holdout",
+        "Holdout patient",
+        "A patient of the same hospitals, set aside by a coin flip before training: a stranger.",
+    ),
+    (
+        "auc",
+        "AUC",
+        "How often an attack ranks a member above a stranger: 0.5 is a coin flip, 1.0 is always.",
+    ),
+    (
+        "interval",
+        "95 % interval",
+        "The range in which the true value can be expected to lie; fewer patients make it wider.",
+    ),
+    (
+        "roc",
+        "ROC curve",
+        "For every degree of caution of an attacker: the share of members named rightly against that of strangers "
+        "named wrongly.",
+    ),
+    (
+        "tpr0",
+        "Named without false alarm",
+        "The share of members an attack names before it names the first stranger wrongly.",
+    ),
+    ("pvalue", "p", "The probability that mere chance would make an attack look at least this good."),
+    (
+        "epsilon",
+        "ε (epsilon)",
+        "The measure of differential privacy; smaller is safer. The lower bound in the table is what an attack proved: "
+        "no promise below it could be true.",
+    ),
+    (
+        "dp",
+        "Differential privacy",
+        "A mathematical promise about the most that anything released can tell about one patient.",
+    ),
+    ("dice", "Dice", "How well two outlines agree: 1 is identical, 0 is no overlap."),
+    ("ema", "Moving average", "The released generator is an average over the rounds, the last ones weighing most."),
+)

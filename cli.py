@@ -66,24 +66,23 @@ def simulate(
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
-    from .client.site_setup import create_site_folder
+    from .client.site_setup import check_site_cohort, create_site_folder
     from .common.gan.generation import initial_parameters
     from .common.progress import stages
-    from .common.study import read_study
     from .server.commands import run_simulation, simulation_text
 
-    rounds = read_study(study).training.rounds
     with stages() as stage:
-        report = stage("rounds")
         result = run_simulation(
             study,
             site,
             out,
             engine,
+            check_site=check_site_cohort,
             prepare_site=create_site_folder,
             open_site=_open_site,
             initial=initial_parameters,
-            progress=lambda record: report(record.round, rounds),
+            stage=stage,
+            say=_say_aside,
         )
     typer.echo(json.dumps(result) if as_json else simulation_text(result))
 
@@ -111,6 +110,10 @@ def demo(
     with stages() as stage:
         summary = run_demo(out, data, sites, tier, engine, hospital, stage)
     typer.echo(json.dumps(summary) if as_json else summary_text(summary, out))
+
+
+def _say_aside(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 def _open_site(root: Path) -> SiteTrainer:

@@ -28,6 +28,7 @@ from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
 from .egress import DECLARED_WEIGHT
+from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
 """Seconds of training that a kill may cost."""
@@ -65,13 +66,8 @@ class LocalTrainer:
         folder = SiteFolder.open(root)
         study = folder.study()
         material = site_material(folder, study)
+        refuse_without_training(material.coins)
         scans = material.scans_of(material.coins.training_patients())
-        if not len(scans):
-            raise DataError(
-                "a site without a training patient once the roles are drawn",
-                expected="more patients, or smaller shares under [roles]",
-                remedy="Run 'fedphantom cohort check' and look at [roles] in the study.",
-            )
         return cls(folder, study, scans, choose_device(), progress)
 
     def train_round(self, request: RoundRequest) -> RoundReply:

@@ -1,4 +1,4 @@
-"""Making a site's folder, and reading what may leave it."""
+"""Before a site's first round: is its cohort of use, its folder, and what may leave it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,56 @@ import json
 from pathlib import Path
 
 from ..common.atomic import write_atomic
-from ..common.errors import ConfigError
+from ..common.cohort import Cohort
+from ..common.cohorts.check import check_cohort
+from ..common.cohorts.roles import CoinRecord, draw_roles, load_roles_of
+from ..common.counted import counted
+from ..common.errors import ConfigError, DataError
 from ..common.exchange import check_site_name
 from ..common.gan.parameters import ParameterSpec
-from ..common.site_folder import SITE_FILE, SiteFolder
-from ..common.study import parse_study
+from ..common.progress import Report
+from ..common.site_folder import COINS, SITE_FILE, SiteFolder, roles_generator
+from ..common.study import Study, parse_study
 from .egress import EgressRule
+
+
+def check_site_cohort(root: Path, name: str, cohort: Cohort, study: Study, progress: Report) -> str:
+    """Find that a site will have patients to train on, as its first round would find it; nothing is written.
+
+    Args:
+        root: The site's folder, made or not.
+        name: The site's public name.
+        cohort: The site's patients.
+        study: What is to be trained.
+        progress: (scans looked through, scans in all).
+
+    Returns:
+        How many scans are left out and why, without naming one; empty where none is.
+
+    Raises:
+        DataError: no usable scan, or no training patient once the roles are drawn; it says why.
+        PolicyRefused: the folder's roles were drawn for other patients.
+        VerificationFailed: its coin record is damaged or was edited.
+    """
+    report = check_cohort(cohort, study, progress)
+    patients, coins = report.usable_or_refused().patient_ids, root / COINS
+    roles = (
+        load_roles_of(coins, patients)
+        if coins.exists()
+        else draw_roles(patients, study.roles, roles_generator(study, name))
+    )
+    refuse_without_training(roles)
+    return report.left_out
+
+
+def refuse_without_training(roles: CoinRecord) -> None:
+    """Raise DataError where the roles leave nobody to train on."""
+    if not roles.training_patients():
+        raise DataError(
+            f"no training patient once the roles of {counted(len(roles.roles), 'patient')} are drawn",
+            expected="more patients, or smaller shares under [roles]",
+            remedy="Run 'fedphantom cohort check' and look at [roles] in the study.",
+        )
 
 
 def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, generator: ParameterSpec) -> SiteFolder:
@@ -33,11 +77,17 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
     study = parse_study(study_text)
     if (root / SITE_FILE).exists():
         folder = SiteFolder.open(root)
-        if (folder.name, folder.cohort, folder.study().digest()) != (name, cohort.resolve(), study.digest()):
+        same = {
+            "site": folder.name == name,
+            "cohort": folder.cohort == cohort.resolve(),
+            "study": folder.study().digest() == study.digest(),
+        }
+        if not all(same.values()):
             raise ConfigError(
-                f"the folder of site '{name}' belongs to another site, cohort or study",
-                expected="the arguments it was made with, or a new folder",
-                remedy="Choose another folder for this run.",
+                f"the folder of site '{name}' belongs to another"
+                f" {' and another '.join(what for what, unchanged in same.items() if not unchanged)}",
+                expected="the site, cohort (at the same path) and study it was made for",
+                remedy="Give them unchanged to go on, or choose another folder for this run.",
             )
         return folder
     write_atomic(root / "study.toml", study_text.encode())

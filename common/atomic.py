@@ -15,7 +15,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import StorageError
+from .errors import OutputTaken, StorageError
+from .output_place import CHOOSE_ANOTHER, refuse_taken
 
 TEMPORARY_PREFIX = ".tmp-"
 """How every unfinished file or folder is named; readers skip such names."""
@@ -26,20 +27,27 @@ _STORAGE_FAILURES = {
     errno.EROFS: ("the file system is mounted read-only", "Choose a folder on a writable disk."),
     errno.EACCES: ("the folder may not be written to", "Choose another folder or mend its permissions."),
     errno.EPERM: ("the folder may not be written to", "Choose another folder or mend its permissions."),
-    errno.ENOTEMPTY: ("another process made the same folder meanwhile", "Choose another folder or remove that one."),
     errno.EIO: ("the disk failed while writing", "Check the disk, then run it again."),
+}
+_TAKEN = {
+    errno.ENOTEMPTY: "another process made the same folder meanwhile",
+    errno.EEXIST: "a file where a folder is to be made",
+    errno.ENOTDIR: "a file where a folder is to be made",
+    errno.EISDIR: "a folder where a file is to be written",
 }
 
 
 @contextlib.contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a :class:`StorageError`.
+    """Turn a full, read-only or forbidden disk into a :class:`StorageError`, a path in use into :class:`OutputTaken`.
 
     Other OSErrors (a missing file, say) pass unchanged: they are not the disk's fault.
     """
     try:
         yield
     except OSError as error:
+        if error.errno in _TAKEN:
+            raise OutputTaken(_TAKEN[error.errno], expected="a new path", remedy=CHOOSE_ANOTHER) from None
         if error.errno not in _STORAGE_FAILURES:
             raise
         found, remedy = _STORAGE_FAILURES[error.errno]
@@ -56,6 +64,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o666, flush: bool = Tr
         flush: False only inside :func:`atomic_folder`, which flushes all its files at once.
 
     Raises:
+        OutputTaken: a folder stands there, or a file where one of its folders would be.
         StorageError: the disk is full, read-only or forbidden. The old file, if any, is untouched.
     """
     with storage_errors():
@@ -87,16 +96,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     ``path``; on any exception it is removed.
 
     Raises:
-        StorageError: ``path`` exists and is not an empty folder, or the disk is full, read-only or
-            forbidden (also while the block itself writes).
+        OutputTaken: ``path`` exists and is not an empty folder.
+        StorageError: the disk is full, read-only or forbidden (also while the block itself writes).
     """
     with storage_errors():
-        if path.exists() and not _is_empty_folder(path):
-            raise StorageError(
-                f"'{path.name}' is there already",
-                expected="a new or empty folder",
-                remedy="Choose another folder or remove that one.",
-            )
+        refuse_taken(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_name(path)
         temporary.mkdir()
@@ -125,10 +129,6 @@ def sync_folder(folder: Path) -> None:
 
 def _temporary_name(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{path.name[:100]}")
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _sync_tree(root: Path) -> None:

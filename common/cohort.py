@@ -71,6 +71,11 @@ class Cohort:
         """All scans, in the patients' order."""
         return tuple(scan for patient in self.patients for scan in patient.scans)
 
+    @property
+    def patient_ids(self) -> tuple[str, ...]:
+        """Identifiers, in the patients' order. They never leave the site."""
+        return tuple(patient.patient_id for patient in self.patients)
+
     def only(self, patient_ids: Collection[str]) -> Cohort:
         """The cohort reduced to these patients; an unknown identifier is an error."""
         wanted = set(patient_ids)

@@ -7,6 +7,7 @@
     ├── TrainingError          1  NaN, collapse: names the step
     ├── PeerError              1  a site or the coordinator failed; quorum, deadline
     ├── StorageError           1  disk full, folder not writable
+    │   └── OutputTaken        3  something else stands where a command was told to write
     ├── PolicyRefused          4  gate, approval, cohort changed since its reservation
     │   └── BudgetSpent        4  privacy budget
     └── VerificationFailed     5  hash, chain, audit of another generator
@@ -18,6 +19,8 @@ identifier, a path to patient data, or the text of another exception that might 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -61,6 +64,12 @@ class StorageError(FedPhantomError):
     """The disk is full, read-only or forbidden."""
 
 
+class OutputTaken(StorageError):
+    """Something else stands where a command was told to write, and is never overwritten: the path given is wrong."""
+
+    exit_code = 3
+
+
 class PolicyRefused(FedPhantomError):
     """A gate, an approval or a changed cohort stands against it."""
 
@@ -79,3 +88,18 @@ class VerificationFailed(FedPhantomError):
 
 class SignatureInvalid(VerificationFailed):
     """A signature is wrong, or its key unknown or expired."""
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Begin what was found with the option, site or file that it was found in, where there are several.
+
+    >>> with about("--synthetic"):
+    ...     raise DataError("no cohort", expected="one", remedy="Check the path.")
+    Traceback (most recent call last):
+    fedphantom.common.errors.DataError: --synthetic: no cohort; expected one. Check the path.
+    """
+    try:
+        yield
+    except FedPhantomError as error:
+        raise type(error)(f"{what}: {error.found}", expected=error.expected, remedy=error.remedy) from None

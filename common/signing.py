@@ -28,7 +28,7 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # public, but not in __all__
 
 from .atomic import write_atomic
-from .errors import ConfigError, PolicyRefused, SignatureInvalid
+from .errors import ConfigError, OutputTaken, SignatureInvalid
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """Stays ASCII: some DSSE encoders count its characters instead of its bytes."""
@@ -44,12 +44,12 @@ def generate_key(folder: Path) -> tuple[Path, Path]:
         Paths of the private and the public key.
 
     Raises:
-        PolicyRefused: the folder holds a key already; a key is never overwritten.
+        OutputTaken: the folder holds a key already; a key is never overwritten.
         StorageError: the folder cannot be written.
     """
     private_path, public_path = folder / PRIVATE_KEY_NAME, folder / PUBLIC_KEY_NAME
     if private_path.exists() or public_path.exists():
-        raise PolicyRefused(
+        raise OutputTaken(
             f"'{folder.name}' holds a signing key already",
             expected="a folder without one",
             remedy="Choose another folder, or keep using that key.",

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from .cohort import Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
@@ -31,6 +33,7 @@ from .randomness import numpy_generator
 from .study import Study, read_study
 
 SITE_FILE = "site.toml"
+COINS = "coins.json"
 ROLES_DRAWN = "roles-drawn"
 """Journal event, written when the coin record is, with its SHA-256."""
 
@@ -57,7 +60,7 @@ class SiteFolder:
     @property
     def coins(self) -> Path:
         """The coin record."""
-        return self.root / "coins.json"
+        return self.root / COINS
 
     @property
     def journal(self) -> Path:
@@ -135,7 +138,7 @@ class SiteMaterial:
 def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     """Check the site's cohort, draw its roles or read them, prepare its scans or map them.
 
-    What the check left out is journalled by code and count when the roles are drawn.
+    Scans with an error are left out; by which code and how many, is journalled when the roles are drawn.
 
     Raises:
         DataError: no usable scan.
@@ -143,22 +146,18 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
         VerificationFailed: the coin record or the journal was edited.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
-    if not report.ok:
-        raise DataError(
-            "no usable scan in the site's cohort",
-            expected="scans with every channel and a label map of the study",
-            remedy="Run 'fedphantom cohort check' on it with --study.",
-        )
-    cohort = report.usable
-    ids = [patient.patient_id for patient in cohort.patients]
-    random = numpy_generator(study.seed, "roles", folder.name)
+    cohort = report.usable_or_refused()
     coins = load_or_draw_roles(
-        folder.coins, ids, study.roles, random, seed_source="the study's seed and the site's name"
+        folder.coins,
+        cohort.patient_ids,
+        study.roles,
+        roles_generator(study, folder.name),
+        seed_source="the study's seed and the site's name",
     )
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
     noted = _noted_coins(folder)
     if noted is None and not any(folder.state.glob("*")):  # new, or cut off between the record and this line
-        left_out = {problem.code: problem.scans for problem in report.problems}
+        left_out = {problem.code: problem.scans for problem in report.errors}
         Journal(folder.journal).append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)
     elif noted is not None and noted != digest:
         raise VerificationFailed(
@@ -167,6 +166,11 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
             remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
         )
     return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+
+
+def roles_generator(study: Study, site: str) -> np.random.Generator:
+    """Where a site's roles are drawn from: whoever knows the study, the site's name and its patients can repeat it."""
+    return numpy_generator(study.seed, "roles", site)
 
 
 def _noted_coins(folder: SiteFolder) -> str | None:

@@ -173,6 +173,18 @@ class Study(_Table):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def differing_keys(one: Study, other: Study) -> tuple[str, ...]:
+    """Keys whose values differ, as the file names them: ``training.rounds``."""
+    ours, theirs = one.model_dump(mode="json"), other.model_dump(mode="json")
+    keys = []
+    for name, value in ours.items():
+        if isinstance(getattr(one, name), _Table):
+            keys += [f"{name}.{key}" for key in value if value[key] != theirs[name][key]]
+        elif value != theirs[name]:
+            keys.append(name)
+    return tuple(keys)
+
+
 def parse_study(text: str) -> Study:
     """Parse and validate TOML text.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..common.errors import ConfigError
+from ..common.counted import counted
+from ..common.errors import DataError, OutputTaken
 
 if TYPE_CHECKING:
-    from .rounds import Progress
+    from ..common.cohort import Cohort
+    from ..common.progress import Report
+    from ..common.study import Study
     from .simulation import Engine, MakeInitial, OpenSite, PrepareSite
+
+    CheckSite = Callable[[Path, str, Cohort, Study, Report], str]
 
 study_app = typer.Typer(no_args_is_help=True)
 
@@ -36,9 +41,10 @@ def study_new(
 ) -> None:
     """Write a study to start from, every key explained. An existing file is never overwritten."""
     from ..common.atomic import write_atomic
+    from ..common.output_place import CHOOSE_ANOTHER
 
     if path.exists():
-        raise ConfigError(f"'{path.name}' exists", expected="a new file", remedy="Choose another name, or remove it.")
+        raise OutputTaken(f"'{path.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
     write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
     typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
 
@@ -68,10 +74,12 @@ def run_simulation(
     out: Path,
     engine: Engine,
     *,
+    check_site: CheckSite,
     prepare_site: PrepareSite,
     open_site: OpenSite,
     initial: MakeInitial,
-    progress: Progress,
+    stage: Callable[[str], Report],
+    say: Callable[[str], None],
 ) -> dict[str, object]:
     """``fedphantom simulate STUDY.toml --site NAME=COHORT ... --out DIR [--engine local|flower]``.
 
@@ -80,31 +88,48 @@ def run_simulation(
         site: ``NAME=COHORT``, one for each site.
         out: The run's folder.
         engine: ``local`` or ``flower``.
-        prepare_site: As :func:`fedphantom.server.simulation.simulate`.
+        check_site: As :func:`fedphantom.server.simulation.simulate`, with how far it came.
+        prepare_site: As there.
         open_site: As there.
         initial: As there.
-        progress: As there.
+        stage: Begins a named stage; returns its progress function (done, in all).
+        say: Told what a cohort check left out, and after which round the run goes on.
 
     Returns:
         What ``--json`` prints: the run's ``summary.json``, with the generator's path.
 
     Raises:
-        ConfigError: no readable study, or a ``--site`` that is not ``NAME=COHORT``.
+        BadParameter: a ``--site`` that is not ``NAME=COHORT``.
+        ConfigError: no readable study.
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
-    from ..common.study import read_study_text
-    from .simulation import simulate
+    from ..common.study import parse_study, read_study_text
+    from .simulation import going_on, simulate
 
-    text = read_study_text(study)
+    sites, text = parse_sites(site), read_study_text(study)
+    total, report = parse_study(text).training.rounds, []
+
+    def begin(done: int, total: int) -> None:
+        if done:
+            say(going_on(done, total))
+        if done < total:
+            report.append(stage("rounds"))
+            report[0](done, total)
+
     result = simulate(
         text,
-        parse_sites(site),
+        sites,
         out,
         engine=engine,
+        check_site=lambda folder, name, cohort, study: check_site(
+            folder, name, cohort, study, stage(f"looking through the cohort of {name}")
+        ),
         prepare_site=prepare_site,
         open_site=open_site,
         initial=initial,
-        progress=progress,
+        progress=lambda record: report[0](record.round, total),
+        begin=begin,
+        say=say,
     )
     summary: dict[str, object] = json.loads(result.folder.summary.read_text(encoding="utf-8"))
     return summary | {"generator": str(result.generator)}
@@ -114,20 +139,20 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
     """``NAME=COHORT`` options to a mapping.
 
     Raises:
-        ConfigError: another form, a name twice, or no such cohort.
+        BadParameter: another form, or a name twice.
+        DataError: no such cohort.
     """
     sites: dict[str, Path] = {}
     for option in options:
         name, sign, cohort = option.partition("=")
         if not sign or not name or not cohort or name in sites:
-            raise ConfigError(
-                "a --site that is not NAME=COHORT, or a name given twice",
-                expected="--site NAME=COHORT, each name once",
-                remedy="For example: --site site-a=cohorts/a --site site-b=cohorts/b.",
+            raise typer.BadParameter(
+                "give NAME=COHORT, each name once, for example --site site-a=cohorts/a --site site-b=cohorts/b",
+                param_hint="--site",
             )
         if not Path(cohort).exists():
-            raise ConfigError(
-                f"no cohort for site '{name}' at the path given",
+            raise DataError(
+                f"site '{name}': no cohort at the path given",
                 expected="a folder or table of patients",
                 remedy="Mend the path; 'fedphantom cohort check' reads it.",
             )
@@ -140,7 +165,7 @@ def simulation_text(result: Mapping[str, Any]) -> str:
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
     left_out = sorted({site for record in rounds for site in record["left_out"]})
-    lines = [f"{len(rounds)} rounds over {', '.join(result['sites'])} in {seconds:.0f} s"]
+    lines = [f"{counted(len(rounds), 'round')} over {', '.join(result['sites'])} in {seconds:.0f} s"]
     if left_out:
         lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
     lines.append(f"generator: {result['generator']}")

@@ -18,12 +18,12 @@ from ..common.gan.generation import generate_cohort, load_generator, numpy_param
 from ..common.gan.training import train_from_scratch
 from ..common.gan.weights import generator_metadata, save_weights
 from ..common.labels.sampler import LabelSampler
+from ..common.output_place import refuse_used
 from ..common.phantom.patients import write_phantom_cohort
 from ..common.randomness import derived_seed, numpy_generator
 from ..common.study import PublicLabelsTable, RolesTable, Study
 from ..common.study_template import study_for
 from ..privacy.audit.run import AuditSizes
-from .run_folder import refuse_used
 from .site_cohorts import view_in_place
 
 DEMO_FILE = "demo.json"

@@ -16,38 +16,20 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..common.atomic import storage_errors, write_atomic
+from ..common.counted import counted
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
 from ..common.gan.weights import generator_metadata, save_weights
-from ..common.study import Study, parse_study, read_study
+from ..common.output_place import refuse_used
+from ..common.study import Study, differing_keys, parse_study, read_study
 from .checkpoints import Checkpoint
 
 RUN_FILE = "run.json"
-
-
-def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
-    """Keep out of folders that hold something else, a hospital's cohort for example.
-
-    Args:
-        out: Where a command is to write.
-        mark: A file that says that the folder is its own.
-        own: What else it may have left there.
-
-    Raises:
-        ConfigError: a file, or a folder with other things in it.
-    """
-    if out.exists() and not out.is_dir():
-        found = "a file where a folder is to be written"
-    elif out.is_dir() and not (out / mark).exists() and {entry.name for entry in out.iterdir()} - set(own):
-        found = "a folder that holds something else"
-    else:
-        return
-    raise ConfigError(found, expected="a new or empty folder, or the one to go on with", remedy="Choose another --out.")
 
 
 @dataclass(frozen=True)
@@ -94,6 +76,11 @@ class RunFolder:
         """The site's own patients, where its cohort holds other sites' too; in its folder, for it names them."""
         return self.site(name) / "cohort.tsv"
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run claimed the folder."""
+        return (self.root / RUN_FILE).exists()
+
     def check_claim(self, study_text: str, sites: Sequence[str]) -> Study:
         """Find that the folder can be this study's and these sites'; nothing is written.
 
@@ -112,18 +99,34 @@ class RunFolder:
             )
         if len(sites) < study.federation.quorum:
             raise ConfigError(
-                f"{len(sites)} sites for a quorum of {study.federation.quorum}",
+                f"{counted(len(sites), 'site')} for a quorum of {study.federation.quorum}",
                 expected="at least as many sites as federation.quorum",
                 remedy="Add sites, or lower federation.quorum in the study.",
             )
-        file = self.root / RUN_FILE
-        if file.exists() and file.read_bytes() != _claim(study, sites):
+        if self.begun and _read(self.root / RUN_FILE) != _claim(study, sites).decode():
             raise ConfigError(
-                "the folder belongs to a run of another study or other sites",
+                f"the folder belongs to a run of another study or other sites: {self._difference(study, sites)}",
                 expected="the study and sites it was begun with, or a new folder",
                 remedy="Choose another --out, or give study and sites unchanged to go on with that run.",
             )
         return study
+
+    def _difference(self, study: Study, sites: Sequence[str]) -> str:
+        """In what a study and sites differ from those that the folder was claimed for."""
+        try:
+            table = json.loads(_read(self.root / RUN_FILE))
+            begun_with, digest = sorted(map(str, table["sites"])), table["study_digest"]
+            before = parse_study(_read(self.study_file))
+        except (ValueError, KeyError, TypeError, ConfigError):
+            return f"its {RUN_FILE} or {self.study_file.name} is damaged"
+        found = []
+        if digest != before.digest():
+            found.append(f"its {self.study_file.name} was changed since")
+        elif keys := differing_keys(before, study):
+            found.append(f"the study differs in {', '.join(keys)}")
+        if begun_with != sorted(sites):
+            found.append(f"its sites are {', '.join(begun_with)}")
+        return " and ".join(found) or f"its {RUN_FILE} was changed"
 
     def claim(self, study_text: str, sites: Sequence[str]) -> Study:
         """Make the folder this study's and these sites', or find that it is already; errors as :meth:`check_claim`.
@@ -157,15 +160,22 @@ class RunFolder:
             )
         return study, sites
 
+    def check_free(self) -> None:
+        """Find that the folder can be locked; nothing is made. Errors as :meth:`lock`."""
+        self._refuse_foreign()
+        if (self.root / ".lock").exists():
+            with self.lock():
+                pass
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the lock goes with the process, however it ends.
 
         Raises:
-            ConfigError: another process holds it, or it is a file, or holds something else than a run.
+            ConfigError: another process holds it.
+            OutputTaken: it is a file, or holds something else than a run.
         """
-        # What a run leaves that was cut off or refused before it claimed the folder.
-        refuse_used(self.root, RUN_FILE, {".lock", "study.toml", "sites"})
+        self._refuse_foreign()
         with storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -181,6 +191,10 @@ class RunFolder:
             yield
         finally:
             os.close(descriptor)
+
+    def _refuse_foreign(self) -> None:
+        # What a run leaves that was cut off or refused before it claimed the folder.
+        refuse_used(self.root, RUN_FILE, {".lock", "study.toml", "sites"})
 
     def write_outcome(self, outcome: Mapping[str, str]) -> None:
         """Say how the ServerApp ended, in our words; Flower's own status only says that it did."""
@@ -213,6 +227,14 @@ class RunFolder:
             "generator": self.generator.name,
         }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def _read(path: Path) -> str:
+    """The file's text; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _claim(study: Study, sites: Sequence[str]) -> bytes:

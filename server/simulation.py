@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ..common.cohort import Cohort
 from ..common.device import choose_device
-from ..common.errors import StorageError
+from ..common.errors import DataError, StorageError, about
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
 from ..common.gan.parameters import ParameterSpec
 from ..common.parallel import side_by_side
@@ -23,9 +24,17 @@ from .aggregation import SiteFailure
 from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
 from .run_folder import RunFolder
-from .site_cohorts import own_cohorts
+from .site_cohorts import OwnCohort, own_cohorts
 
 Engine = Literal["local", "flower"]
+
+
+class CheckSite(Protocol):
+    """Looks through a site's cohort before anything is made or trained."""
+
+    def __call__(self, folder: Path, name: str, cohort: Cohort, study: Study, /) -> str:
+        """Return what is left out, in words, or nothing; raise DataError where nobody could be trained on."""
+        ...
 
 
 class PrepareSite(Protocol):
@@ -38,6 +47,9 @@ class PrepareSite(Protocol):
 
 OpenSite = Callable[[Path], SiteTrainer]
 """Opens a prepared site folder."""
+
+Begin = Callable[[int, int], None]
+"""Called before the first round that is asked: (rounds done by an earlier call, rounds in all)."""
 
 MakeInitial = Callable[[Study], Parameters]
 """The study's initial generator; the same study gives the same parameters."""
@@ -68,9 +80,14 @@ def simulate(
     open_site: OpenSite,
     initial: MakeInitial,
     progress: Progress,
+    check_site: CheckSite | None = None,
+    begin: Begin = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
     bundle: Path | None = None,
 ) -> SimulationResult:
     """Train the study's generator over these sites; called again on the same folder, it goes on.
+
+    Every cohort is looked through before the first round, and before the folder is made.
 
     Args:
         study_text: The study, TOML.
@@ -82,27 +99,41 @@ def simulate(
         open_site: Opens it (engine ``local``; under ``flower`` the bundle's ClientApp does).
         initial: Makes the initial generator.
         progress: Called after each round.
+        check_site: Looks through a site's cohort; None where the caller did.
+        begin: Called once, before the first round that is asked.
+        say: Told what a cohort check left out.
         bundle: Folder of the Flower app to run instead of FedPhantom's own (engine ``flower``).
 
     Raises:
         ConfigError: the study is not valid, or ``out`` belongs to another study, other sites or cohorts,
             or another process runs in it, or a cohort of several sites does not name the one that is
             to train on it.
-        DataError: two sites hold the same scan.
+        DataError: two sites hold the same scan, or a site has nobody to train on; names the sites and why.
+        PolicyRefused: a site's cohort changed since its roles were drawn.
         PeerError: a round fell below the quorum; names the sites. Run it again to go on.
+        OutputTaken: ``out`` is a file, or holds something else.
         StorageError: the disk is full, read-only or forbidden.
     """
     folder = RunFolder(out.resolve())
+    folder.check_free()
+    study = folder.check_claim(study_text, tuple(sites))
+    own = own_cohorts(sites)
+    begun = folder.begun
+    if check_site and not begun:  # a refused command makes no folder
+        _check_sites(check_site, folder, own, study, say)
     with folder.lock():
-        folder.check_claim(study_text, tuple(sites))
-        cohorts = own_cohorts(sites, {name: folder.site_table(name) for name in sites})
-        study = folder.claim(study_text, tuple(sites))  # only now: a refused command leaves the folder free
+        study = folder.claim(study_text, tuple(sites))
         generator = initial(study)
         spec = ParameterSpec.of(generator)
         for name in sorted(sites):
-            prepare_site(folder.site(name), name, cohorts[name], study_text, spec)
+            with about(f"site '{name}'"):
+                cohort = own[name].placed(folder.site_table(name))
+            prepare_site(folder.site(name), name, cohort, study_text, spec)
         rounds = Rounds.open(study, folder, tuple(sites), generator)
         checkpoint = rounds.checkpoint
+        if check_site and begun and not rounds.finished:  # only now: it is the run that these arguments began
+            _check_sites(check_site, folder, own, study, say)
+        begin(checkpoint.round, study.training.rounds)
         if not rounds.finished:
             if engine == "flower":
                 # Here, so that a local run needs no Flower in memory.
@@ -113,6 +144,39 @@ def simulate(
                 checkpoint = _run_local(rounds, open_site, progress)
         folder.write_results(study, tuple(sites), checkpoint, engine)
     return SimulationResult(folder, folder.generator, checkpoint.history)
+
+
+def going_on(done: int, total: int) -> str:
+    """What a run that was begun before says first; empty for a new one.
+
+    >>> going_on(3, 8)
+    'going on after round 3 of 8'
+    """
+    if done >= total:
+        return f"round {total} of {total} was done before: nothing is trained again"
+    return f"going on after round {done} of {total}" if done else ""
+
+
+def _check_sites(
+    check_site: CheckSite, folder: RunFolder, own: Mapping[str, OwnCohort], study: Study, say: Callable[[str], None]
+) -> None:
+    """Look through every cohort, also after one was found unusable: all is to be mended at once."""
+    refused: list[DataError] = []
+    for name in sorted(own):
+        try:
+            with about(f"site '{name}'"):
+                left_out = check_site(folder.site(name), name, own[name].read(), study)
+        except DataError as error:
+            refused.append(error)
+            continue
+        if left_out:
+            say(f"site '{name}': {left_out}")
+    if refused:
+        raise DataError(
+            "; ".join(error.found for error in refused),
+            expected="; ".join(dict.fromkeys(error.expected for error in refused)),
+            remedy=" ".join(dict.fromkeys(error.remedy for error in refused)),
+        )
 
 
 def _run_local(rounds: Rounds, open_site: OpenSite, progress: Progress) -> Checkpoint:

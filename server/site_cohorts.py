@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.atomic import storage_errors
@@ -17,33 +18,51 @@ from ..common.cohorts.layouts.table import table_bytes, write_table
 from ..common.errors import ConfigError, DataError
 
 
-def own_cohorts(sites: Mapping[str, Path], tables: Mapping[str, Path]) -> dict[str, Path]:
-    """Give each site its own patients, a table of them where its cohort holds other sites' patients too.
+@dataclass(frozen=True)
+class OwnCohort:
+    """What a site has.
 
-    A cohort that cannot be read stays as it is: its site says so itself, and a quorum may go on without it.
+    Attributes:
+        path: The cohort as given.
+        cohort: Its own patients of it; None where it cannot be read, which is for its site to say.
+        shared: Whether the cohort holds other sites' patients too.
+    """
+
+    path: Path
+    cohort: Cohort | None
+    shared: bool
+
+    def read(self) -> Cohort:
+        """Its own patients. Raises DataError where the cohort cannot be read."""
+        return self.cohort or read_cohort(self.path)
+
+    def placed(self, table: Path) -> Path:
+        """The path that its site trains on: a table of its own patients where the cohort is shared.
+
+        Raises:
+            ConfigError: the table is there and views other patients.
+            StorageError: the disk is full, read-only or forbidden.
+        """
+        if self.cohort is None or not self.shared:
+            return self.path
+        view_in_place(table, self.cohort)
+        return table
+
+
+def own_cohorts(sites: Mapping[str, Path]) -> dict[str, OwnCohort]:
+    """Give each site its own patients; nothing is written.
 
     Args:
         sites: Site name to cohort.
-        tables: Site name to where its table would go.
-
-    Returns:
-        Site name to the cohort it trains on.
 
     Raises:
-        ConfigError: a cohort names several sites, or some patients' site, and the one asked for is not among them;
-            or a table views other patients.
+        ConfigError: a cohort names several sites, or some patients' site, and the one asked for is not among them.
         DataError: two sites hold the same scan.
-        StorageError: the disk is full, read-only or forbidden.
     """
     whole = {name: _read(path) for name, path in sites.items()}
     own = {name: _rows_of(name, cohort) for name, cohort in whole.items() if cohort is not None}
     _refuse_shared_scans(own)
-    paths = dict(sites)
-    for name, cohort in own.items():
-        if cohort is not whole[name]:
-            view_in_place(tables[name], cohort)
-            paths[name] = tables[name]
-    return paths
+    return {name: OwnCohort(path, own.get(name), own.get(name) is not whole[name]) for name, path in sites.items()}
 
 
 def view_in_place(table: Path, cohort: Cohort) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedphantom.common.errors import ConfigError, PolicyRefused, SignatureInvalid
+from fedphantom.common.errors import ConfigError, OutputTaken, SignatureInvalid
 from fedphantom.common.signing import (
     PAYLOAD_TYPE,
     generate_key,
@@ -148,7 +148,7 @@ def test_two_generated_keys_differ(tmp_path: Path) -> None:
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     private, _ = generate_key(tmp_path)
     before = private.read_bytes()
-    with pytest.raises(PolicyRefused):
+    with pytest.raises(OutputTaken):
         generate_key(tmp_path)
     assert private.read_bytes() == before
 

@@ -11,19 +11,22 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+import typer
 from linear_run import linear_simulation
 from linear_site import UNSAYABLE, linear_generator, study_text
+from tiny_cohorts import write_tiny_cohort
 
-from fedphantom.common.errors import ConfigError, PeerError, StorageError
+from fedphantom.common.cohort import Cohort
+from fedphantom.common.errors import ConfigError, DataError, OutputTaken, PeerError, StorageError
 from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import read_journal
-from fedphantom.common.study import parse_study
+from fedphantom.common.study import Study, parse_study
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import parse_sites, run_simulation
 from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
-from fedphantom.server.simulation import in_process_exchange
+from fedphantom.server.simulation import CheckSite, going_on, in_process_exchange
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -179,24 +182,34 @@ def test_a_run_killed_outright_goes_on_to_the_same_bits(tmp_path: Path, cohorts:
 
 
 CHANGED = {
-    "another study": (study_text(seed=8), SITES),
-    "a site less": (study_text(), SITES[:2]),
+    "another study": (study_text(seed=8, rounds=4), SITES, "the study differs in seed, training.rounds;"),
+    "a site less": (study_text(), SITES[:2], "its sites are site-a, site-b, site-c;"),
+    "both": (study_text(quorum=1), SITES[:1], "in federation.quorum and its sites are site-a, site-b, site-c;"),
 }
 
 
-@pytest.mark.parametrize(("text", "sites"), CHANGED.values(), ids=CHANGED.keys())
-def test_a_folder_of_another_run_is_not_continued(
-    tmp_path: Path, cohorts: dict[str, Path], text: str, sites: tuple[str, ...]
+@pytest.mark.parametrize(("text", "sites", "difference"), CHANGED.values(), ids=CHANGED.keys())
+def test_a_folder_of_another_run_is_not_continued_and_the_difference_is_told(
+    tmp_path: Path, cohorts: dict[str, Path], text: str, sites: tuple[str, ...], difference: str
 ) -> None:
     before = linear_simulation(tmp_path / "out", cohorts).generator.read_bytes()
-    with pytest.raises(ConfigError, match="another study or other sites"):
+    with pytest.raises(ConfigError, match="another study or other sites") as refused:
         linear_simulation(tmp_path / "out", {site: cohorts[site] for site in sites}, text=text)
+    assert difference in str(refused.value)
     assert (tmp_path / "out" / "generator.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["run.json", "study.toml"])
+def test_a_folder_whose_claim_is_damaged_is_not_continued(tmp_path: Path, cohorts: dict[str, Path], name: str) -> None:
+    linear_simulation(tmp_path / "out", cohorts)
+    (tmp_path / "out" / name).write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"its run.json or study.toml is damaged|changed since"):
+        linear_simulation(tmp_path / "out", cohorts, text=study_text(seed=8))
 
 
 def test_another_cohort_under_the_same_name_is_not_continued(tmp_path: Path, cohorts: dict[str, Path]) -> None:
     linear_simulation(tmp_path / "out", cohorts)
-    with pytest.raises(ConfigError, match="another site, cohort or study"):
+    with pytest.raises(ConfigError, match="site 'site-a' belongs to another cohort"):
         linear_simulation(tmp_path / "out", {**cohorts, "site-a": tmp_path})
 
 
@@ -210,7 +223,7 @@ def test_checkpoints_of_another_study_are_refused(tmp_path: Path, cohorts: dict[
 
 
 def test_fewer_sites_than_the_quorum_are_refused_before_training(tmp_path: Path, cohorts: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="1 sites for a quorum of 2"):
+    with pytest.raises(ConfigError, match="1 site for a quorum of 2"):
         linear_simulation(tmp_path / "out", {"site-a": cohorts["site-a"]})
 
 
@@ -240,9 +253,11 @@ def test_a_full_disk_stops_the_run_rather_than_a_site(
 
 def test_the_command_takes_name_and_cohort_pairs(tmp_path: Path, cohorts: dict[str, Path]) -> None:
     assert parse_sites([f"{name}={cohort}" for name, cohort in cohorts.items()]) == cohorts
-    for bad in (["site-a"], ["=x"], ["site-a="], [f"a={tmp_path}", f"a={tmp_path}"], ["a=/absent"]):
-        with pytest.raises(ConfigError):
+    for bad in (["site-a"], ["=x"], ["site-a="], [f"a={tmp_path}", f"a={tmp_path}"]):
+        with pytest.raises(typer.BadParameter):
             parse_sites(bad)
+    with pytest.raises(DataError, match="site 'a': no cohort"):
+        parse_sites(["a=/absent"])
 
 
 def test_the_command_names_a_missing_study(tmp_path: Path) -> None:
@@ -255,10 +270,12 @@ def test_the_command_names_a_missing_study(tmp_path: Path) -> None:
             [],
             tmp_path / "out",
             "local",
+            check_site=never,
             prepare_site=never,
             open_site=never,
             initial=never,
-            progress=never,
+            stage=never,
+            say=never,
         )
 
 
@@ -275,6 +292,101 @@ def test_a_folder_that_holds_something_else_and_a_file_are_left_alone(tmp_path: 
     file = tmp_path / "file"
     file.write_text("")
     for out, found in ((hospital, "holds something else"), (file, "a file where a folder")):
-        with pytest.raises(ConfigError, match=found):
+        with pytest.raises(OutputTaken, match=found):
             linear_simulation(out, cohorts)
     assert [path.name for path in hospital.iterdir()] == ["sub-01"]
+
+
+# Going on.
+
+
+def test_a_run_says_after_which_round_it_goes_on(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    told: list[tuple[int, int]] = []
+
+    def begin(done: int, total: int) -> None:
+        told.append((done, total))
+
+    order(cohorts["site-b"], crash=[2])
+    with pytest.raises(PeerError):
+        linear_simulation(tmp_path / "out", cohorts, text=study_text(quorum=3), begin=begin)
+    order(cohorts["site-b"])
+    linear_simulation(tmp_path / "out", cohorts, text=study_text(quorum=3), begin=begin)
+    linear_simulation(tmp_path / "out", cohorts, text=study_text(quorum=3), begin=begin)
+    assert told == [(0, 3), (1, 3), (3, 3)]
+    assert [going_on(*rounds) for rounds in told] == [
+        "",
+        "going on after round 1 of 3",
+        "round 3 of 3 was done before: nothing is trained again",
+    ]
+
+
+# Cohorts looked through before anything is made.
+
+
+def check_site(refuse: tuple[str, ...], seen: list[str]) -> CheckSite:
+    def check(folder: Path, name: str, cohort: Cohort, study: Study, /) -> str:
+        seen.append(name)
+        if name in refuse:
+            raise DataError(f"nothing at {name} fits", expected="fitting scans", remedy="Mend them.")
+        return "1 of 3 scans left out" if name == "site-c" else ""
+
+    return check
+
+
+@pytest.fixture
+def readable(tmp_path: Path) -> dict[str, Path]:
+    return {site: write_tiny_cohort(tmp_path / site, 1, seed) for seed, site in enumerate(SITES)}
+
+
+def test_every_unusable_cohort_is_named_before_a_folder_is_made(tmp_path: Path, readable: dict[str, Path]) -> None:
+    seen: list[str] = []
+    with pytest.raises(DataError) as refused:
+        linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a", "site-b"), seen))
+    assert refused.value.found == "site 'site-a': nothing at site-a fits; site 'site-b': nothing at site-b fits"
+    assert seen == list(SITES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cohort_that_cannot_be_read_is_refused_too_where_cohorts_are_looked_through(
+    tmp_path: Path, readable: dict[str, Path]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="site 'site-b': a folder in no known layout"):
+        linear_simulation(
+            tmp_path / "out", readable | {"site-b": tmp_path / "empty"}, check_site=check_site((), [])
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_left_out_is_said_and_the_rest_goes_on(tmp_path: Path, readable: dict[str, Path]) -> None:
+    said: list[str] = []
+    result = linear_simulation(tmp_path / "out", readable, check_site=check_site((), []), say=said.append)
+    assert said == ["site 'site-c': 1 of 3 scans left out"]
+    assert len(result.rounds) == 3
+
+
+def test_a_run_that_goes_on_looks_through_its_cohorts_again_and_a_finished_one_does_not(
+    tmp_path: Path, readable: dict[str, Path]
+) -> None:
+    stop = [True]
+
+    def interrupt(record: RoundRecord) -> None:
+        if stop.pop():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        linear_simulation(tmp_path / "out", readable, progress=interrupt)
+    with pytest.raises(DataError, match="nothing at site-a"):
+        linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a",), []))
+    linear_simulation(tmp_path / "out", readable)
+    seen: list[str] = []
+    linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a",), seen))
+    assert seen == []
+
+
+def test_a_run_of_another_study_is_refused_before_its_cohorts_are_looked_through(
+    tmp_path: Path, readable: dict[str, Path]
+) -> None:
+    linear_simulation(tmp_path / "out", readable, text=study_text(rounds=1))
+    with pytest.raises(ConfigError, match="another study"):
+        linear_simulation(tmp_path / "out", readable, check_site=check_site(SITES, []))

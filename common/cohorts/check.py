@@ -14,11 +14,47 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..cohort import Cohort, Patient, Scan
+from ..counted import counted
+from ..errors import DataError
 from ..study import Study
+from ..volumes.grid import Spacing
 from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
 from .scan_check import ScanFacts, inspect_scan
 
 Severity = Literal["error", "warning"]
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Particular:
+    """One channel, label value or voxel size that a problem is about, and in how many scans it was found.
+
+    Attributes:
+        kind: ``channel``, ``label`` or ``spacing_mm``; its key in JSON.
+        value: The channel's name, the label's value, or millimetres along (right, anterior, superior).
+        scans: How many scans.
+    """
+
+    kind: Literal["channel", "label", "spacing_mm"]
+    value: str | int | Spacing
+    scans: int
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        value = f"{' × '.join(f'{mm:g}' for mm in self.value)} mm" if isinstance(self.value, tuple) else self.value
+        return f"{value} in {counted(self.scans, 'scan')}"
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        return {self.kind: list(self.value) if isinstance(self.value, tuple) else self.value, "scans": self.scans}
+
+
+def in_words(particulars: Sequence[Particular]) -> str:
+    """The first six, in a row, and how many more there are; their order is by number of scans."""
+    more = [f"and {len(particulars) - _SHOWN} more"] if len(particulars) > _SHOWN else []
+    return ", ".join([*(particular.words for particular in particulars[:_SHOWN]), *more])
 
 
 @dataclass(frozen=True)
@@ -31,6 +67,7 @@ class Problem:
         scans: How many scans (or files, for ``unplaced-file``).
         message: What was found, without naming a scan.
         remedy: What to do.
+        particulars: Which channels, label values or voxel sizes; empty for other problems.
         identifiers: The scans. For the site's own eyes: never in a log, a report or a message.
     """
 
@@ -39,7 +76,13 @@ class Problem:
     scans: int
     message: str
     remedy: str
+    particulars: tuple[Particular, ...] = ()
     identifiers: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def words(self) -> str:
+        """What was found, and in particular which channels, labels or voxel sizes."""
+        return self.message + (f": {in_words(self.particulars)}" if self.particulars else "")
 
 
 @dataclass(frozen=True)
@@ -48,6 +91,9 @@ class CohortReport:
 
     Attributes:
         ok: No error, and something is usable.
+        layout: As :class:`~fedphantom.common.cohort.Cohort` names it.
+        sites: Site to patients, as the cohort names them; patients without one under ''.
+        spacings: Voxel sizes found, the commonest first.
         patients: Patients found.
         scans: Scans found.
         channels: Channel names found.
@@ -57,6 +103,9 @@ class CohortReport:
     """
 
     ok: bool
+    layout: str
+    sites: Mapping[str, int]
+    spacings: tuple[Particular, ...]
     patients: int
     scans: int
     channels: tuple[str, ...]
@@ -72,6 +121,10 @@ class CohortReport:
             "scans": self.scans,
             "channels": list(self.channels),
             "labels": list(self.labels),
+            "layout": self.layout,
+            "sites": {name: patients for name, patients in self.sites.items() if name},
+            "patients_without_site": self.sites.get("", 0),
+            "spacings": [spacing.to_json() for spacing in self.spacings],
             "usable": {"patients": len(self.usable.patients), "scans": len(self.usable.scans)},
             "problems": [
                 {
@@ -80,11 +133,38 @@ class CohortReport:
                     "scans": problem.scans,
                     "message": problem.message,
                     "remedy": problem.remedy,
+                    "particulars": [particular.to_json() for particular in problem.particulars],
                 }
                 | ({"identifiers": list(problem.identifiers)} if show_identifiers else {})
                 for problem in self.problems
             ],
         }
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that leave scans out."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def left_out(self) -> str:
+        """How many scans an error leaves out and why, by code and in words; empty where none is."""
+        number = self.scans - len(self.usable.scans)
+        reasons = "; ".join(f"{problem.code}: {problem.words}" for problem in self.errors)
+        return f"{number} of {counted(self.scans, 'scan')} left out ({reasons})" if number else ""
+
+    def usable_or_refused(self) -> Cohort:
+        """What can be used of the cohort.
+
+        Raises:
+            DataError: nothing; it says why.
+        """
+        if not self.usable.patients:
+            raise DataError(
+                f"no usable scan, {self.left_out or 'for there is none'}",
+                expected="one or more with every channel and label that the study names",
+                remedy="Run 'fedphantom cohort check' on it with --study; it says what to do for each problem.",
+            )
+        return self.usable
 
 
 PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
@@ -167,12 +247,15 @@ def check_cohort(
     found["intensity-scale"] |= _odd_scale(facts)
 
     left_out = {i for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
-    problems = [_problem(code, found[code], scans) for code in PROBLEMS if found[code]]
+    problems = [_problem(code, found[code], scans, facts) for code in PROBLEMS if found[code]]
     problems += [*_similar_patients(cohort.patients), *(_stray_problem(code, n) for code, n in cohort.stray)]
     problems.sort(key=lambda problem: problem.severity)
     usable = _without(cohort, {id(scans[i]) for i in left_out})
     return CohortReport(
         ok=bool(usable.patients) and all(problem.severity != "error" for problem in problems),
+        layout=cohort.layout,
+        sites={name: len(part.patients) for name, part in cohort.by_site().items()},
+        spacings=_spacings(facts),
         patients=len(cohort.patients),
         scans=len(scans),
         channels=cohort.channels,
@@ -182,10 +265,27 @@ def check_cohort(
     )
 
 
-def _problem(code: str, hits: Iterable[int], scans: Sequence[Scan]) -> Problem:
+def _problem(code: str, hits: Iterable[int], scans: Sequence[Scan], facts: Sequence[ScanFacts]) -> Problem:
     severity, message, remedy = PROBLEMS[code]
+    those = [facts[i] for i in sorted(hits)]
+    particulars: tuple[Particular, ...] = ()
+    match code:
+        case "missing-channel":
+            channels = Counter(name for fact in those for name in sorted(fact.missing))
+            particulars = tuple(Particular("channel", name, n) for name, n in channels.most_common())
+        case "label-outside-study":
+            labels = Counter(value for fact in those for value in sorted(fact.outside))
+            particulars = tuple(Particular("label", value, n) for value, n in labels.most_common())
+        case "mixed-spacing":
+            particulars = _spacings(those)
     identifiers = tuple(scans[i].scan_id for i in sorted(hits))
-    return Problem(code, severity, len(identifiers), message, remedy, identifiers)
+    return Problem(code, severity, len(identifiers), message, remedy, particulars, identifiers)
+
+
+def _spacings(facts: Iterable[ScanFacts]) -> tuple[Particular, ...]:
+    """Voxel sizes, rounded to 0.01 mm, the commonest first."""
+    rounded = Counter(tuple(round(mm, 2) for mm in fact.spacing) for fact in facts if fact.spacing)
+    return tuple(Particular("spacing_mm", (x, y, z), n) for (x, y, z), n in rounded.most_common())
 
 
 def _stray_problem(code: str, count: int) -> Problem:
@@ -222,7 +322,7 @@ def _similar_patients(patients: Sequence[Patient]) -> list[Problem]:
             len(identifiers),
             "patients' identifiers differ only in case or punctuation",
             PROBLEMS[DUPLICATE_PATIENT][2],
-            identifiers,
+            identifiers=identifiers,
         )
     ]
 

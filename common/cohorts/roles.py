@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..atomic import storage_errors, write_atomic
+from ..counted import counted
 from ..errors import DataError, PolicyRefused, VerificationFailed
 from ..study import RolesTable
 
@@ -158,7 +159,7 @@ def draw_roles(
     ids = sorted(patient_ids)
     if not ids or len(set(ids)) != len(ids):
         raise DataError(
-            f"{len(ids)} patients, {len(set(ids))} of them different",
+            f"{counted(len(ids), 'patient')}, {len(set(ids))} of them different",
             expected="at least one patient, each once",
             remedy="Run 'fedphantom cohort check'.",
         )
@@ -237,11 +238,21 @@ def load_or_draw_roles(
         if not path.exists():
             record = draw_roles(ids, table, rng, seed_source=seed_source)
             write_atomic(path, record.to_json().encode(), mode=0o600)
-    record = load_roles(path)
+    return load_roles_of(path, ids)
+
+
+def load_roles_of(path: Path, patient_ids: Iterable[str]) -> CoinRecord:
+    """The record at ``path``, drawn for these patients.
+
+    Raises:
+        PolicyRefused: the patients are not those the roles were drawn for.
+        VerificationFailed: the record is missing, damaged or was edited.
+    """
+    ids, record = set(patient_ids), load_roles(path)
     if not record.describes(ids):
         raise PolicyRefused(
-            f"the cohort changed since its roles were drawn: {len(record.roles)} patients then, {len(set(ids))} now,"
-            " or others",
+            f"the cohort changed since its roles were drawn: {counted(len(record.roles), 'patient')} then,"
+            f" {len(ids)} now, or others",
             expected="the same patients",
             remedy="Restore the cohort, or start a new run folder with its own roles and budget.",
         )

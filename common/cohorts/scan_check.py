@@ -33,6 +33,8 @@ class ScanFacts:
         scales: Channel to the 99th percentile of its absolute intensities.
         digests: SHA-256 of each channel's voxels that are not constant.
         labels: Integer label values found.
+        missing: Channels it should have and lacks.
+        outside: Label values found that it may not have.
     """
 
     codes: frozenset[str]
@@ -40,6 +42,8 @@ class ScanFacts:
     scales: Mapping[str, float]
     digests: frozenset[str]
     labels: frozenset[int]
+    missing: frozenset[str]
+    outside: frozenset[int]
 
 
 def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: frozenset[int] | None) -> ScanFacts:
@@ -53,8 +57,7 @@ def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: froze
     """
     codes: set[str] = set()
     sources = {name: scan.channels[name] for name in channels if name in scan.channels}
-    if len(sources) < len(channels):
-        codes.add("missing-channel")
+    missing = set(channels) - set(sources)
     if scan.label is None:
         codes.add("missing-label")
     paths = list(dict.fromkeys([s.path for s in sources.values()] + ([scan.label] if scan.label else [])))
@@ -76,11 +79,15 @@ def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: froze
     scales: dict[str, float] = {}
     digests: set[str] = set()
     for name, source in sources.items():
-        if source.path in headers:
-            codes |= _inspect_channel(name, source, headers[source.path], scales, digests)
+        if source.path in headers and not _is_there(source, headers[source.path]):
+            missing.add(name)
+        elif source.path in headers:
+            codes |= _inspect_channel(name, source, scales, digests)
     labels: set[int] = set()
     if scan.label in headers:
-        codes |= _inspect_labels(scan.label, allowed, labels)
+        codes |= _inspect_labels(scan.label, labels)
+    outside = labels - (allowed if allowed is not None else frozenset(range(256)))
+    codes |= {code for code, hits in (("missing-channel", missing), ("label-outside-study", outside)) if hits}
     regular = [h for h in headers.values() if is_regular(h.affine, h.spacing)]
     return ScanFacts(
         codes=frozenset(codes),
@@ -88,6 +95,8 @@ def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: froze
         scales=scales,
         digests=frozenset(digests),
         labels=frozenset(labels),
+        missing=frozenset(missing),
+        outside=frozenset(outside),
     )
 
 
@@ -113,12 +122,13 @@ def _same_place(one: Affine, other: Affine, shape: tuple[int, ...]) -> bool:
     return bool(moved <= _SAME_PLACE_VOXELS * np.linalg.norm(one[:3, :3], axis=0).min())
 
 
-def _inspect_channel(
-    name: str, source: ChannelSource, header: Header, scales: dict[str, float], digests: set[str]
-) -> set[str]:
+def _is_there(source: ChannelSource, header: Header) -> bool:
+    """Whether a file has as many channels as the source's index asks for."""
     shape = header.grid_shape
-    if source.index is not None and source.index >= (shape[3] if len(shape) == 4 else 1):
-        return {"missing-channel"}
+    return source.index is None or source.index < (shape[3] if len(shape) == 4 else 1)
+
+
+def _inspect_channel(name: str, source: ChannelSource, scales: dict[str, float], digests: set[str]) -> set[str]:
     try:
         voxels, _ = read_volume(source)
     except GeometryError:
@@ -143,7 +153,7 @@ def _digest(voxels: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def _inspect_labels(path: Path | None, allowed: frozenset[int] | None, found: set[int]) -> set[str]:
+def _inspect_labels(path: Path | None, found: set[int]) -> set[str]:
     if path is None:
         return set()
     try:
@@ -156,8 +166,6 @@ def _inspect_labels(path: Path | None, allowed: frozenset[int] | None, found: se
     whole = finite[finite == np.floor(finite)]
     found.update(int(value) for value in whole)
     codes = set() if len(whole) == len(values) else {"non-integer-label"}
-    if not found <= (allowed if allowed is not None else frozenset(range(256))):
-        codes.add("label-outside-study")
     if not np.any(values != 0):
         codes.add("empty-label")
     return codes

@@ -13,7 +13,7 @@ from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import RoundRecord
-from fedphantom.server.simulation import SimulationResult, simulate
+from fedphantom.server.simulation import CheckSite, SimulationResult, simulate
 
 BUNDLE = Path(__file__).parent / "linear_bundle"
 
@@ -24,6 +24,9 @@ def linear_simulation(
     engine: Literal["local", "flower"] = "local",
     text: str | None = None,
     progress: Callable[[RoundRecord], None] = lambda _: None,
+    check_site: CheckSite | None = None,
+    begin: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> SimulationResult:
     return simulate(
         text or study_text(),
@@ -34,6 +37,9 @@ def linear_simulation(
         open_site=lambda folder: Site(SiteFolder.open(folder), LinearTrainer.open),
         initial=linear_generator,
         progress=progress,
+        check_site=check_site,
+        begin=begin,
+        say=say,
         bundle=BUNDLE,
     )
 

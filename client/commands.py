@@ -39,9 +39,13 @@ def evaluate(
     from .evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
 
     with progress_bar("training segmenters") as progress:
-        options = EvaluationOptions(steps=steps, seed=seed, device=device, out=out, progress=progress)
+        options = EvaluationOptions(steps=steps, seed=seed, device=device, out=out, progress=progress, say=_say_aside)
         if real_train and real_test:
             evaluation = evaluate_cohorts(real_train, real_test, synthetic, public, study, options)
         elif run:
             evaluation = evaluate_run(run, synthetic, public, options)
     print_evaluation(evaluation, as_json=as_json)
+
+
+def _say_aside(text: str) -> None:
+    typer.echo(text, err=True)

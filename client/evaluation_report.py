@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ..common.atomic import write_atomic
+from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
-from ..common.cohorts.layouts import read_cohort
+from ..common.cohorts.layouts import read_cohort, read_public
 from ..common.cohorts.preparation import PreparedScans, joined, prepare
 from ..common.device import choose_device
-from ..common.errors import DataError
+from ..common.errors import DataError, about
+from ..common.output_place import refuse_used
 from ..common.segmentation import SegmenterPlan
 from ..common.site_folder import site_folders, site_material, training_and_test_scans
 from ..common.study import PublicLabelsTable, Study, read_study
 from ..common.study_template import study_for
 from .evaluation import evaluate_arms
+
+RESULT = "evaluation.json"
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +39,7 @@ class EvaluationOptions:
         device: As :func:`~fedphantom.common.device.choose_device`.
         out: Folder for finished arms and the result; None to keep nothing.
         progress: Called during training.
+        say: Told what a cohort check left out.
     """
 
     steps: int
@@ -42,6 +47,18 @@ class EvaluationOptions:
     device: str
     out: Path | None
     progress: Progress
+    say: Callable[[str], None]
+
+    def check(self) -> None:
+        """Find that the device and the folder can be used, before any cohort is read.
+
+        Raises:
+            ConfigError: no such device.
+            OutputTaken: the folder is a file, or holds something else.
+        """
+        choose_device(self.device)
+        if self.out:
+            refuse_used(self.out, RESULT, {"cache", *(arm.name for arm in self.out.glob("arm-*.json"))})
 
     @contextmanager
     def cache(self) -> Iterator[Path]:
@@ -68,10 +85,21 @@ def evaluate_run(run: Path, synthetic: Path, public: Path | None, options: Evalu
     Raises:
         FedPhantomError: there is no site's folder in the run, or a cohort, a coin record or the device cannot be used.
     """
-    choose_device(options.device)  # an unavailable one is said before the cohorts are read
-    folders = site_folders(run)
-    study = folders[0].study()
-    train, test = training_and_test_scans([site_material(folder, study) for folder in folders])
+    options.check()
+    with about("--run"):
+        folders = site_folders(run)
+        study = folders[0].study()
+        materials = []
+        for folder in folders:
+            with about(f"site '{folder.name}'"):
+                materials.append(site_material(folder, study))
+        train, test = training_and_test_scans(materials)
+        if not len(test):
+            raise DataError(
+                "no patient with the role 'test' at any site",
+                expected="some: roles.test above 0, and enough patients",
+                remedy="Start a run with another [roles], or give --real-train and --real-test.",
+            )
     with options.cache() as cache:
         return _evaluate(train, test, synthetic, public, study, cache, options)
 
@@ -100,10 +128,11 @@ def evaluate_cohorts(
     Raises:
         FedPhantomError: a cohort, the study or the device cannot be used, or a test patient was trained on.
     """
-    choose_device(options.device)
+    options.check()
     study = read_study(study_file) if study_file else _derived_study(synthetic)
     with options.cache() as cache:
-        train, test = (_prepared(path, study, cache) for path in (real_train, real_test))
+        train = _prepared("--real-train", read_cohort, real_train, study, cache, options)
+        test = _prepared("--real-test", read_cohort, real_test, study, cache, options)
         if not set(train.patients).isdisjoint(test.patients):
             raise DataError(
                 "a patient of --real-test is also in --real-train",
@@ -122,10 +151,10 @@ def _evaluate(
     cache: Path,
     options: EvaluationOptions,
 ) -> dict[str, Any]:
-    made = _prepared(synthetic, study, cache)
+    made = _prepared("--synthetic", read_cohort, synthetic, study, cache, options)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
     if public:
-        arms["public"] = prepare(check_cohort(read_cohort(public).public(), study).usable, study, cache)
+        arms["public"] = _prepared("--public", read_public, public, study, cache, options)
         arms["public+synthetic"] = joined([arms["public"], made])
     evaluation = evaluate_scans(
         arms,
@@ -138,7 +167,7 @@ def _evaluate(
         progress=options.progress,
     )
     if options.out:
-        write_atomic(options.out / "evaluation.json", (json.dumps(evaluation, indent=1) + "\n").encode())
+        write_atomic(options.out / RESULT, (json.dumps(evaluation, indent=1) + "\n").encode())
     return evaluation
 
 
@@ -186,8 +215,23 @@ def print_evaluation(evaluation: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _derived_study(synthetic: Path) -> Study:
-    return study_for(read_cohort(synthetic), name="evaluation", seed=0, public_labels=PublicLabelsTable(source="atlas"))
+    labels = PublicLabelsTable(source="atlas")
+    with about("--synthetic"):
+        return study_for(read_cohort(synthetic), name="evaluation", seed=0, public_labels=labels)
 
 
-def _prepared(path: Path, study: Study, cache: Path) -> PreparedScans:
-    return prepare(check_cohort(read_cohort(path), study).usable, study, cache)
+def _prepared(
+    option: str,
+    read: Callable[[Path], Cohort],
+    path: Path,
+    study: Study,
+    cache: Path,
+    options: EvaluationOptions,
+) -> PreparedScans:
+    """What can be used of a cohort; an error names the option that gave it, and what is left out is said."""
+    with about(option):
+        report = check_cohort(read(path), study)
+        usable = report.usable_or_refused()
+        if report.left_out:
+            options.say(f"{option}: {report.left_out}")
+        return prepare(usable, study, cache)

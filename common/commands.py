@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .counted import counted
+
 cohort_app = typer.Typer(no_args_is_help=True)
 
 
@@ -59,7 +61,8 @@ def phantom(
 
     with progress_bar("making patients") as progress:
         write_phantom_cohort(out, patients, sites, spacing, seed, progress)
-    typer.echo(f"{patients} procedural patients, {sites} sites, {spacing:g} mm, seed {seed}")
+    made = f"{counted(patients, 'procedural patient')}, {counted(sites, 'site')}"
+    typer.echo(f"{made}, {spacing:g} mm, seed {seed}")
 
 
 def generate(
@@ -77,6 +80,8 @@ def generate(
     """Make synthetic scans from label maps: newly sampled public ones, or those of a folder."""
     if (sample is None) == (labels is None):
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
+    if public and labels:
+        raise typer.BadParameter("it would have no effect: --labels gives the label maps", param_hint="--public")
     from .device import choose_device
     from .gan.generation import generate_cohort, load_generator
     from .labels.choice import declare_sources, newly_sampled, of_folder
@@ -91,4 +96,4 @@ def generate(
     if chosen.sources:
         declare_sources(generator_path.parent, chosen.sources)
     facts = {"scans": scans, "cohort": str(out), "generator_sha256": generator.sha256, "seed": seed}
-    typer.echo(json.dumps(facts) if as_json else f"{scans} synthetic scans in {out}")
+    typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

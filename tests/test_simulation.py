@@ -352,9 +352,7 @@ def test_a_cohort_that_cannot_be_read_is_refused_too_where_cohorts_are_looked_th
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="site 'site-b': a folder in no known layout"):
-        linear_simulation(
-            tmp_path / "out", readable | {"site-b": tmp_path / "empty"}, check_site=check_site((), [])
-        )
+        linear_simulation(tmp_path / "out", readable | {"site-b": tmp_path / "empty"}, check_site=check_site((), []))
     assert not (tmp_path / "out").exists()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..atomic import write_atomic
-from ..cohorts.layouts import read_cohort
-from ..errors import DataError
+from ..cohort import Cohort
+from ..cohorts.layouts import read_public
+from ..errors import ConfigError, DataError, about
 from ..study import Study
 from .chain import PublicSources
 from .folder import PUBLIC_LABELS, read_label_folder
@@ -32,9 +33,28 @@ class LabelChoice:
     sources: PublicSources | None
 
 
+def public_cohort(study: Study, path: Path | None) -> Cohort | None:
+    """The cohort that ``--public`` names, for a study whose label maps come from one.
+
+    Raises:
+        ConfigError: the study's label maps come from the atlas, so that the option would have no effect.
+        DataError: the cohort cannot be read, or its patients belong to sites and none is marked public.
+    """
+    if path is None:
+        return None
+    if study.public_labels.source == "atlas":
+        raise ConfigError(
+            "--public for a study whose label maps come from the atlas: it would have no effect",
+            expected="no --public, or public_labels.source = 'folder' in the study",
+            remedy="Leave --public out; a study that is to draw from that cohort says so before it is trained.",
+        )
+    with about("--public"):
+        return read_public(path)
+
+
 def newly_sampled(study: Study, number: int, public: Path | None, seed: int) -> LabelChoice:
-    """Fresh samples of the study's public sampler; errors as ``make_label_sampler``."""
-    sampler = make_label_sampler(study, read_cohort(public).public() if public else None)
+    """Fresh samples of the study's public sampler; errors as :func:`public_cohort` and ``make_label_sampler``."""
+    sampler = make_label_sampler(study, public_cohort(study, public))
     return LabelChoice((sampler.sample(seed, index) for index in range(number)), number, sampler.sources())
 
 
@@ -46,20 +66,29 @@ def of_folder(study: Study, folder: Path) -> LabelChoice:
     """
     maps = read_label_folder(folder, study.volume_grid())
     declared = folder / PUBLIC_LABELS
+    return LabelChoice(maps, len(maps), read_sources(declared) if declared.is_file() else None)
+
+
+def read_sources(file: Path) -> PublicSources:
+    """Read ``public-labels.json``. Raises DataError where it is damaged."""
     try:
-        sources = PublicSources.model_validate_json(declared.read_bytes()) if declared.is_file() else None
-    except ValidationError:
+        return PublicSources.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
         raise DataError(
-            f"a damaged {PUBLIC_LABELS} in the folder of label maps",
-            expected="the file that 'fedphantom labels sample' wrote",
-            remedy="Sample the label maps again.",
+            f"a damaged {PUBLIC_LABELS} in '{file.parent.name}'",
+            expected="the file that 'fedphantom labels sample' or 'generate' wrote",
+            remedy="Sample the label maps, or generate from them, again.",
         ) from None
-    return LabelChoice(maps, len(maps), sources)
 
 
 def declare_sources(run: Path, sources: PublicSources) -> None:
-    """Write ``public-labels.json`` beside the generator, where ``release pack`` looks; adds to what is there."""
+    """Write ``public-labels.json`` beside the generator, where ``release pack`` looks; adds to what is there.
+
+    Raises:
+        DataError: what is there is damaged.
+        StorageError: the disk is full, read-only or forbidden.
+    """
     file = run / PUBLIC_LABELS
-    known = PublicSources.model_validate_json(file.read_bytes()).sources if file.is_file() else ()
+    known = read_sources(file).sources if file.is_file() else ()
     merged = {source.sha256: source for source in (*known, *sources.sources)}
     write_atomic(file, (PublicSources(sources=tuple(merged.values())).model_dump_json(indent=1) + "\n").encode())

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..counted import counted
+
 labels_app = typer.Typer(no_args_is_help=True)
 
 
@@ -26,14 +28,15 @@ def sample(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The study's seed, unless given.")] = None,
 ) -> None:
     """Sample public label maps, each with the chain of what was done to it, and the sources they come from."""
-    from ..cohorts.layouts import read_cohort
     from ..progress import progress_bar
     from ..study import read_study
+    from .choice import public_cohort
     from .folder import write_label_folder
     from .sampler import make_label_sampler
 
     study = read_study(study_path)
-    sampler = make_label_sampler(study, read_cohort(public).public() if public else None)
+    sampler = make_label_sampler(study, public_cohort(study, public))
     with progress_bar("sampling label maps") as progress:
         write_label_folder(out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress)
-    typer.echo(f"{count} label maps from {len(sampler.sources().sources)} public sources")
+    sources = counted(len(sampler.sources().sources), "public source")
+    typer.echo(f"{counted(count, 'label map')} from {sources}")

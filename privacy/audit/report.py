@@ -10,11 +10,12 @@ from typing import Any
 from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
 from ...common.errors import DataError
+from ...common.output_place import refuse_used
 from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy, read_policy
 from ..power import Power
 from ..verdict import MIN_HOLDOUT
-from .run import AuditSizes, Progress, audit_run_folder
+from .run import RESULT, AuditSizes, Progress, audit_run_folder
 
 
 def audit_run_command(
@@ -35,6 +36,8 @@ def audit_run_command(
 
     ``say`` is given, before the first training, what an audit of this size can show.
     """
+    folder = out or run / "audit"
+    refuse_used(folder, RESULT, {"cache"})
     thresholds = read_policy(policy)
     places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
     made = next((place for place in places if place and place.is_dir()), None)
@@ -48,7 +51,7 @@ def audit_run_command(
         run,
         made,
         check_cohort(read_cohort(public).public()).usable if public else None,
-        out or run / "audit",
+        folder,
         AuditSizes(steps, negative_seeds),
         thresholds,
         kind,

@@ -18,7 +18,7 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import Device, choose_device
-from ...common.errors import DataError, VerificationFailed
+from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.gan.generation import as_read_back, load_generator
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
@@ -268,7 +268,13 @@ def _gather(
     parts = [site.scans for site in sites]
     roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
     stands_in = None
-    if "reference" not in roles and public is not None:
+    if "reference" in roles and public is not None:
+        raise ConfigError(
+            "--public where the sites' own patients have the role 'reference': it would have no effect",
+            expected="no --public: public patients stand in only where no patient has that role",
+            remedy="Leave --public out.",
+        )
+    if public is not None:
         stand_ins = prepare(public, study, cache).named_site(PUBLIC_SITE)
         _refuse_own_scans(stand_ins, parts)
         parts.append(stand_ins)

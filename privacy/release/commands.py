@@ -48,6 +48,10 @@ def release_pack(
 
     Every label map is made again from its public source, and every volume painted again, before it is packed.
     """
+    if kind == "weights" and (public or synthetic):
+        raise typer.BadParameter(
+            "they would have no effect: a release of weights holds no volumes", param_hint="--public, --synthetic"
+        )
     from ...common.progress import progress_bar
     from .run import pack_run
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
-from ...common.cohorts.layouts import read_cohort
 from ...common.errors import PolicyRefused
+from ...common.gan.weights import load_weights, study_of
+from ...common.labels.choice import public_cohort
+from ...common.output_place import refuse_taken
 from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
 from ..audit.run import verify_audit
 from ..evidence import ReleaseKind
 from ..policy import Tier
+from .content import GENERATOR
 from .origin import check_origin
 from .pack import ReleaseReport, pack, verify_release
 
@@ -37,10 +40,13 @@ def pack_run(
     """``release pack``: make every scan again from its public source, then pack and sign.
 
     Raises:
+        OutputTaken: ``out`` is there already.
         PolicyRefused: an origin, the audit or the tier stands against it.
+        ConfigError: ``public`` would have no effect.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
+    refuse_taken(out)  # before every scan is made again
     private = load_private_key(key)
     if audit is not None and audit.is_file():  # else pack says that there is none
         verdict = verify_audit(audit, run)["verdict"]
@@ -51,7 +57,8 @@ def pack_run(
                 remedy="Pack where the sites' folders lie.",
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
-        check_origin(run, synthetic, read_cohort(public).public() if public else None, progress=progress)
+        study = study_of(load_weights(run / GENERATOR)[1])
+        check_origin(run, synthetic, public_cohort(study, public), progress=progress)
     return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
 
 

@@ -11,7 +11,7 @@ from .brats import is_brats, read_brats
 from .decathlon import is_decathlon, read_decathlon
 from .table import is_table, read_table, write_table
 
-__all__ = ["read_cohort", "write_table"]
+__all__ = ["read_cohort", "read_public", "write_table"]
 
 
 def read_cohort(path: Path) -> Cohort:
@@ -30,6 +30,11 @@ def read_cohort(path: Path) -> Cohort:
             expected="permission to list it and the folders below",
             remedy="Check the permissions and that the disk is mounted.",
         ) from None
+
+
+def read_public(path: Path) -> Cohort:
+    """The patients of a cohort who are marked public; errors as :func:`read_cohort` and :meth:`Cohort.public`."""
+    return read_cohort(path).public()
 
 
 def _read(path: Path) -> Cohort:

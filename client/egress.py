@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 
+from ..common.counted import counted
 from ..common.errors import ConfigError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec, parameters_digest
@@ -16,6 +17,9 @@ from ..common.journal import Fact
 
 FAKE_METRICS = ("fake_mean", "fake_std", "steps")
 """Figures that say nothing of real patients: intensities of fakes made from public labels, steps by schedule."""
+
+REPLY_LEFT = "reply-left"
+"""Journal event, written before a reply leaves: what of it left, and what it was trained from."""
 
 DECLARED_WEIGHT = 1.0
 """Every site counts the same; a patient count would leave with any other weight."""
@@ -85,7 +89,8 @@ def check_reply(reply: RoundReply, rule: EgressRule, *, site: str, request: Roun
         request: What the coordinator asked for.
 
     Returns:
-        What leaves, for the journal: round, hash, bytes, parameters, weight, metrics.
+        What leaves, for the journal: round, hash, bytes, parameters, weight, metrics; and the hash of the
+        request's generator.
 
     Raises:
         PolicyRefused: anything outside the rule.
@@ -95,7 +100,7 @@ def check_reply(reply: RoundReply, rule: EgressRule, *, site: str, request: Roun
     if reply.site != site or reply.round != request.round:
         problem = "it names another site or round"
     elif foreign:
-        problem = f"{len(foreign)} metrics are not on the list"
+        problem = f"it carries {counted(len(foreign), 'metric')} that the list does not hold"
     elif not all(_finite(value) for value in reply.metrics.values()):
         problem = "a metric is not one finite number"
     elif not _finite(reply.weight) or reply.weight != rule.weight:
@@ -109,6 +114,7 @@ def check_reply(reply: RoundReply, rule: EgressRule, *, site: str, request: Roun
     metrics: dict[str, Fact] = {name: float(value) for name, value in sorted(reply.metrics.items())}
     return {
         "round": reply.round,
+        "incoming": parameters_digest(request.generator),
         "sha256": parameters_digest(reply.generator),
         "bytes": rule.generator.bytes + 8 * (len(reply.metrics) + 1),
         "parameters": len(reply.generator),

@@ -1,8 +1,8 @@
 """A site's training: from the round's generator, on its own members, to the parameters that may leave.
 
-Discriminator and optimisers live in the site's ``state/`` folder. A kill at any moment costs at most the minute
-since the last save: the round goes on from there to the same bits, and a round already finished answers again
-with the same reply.
+Discriminator and optimisers live in the site's ``state/`` folder (:mod:`.kept_state`). A kill at any moment costs at
+most the minute since the last save: the round goes on from there to the same bits, and a round already finished
+answers again with the same reply.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 
 from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device, choose_device
-from ..common.errors import DataError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.training import train
-from ..common.gan.training_state import load_state, new_state, save_state
+from ..common.gan.training_state import TrainingState, new_state
 from ..common.journal import Fact
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
 from .egress import DECLARED_WEIGHT
+from .kept_state import KeptState
 from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
@@ -49,11 +50,8 @@ class LocalTrainer:
         progress: StepProgress | None = None,
     ) -> None:
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
-        self._seed = derived_seed(study.seed, "site", folder.name)
-        self._state = new_state(study, self._seed, device)
-        self._committed = folder.state / "committed.safetensors"
-        self._partial = folder.state / "partial.safetensors"
-        folder.state.mkdir(parents=True, exist_ok=True)
+        self._seed, self._device = derived_seed(study.seed, "site", folder.name), device
+        self._kept = KeptState(folder, lambda: new_state(study, self._seed, device))
 
     @classmethod
     def open(cls, root: Path, progress: StepProgress | None = None) -> LocalTrainer:
@@ -74,40 +72,28 @@ class LocalTrainer:
         """Train ``local_steps`` from the request's generator.
 
         Raises:
-            PolicyRefused: this round was already answered from another generator.
+            PolicyRefused: this round was already answered from another generator, or its answer cannot be repeated.
             TrainingError: NaN or collapse; names the step.
         """
         incoming = parameters_digest(request.generator)
-        if not self._is_answered(request.round, incoming):
-            self._train(request, incoming)
-        generator = numpy_parameters(self._state.generator)
+        # From the disk: an attempt that failed in this process must leave no trace in the next.
+        state, trained = self._kept.before(request.round, incoming)
+        if not trained:
+            state = self._train(state, request, incoming)
         return RoundReply(
             self._folder.name,
             request.round,
-            generator,
+            numpy_parameters(state.generator),
             DECLARED_WEIGHT,
-            self._metrics(self._study.training.local_steps),
+            self._metrics(state.generator, self._study.training.local_steps),
         )
 
-    def _is_answered(self, round_: int, incoming: str) -> bool:
-        # Fresh networks: an attempt that failed in this process must leave no trace in the next.
-        self._state = new_state(self._study, self._seed, self._state.device)
-        if not self._committed.exists():
-            return False
-        facts = load_state(self._committed, self._state)
-        done = int(str(facts["round"]))
-        if done > round_ or (done == round_ and facts["incoming"] != incoming):
-            raise PolicyRefused(
-                f"the coordinator asks for round {round_} again from another generator; round {done} is done here",
-                expected="the next round, or this one unchanged",
-                remedy="The coordinator must go on from its last checkpoint, or start a new run.",
-            )
-        return done == round_
-
-    def _train(self, request: RoundRequest, incoming: str) -> None:
-        first, steps = self._resume_partial(request.round, incoming), self._study.training.local_steps
-        state = self._state
-        if first is None:
+    def _train(self, state: TrainingState, request: RoundRequest, incoming: str) -> TrainingState:
+        """Train this round from its beginning, or from where it was cut off; the state after it, committed."""
+        steps, begun = self._study.training.local_steps, self._kept.within(request.round, incoming)
+        if begun:
+            state, first = begun
+        else:
             # Also after rounds that this site missed: draws and learning rate are those of the study's step.
             first = state.step = (request.round - 1) * steps
             weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
@@ -125,29 +111,13 @@ class LocalTrainer:
             if self._progress:
                 self._progress(losses.step - first, steps)
             if time.monotonic() - saved > SAVE_EVERY_S:
-                save_state(self._partial, state, facts)
+                self._kept.save_within(state, facts)
                 saved = time.monotonic()
-        save_state(self._committed, state, facts)
-        self._partial.unlink(missing_ok=True)
+        self._kept.commit(state, facts)
+        return state
 
-    def _resume_partial(self, round_: int, incoming: str) -> int | None:
-        """The first step of the interrupted round, its state loaded; None where this round was not begun."""
-        if not self._partial.exists():
-            return None
-        try:
-            fresh = new_state(self._study, self._seed, self._state.device)
-            facts = load_state(self._partial, fresh)
-        except DataError:
-            return None  # a damaged partial state costs its steps, not the round
-        if (facts["round"], facts["incoming"]) != (round_, incoming):
-            return None
-        self._state = fresh
-        return int(str(facts["first"]))
-
-    def _metrics(self, steps: int) -> dict[str, float]:
-        fake = paint(
-            self._state.generator, schematic_classes(self._study)[None], self._study, self._seed, self._state.device
-        )
+    def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
+        fake = paint(generator, schematic_classes(self._study)[None], self._study, self._seed, self._device)
         return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
 
 

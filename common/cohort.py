@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .counted import counted
 from .errors import DataError
 
 PUBLIC_SITE = "public"
@@ -82,7 +83,7 @@ class Cohort:
         kept = tuple(p for p in self.patients if p.patient_id in wanted)
         if len(kept) != len(wanted):
             raise DataError(
-                f"{len(wanted) - len(kept)} of {len(wanted)} patients asked for are not in the cohort",
+                f"{len(wanted) - len(kept)} of {counted(len(wanted), 'patient')} asked for not in the cohort",
                 expected="patients of this cohort",
                 remedy="Check that the coin record belongs to this cohort.",
             )

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .atomic import storage_errors, sync_folder
+from .counted import counted
 from .errors import VerificationFailed
 
 Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
@@ -144,7 +145,7 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
     entries = read_journal(path)
     if head is not None and head != START and all(entry.sha256 != head for entry in entries):
         raise VerificationFailed(
-            f"journal of {len(entries)} lines without the head {head[:12]}… noted earlier",
+            f"journal of {counted(len(entries), 'line')} without the head {head[:12]}… noted earlier",
             expected="a chain that passes through it",
             remedy="Lines were cut off, or this is another journal: restore it from a backup.",
         )

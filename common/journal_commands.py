@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .counted import counted
+
 journal_app = typer.Typer(no_args_is_help=True)
 
 _Path = Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal.jsonl.", dir_okay=False)]
@@ -42,5 +44,6 @@ def verify(
     """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""
     from .journal import Journal, verify_journal
 
-    report = {"ok": True, "entries": verify_journal(path, head=head), "head": Journal(path).head()}
-    typer.echo(json.dumps(report) if as_json else f"{report['entries']} entries, unbroken. Head: {report['head']}")
+    number, head = verify_journal(path, head=head), Journal(path).head()
+    text = f"{counted(number, 'entry', 'entries')}, unbroken. Head: {head}"
+    typer.echo(json.dumps({"ok": True, "entries": number, "head": head}) if as_json else text)

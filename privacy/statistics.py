@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ..common.counted import counted
 from ..common.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -81,7 +82,7 @@ class Scores:
         sites = sorted(set(m_sites.tolist()) & set(h_sites.tolist()))
         if not sites:
             raise DataError(
-                f"{len(m)} members and {len(h)} holdout patients, but no site with both",
+                f"{counted(len(m), 'member')} and {counted(len(h), 'holdout patient')}, but no site with both",
                 expected="members and holdout patients of the same site",
                 remedy="Audit a larger cohort.",
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..common.counted import counted
 from .evidence import (
     BINDING,
     BLIND,
@@ -77,7 +78,7 @@ def _control(evidence: AuditEvidence, name: str) -> ControlResult | None:
 
 def _contradictions(evidence: AuditEvidence) -> Iterator[str]:
     if evidence.confirmed_copies:
-        yield f"{evidence.confirmed_copies} synthetic volumes repeat a patient's scan."
+        yield f"{counted(evidence.confirmed_copies, 'synthetic volume')} found to repeat a patient's scan."
     if evidence.canary_excess:
         yield "Planted canaries show more leakage than the formal promise allows."
     if evidence.claimed_epsilon is not None:

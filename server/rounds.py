@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..common.counted import counted
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import Parameters, RoundReply, RoundRequest
 from ..common.journal import Journal
@@ -111,7 +112,8 @@ class Rounds:
         if len(replies) < self.study.federation.quorum:
             journal.append("round-failed", round=request.round, replies=len(replies))
             raise PeerError(
-                f"round {request.round} has {len(replies)} usable replies of {len(self.sites)} sites "
+                f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
+                f" of {counted(len(self.sites), 'site')} "
                 f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
                 expected=f"at least {self.study.federation.quorum}, the study's quorum",
                 remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",

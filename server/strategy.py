@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from ..common.counted import counted
 from ..common.errors import PeerError
 from ..common.exchange import Parameters, RoundRequest
 from ..common.gan.parameters import ParameterSpec
@@ -107,7 +108,7 @@ class GeneratorAveraging(Strategy):
                 return nodes
             if waited >= federation.deadline_s:
                 raise PeerError(
-                    f"{len(nodes)} of {len(self.rounds.sites)} sites connected before the deadline",
+                    f"{len(nodes)} of {counted(len(self.rounds.sites), 'site')} connected before the deadline",
                     expected=f"at least {federation.quorum}, the study's quorum",
                     remedy="Have the missing sites start their nodes, then run it again: it goes on from here.",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..common.counted import counted
 from ..common.study import Study
 
 NO_DP = (
@@ -23,8 +24,8 @@ def study_text(study: Study) -> str:
         "study": f"{study.name} ({study.digest()[:16]})",
         "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",
         "grid": f"{shape} voxels of {spacing} mm",
-        "rounds": f"{training.rounds} of {training.local_steps} steps at each site, {training.batch} scans a step;"
-        f" at least {federation.quorum} sites a round",
+        "rounds": f"{training.rounds} of {counted(training.local_steps, 'step')} at each site,"
+        f" {counted(training.batch, 'scan')} a step; at least {counted(federation.quorum, 'site')} a round",
         "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
         "leaves a site": "each round: the generator's weights, a declared weight, and figures on synthetic scans. "
         "Never: scans, label maps, the discriminator, patient counts, figures on real scans",

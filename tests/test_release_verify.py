@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny_release import TRUSTED, assert_refused, files_of
 
 from fedphantom.common.atomic import TEMPORARY_PREFIX
-from fedphantom.common.errors import SignatureInvalid, VerificationFailed
+from fedphantom.common.errors import DataError, SignatureInvalid, VerificationFailed
 from fedphantom.privacy.release.content import MANIFEST
 from fedphantom.privacy.release.pack import verify_release
 
@@ -100,3 +101,62 @@ def test_the_signature_of_another_release_is_refused(volumes_release: Path, weig
 def test_a_folder_left_by_a_crash_is_never_believed(either_release: Path) -> None:
     left = either_release.rename(either_release.with_name(f"{TEMPORARY_PREFIX}0123-release"))
     assert_refused(left, "never finished")
+
+
+# A mistyped path is bad input; a release that lost something never becomes one.
+
+
+def nothing(place: Path) -> Path:
+    return place / "absent"
+
+
+def a_file(place: Path) -> Path:
+    (place / "release.zip").write_bytes(b"PK")
+    return place / "release.zip"
+
+
+def an_empty_folder(place: Path) -> Path:
+    (place / "empty").mkdir()
+    return place / "empty"
+
+
+def holiday_pictures(place: Path) -> Path:
+    (place / "pictures" / "2026").mkdir(parents=True)
+    (place / "pictures" / "2026" / "beach.jpg").write_bytes(b"")
+    (place / "pictures" / "latest").symlink_to("2026")
+    return place / "pictures"
+
+
+def a_dangling_link(place: Path) -> Path:
+    (place / "link").symlink_to("nowhere")
+    return place / "link"
+
+
+@pytest.mark.parametrize("other", [nothing, a_file, an_empty_folder, holiday_pictures, a_dangling_link])
+def test_a_path_that_holds_nothing_of_a_release_is_bad_input(other: Callable[[Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Check the path") as caught:
+        verify_release(other(tmp_path), TRUSTED)
+    assert caught.value.exit_code == 3
+
+
+def test_the_manifest_itself_is_bad_input_for_its_folder_is_wanted(either_release: Path) -> None:
+    with pytest.raises(DataError, match="no folder, but a file"):
+        verify_release(either_release / MANIFEST, TRUSTED)
+
+
+def test_whatever_is_left_of_a_release_without_its_signature_is_a_failed_verification(either_release: Path) -> None:
+    (either_release / MANIFEST).unlink()
+    assert_refused(either_release, "without manifest", SignatureInvalid)
+    tables = {"README.md", "participants.tsv", "dataset_description.json", "dseg.tsv"}
+    lone = [path for path in files_of(either_release) if path.name not in tables and path.suffix != ".json"]
+    kept = [*lone[:1], either_release / "audit.json", either_release / "public-labels.json"]
+    for path in kept:
+        alone = either_release.with_name(f"only-{path.name}") / "deep"
+        alone.mkdir(parents=True)
+        shutil.copy(path, alone)
+        assert_refused(alone.parent, "without manifest", SignatureInvalid)
+
+
+def test_a_manifest_that_was_emptied_is_a_failed_verification(either_release: Path) -> None:
+    (either_release / MANIFEST).write_bytes(b"")
+    assert_refused(either_release, "not a DSSE envelope", SignatureInvalid)

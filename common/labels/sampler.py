@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohort import Cohort
+from ..counted import counted
 from ..errors import ConfigError, DataError
 from ..study import PublicLabelsTable, Study
 from ..volumes.grid import Spacing
@@ -80,7 +81,7 @@ class LabelSampler:
         shapes = {m.labels.shape for m in maps}
         if len(shapes) != 1:
             raise DataError(
-                f"{len(maps)} public label maps of {len(shapes)} shapes",
+                f"{counted(len(maps), 'public label map')} of {counted(len(shapes), 'shape')}",
                 expected="one or more, all on the study's grid",
                 remedy="Name a cohort with label maps as the public one.",
             )

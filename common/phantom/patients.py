@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohorts.bids_writer import BidsWriter
+from ..counted import counted
 from ..errors import ConfigError
 from ..labels.atlas import ATLAS_CITATION, ATLAS_LICENCE, ATLAS_NAME, BRAIN_MM, load_atlas
 from ..labels.brain import BRAIN_LABELS, BrainLabels
@@ -168,7 +169,7 @@ def write_phantom_cohort(
     """
     if not (1 <= sites <= min(patients, len(_SITES)) and patients <= 9999 and seed >= 0):
         raise ConfigError(
-            f"{patients} patients at {sites} sites, seed {seed}",
+            f"{counted(patients, 'patient')} at {counted(sites, 'site')}, seed {seed}",
             expected="1 to 9999 patients, 1 to 26 sites, no site without a patient, and a seed of 0 or more",
             remedy="Choose other numbers.",
         )

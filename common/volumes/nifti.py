@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..atomic import write_atomic
 from ..cohort import ChannelSource
+from ..counted import counted
 from ..errors import DataError, GeometryError
 from .grid import Affine, Grid, Spacing
 
@@ -236,7 +237,7 @@ def _open_header(path: Path) -> tuple[Header, Any]:
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise _damaged("a file of colours or complex numbers")
     if not 3 <= len(shape) <= 7 or any(n < 1 for n in shape):
-        raise _damaged(f"a file with {len(shape)} axes of which one may be empty")
+        raise _damaged(f"a file with {counted(len(shape), 'axis', 'axes')} of which one may be empty")
     needed = _voxel_offset(raw) + math.prod(shape) * dtype.itemsize
     if needed * (_SMALLEST_GZIP_SHARE if path.name.lower().endswith(".gz") else 1) > size:
         raise _damaged("a file shorter than its header says")
@@ -296,7 +297,7 @@ def _read(path: Path, index: int | None) -> tuple[NDArray[Any], Affine]:
         )
     shape = header.grid_shape
     if len(shape) != (3 if index is None else 4) and not (index == 0 and len(shape) == 3):
-        raise _damaged(f"a file with {len(shape)} axes")
+        raise _damaged(f"a file with {counted(len(shape), 'axis', 'axes')}")
     if index is not None and len(shape) == 4 and not 0 <= index < shape[3]:
         raise _damaged(f"a 4-D file of {shape[3]} channels, where channel {index} was asked for")
     offset = _voxel_offset(raw)

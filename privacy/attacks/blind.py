@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ...common.counted import counted
 from ...common.errors import DataError
 from ..statistics import Floats, auc
 from .interface import AttackScores, AuditedScans, foreground
@@ -65,7 +66,7 @@ def blind_baseline(
     smaller = int(min(truth.sum(), (~truth).sum()))
     if smaller < MIN_PATIENTS:
         raise DataError(
-            f"{smaller} patients on the smaller side of the blind baseline",
+            f"{counted(smaller, 'patient')} on the smaller side of the blind baseline",
             expected=f"at least {MIN_PATIENTS} members and holdout patients",
             remedy="Audit a larger cohort.",
         )

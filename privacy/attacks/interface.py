@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import derived_seed
 from ..evidence import ATTACKS, ThreatModel
@@ -123,7 +124,7 @@ def by_patient(id: str, scans: AuditedScans, score: Floats) -> AttackScores:
     """
     if np.isnan(score).any():
         raise DataError(
-            f"attack {id}: {int(np.isnan(score).sum())} of {len(score)} scans have no score",
+            f"attack {id}: {int(np.isnan(score).sum())} of {counted(len(score), 'scan')} without a score",
             expected="finite voxels in scans and generated volumes",
             remedy="Check the generator; a scan may not be left out of an audit.",
         )

@@ -17,16 +17,19 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ...common.atomic import TEMPORARY_PREFIX
-from ...common.errors import SignatureInvalid, VerificationFailed
+from ...common.counted import counted
+from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.signing import verify
 from ..evidence import ReleaseKind
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
 from ..verdict import Outcome
-from .content import MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
+from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
 from .readme import NOT_APPROVED
 
 _LARGEST_MANIFEST = 1 << 28
+_TRACES = {MANIFEST, AUDIT, PUBLIC_LABELS, GENERATOR, COHORT}
+_TRACE_ENDINGS = (".dsse.json", ".safetensors", ".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,12 @@ def verify_release(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Release
         trusted: The signers' public keys, from the signers.
 
     Raises:
+        DataError: nothing at this path, or nothing that could be or have been a release: a mistyped path.
         SignatureInvalid: no manifest, or its signature does not hold or is by another key.
         VerificationFailed: a changed, missing or additional file, a link, or a content that does not belong
             in a release: see :mod:`.release_content`.
     """
+    _refuse_other_places(folder)
     if folder.name.startswith(TEMPORARY_PREFIX):
         raise _broken("a folder whose packing was never finished")
     return verify_folder(folder, trusted)
@@ -114,7 +119,7 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
     hashes = statement.files()
     if present - {MANIFEST} != hashes.keys():
         missing, more = len(hashes.keys() - present), len(present - {MANIFEST} - hashes.keys())
-        raise _broken(f"a release with {missing} files missing and {more} that nobody signed")
+        raise _broken(f"a release with {counted(missing, 'file')} missing and {more} that nobody signed")
 
     public = public_sources_of(_checked(folder, PUBLIC_LABELS, hashes))
     if public.sources != statement.predicate.label_sources:
@@ -139,6 +144,31 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
         created=predicate.created,
         signed_by=json.loads(envelope)["signatures"][0]["keyid"],
     )
+
+
+def _refuse_other_places(folder: Path) -> None:
+    """Tell a mistyped path from a release that lost its signature.
+
+    Whatever holds a file that a release may hold, weights or a volume, stays a failed verification: to take the
+    manifest away must never turn one into mere bad input.
+    """
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+        if is_folder and _traces_of_a_release(folder):
+            return
+        found = "a folder with nothing in it that a release holds" if is_folder else "no folder, but a file"
+    except OSError:
+        found = "no folder that can be read at the path given"
+    raise DataError(found, expected=f"a release's folder, which holds {MANIFEST}", remedy="Check the path.")
+
+
+def _traces_of_a_release(folder: Path) -> bool:
+    """Whether anything in the folder, at any depth, could be of a release; a part that cannot be read could."""
+    if not _TRACES.isdisjoint(os.listdir(folder)):
+        return True
+    unread: list[OSError] = []
+    names = (name for _, _, files in os.walk(folder, onerror=unread.append) for name in files)
+    return any(name in _TRACES or name.lower().endswith(_TRACE_ENDINGS) for name in names) or bool(unread)
 
 
 def _note(predicate: ReleasePredicate) -> str:

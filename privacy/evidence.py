@@ -43,7 +43,7 @@ class AttackResult:
         p_value: One-sided permutation p-value; for B0 two-sided is read from ``auc_ci``.
         rejects: Whether Holm over the attacks of every audit of this holdout rejects "no leak".
         rejects_alone: Whether Holm over this audit's attacks alone does. True wherever ``rejects`` is.
-        tpr: At several false positive rates, 0 first.
+        tpr: At several false positive rates, 0 first; empty where they were not handed on.
         advantage: TPR - FPR at a threshold chosen on other patients.
         eps_lower_bound: ε refuted at 95 %, at that threshold.
         n_member: Members scored.

@@ -31,9 +31,7 @@ class AucInterval:
     method: str
 
 
-def auc_interval(
-    scores: Scores, rng: np.random.Generator, replicates: int = 2000, claim: float = 0.95
-) -> AucInterval:
+def auc_interval(scores: Scores, rng: np.random.Generator, replicates: int = 2000, claim: float = 0.95) -> AucInterval:
     """BCa bootstrap over patients, resampled within stratum and side (Efron 1987).
 
     Where every replicate repeats the estimate, BCa would claim certainty. Then:
@@ -61,10 +59,10 @@ def auc_interval(
     skew = _acceleration(scores)
 
     def low(level: float) -> float:
-        return min(_bca_quantile(boot, area, skew, level), area, _perfect(scores, 1 - 2 * level))
+        return min(_bca_quantile(boot, area, skew, level), area, perfect_lower_bound(scores, 1 - 2 * level))
 
     def high(level: float) -> float:
-        return max(_bca_quantile(boot, area, skew, level), area, 1 - _perfect(scores, 2 * level - 1))
+        return max(_bca_quantile(boot, area, skew, level), area, 1 - perfect_lower_bound(scores, 2 * level - 1))
 
     return AucInterval(
         auc=area,
@@ -121,11 +119,12 @@ def _degenerate(scores: Scores, area: float, confidence: float) -> tuple[float, 
         z = float(stats.norm.ppf(0.5 + confidence / 2))
         margin = z * hanley_mcneil_se(0.5, scores.n_member, scores.n_holdout)
         return max(0.0, area - margin), min(1.0, area + margin)
-    bound = _perfect(scores, confidence)
+    bound = perfect_lower_bound(scores, confidence)
     return (bound, 1.0) if area >= 1 else (0.0, 1 - bound)
 
 
-def _perfect(scores: Scores, confidence: float) -> float:
+def perfect_lower_bound(scores: Scores, confidence: float) -> float:
+    """What so many patients can show at best: the two-sided interval's lower end where no pair is out of order."""
     pairs = sum(min(len(s.member), len(s.holdout)) for s in scores.strata)
     return clopper_pearson(pairs, pairs, confidence)[0]
 

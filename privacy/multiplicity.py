@@ -1,9 +1,9 @@
 """Many attacks, and many audits of one holdout: what may still be called a find, and what a claim (PRIVACY §3.1, §3.3).
 
 Every audit of a holdout, of whichever generator, is a further try at finding a leak by chance and a further try at
-missing one by chance. A *find* ("leak") is therefore judged by Holm over the p-values of every audit of that holdout. A
-*claim* ("no leak above τ") made by audit k holds with confidence 1 - 0.05 / k. The attacks within one audit need no such
-share of the claim: all of them have to lie below τ.
+missing one by chance. A *find* ("leak") is therefore judged by Holm over the p-values of every audit of that holdout.
+A *claim* ("no leak above τ") made by audit k holds with confidence 1 - 0.05 / k. The attacks within one audit need no
+such share of the claim: all of them have to lie below τ.
 
 What this does not give: audit j spends 0.05 / j, so that the chance that *some* audit of k claims wrongly is bounded by
 0.05 · (1 + 1/2 + … + 1/k) and not by 0.05. A holdout wears out; a new one is better than a tenth audit.

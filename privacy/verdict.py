@@ -124,6 +124,7 @@ def _leaks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
             policy.tpr_lower_max is not None
             and evidence.n_holdout >= policy.min_holdout
             and not attack.id.endswith(OUTLIERS)
+            and attack.tpr
             and attack.tpr[0].ci[0] > policy.tpr_lower_max
         ):
             yield (
@@ -173,8 +174,8 @@ def _unproven(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePoli
     tau = _tau(attack, policy)
     if policy.attacks_must_not_reject and attack.rejects_alone and not attack.rejects:
         yield (
-            f"Attack {attack.id} tells members from strangers in this audit by itself (p = {attack.p_value:.2g}), though"
-            f" not over all {evidence.audit_number} audits of this holdout: only another holdout can decide."
+            f"Attack {attack.id} tells members from strangers in this audit by itself (p = {attack.p_value:.2g}),"
+            f" though not over all {evidence.audit_number} audits of this holdout: only another holdout can decide."
         )
     if tau is not None and attack.upper95 > tau:
         yield (

@@ -12,7 +12,7 @@ import pytest
 from tiny_release import LEAK, Releasable, a_control, an_attack, assert_refused, in_predicate, rows, sign_again
 
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
-from fedphantom.privacy.audit.extract import read_audit
+from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.evidence import REQUIRED_CONTROLS
 
 

@@ -101,7 +101,7 @@ def _people(
     links = np.zeros((patients, patients), dtype=bool)
     np.logical_or.at(links, (owner[:, None], owner[None, :]), same)
     people, person = connected_components(csr_matrix(links), directed=False)
-    return int(people), person
+    return int(people), person.astype(np.intp)
 
 
 def isolation(scans: AuditedScans, judged: NDArray[np.bool_], neighbours: int = 5) -> dict[str, float]:

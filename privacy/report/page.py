@@ -19,10 +19,9 @@ from markupsafe import Markup
 
 from ...common.labels.atlas import ATLAS_CITATION, ATLAS_NAME
 from ..audit.extract import AttackRow
-from ..evidence import REQUIRED_CONTROLS
+from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
 from . import words as words
 from .content import (
-    SMALLEST_CELL,
     Rendition,
     ReportArm,
     ReportAudit,
@@ -65,8 +64,10 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         audit=audit,
         needed=words.needed(audit) if audit else (),
         beyond=words.beyond_release(audit) if audit else (),
-        members=words.count(audit, "member") if audit else None,
-        holdout=words.count(audit, "holdout") if audit else None,
+        members=words.told(audit, "member") if audit else None,
+        holdout=words.told(audit, "holdout") if audit else None,
+        rounded=audit is not None and words.rounds_small_groups(audit),
+        holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit) if audit else (),
         facts=tuple(shown.facts.items()),
         **_attacks(audit, shown.roc),

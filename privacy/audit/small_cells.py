@@ -6,8 +6,8 @@ total give each other away. Of a row with such a side, therefore:
 
 - both sizes go, the smaller as ``<20`` and the larger as nothing, since a subgroup's total is a known share of all;
 - AUC, its interval and its bounds are told in steps of 0.05, bounds outwards; beside an AUC told as .90 and more, or
-  .10 and less, the bound towards .5 is told as .5, because it may be the closed form that perfect order of so many
-  gives. A bound that lies below the tier's threshold is not told above it: the verdict stays decidable;
+  .10 and less, the bound on its far side is told as 0 or 1, because it may be the closed form that perfect order of so
+  many gives. A bound that lies below the tier's threshold is not told above it: the verdict stays decidable;
 - a p-value is told in steps of 0.05, upwards; an ε lower bound in steps of 0.5, downwards;
 - true positive rates go: they are whole numbers over whole numbers.
 
@@ -98,17 +98,17 @@ def _row(row: AttackRow, extract: AuditExtract) -> AttackRow:
         if share is None or auc is None:
             return None
         told = math.floor(round(share * 20, 6)) / 20
-        return min(told, 0.5) if auc >= 0.9 else told
+        return 0.0 if auc >= 0.9 else told
 
     def up(share: float | None) -> float | None:
         if share is None or auc is None:
             return None
         told = math.ceil(round(share * 20, 6)) / 20
-        told = max(told, 0.5) if auc <= 0.1 else told
+        told = 1.0 if auc <= 0.1 else told
         return min(told, tau) if tau is not None and share <= tau else told
 
     low, high = row.auc_ci or (None, None)
-    upper = up(row.auc_upper95)
+    upper = None if row.auc_upper95 is None else up(max(row.auc_upper95, row.auc or 0.0))
     return row.model_copy(
         update={
             "auc": auc if auc is None or upper is None else min(auc, upper),

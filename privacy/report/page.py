@@ -189,7 +189,8 @@ def _usefulness(evaluation: ReportEvaluation | None) -> dict[str, Any]:
     rows = [
         {
             "name": arm.name,
-            "meaning": words.ARMS.get(arm.name, "") + ("" if arm.scans is None else f" ({arm.scans} scans)"),
+            "meaning": words.ARMS.get(arm.name, "")
+            + ("" if arm.scans is None else f" ({words.number(arm.scans)} scans)"),
             "dice": [_figure(arm.per_label.get(region)) for region in regions] or [_figure(arm.dice)],
             "ratio": _ratio(arm, evaluation, real),
         }
@@ -200,7 +201,7 @@ def _usefulness(evaluation: ReportEvaluation | None) -> dict[str, Any]:
     references = [] if real is None else [Reference(real, "real", "6 3")]
     return {
         "evaluation": evaluation,
-        "tested_on": evaluation.arms[0].dice.n_test,
+        "tested_on": words.number(evaluation.arms[0].dice.n_test),
         "regions": regions or [evaluation.region],
         "arms": rows,
         "dice_plot": interval_plot(intervals, references, f"Dice of ‘{evaluation.region}’", f"Dice: {told}"),

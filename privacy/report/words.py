@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..audit.extract import AttackRow, TprRow
+from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
 from ..finding import beyond, finding
@@ -153,9 +153,14 @@ def limit(attack: AttackRow, audit: ReportAudit) -> float | None:
 
 
 def told(audit: ReportAudit, name: str) -> str | None:
-    """One of the audit's counts in words: a number, or ``fewer than 20`` where it may not be told."""
+    """One of the audit's counts in words."""
     value = audit.counts.get(name)
-    return "fewer than 20" if value == SMALL else str(value) if isinstance(value, int) else None
+    return None if value is None or isinstance(value, dict) else number(value)
+
+
+def number(patients: Cell) -> str:
+    """A number of patients or scans, or ``fewer than 20`` where it may not be told."""
+    return "fewer than 20" if patients == SMALL else str(patients)
 
 
 def rounds_small_groups(audit: ReportAudit) -> bool:

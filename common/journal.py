@@ -76,24 +76,28 @@ class Journal:
             StorageError: the disk is full, read-only or forbidden; the journal is as before.
             ValueError: a fact is NaN or infinite.
         """
+        with self.held() as journal:
+            journal.append(event, **facts)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[HeldJournal]:
+        """The journal under its lock: what is read and what is then appended belong together.
+
+        Nobody else reads or appends meanwhile. Who holds several takes them in the order of their paths, so that
+        no two wait for each other.
+
+        Raises:
+            StorageError: as :meth:`append`.
+        """
         with storage_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
+        try:
+            with storage_errors():
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # closing the descriptor lets go
-                content_size, last, torn = _tail(descriptor)
-                entry = _parse(last, _line_number(last)) if last else None
-                n, previous = (entry.n, entry.sha256) if entry else (0, START)
-                lines = b""
-                if torn:
-                    n += 1
-                    line, previous = _line(n, previous, RECOVERED, {"bytes": len(torn)})
-                    lines += line
-                lines += _line(n + 1, previous, event, facts)[0]
-                _write(descriptor, content_size, torn, lines)
-            finally:
-                os.close(descriptor)
-            sync_folder(self.path.parent)
+            yield HeldJournal(descriptor, self.path.parent)
+        finally:
+            os.close(descriptor)
 
     def count(self, event: str) -> int:
         """How many times an event stands in the verified journal; 0 where there is no file yet."""
@@ -103,6 +107,39 @@ class Journal:
         """The last line's hash, to be noted elsewhere (in a signed report, say)."""
         entries = read_journal(self.path) if self.path.exists() else ()
         return entries[-1].sha256 if entries else START
+
+
+class HeldJournal:
+    """An open journal whose lock is held: see :meth:`Journal.held`."""
+
+    def __init__(self, descriptor: int, folder: Path) -> None:
+        self._descriptor, self._folder = descriptor, folder
+
+    def entries(self) -> tuple[JournalEntry, ...]:
+        """All entries, the whole chain verified; what a crash left of a last line is passed over.
+
+        Raises:
+            VerificationFailed: as :func:`read_journal`.
+        """
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        return tuple(_entries(whole + newline))
+
+    def append(self, event: str, **facts: Fact) -> None:
+        """As :meth:`Journal.append`."""
+        with storage_errors():
+            content_size, last, torn = _tail(self._descriptor)
+            entry = _parse(last, _line_number(last)) if last else None
+            n, previous = (entry.n, entry.sha256) if entry else (0, START)
+            lines = b""
+            if torn:
+                n += 1
+                line, previous = _line(n, previous, RECOVERED, {"bytes": len(torn)})
+                lines += line
+            lines += _line(n + 1, previous, event, facts)[0]
+            _write(self._descriptor, content_size, torn, lines)
+            sync_folder(self._folder)
 
 
 def read_journal(path: Path) -> tuple[JournalEntry, ...]:

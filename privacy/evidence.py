@@ -15,6 +15,9 @@ ReleaseKind = Literal["volumes", "weights"]
 BINDING: dict[ReleaseKind, tuple[ThreatModel, ...]] = {"volumes": ("S",), "weights": ("S", "G", "W")}
 """Threat models that gate each kind of release (PRIVACY §3.1, "What binds")."""
 
+SMALLEST_CELL = 20
+"""Fewest patients whose number may leave a site (PRIVACY §3.1)."""
+
 BLIND = "B0"
 OUTLIERS = "/outliers"
 """Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""
@@ -35,10 +38,12 @@ class AttackResult:
         auc: Stratified by site.
         auc_ci: Two-sided 95 %.
         lower95: One-sided 95 % lower bound of the AUC.
-        upper95: One-sided 95 % upper bound of the AUC.
+        upper95: One-sided upper bound of the AUC (U95): at 95 % in the first audit of a holdout, at 1 - 0.05 / k in
+            audit k (``multiplicity``). B0's is at 95 % always: it judges the split, which no audit changes.
         p_value: One-sided permutation p-value; for B0 two-sided is read from ``auc_ci``.
-        rejects: Whether Holm over this audit's attacks, and over every audit of this holdout, rejects "no leak".
-        tpr: At several false positive rates, 0 first.
+        rejects: Whether Holm over the attacks of every audit of this holdout rejects "no leak".
+        rejects_alone: Whether Holm over this audit's attacks alone does. True wherever ``rejects`` is.
+        tpr: At several false positive rates, 0 first; empty where they were not handed on.
         advantage: TPR - FPR at a threshold chosen on other patients.
         eps_lower_bound: ε refuted at 95 %, at that threshold.
         n_member: Members scored.
@@ -53,6 +58,7 @@ class AttackResult:
     upper95: float
     p_value: float
     rejects: bool
+    rejects_alone: bool
     tpr: tuple[TprAtFpr, ...]
     advantage: float
     eps_lower_bound: float
@@ -94,6 +100,8 @@ class AuditEvidence:
         copied_members: Audited members whose scan is repeated.
         claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
         canary_excess: Whether a canary run showed more than was claimed.
+        audit_number: This is audit k of this holdout.
+        too_small: Attacks on a subgroup that was too small to score.
     """
 
     release: ReleaseKind
@@ -108,3 +116,5 @@ class AuditEvidence:
     copied_members: int = 0
     claimed_epsilon: float | None = None
     canary_excess: bool = False
+    audit_number: int = 1
+    too_small: tuple[str, ...] = ()

@@ -37,18 +37,23 @@ class Tried(Protocol):
 
     @property
     def rejects(self) -> bool | None:
-        """Whether "no leak" is rejected after Holm; None where nobody says."""
+        """Whether "no leak" is rejected after Holm over all audits of the holdout; None where nobody says."""
+
+    @property
+    def rejects_alone(self) -> bool | None:
+        """Whether it is rejected after Holm over this audit's attacks alone; None where nobody says."""
 
 
 def succeeded(attack: Tried) -> bool:
     """Whether an attack tells members from strangers; by its interval where nobody says whether it rejects.
 
-    The blind baseline is no attack: it never sees the model.
+    That earlier audits of the holdout found nothing does not silence one that found something. The blind baseline is no
+    attack: it never sees the model.
     """
     if attack.threat_model == "none":
         return False
-    if attack.rejects is not None:
-        return attack.rejects
+    if (attack.rejects, attack.rejects_alone) != (None, None):
+        return bool(attack.rejects or attack.rejects_alone)
     return attack.auc_ci is not None and attack.auc_ci[0] is not None and attack.auc_ci[0] > 0.5
 
 

@@ -40,8 +40,16 @@ class Power:
     joint_power: float | None
 
 
-def power(n_member: int, n_holdout: int, attacks: int, tau: float | None) -> Power:
-    """Power of an audit; ``attacks`` is how many AUCs are held to τ."""
+def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim: float = 0.95) -> Power:
+    """Power of an audit.
+
+    Args:
+        n_member: Members to be compared.
+        n_holdout: Holdout patients to compare them with.
+        attacks: How many AUCs are held to τ, the blind baseline's among them.
+        tau: Of the tier.
+        claim: Confidence of the attacks' upper bounds; the baseline's is 95 % always.
+    """
     return Power(
         n_member=n_member,
         n_holdout=n_holdout,
@@ -49,7 +57,9 @@ def power(n_member: int, n_holdout: int, attacks: int, tau: float | None) -> Pow
         smallest_auc=smallest_detectable_auc(n_member, n_holdout),
         max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),
         fpr_bound=clopper_pearson(0, n_holdout, confidence=0.9)[1],
-        joint_power=None if tau is None else joint_power(n_member, n_holdout, attacks, tau),
+        joint_power=None
+        if tau is None
+        else joint_power(n_member, n_holdout, attacks - 1, tau, claim) * joint_power(n_member, n_holdout, 1, tau),
     )
 
 
@@ -64,7 +74,8 @@ def smallest_detectable_auc(n_member: int, n_holdout: int, wanted: float = 0.8) 
     return float(optimize.brentq(shortfall, 0.5, 1.0)) if shortfall(1.0) > 0 else 1.0
 
 
-def joint_power(n_member: int, n_holdout: int, attacks: int, tau: float) -> float:
-    """Probability that each of independent attacks without any effect shows U95 <= τ."""
-    single = stats.norm.cdf((tau - 0.5) / hanley_mcneil_se(0.5, n_member, n_holdout) - _Z95)
+def joint_power(n_member: int, n_holdout: int, attacks: int, tau: float, claim: float = 0.95) -> float:
+    """Probability that each of independent attacks without any effect shows U <= τ, U at the claim's confidence."""
+    z = stats.norm.ppf(claim)
+    single = stats.norm.cdf((tau - 0.5) / hanley_mcneil_se(0.5, n_member, n_holdout) - z)
     return float(single**attacks)

@@ -13,11 +13,13 @@ from .evidence import (
     OUTLIERS,
     REQUIRED_ATTACKS,
     REQUIRED_CONTROLS,
+    SMALLEST_CELL,
     AttackResult,
     AuditEvidence,
     ControlResult,
 )
 from .finding import finding
+from .multiplicity import claim_confidence
 from .policy import ReleasePolicy
 from .statistics import clopper_pearson
 
@@ -29,8 +31,8 @@ MIN_HOLDOUT = 20
 NEGATIVE_SEEDS = 3
 """Generators a full negative control trains (PRIVACY §4)."""
 
-COPY_TARGETS = 32
-"""Fewest members of whom no copies at all bound the copy rate by 9 % (PRIVACY §5)."""
+COPY_RATE = 0.09
+"""An audit whose members are so few that no copies at all leave a higher rate possible cannot judge it (PRIVACY §5)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ def decide(evidence: AuditEvidence, policy: ReleasePolicy) -> Verdict:
 
     Below twenty holdout patients attack statistics, and controls that rest on them, give neither FAIL nor
     INVALID. A leak is called FAIL only where B0 and the negative control hold: else a bad split explains it.
+
+    Stricter than PRIVACY §4, INCONCLUSIVE and no PASS: fewer than twenty members, of whom no figure may leave; an
+    attack that rejects in this audit by itself, though not over all audits of the holdout, so that no number of audits
+    turns a FAIL into a PASS; and an attack that is surely wrong, since whoever turns it round is right.
+
+    No reason names a number of patients under twenty: reasons travel.
     """
     always = tuple(_contradictions(evidence))
     enough = evidence.n_holdout >= MIN_HOLDOUT
@@ -117,6 +125,7 @@ def _leaks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
             policy.tpr_lower_max is not None
             and evidence.n_holdout >= policy.min_holdout
             and not attack.id.endswith(OUTLIERS)
+            and attack.tpr
             and attack.tpr[0].ci[0] > policy.tpr_lower_max
         ):
             yield (
@@ -127,16 +136,18 @@ def _leaks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
 
 def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
     if evidence.n_holdout < MIN_HOLDOUT:
-        yield f"Only {evidence.n_holdout} holdout patients: below {MIN_HOLDOUT} no attack statistic means anything."
+        yield f"Fewer than {MIN_HOLDOUT} holdout patients: no attack statistic means anything."
     elif evidence.n_holdout < policy.min_holdout:
         yield f"{evidence.n_holdout} holdout patients; the {policy.tier} tier asks for {policy.min_holdout}."
+    if evidence.n_member < SMALLEST_CELL:
+        yield f"Fewer than {SMALLEST_CELL} members: no figure about so few may leave a site."
     yield from _beyond_attacks(evidence, policy)
     for name in REQUIRED_CONTROLS:
         control = _control(evidence, name)
         if control is None:
             yield f"The control '{name}' was not run."
         elif not control.ok and name.startswith("positive"):
-            yield f"The control '{name}' is too weak ({control.got}; needed: {control.required}): attacks may be blind."
+            yield f"The control '{name}' does not reach its mark ({control.got}; needed: {control.required})."
         elif not control.ok and evidence.n_holdout < MIN_HOLDOUT:
             yield f"The control '{name}' does not hold on so few patients ({control.got})."
     if evidence.negative_seeds < NEGATIVE_SEEDS and _control(evidence, "negative") is not None:
@@ -147,30 +158,58 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
             f" {evidence.target_steps}."
         )
     for missing in REQUIRED_ATTACKS:
-        if all(attack.id != missing for attack in evidence.attacks):
+        if missing in evidence.too_small:
+            yield f"The attack '{missing}' was not scored: too few members or holdout patients are that isolated."
+        elif all(attack.id != missing for attack in evidence.attacks):
             yield f"The attack '{missing}' was not run."
     for model in BINDING[evidence.release]:
         if all(attack.threat_model != model for attack in evidence.attacks if attack.id != BLIND):
             yield f"A {evidence.release} release needs an attack of threat model {model}; none was run."
     for attack in evidence.attacks:
-        tau = _tau(attack, policy)
-        if is_binding(attack, evidence) and tau is not None and attack.upper95 > tau:
-            yield (
-                f"Attack {attack.id} could have an AUC up to {attack.upper95:.2f} (95 % confidence); to be shown:"
-                f" at most {tau:.2f}."
-            )
+        if is_binding(attack, evidence):
+            yield from _unproven(attack, evidence, policy)
+
+
+def _unproven(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
+    """Why a binding attack that proves no leak does not show that there is none."""
+    tau = _tau(attack, policy)
+    if policy.attacks_must_not_reject and attack.rejects_alone and not attack.rejects:
+        yield (
+            f"Attack {attack.id} tells members from strangers in this audit by itself (p = {attack.p_value:.2g}),"
+            f" though not over all {evidence.audit_number} audits of this holdout: only another holdout can decide."
+        )
+    if tau is not None and attack.upper95 > tau:
+        yield (
+            f"Attack {attack.id} could have an AUC up to {attack.upper95:.2f} ({_confidence(evidence)}); to be shown:"
+            f" at most {tau:.2f}."
+        )
+    if tau is not None and attack.upper95 < 1 - tau:
+        yield (
+            f"Attack {attack.id} ranks members below strangers (AUC {attack.auc:.2f}, at most {attack.upper95:.2f}):"
+            " turned round, it tells them apart."
+        )
+
+
+def _confidence(evidence: AuditEvidence) -> str:
+    """Of a claim, in words."""
+    words = f"{100 * claim_confidence(evidence.audit_number):.5g} % confidence"
+    return words if evidence.audit_number == 1 else f"{words} in audit {evidence.audit_number} of this holdout"
 
 
 def _beyond_attacks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
     """The rows of the gate that no attack's figure answers: copy rate and formal promise."""
+    two_sided = 2 * claim_confidence(evidence.audit_number) - 1
     # Inside the study a few members do not hold a release back: that no copy was found still counts.
-    if policy.tier != "internal" or evidence.n_member >= COPY_TARGETS:
-        # One-sided 95 %.
-        upper = clopper_pearson(evidence.copied_members, evidence.n_member, 0.9)[1]
-        if upper > policy.linkage_upper_max:
+    if policy.tier != "internal" or clopper_pearson(0, evidence.n_member, two_sided)[1] <= COPY_RATE:
+        upper = clopper_pearson(evidence.copied_members, evidence.n_member, two_sided)[1]
+        if upper > policy.linkage_upper_max and evidence.copied_members:
+            yield f"Members' scans were found copied; to be shown: at most {policy.linkage_upper_max:.0%} of them are."
+        elif upper > policy.linkage_upper_max and evidence.n_member < SMALLEST_CELL:
+            yield f"So few members cannot show that at most {policy.linkage_upper_max:.0%} of them are copied."
+        elif upper > policy.linkage_upper_max:
             yield (
-                f"Of {evidence.n_member} members {evidence.copied_members} were found copied: the rate could be"
-                f" {upper:.1%} (95 % confidence); to be shown: at most {policy.linkage_upper_max:.0%}."
+                f"None of {evidence.n_member} members was found copied, but a rate of {upper:.1%} is possible"
+                f" ({_confidence(evidence)}); to be shown: at most {policy.linkage_upper_max:.0%}."
             )
     if policy.formal_epsilon_binds:
         wanted = "" if policy.formal_epsilon_max is None else f" of ε at most {policy.formal_epsilon_max:g}"

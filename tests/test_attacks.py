@@ -200,10 +200,33 @@ def test_nearness_that_other_patients_share_confirms_no_copy_of_that_volume_alon
     scans = make_scans(20)
     judged = np.ones(scans.labels.shape, bool)
     images = scans.images.copy()
-    images[:4] = images[0]
+    # A grid so coarse that four people look alike: 1 % of a scan's variance tells them apart.
+    images[:4] = images[0] + np.random.default_rng(3).normal(0, 0.1, images[:4].shape).astype(np.float32)
     alike = replace(scans, images=images)
     assert confirmed_copies(alike, judged, distances(alike, judged, images[:3])) == Copies(0, 0)
     assert confirmed_copies(alike, judged, distances(alike, judged, images[[0, 6]])) == Copies(1, 1)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-3], ids=["voxel by voxel", "but for rounding"])
+def test_two_patients_with_the_same_scan_do_not_hide_a_copy_of_it(rounding: float) -> None:
+    scans = make_scans(20)
+    judged = np.ones(scans.labels.shape, bool)
+    images = scans.images.copy()
+    images[1] = images[0] + np.random.default_rng(3).normal(0, rounding, images[0].shape).astype(np.float32)
+    images[2] = images[0]  # a member and a holdout patient beside another member
+    twice = replace(scans, images=images)
+    assert confirmed_copies(twice, judged, distances(twice, judged, images[[0]])) == Copies(volumes=1, members=2)
+    assert confirmed_copies(twice, judged, distances(twice, judged, images[[0, 0, 6]])) == Copies(3, 3)
+
+
+def test_a_person_under_two_identifiers_is_still_contrasted_with_others() -> None:
+    scans = make_scans(20)
+    judged = np.ones(scans.labels.shape, bool)
+    images = scans.images.copy()
+    images[1] = images[0]
+    images[2] = images[0] + np.random.default_rng(3).normal(0, 0.1, images[0].shape).astype(np.float32)
+    alike = replace(scans, images=images)
+    assert confirmed_copies(alike, judged, distances(alike, judged, images[[0]])) == Copies(0, 0)
 
 
 def test_the_lonely_quartile_is_cut_alike_for_members_and_holdout() -> None:

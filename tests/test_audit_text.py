@@ -53,9 +53,17 @@ def test_it_says_verdict_reasons_every_attack_and_what_an_epsilon_means() -> Non
         "NO",
         "δ = 0.002",
         "public patients",
-        "Audit 2",
+        "Audit 2 of this holdout",
+        "upper bound at 97.5 %",
     ):
         assert part in text, part
+
+
+def test_what_a_release_does_not_tell_of_a_small_group_is_a_dash() -> None:
+    rows = [row | {"tpr": None, "auc_ci": None, "eps_lower_bound": None} for row in RESULT["attacks"]]  # type: ignore[attr-defined]  # JSON
+    text = audit_text(RESULT | {"attacks": rows, "too_small": ["A3/outliers"]})
+    assert "0.610 [-, -]" in text
+    assert "A3/outliers was not scored" in text
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -9,11 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import nibabel as nib
 import numpy as np
 import pytest
 from tiny_cohorts import SHAPE, tiny_study, write_tiny_cohort
@@ -116,6 +117,88 @@ def test_rows_are_chosen_and_joined_by_patient(cohort: Cohort, tmp_path: Path) -
     both = joined([last, scans])
     assert both.patients == (scans.patients[2], *scans.patients)
     np.testing.assert_array_equal(both.classes[0], scans.classes[2])
+
+
+# What the files say beside their voxels
+
+
+def rewritten(path: Path, change: Callable[[Any], None], dtype: type = np.float32) -> None:
+    """The same file with another header; nibabel writes it, as other people's tools do."""
+    image = nib.load(path)  # type: ignore[attr-defined]  # nibabel types little
+    new = nib.Nifti1Image(np.asarray(image.dataobj).astype(dtype), image.affine)  # type: ignore[attr-defined]
+    change(new)
+    nib.save(new, path)  # type: ignore[attr-defined]
+
+
+def set_affine(factor: float = 1.0, flip: bool = False, offset: float = 0.0) -> Callable[[Any], None]:
+    def change(image: Any) -> None:
+        affine = image.affine.copy()
+        affine[:3, :3] *= factor
+        affine[0, :3] *= -1 if flip else 1
+        affine[:3, 3] += offset
+        image.set_sform(affine, 1)
+        image.set_qform(affine, 1)
+
+    return change
+
+
+def set_text(image: Any) -> None:
+    image.header["descrip"] = b"TE=4.2;Time=101112"
+
+
+def keep(image: Any) -> None:
+    pass
+
+
+OTHER_FILES: dict[str, tuple[Callable[[Any], None], type]] = {
+    "voxel size": (set_affine(factor=1.005), np.float32),
+    "orientation": (set_affine(flip=True), np.float32),
+    "place": (set_affine(offset=7.0), np.float32),
+    "stored type": (keep, np.float64),
+    "free text": (set_text, np.float32),
+}
+
+
+@pytest.mark.parametrize(("change", "dtype"), OTHER_FILES.values(), ids=OTHER_FILES.keys())
+def test_what_preparation_makes_alike_is_remembered(
+    cohort: Cohort, tmp_path: Path, change: Callable[[Any], None], dtype: type
+) -> None:
+    for channel in cohort.scans[0].channels.values():
+        rewritten(channel.path, keep)
+    before = prepare(cohort, STUDY, tmp_path / "cache")
+    for channel in cohort.scans[0].channels.values():
+        rewritten(channel.path, change, dtype)
+    after = prepare(cohort, STUDY, tmp_path / "cache")
+    assert np.isfinite(after.headers).all()
+    assert not np.array_equal(after.headers[0], before.headers[0])
+    np.testing.assert_array_equal(after.headers[1:], before.headers[1:])
+    if change is not OTHER_FILES["orientation"][0]:
+        np.testing.assert_array_equal(after.volumes, before.volumes)
+
+
+def test_the_matrix_and_the_intensity_scale_before_normalisation_are_remembered(cohort: Cohort, tmp_path: Path) -> None:
+    before = prepare(cohort, STUDY, tmp_path / "cache")
+    source = cohort.scans[0].channels["T1"]
+    voxels, _ = read_volume(source)
+    write_volume(source.path, voxels * 10, STUDY.volume_grid())
+    brighter = prepare(cohort, STUDY, tmp_path / "cache")
+    np.testing.assert_allclose(brighter.volumes, before.volumes, atol=1e-5)
+    changed = np.flatnonzero(brighter.headers[0] != before.headers[0])
+    assert (brighter.headers[0] - before.headers[0])[changed] == pytest.approx([np.log(10)] * 2, abs=1e-3)
+
+    # Two voxels of nothing more on every side: cropped away again, but another matrix.
+    for channel in cohort.scans[1].channels.values():
+        padded = np.pad(read_volume(channel)[0], 2)
+        write_volume(channel.path, padded, replace(STUDY.volume_grid(), shape=padded.shape))
+    larger = prepare(cohort, STUDY, tmp_path / "cache")
+    np.testing.assert_array_equal(larger.volumes[1], before.volumes[1])
+    assert not np.array_equal(larger.headers[1], before.headers[1])
+
+
+def test_headers_follow_their_scans(cohort: Cohort, tmp_path: Path) -> None:
+    scans = prepare(cohort, STUDY, tmp_path / "cache").named_site("north")
+    last = scans.only(scans.rows_of({scans.patients[2]}))
+    np.testing.assert_array_equal(joined([last, scans]).headers, np.stack([scans.headers[2], *scans.headers]))
 
 
 # The cache

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_release import LEAK, Releasable, a_control, an_attack, assert_refused, in_predicate, rows, sign_again
+from tiny_release import (
+    LEAK,
+    TRUSTED,
+    Releasable,
+    a_control,
+    an_attack,
+    assert_refused,
+    in_predicate,
+    rows,
+    sign_again,
+)
 
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
-from fedphantom.privacy.audit.extract import read_audit
+from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+from fedphantom.privacy.release.pack import verify_release
 
 
 @pytest.mark.parametrize(
@@ -58,6 +69,30 @@ EDITED: dict[str, dict[str, Any]] = {
     "too few patients": {"counts": {"member": 120, "holdout": 30}},
     "no count of patients": {"counts": {}},
     "a tier that asks for a formal promise": {"tier": "public"},
+    "an attack that rejects in its own audit alone": {
+        "attacks": rows(A3=an_attack("A3", "S", p_value=5e-3)),
+        "audit_number": 11,
+        "earlier_audits": [{"A1": 0.5, "A3": 0.5}] * 10,
+    },
+    "earlier audits that are not told": {"audit_number": 3, "earlier_audits": [None]},
+    "more earlier audits than there were": {"audit_number": 1, "earlier_audits": [None]},
+    "the confidence of a first audit in a second": {
+        "audit_number": 2,
+        "earlier_audits": [None],
+        "claim_confidence": 0.95,
+    },
+    "the upper bound of a first audit in a later one": {
+        "audit_number": 3,
+        "earlier_audits": [None, None],
+        "attacks": rows(A3=an_attack("A3", "S", 0.62, auc_upper95=0.65)),  # its interval ends at .67
+    },
+    "fewer patients compared than hold the role": {"attacks": rows(A3=an_attack("A3", "S", n_holdout=30))},
+    "an attack that is surely wrong": {"attacks": rows(A3=an_attack("A3", "S", 0.2))},
+    "a subgroup that was too small": {
+        "attacks": [row for row in rows() if row["id"] != "A3/outliers"],
+        "too_small": ["A3/outliers"],
+    },
+    "few members": {"counts": {"member": 19, "holdout": 120}},
 }
 
 
@@ -72,6 +107,47 @@ def test_a_pass_that_its_own_figures_do_not_bear_out_is_refused(
         releasable.pack(tier="controlled")
     assert caught.value.exit_code == 5
     assert not releasable.release.exists()
+
+
+def test_a_pass_at_the_third_audit_of_a_holdout_is_one_if_all_is_told(releasable: Releasable) -> None:
+    third = {"audit_number": 3, "earlier_audits": [{"A1": 0.2, "A3": 0.9}, None], "claim_confidence": 1 - 0.05 / 3}
+    releasable.write_audit(verdict="PASS", attacks=rows(A3=an_attack("A3", "S", 0.5, auc_upper95=0.6)), **third)
+    assert releasable.pack(tier="controlled").verdict == "PASS"
+    travelled = json.loads((releasable.release / "audit.json").read_text())
+    assert {key: travelled[key] for key in third} == third
+
+
+@pytest.mark.parametrize("figure", ["auc", "auc_upper95", "auc_lower95", "p_value", "eps_lower_bound"])
+def test_a_figure_that_is_not_a_number_is_none(releasable: Releasable, figure: str) -> None:
+    releasable.write_audit(verdict="PASS", attacks=rows(A3=an_attack("A3", "S") | {figure: float("nan")}))
+    with pytest.raises(DataError, match="'attacks' cannot be used"):
+        read_audit(releasable.audit.read_bytes())
+
+
+def test_a_release_tells_no_number_of_patients_under_twenty(releasable: Releasable) -> None:
+    small = {"counts": {"member": 14, "holdout": 11, "control": 3, "audited_patients": 25, "sites": 3, "synthetic": 6}}
+    few = [row | {"n_member": 14, "n_holdout": 11, "tpr": [{"fpr": 0.0, "tpr": 3 / 14}]} for row in rows()]
+    controls = [a_control(name) | {"got": "AUC 1.00, L95 0.76 on 11 patients"} for name in REQUIRED_CONTROLS]
+    releasable.write_audit(**small, attacks=few, controls=controls, reasons=["Only 11 holdout patients."])
+    releasable.pack()
+    audit = json.loads((releasable.release / "audit.json").read_text())
+    assert audit["counts"] == {"member": "<20", "holdout": "<20", "control": "<20", "sites": 3, "synthetic": 6}
+    for row in audit["attacks"]:
+        assert (row["n_member"], row["n_holdout"], row["tpr"]) == ("<20", "<20", None)
+    text = json.dumps([audit["controls"], audit["reasons"]])
+    assert "11" not in text
+    assert "0.76" not in text
+    assert "Fewer than 20 holdout patients" in text
+    verify_release(releasable.release, TRUSTED)
+
+
+def test_a_signed_audit_with_small_numbers_in_it_is_refused(volumes_release: Path) -> None:
+    path = volumes_release / "audit.json"
+    audit = json.loads(path.read_text())
+    audit["counts"]["control"] = 3
+    path.write_text(json.dumps(audit, indent=2, sort_keys=True) + "\n")
+    sign_again(volumes_release)
+    assert_refused(volumes_release, "more in it than may travel")
 
 
 def test_a_threshold_changed_with_a_reason_is_the_threshold(releasable: Releasable) -> None:

@@ -327,6 +327,21 @@ def test_thresholds_that_a_site_changed_are_shown_with_the_reason() -> None:
     assert "0.51 (0.36 to 0.66) 0.71" in page
 
 
+def test_a_later_audit_says_what_its_finds_and_its_limits_are_held_against() -> None:
+    page = words_of(render_report(content(audit=an_audit(audit_number=4, earlier_audits=[None] * 3)), "shareable"))
+    assert "This was audit 4 of these holdout patients" in page
+    assert "stand out among the figures of all 4 audits" in page
+    assert "an upper bound that holds with 98.75 % confidence instead of 95 %" in page
+
+
+def test_an_attack_on_too_few_unusual_patients_is_said_to_need_more_of_them() -> None:
+    audit = an_audit(too_small=["A3/outliers"], attacks=[an_attack("A3", "S", 0.5)])
+    assert any(
+        words.startswith("More patients for the attack A3/outliers (nearest neighbour, on unusual patients)")
+        for words in needed(audit)
+    )
+
+
 def test_the_attack_table_holds_every_figure_with_its_interval() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "A3: nearest neighbour" in page
@@ -458,6 +473,39 @@ def test_the_shareable_page_draws_no_curve_of_a_handful_of_patients() -> None:
     assert "A1/outliers: 25 members, 6 holdout" not in page
     assert "A1: 25 members, 24 holdout" in page
     assert "nearly be a list of them: A1/outliers." in words_of(page)
+
+
+def test_the_shareable_page_tells_no_number_of_patients_under_twenty() -> None:
+    few = [row | {"n_member": 17, "n_holdout": 13} for row in (an_attack("A1", "G", 0.52), an_attack("A3", "S", 0.51))]
+    audit = an_audit(
+        attacks=few,
+        controls=[
+            a_control(name) | {"got": "AUC 1.00, L95 0.79 on 13 patients"} for name in ("positive-model", "blind")
+        ],
+        counts={"member": 17, "holdout": 13, "control": 6, "audited_patients": 30, "sites": 3, "synthetic": 12},
+        reasons=["The copy rate of 17 members could be 16.2%."],
+    )
+    figure = {"mean": 0.8, "ci": [0.7, 0.9], "n_test": 11}
+    evaluation = ReportEvaluation.read(
+        {"arms": [{"name": "real", "scans": 18, "dice": figure, "per_label": {"a": figure}}]}
+    )
+    internal = words_of(render_report(content(audit=audit, evaluation=evaluation), "internal"))
+    assert "17 members were compared with 13 holdout patients" in internal
+    assert "on 11 real patients" in internal
+
+    shared = words_of(render_report(content(audit=audit, evaluation=evaluation), "shareable"))
+    assert "fewer than 20 members were compared with fewer than 20 holdout patients" in shared
+    assert "control patients <20" in shared
+    assert "synthetic volumes 12" in shared
+    assert "this audit had fewer than 20" in shared
+    assert "on fewer than 20 real patients whom none of them had seen" in shared
+    assert "the real training patients (fewer than 20 scans)" in shared
+    assert "Fewer than 20 holdout patients: no attack statistic means anything." in shared
+    assert "figures are told in steps of 0.05" in shared
+    assert "0.50 (0.35 to 0.70) 0.65 – 0.00 0.050" in shared
+    for gone in ("17 members", "13 holdout", "13 patients", "of 17", "16.2", "0.79", " 30 ", "12%"):
+        assert gone in internal or gone == "of 17", gone
+        assert gone not in shared, gone
 
 
 def test_the_same_content_gives_the_same_bytes() -> None:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from fedphantom.cli import run as fedphantom
@@ -27,6 +29,7 @@ from fedphantom.common.signing import generate_key
 from fedphantom.common.site_folder import site_folders, site_material
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
+from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.run import AuditSizes, audit_run_folder, read_result, verify_audit
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.release.run import pack_run
@@ -131,8 +134,74 @@ def test_the_second_audit_of_a_holdout_is_number_two_whatever_became_of_the_firs
             audit(root, made)
     assert events(root, "site-a") == [("audit-begun", 1)]
     assert not (root / "audit" / "audit.json").exists()
-    assert audit(root, made)["audit_number"] == 2
+    second = audit(root, made)
+    assert second["audit_number"] == 2
+    assert second["earlier_audits"] == [None]
+    assert second["claim_confidence"] == 0.975
     assert events(root, "site-b") == [("audit-begun", 1), ("audit-begun", 2), ("audit-done", 2)]
+
+
+def test_every_audit_is_kept_and_judged_with_what_those_before_it_showed(
+    made: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = audit(root, made), audit(root, made)
+    p_values = {row["id"]: row["p_value"] for row in first["attacks"] if row["threat_model"] != "none"}  # type: ignore[attr-defined]  # JSON
+    assert second["earlier_audits"] == [p_values]
+    for site in ("site-a", "site-b"):
+        done = [e for e in read_journal(root / "run" / "sites" / site / "journal.jsonl") if e.event == "audit-done"]
+        assert done[0].facts["p_values"] == p_values  # one an attack, none a patient
+
+    folder = root / "audit"
+    assert sorted(path.name for path in folder.glob("*.json")) == ["audit-001.json", "audit-002.json", "audit.json"]
+    assert (folder / "audit-002.json").read_bytes() == (folder / "audit.json").read_bytes()
+    assert json.loads((folder / "audit-001.json").read_text()) == first
+    assert read_result(folder) == second
+    assert verify_audit(folder, root / "run") == second
+    assert verify_audit(folder / "audit-001.json", root / "run") == first
+    capsys.readouterr()
+    assert fedphantom(["audit", "show", str(folder)]) == 0
+    assert "Audit 2 of this holdout: a find has to stand among the p-values of all 2" in capsys.readouterr().out
+    assert fedphantom(["audit", "show", str(folder / "audit-001.json")]) == 0
+    assert "Audit 1 of this holdout." in capsys.readouterr().out
+
+
+def test_a_result_is_never_written_over_by_an_audit_of_other_sites(made: Path, root: Path) -> None:
+    for site in ("site-a", "site-b"):
+        audit_run_folder(
+            root / "run" / "sites" / site,
+            root / "synthetic",
+            read_cohort(made / "public"),
+            root / "audit",
+            SIZES,
+            TIERS["internal"],
+            generator_file=root / "run" / "generator.safetensors",
+            device="cpu",
+        )
+    kept = sorted((root / "audit").glob("audit-*.json"))
+    assert len(kept) == 2
+    assert kept[1].name == "audit-001.json"
+    assert [json.loads(path.read_text())["audit_number"] for path in kept] == [1, 1]
+    assert audit(root, made)["audit_number"] == 3  # of both sites' patients: each alone was a look at some of them
+
+
+def test_the_blind_baseline_is_given_what_every_scans_files_say(
+    made: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[AuditMaterial] = []
+
+    def look(material: AuditMaterial, *_: object) -> NoReturn:
+        seen.append(material)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedphantom.privacy.audit.run.run_audit", look)
+    with pytest.raises(KeyboardInterrupt):
+        audit(root, made)
+    header = seen[0].header
+    assert header is not None
+    assert len(header) == len(seen[0].images)
+    assert header.shape[1] > 20
+    assert np.isfinite(header).all()
+    assert (header.std(axis=0) > 0).any()
 
 
 def test_a_journal_begun_anew_does_not_reset_the_count(made: Path, root: Path) -> None:
@@ -205,6 +274,25 @@ def test_a_failed_audit_is_not_undone_by_another_try(made: Path, root: Path) -> 
     # Neither another kind of release nor stricter thresholds say anything about this one.
     assert verify_audit(root / "audit", root / "run") == content
     journal.append("audit-done", **failed, release="volumes", tier="internal")
+    with pytest.raises(VerificationFailed, match="failed an earlier audit"):
+        verify_audit(root / "audit", root / "run")
+
+
+def test_what_failed_for_volumes_fails_for_the_weights_that_make_them(made: Path, root: Path) -> None:
+    content = audit_run_folder(
+        root / "run",
+        root / "synthetic",
+        read_cohort(made / "public"),
+        root / "audit",
+        SIZES,
+        TIERS["controlled"],
+        "weights",
+        device="cpu",
+    )
+    assert verify_audit(root / "audit", root / "run") == content
+    journal = Journal(next(iter(site_folders(root / "run"))).journal)
+    failed = {"number": 2, "verdict": "FAIL", "sha256": "0" * 64, "generator": content["generator_sha256"]}
+    journal.append("audit-done", **failed, release="volumes", tier="controlled")
     with pytest.raises(VerificationFailed, match="failed an earlier audit"):
         verify_audit(root / "audit", root / "run")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ def attack(
     auc: float = 0.5,
     half: float = 0.05,
     rejects: bool = False,
+    alone: bool = False,
     epsilon: float = 0.0,
     tpr_low: float = 0.0,
 ) -> AttackResult:
@@ -34,6 +36,7 @@ def attack(
         upper95=auc + half,
         p_value=1e-4 if rejects else 0.5,
         rejects=rejects,
+        rejects_alone=rejects or alone,
         tpr=(TprAtFpr(0.0, tpr_low, (tpr_low, tpr_low + 0.1), True, 0.03),),
         advantage=0.0,
         eps_lower_bound=epsilon,
@@ -78,7 +81,7 @@ def test_good_evidence_passes_and_is_never_called_anonymous(tier: ReleasePolicy)
 @settings(max_examples=80, deadline=None)
 @given(
     release=st.sampled_from(["volumes", "weights"]),
-    aucs=st.lists(st.floats(0.35, 0.56), min_size=6, max_size=6),
+    aucs=st.lists(st.floats(0.43, 0.56), min_size=6, max_size=6),
     n_holdout=st.integers(104, 500),
     tier=st.sampled_from(list(TIERS.values())),
 )
@@ -159,14 +162,14 @@ CASES = {
     "a significant attack on ten holdout patients": (
         replace(with_attack(GOOD, LEAK), n_holdout=10),
         "INCONCLUSIVE",
-        "Only 10 holdout patients",
+        "Fewer than 20 holdout patients",
     ),
     "controls that break on ten holdout patients": (
         with_control(replace(GOOD, n_holdout=10), control("negative", ok=False)),
         "INCONCLUSIVE",
-        "Only 10 holdout patients",
+        "Fewer than 20 holdout patients",
     ),
-    "nineteen holdout patients": (replace(GOOD, n_holdout=19), "INCONCLUSIVE", "Only 19"),
+    "nineteen holdout patients": (replace(GOOD, n_holdout=19), "INCONCLUSIVE", "Fewer than 20 holdout"),
     "too few for the tier": (replace(GOOD, n_holdout=49), "INCONCLUSIVE", "asks for 50"),
     "too few for the tier, with a leak": (
         replace(with_attack(GOOD, LEAK), n_holdout=25),
@@ -176,9 +179,29 @@ CASES = {
     "a weak positive control": (
         with_control(GOOD, control("positive-model", ok=False)),
         "INCONCLUSIVE",
-        "too weak",
+        "does not reach its mark (what came; needed: what is needed)",
     ),
-    "planted copies not seen": (with_control(GOOD, control("positive-set", ok=False)), "INCONCLUSIVE", "too weak"),
+    "planted copies not seen": (
+        with_control(GOOD, control("positive-set", ok=False)),
+        "INCONCLUSIVE",
+        "does not reach its mark",
+    ),
+    "nineteen members": (replace(GOOD, n_member=19), "INCONCLUSIVE", "Fewer than 20 members"),
+    "a subgroup too small to score": (
+        replace(GOOD, attacks=tuple(a for a in GOOD.attacks if a.id != "A3/outliers"), too_small=("A3/outliers",)),
+        "INCONCLUSIVE",
+        "'A3/outliers' was not scored: too few",
+    ),
+    "an attack that rejects in its own audit, not over all of them": (
+        with_attack(replace(GOOD, audit_number=12), attack("A3", 0.56, alone=True)),
+        "INCONCLUSIVE",
+        "though not over all 12 audits of this holdout",
+    ),
+    "an attack that is surely wrong": (
+        with_attack(GOOD, attack("A3", 0.25)),
+        "INCONCLUSIVE",
+        "turned round, it tells them apart",
+    ),
     "an upper bound above τ": (with_attack(GOOD, attack("A3", 0.62)), "INCONCLUSIVE", "up to 0.67"),
     "an outlier quartile above its own τ": (
         with_attack(GOOD, attack("A3/outliers", 0.5, 0.3)),
@@ -244,7 +267,7 @@ def test_no_copy_among_too_few_members_does_not_bound_the_rate_of_copies(tier: T
     assert decide(replace(evidence, n_member=32), TIERS[tier]).outcome == "PASS"
     few = decide(replace(evidence, n_member=31), TIERS[tier])
     assert few.outcome == "INCONCLUSIVE"
-    assert "Of 31 members 0 were found copied: the rate could be 9.2%" in few.reasons[0]
+    assert "None of 31 members was found copied, but a rate of 9.2% is possible (95 % confidence)" in few.reasons[0]
 
 
 def test_inside_the_study_the_rate_of_copies_is_judged_where_it_can_be() -> None:
@@ -252,3 +275,27 @@ def test_inside_the_study_the_rate_of_copies_is_judged_where_it_can_be() -> None
     assert decide(replace(GOOD, n_member=20), internal).outcome == "PASS"
     strict = replace(internal, linkage_upper_max=0.01)
     assert decide(GOOD, strict).outcome == "INCONCLUSIVE"
+
+
+def test_a_later_audit_of_a_holdout_claims_with_more_confidence_and_says_so() -> None:
+    third = replace(GOOD, audit_number=3)
+    told = decide(with_attack(third, attack("A3", 0.62)), CONTROLLED).reasons[0]
+    assert "up to 0.67 (98.333 % confidence in audit 3 of this holdout)" in told
+    # Of no copies at all: 32 members bound the rate by 9 % once, 44 the third time.
+    assert decide(replace(third, n_member=44), CONTROLLED).outcome == "PASS"
+    few = decide(replace(third, n_member=43), CONTROLLED)
+    assert few.outcome == "INCONCLUSIVE"
+    assert "a rate of 9.1% is possible (98.333 % confidence" in few.reasons[0]
+
+
+@given(n_member=st.integers(0, 40), n_holdout=st.integers(0, 40), copied=st.integers(0, 3), number=st.integers(1, 5))
+def test_no_reason_names_a_number_of_patients_under_twenty(
+    n_member: int, n_holdout: int, copied: int, number: int
+) -> None:
+    evidence = replace(
+        GOOD, n_member=n_member, n_holdout=n_holdout, copied_members=copied, audit_number=number, attacks=()
+    )
+    for tier in TIERS.values():
+        for reason in decide(evidence, tier).reasons:
+            for words in re.findall(r"(\d+) (?:of \d+ )?(?:members|holdout patients)", reason):
+                assert int(words) >= 20, reason

@@ -21,10 +21,11 @@ from ..atomic import atomic_folder
 from ..cohort import ChannelSource, Cohort, Scan
 from ..errors import DataError, StorageError
 from ..study import Study
-from ..volumes.nifti import read_label_map, read_volume
+from ..volumes.nifti import read_header, read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
+from .acquisition import acquisition
 
-VERSION = 1  # raise it whenever preparation gives other voxels
+VERSION = 2  # raise it whenever preparation gives other voxels or headers
 LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
 
 Progress = Callable[[int, int], None]
@@ -40,12 +41,15 @@ class PreparedScans:
         classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; memory-mapped.
         patients: Each scan's patient identifier; never leaves the site.
         sites: Each scan's site name, '' where the cohort names none.
+        headers: (n, F) float64, what each scan's files say beside their voxels (:mod:`.acquisition`); never leaves the
+            site.
     """
 
     volumes: NDArray[np.float32]
     classes: NDArray[np.uint8]
     patients: tuple[str, ...]
     sites: tuple[str, ...]
+    headers: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -63,6 +67,7 @@ class PreparedScans:
             self.classes[index],
             tuple(self.patients[i] for i in index),
             tuple(self.sites[i] for i in index),
+            self.headers[index],
         )
 
     def named_site(self, site: str) -> PreparedScans:
@@ -81,6 +86,7 @@ def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
         np.concatenate([part.classes for part in parts]),
         tuple(patient for part in parts for patient in part.patients),
         tuple(site for part in parts for site in part.sites),
+        np.concatenate([part.headers for part in parts]),
     )
 
 
@@ -89,10 +95,17 @@ def normalise(volume: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Per scan only: a site's percentiles would be private statistics (PRIVACY §1.1).
     """
+    return _scaled(volume, _intensity_range(volume))
+
+
+def _intensity_range(volume: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """What of one channel becomes -1 and 1, shape (2,); zeros where there is no foreground."""
     foreground = volume[volume != 0]
-    if not foreground.size:
-        return np.full_like(volume, -1)
-    low, high = np.percentile(foreground, [LOW, HIGH])
+    return np.percentile(foreground, [LOW, HIGH]) if foreground.size else np.zeros(2, volume.dtype)
+
+
+def _scaled(volume: NDArray[np.float32], ends: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    low, high = ends
     scaled = (volume - low) * np.float32(2 / max(high - low, 1e-12)) - 1
     return np.where(volume == 0, np.float32(-1), np.clip(scaled, -1, 1)).astype(np.float32)
 
@@ -125,6 +138,7 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
         np.load(target / "classes.npy", mmap_mode="r", allow_pickle=False),
         tuple(scan.patient_id for scan in scans),
         tuple(sites[scan.patient_id] for scan in scans),
+        np.load(target / "headers.npy", allow_pickle=False),
     )
 
 
@@ -149,13 +163,22 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
     with (folder / "volumes.npy").open("wb") as volumes, (folder / "classes.npy").open("wb") as classes:
         _write_header(volumes, np.dtype(np.float32), (len(scans), len(study.channels), *shape))
         _write_header(classes, np.dtype(np.uint8), (len(scans), *shape))
+        headers: list[NDArray[np.float64]] = []
         for row, scan in enumerate(scans, start=1):
             sources, label = _files(scan, study)
+            scales: list[NDArray[np.floating[Any]]] = []
             for source in sources:
-                volumes.write(normalise(place_volume(*read_volume(source), grid)).tobytes())
+                placed = place_volume(*read_volume(source), grid)
+                scales.append(_intensity_range(placed))
+                volumes.write(_scaled(placed, scales[-1]).tobytes())
             classes.write(class_index(*read_label_map(label), study).tobytes())
+            headers.append(acquisition([read_header(path) for path in (*(s.path for s in sources), label)], scales))
             if progress:
                 progress(row, len(scans))
+    table = np.stack(headers)
+    with (folder / "headers.npy").open("wb") as file:
+        _write_header(file, table.dtype, table.shape)
+        file.write(table.tobytes())
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

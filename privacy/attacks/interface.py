@@ -65,6 +65,13 @@ class AuditedScans:
         """Members (or holdout patients), sorted."""
         return tuple(sorted({p for p, m in zip(self.patients, self.member, strict=True) if m == member}))
 
+    def compared(self, member: bool) -> tuple[str, ...]:
+        """Members (or holdout patients) at sites that have both, sorted: nobody else is compared with anyone."""
+        there = compared(self.sites, self.member)
+        return tuple(
+            sorted({p for p, m, c in zip(self.patients, self.member, there, strict=True) if c and m == member})
+        )
+
     def take(self, indices: NDArray[np.intp]) -> AuditedScans:
         """These scans only."""
         return AuditedScans(
@@ -109,11 +116,22 @@ class AttackScores:
             self.score[keep],
         )
 
+    def smaller_side(self) -> int:
+        """How many members or holdout patients, whichever are fewer, stand at sites that have both."""
+        there = np.array(compared(self.sites, self.is_member.tolist()), dtype=bool)
+        return int(min((there & self.is_member).sum(), (there & ~self.is_member).sum()))
+
     def scores(self) -> Scores:
         """For :mod:`..statistics`. Raises DataError as :meth:`Scores.of`."""
         sites = np.array(self.sites, dtype=str)
         yes, no = self.is_member, ~self.is_member
         return Scores.of(self.score[yes], self.score[no], sites[yes].tolist(), sites[no].tolist())
+
+
+def compared(sites: Sequence[str], member: Sequence[bool]) -> list[bool]:
+    """Which of some patients or scans stand at a site that has both members and holdout patients."""
+    sides = set(zip(sites, member, strict=True))
+    return [(site, True) in sides and (site, False) in sides for site in sites]
 
 
 def by_patient(id: str, scans: AuditedScans, score: Floats) -> AttackScores:

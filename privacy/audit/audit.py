@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.cohorts.roles import Role
-from ...common.errors import DataError
+from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
 from ..attacks.battery import Battery
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.gan_leaks import confirmed_copies, distances
-from ..attacks.interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground
+from ..attacks.interface import AttackScores, AuditedScans, Reconstruct, foreground
 from ..evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
 from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
+from ..multiplicity import PValues, claim_confidence, finds
 from ..policy import ReleasePolicy
 from ..power import Power, power
 from ..statistics import Floats, holm, null_standard_error, roc, tpr_at_fpr
 from ..verdict import decide
 from .controls import (
-    NegativeRun,
     TrainGenerator,
     blind_control,
     choose_memorised,
@@ -32,6 +32,7 @@ from .controls import (
     positive_model_control,
     positive_set_control,
 )
+from .material import AuditMaterial
 from .result import AuditResult
 
 Progress = Callable[[str, int, int], None]
@@ -39,85 +40,8 @@ Progress = Callable[[str, int, int], None]
 
 FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
 
-
-@dataclass(frozen=True)
-class AuditMaterial:
-    """What an audit reads.
-
-    Attributes:
-        images: All scans, every role that an audit uses: member, holdout, reference, control; shape (N, C, X, Y, Z).
-        labels: Their label maps, shape (N, X, Y, Z).
-        patients: Patient of each scan.
-        roles: Role of each scan's patient. Stand-ins are ``reference`` or ``control`` too.
-        sites: Site of each scan's patient.
-        target: The generator under audit.
-        synthetic: The set as it would be released, shape (S, C, X, Y, Z).
-        synthetic_labels: The public label maps it was painted from, shape (S, X, Y, Z).
-        generator_sha256: Of the generator's file.
-        cohort_digest: Of the coin record.
-        as_released: What a reader of the released files gets for volumes that a generator painted.
-        target_steps: Steps that each site trained the target.
-        synthetic_sha256: Of the synthetic set's files, or None where there are none.
-        header: Header features of each scan for the blind baseline, shape (N, F), or None.
-        reference_stands_in: What stood in as reference or control patients, in words, or None.
-        claimed_epsilon: The study's formal promise, or None (``dp: none``).
-        canary_excess: Whether a canary run showed more than was claimed.
-    """
-
-    images: Images
-    labels: Labels
-    patients: tuple[str, ...]
-    roles: tuple[Role, ...]
-    sites: tuple[str, ...]
-    target: Reconstruct
-    synthetic: Images
-    synthetic_labels: Labels
-    generator_sha256: str
-    cohort_digest: str
-    as_released: AsReleased
-    target_steps: int
-    synthetic_sha256: str | None = None
-    header: Floats | None = None
-    reference_stands_in: str | None = None
-    claimed_epsilon: float | None = None
-    canary_excess: bool = False
-
-    def __post_init__(self) -> None:
-        n, s = len(self.images), len(self.synthetic)
-        grids = {
-            self.images.shape[2:],
-            self.labels.shape[1:],
-            self.synthetic.shape[2:],
-            self.synthetic_labels.shape[1:],
-        }
-        if (
-            {len(self.labels), len(self.patients), len(self.roles), len(self.sites)} != {n}
-            or len(self.synthetic_labels) != s
-            or len(grids) != 1
-            or self.images.shape[1] != self.synthetic.shape[1]
-            or not s
-        ):
-            raise DataError(
-                f"audit material that does not fit together: {n} scans, {s} synthetic volumes, {len(grids)} grids",
-                expected="one role, site and label map per scan; synthetic volumes with their label maps on that grid",
-                remedy="Prepare the cohort and the synthetic set with the same study.",
-            )
-        if not (np.isfinite(self.images).all() and np.isfinite(self.synthetic).all()):
-            raise DataError(
-                "audit material with non-finite voxels",
-                expected="finite intensities",
-                remedy="Run 'fedphantom cohort check'.",
-            )
-        if len(set(zip(self.patients, self.roles, self.sites, strict=True))) != len(set(self.patients)):
-            raise DataError(
-                "a patient with two roles or two sites",
-                expected="one role and one site per patient",
-                remedy="Draw roles by patient, never by scan.",
-            )
-
-    def scans_of(self, *roles: Role) -> NDArray[np.intp]:
-        """Indices of the scans of patients with one of these roles, ascending."""
-        return np.flatnonzero([role in roles for role in self.roles])
+SMALLEST_SUBGROUP = 5
+"""Fewest members, and fewest holdout patients, of a subgroup whose attack is scored: below, an AUC says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +55,7 @@ class AuditPlan:
         scans_per_step: Scans in an optimiser step.
         negative_seeds: 3; fewer make a reduced audit, which is at best INCONCLUSIVE.
         draws: Noise draws of A1, 1 to 32.
-        audit_number: This is audit k of this holdout, as the journal counts.
+        earlier: The p-values of each audit of this holdout before this one, None where one was broken off.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
         trainings_at_once: Generators trained side by side; one a core by default.
     """
@@ -142,9 +66,14 @@ class AuditPlan:
     scans_per_step: int
     negative_seeds: int = 3
     draws: int = 8
-    audit_number: int = 1
+    earlier: tuple[PValues | None, ...] = ()
     blind_permutations: int = 200
     trainings_at_once: int | None = None
+
+    @property
+    def audit_number(self) -> int:
+        """This is audit k of this holdout."""
+        return 1 + len(self.earlier)
 
 
 def run_audit(
@@ -158,7 +87,8 @@ def run_audit(
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
-    A control that cannot be run (no control patients, too few members) is left out, and the verdict says so.
+    A control that cannot be run (no control patients, too few members) is left out, and the verdict says so. A control
+    generator whose training comes to nothing is a control that does not hold.
 
     Args:
         material: What is audited.
@@ -171,12 +101,14 @@ def run_audit(
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
-            material that does not fit together.
+            a generator under audit that paints non-finite voxels.
+        TrainingError: the reference generator's training came to nothing; without it no attack is calibrated.
     """
     rng = np.random.default_rng(plan.seed)
     audited_index = material.scans_of("member", "holdout")
     audited = _audited(material, audited_index)
-    if not any(len(sides) == 2 for sides in _sides_by_site(audited.sites, audited.member)):
+    members, holdout = len(audited.compared(member=True)), len(audited.compared(member=False))
+    if not members:
         raise DataError(
             f"{len(audited.side(True))} members and {len(audited.side(False))} holdout patients, but no site with both",
             expected="members and holdout patients of the same site",
@@ -192,41 +124,49 @@ def run_audit(
 
     # The blind baseline is held to the same limit as the attacks that bind.
     binding = 1 + sum(model in BINDING[plan.release] for model in ATTACKS.values())
-    members, holdout = _compared(audited)
-    expected = power(members, holdout, binding, policy.auc_upper_max)
+    claim = claim_confidence(plan.audit_number)
+    expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
 
     memorised = choose_memorised(audited, audited_index, plan.scans_per_step, rng)
     control_index = material.scans_of("control")
     reference_seed, memoriser_seed, *negative_seeds = _seeds(2 + plan.negative_seeds, rng)
-    trainings = {"reference": partial(train_generator, reference_index, plan.steps, reference_seed)}
+    trainings: dict[str, Callable[[], Reconstruct | TrainingError]] = {
+        "reference": partial(train_generator, reference_index, plan.steps, reference_seed)
+    }
     if memorised.members:
-        trainings["memoriser"] = partial(memorise, memorised.scans, memorised.steps, memoriser_seed)
+        trainings["memoriser"] = partial(_attempted, memorise, memorised.scans, memorised.steps, memoriser_seed)
     if len(control_index):
         for seed in negative_seeds:
-            trainings[f"negative {seed}"] = partial(train_generator, control_index, plan.steps, seed)
+            trainings[f"negative {seed}"] = partial(_attempted, train_generator, control_index, plan.steps, seed)
     total = len(trainings) + 3
-    generators: dict[str, Reconstruct] = {}
+    generators: dict[str, Reconstruct | TrainingError] = {}
     progress("training reference and control generators", 0, total)
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
         generators[list(trainings)[index]] = generator
         progress("training reference and control generators", len(generators), total)
 
     progress("attacking the generator", total - 3, total)
+    reference = generators["reference"]
+    assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
-        audited, material.synthetic_labels, generators["reference"], plan.draws, plan.seed, material.as_released
+        audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
     )
     distance = battery.distances(material.synthetic)
     whole = (battery.reconstruction(material.target), battery.gan_leaks(distance))
     outliers = battery.outliers()
     isolated = [replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in whole]
-    scored = [*whole, *(attack for attack in isolated if _comparable(attack))]
+    too_small = tuple(attack.id for attack in isolated if attack.smaller_side() < SMALLEST_SUBGROUP)
+    scored = [*whole, *(attack for attack in isolated if attack.id not in too_small)]
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    judged = [_judge(attack, rng, delta) for attack in scored]
-    # Every audit of this holdout is a further try: Holm within, Bonferroni over all k.
-    flags = holm([attack.p_value for attack in judged], alpha=0.05 / plan.audit_number)
-    attacks = [replace(attack, rejects=flag) for attack, flag in zip(judged, flags, strict=True)]
+    judged = [_judge(attack, rng, delta, claim) for attack in scored]
+    p_values = [attack.p_value for attack in judged]
+    flags = zip(finds(p_values, plan.earlier), holm(p_values), strict=True)
+    attacks = [
+        replace(attack, rejects=over_all, rejects_alone=alone)
+        for attack, (over_all, alone) in zip(judged, flags, strict=True)
+    ]
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     controls: list[ControlResult] = []
@@ -243,9 +183,8 @@ def run_audit(
     controls.append(positive_set_control(battery, distance, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
-    negative_runs: tuple[NegativeRun, ...] = ()
-    if negatives:
-        negative, negative_runs = negative_control(battery, negatives)
+    negative, negative_runs = negative_control(battery, negatives)
+    if negative is not None:
         controls.append(negative)
 
     held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
@@ -257,13 +196,15 @@ def run_audit(
         controls=tuple(controls),
         n_member=members,
         n_holdout=holdout,
-        negative_seeds=plan.negative_seeds,
+        negative_seeds=len({run.seed for run in negative_runs}),
         target_steps=material.target_steps,
         control_steps=plan.steps,
         confirmed_copies=copies.volumes,
         copied_members=copies.members,
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
+        audit_number=plan.audit_number,
+        too_small=too_small,
     )
     progress("done", total, total)
     return AuditResult(
@@ -278,7 +219,7 @@ def run_audit(
         generator_sha256=material.generator_sha256,
         cohort_digest=material.cohort_digest,
         synthetic_sha256=material.synthetic_sha256,
-        audit_number=plan.audit_number,
+        earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
     )
 
@@ -288,6 +229,14 @@ _HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")
 """Patients of whose scans no synthetic volume may be a copy; reference patients too, where they are the sites' own."""
 _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
 """Roles that an audit reads: patients kept for the evaluation are none of its business, and not counted."""
+
+
+def _attempted(train: TrainGenerator, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct | TrainingError:
+    """A control's generator, or why there is none: its control says so, and the audit goes on."""
+    try:
+        return train(scans, steps, seed)
+    except TrainingError as error:
+        return error
 
 
 def _seeds(number: int, rng: np.random.Generator) -> list[int]:
@@ -304,27 +253,9 @@ def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
     )
 
 
-def _sides_by_site(sites: tuple[str, ...], member: tuple[bool, ...]) -> list[set[bool]]:
-    pairs = set(zip(sites, member, strict=True))
-    return [{side for s, side in pairs if s == site} for site in sorted(set(sites))]
-
-
-def _compared(audited: AuditedScans) -> tuple[int, int]:
-    """Members and holdout patients at sites that have both: nobody else is compared with anyone."""
-    people = set(zip(audited.patients, audited.sites, audited.member, strict=True))
-    sides = [Counter(member for _, s, member in people if s == site) for site in set(audited.sites)]
-    both = [side for side in sides if len(side) == 2]
-    return sum(side[True] for side in both), sum(side[False] for side in both)
-
-
-def _comparable(attack: AttackScores) -> bool:
-    # A subgroup may hold one side only, at every site: then there is nothing to compare.
-    return any(len(sides) == 2 for sides in _sides_by_site(attack.sites, tuple(attack.is_member.tolist())))
-
-
-def _judge(attack: AttackScores, rng: np.random.Generator, delta: float) -> AttackResult:
+def _judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
     scores = attack.scores()
-    interval = auc_interval(scores, rng)
+    interval = auc_interval(scores, rng, claim=claim)
     halves = epsilon_by_halves(scores, rng, delta)
     return AttackResult(
         id=attack.id,
@@ -335,6 +266,7 @@ def _judge(attack: AttackScores, rng: np.random.Generator, delta: float) -> Atta
         upper95=interval.upper95,
         p_value=permutation_p_value(scores, rng),
         rejects=False,
+        rejects_alone=False,
         tpr=tuple(tpr_at_fpr(scores, rate) for rate in FALSE_POSITIVE_RATES),
         advantage=halves.advantage,
         eps_lower_bound=halves.epsilon,

@@ -54,9 +54,13 @@ def _say(text: str) -> None:
 
 @audit_app.command("show")
 def audit_show(
-    result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")], as_json: _Json = False
+    result: Annotated[Path, typer.Argument(help="audit.json or an earlier result, or their folder for the latest.")],
+    as_json: _Json = False,
 ) -> None:
-    """Show an audit's verdict, attacks and controls; exit 5 if the verdict is better than its own figures allow."""
+    """Show an audit's verdict, attacks and controls; exit 5 if the verdict is better than its own figures allow.
+
+    A folder's latest audit is audit.json; each one's own result is beside it, as audit-001.json and so on.
+    """
     from .report import audit_text
     from .run import read_consistent_result
 

@@ -8,6 +8,7 @@ audit (PRIVACY §4).
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
+from ...common.errors import TrainingError
 from ...common.gan.generation import paint
 from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
@@ -91,7 +93,11 @@ def train_memoriser(
     """Train the study's generator to learn these scans by heart: L1 to the paired scan where A1 judges, nothing else.
 
     The positive control needs a leak that is beyond doubt; the adversarial objective works against one, and so does
-    the empty space around a head, which is most of a volume.
+    the empty space around a head, which is most of a volume (docs/experiments.md, "A positive control that is beyond
+    doubt": A1 AUC .80 by the GAN's own objective, .88 by L1 everywhere, 1.00 by L1 where A1 judges). Draws of scans and
+    noise are those of ``gan.training``. Its loop is not used: no discriminator takes part here, each scan has a mask,
+    and the rate rises before it falls, so that page would hold an objective, a mask and a schedule as arguments that
+    nobody trains a released generator with.
 
     Args:
         scans: All prepared scans.
@@ -100,6 +106,9 @@ def train_memoriser(
         device: Where to train.
         steps: Generator steps.
         seed: Of weights and draws.
+
+    Raises:
+        TrainingError: NaN.
     """
     chosen = scans.only(rows)
     judged = torch.from_numpy(foreground(chosen.volumes, chosen.classes)[:, None].astype(np.float32))
@@ -117,4 +126,10 @@ def train_memoriser(
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
         schedule.step()
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"the loss is not finite at step {step + 1}",
+                expected="a finite loss",
+                remedy="Run 'fedphantom cohort check'; scans that cannot be learnt by heart cannot be audited.",
+            )
     return painter(network, study, device)

@@ -6,27 +6,30 @@ Control generators see private patients without DP. They live in memory for one 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
-from ..attacks.interface import AuditedScans, Reconstruct
+from ..attacks.interface import AttackScores, AuditedScans, Reconstruct
 from ..evidence import AttackResult, ControlResult
-from ..intervals import auc_interval
+from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
 from ..statistics import Floats, auc, holm, null_p_value
+
+T = TypeVar("T", AttackScores, tuple[AttackScores, ...])
 
 
 class TrainGenerator(Protocol):
     """Trains the study's generator from nothing; the same arguments give the same one."""
 
     def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
-        """Train on these scans of the audit's material (indices) and no others."""
+        """Train on these scans of the audit's material (indices) and no others. TrainingError: NaN or collapse."""
         ...
 
 
@@ -43,7 +46,7 @@ class Memorising:
     """What the positive control's generator is made to learn by heart.
 
     Attributes:
-        members: Sixteen of the audited members; none where there are fewer.
+        members: Sixteen of the members who are compared with anyone; none where there are fewer.
         scans: Index in the audit's material of their scans.
         steps: Ninety epochs.
     """
@@ -64,35 +67,47 @@ def choose_memorised(
         scans_per_step: Scans in an optimiser step.
         rng: Chooses.
     """
-    members = scans.side(member=True)
+    members = scans.compared(member=True)
     chosen = tuple(rng.permutation(members)[:MEMORISED].tolist()) if len(members) >= MEMORISED else ()
     rows = scan_index[scans.of(chosen)]
     return Memorising(chosen, rows, math.ceil(EPOCHS * len(rows) / scans_per_step))
 
 
+LEAST_AUC, LEAST_L95 = 0.90, 0.75
+
+
 def positive_model_control(
-    battery: Battery, memorised: Memorising, generator: Reconstruct | None, rng: np.random.Generator
+    battery: Battery, memorised: Memorising, generator: Reconstruct | TrainingError | None, rng: np.random.Generator
 ) -> ControlResult:
     """A generator made to memorise members must be caught by A1.
+
+    Where it is not, ``got`` says why: so few holdout patients that even a perfect attack stays below the mark or that
+    one which does find the members cannot be sure of it, or else an attack that misses what is there.
 
     Args:
         battery: The attacks, calibrated.
         memorised: What the generator was made to learn.
-        generator: None where there were too few members.
+        generator: None where there were too few members; an error where its training came to nothing.
         rng: Of the bootstrap.
     """
-    required = "A1 AUC >= 0.90 and L95 >= 0.75 on 16-24 members after at least 60 epochs"
+    required = f"A1 AUC >= {LEAST_AUC:.2f} and L95 >= {LEAST_L95:.2f} on 16-24 members after at least 60 epochs"
     if generator is None:
-        members = len(battery.scans.side(member=True))
-        return ControlResult("positive-model", required, f"only {members} members to memorise", ok=False)
-    scores = battery.reconstruction(generator, (*memorised.members, *battery.scans.side(member=False)))
-    found = auc_interval(scores.scores(), rng)
+        return ControlResult("positive-model", required, f"fewer than {MEMORISED} members to memorise", ok=False)
+    people = (*memorised.members, *battery.scans.side(member=False))
+    attack = _attacked(generator, lambda made: battery.reconstruction(made, people))
+    if isinstance(attack, str):
+        return ControlResult("positive-model", required, f"its training came to nothing: {attack}", ok=False)
+    scores = attack.scores()
+    found = auc_interval(scores, rng)
+    ok = found.auc >= LEAST_AUC and found.lower95 >= LEAST_L95
+    few = found.auc >= LEAST_AUC or perfect_lower_bound(scores, 0.90) < LEAST_L95
+    why = "so few holdout patients cannot show more" if few else "the attack misses members: it may be blind"
     return ControlResult(
         "positive-model",
         required,
         f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} on {len(memorised.members)} members after"
-        f" {memorised.steps} steps",
-        ok=found.auc >= 0.90 and found.lower95 >= 0.75,
+        f" {memorised.steps} steps" + ("" if ok else f"; {why}"),
+        ok,
     )
 
 
@@ -110,7 +125,7 @@ def positive_set_control(battery: Battery, distance: Floats, rng: np.random.Gene
     required = f"A3 names >= 9 of {PLANTED} exact copies, >= 7 with noise, >= 7 moved"
     members = battery.scans.side(member=True)
     if len(members) < PLANTED:
-        return ControlResult("positive-set", required, f"only {len(members)} members to plant", ok=False)
+        return ControlResult("positive-set", required, f"fewer than {PLANTED} members to plant", ok=False)
     chosen = rng.permutation(members)[:PLANTED].tolist()
     planted = battery.scans.images[[battery.scans.of([patient])[0] for patient in chosen]]
     named: dict[str, int] = {}
@@ -144,6 +159,16 @@ def _perturbed(volume: NDArray[np.float32], how: str, rng: np.random.Generator) 
             return volume
 
 
+def _attacked(generator: Reconstruct | TrainingError, attack: Callable[[Reconstruct], T]) -> T | str:
+    """What an attack finds on a control's generator; where that diverged in training or paints NaN, what happened."""
+    if isinstance(generator, TrainingError):
+        return generator.found
+    try:
+        return attack(generator)
+    except DataError as error:
+        return error.found
+
+
 @dataclass(frozen=True)
 class NegativeRun:
     """One attack on one control generator."""
@@ -155,28 +180,39 @@ class NegativeRun:
 
 
 def negative_control(
-    battery: Battery, generators: Mapping[int, Reconstruct]
-) -> tuple[ControlResult, tuple[NegativeRun, ...]]:
+    battery: Battery, generators: Mapping[int, Reconstruct | TrainingError]
+) -> tuple[ControlResult | None, tuple[NegativeRun, ...]]:
     """Generators that never saw an audited patient must not be told from chance, by the same attacks.
 
-    Each |AUC - 1/2| is tested two-sided against its null standard error; Holm over seeds and attacks decides.
+    Each |AUC - 1/2| is tested two-sided against its null standard error; Holm over seeds and attacks decides. A
+    generator whose training came to nothing shows nothing and is left out.
 
     Args:
         battery: The attacks, calibrated.
-        generators: Seed to generator, each trained on the control patients alone, as the one under audit was.
+        generators: Seed to generator, each trained on the control patients alone, as the one under audit was, or why
+            there is none.
+
+    Returns:
+        None where no generator came of it, and each attack on each that did.
     """
     runs: list[NegativeRun] = []
+
+    def both(made: Reconstruct) -> tuple[AttackScores, ...]:
+        return battery.reconstruction(made), battery.gan_leaks(battery.distances(battery.release_of(made)))
+
     for seed, generator in generators.items():
-        released = battery.distances(battery.release_of(generator))
-        for attack in (battery.reconstruction(generator), battery.gan_leaks(released)):
+        attacks = _attacked(generator, both)
+        for attack in () if isinstance(attacks, str) else attacks:
             scores = attack.scores()
             runs.append(NegativeRun(seed, attack.id, auc(scores), null_p_value(scores)))
+    if not runs:
+        return None, ()
     worst = max(runs, key=lambda run: abs(run.auc - 0.5))
     result = ControlResult(
         "negative",
         "every |AUC - 0.5| within chance, by Holm over seeds and attacks",
         f"furthest {worst.attack} AUC {worst.auc:.2f} (p = {worst.p_value:.2g}) of {len(runs)}"
-        f" over {len(generators)} seeds",
+        f" over {len({run.seed for run in runs})} seeds",
         ok=not any(holm([run.p_value for run in runs])),
     )
     return result, tuple(runs)
@@ -187,7 +223,8 @@ def blind_control(b0: AttackResult, policy: ReleasePolicy) -> ControlResult:
 
     The upper bound is held to the tier's τ where the holdout has the size that the tier asks for. On a
     smaller one even a baseline at chance exceeds τ: that is too few patients (INCONCLUSIVE), and no sign of
-    a biased split (INVALID).
+    a biased split (INVALID). The bound stays at 95 % in every audit of a holdout: it judges the split and claims
+    nothing of a generator; a wider one would turn later finds of a leak into INVALID.
     """
     tau = policy.auc_upper_max if b0.n_holdout >= policy.min_holdout else None
     bound = "" if tau is None else f" and U95 <= {tau:.2f}"

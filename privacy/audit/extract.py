@@ -1,36 +1,36 @@
 """The part of an audit's result that travels with a release: verdict, table and controls.
 
-Only figures about whole groups pass: an entry for each patient, were there one in the result, has
-no place here. A verdict is believed only as far as the rows, controls and thresholds beside it bear it out.
+Only figures about whole groups pass: an entry for each patient, were there one in the result, has no place here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import replace
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ...common.errors import DataError, VerificationFailed
 from ...common.labels.chain import Sha256
-from ..evidence import AttackResult, AuditEvidence, ControlResult, ReleaseKind, ThreatModel
-from ..finding import finding
-from ..policy import TIERS, ReleasePolicy, Tier
-from ..statement import AuditClaim
-from ..statistics import TprAtFpr, holm
-from ..verdict import Outcome, decide
+from ..evidence import ReleaseKind
+from ..policy import Tier
+from ..verdict import Outcome
 
 Word = Annotated[str, Field(max_length=120, pattern=r"^[^\x00-\x1f]*$")]
 Sentence = Annotated[str, Field(max_length=800, pattern=r"^[^\x00-\x1f]*$")]
 Figure = bool | int | float | None | Word | Annotated[tuple[float | None, ...], Field(max_length=2)]
-Count = int | Annotated[dict[Word, int], Field(max_length=32)]
+Cell = int | Literal["<20"]
+"""How many patients, where they are twenty or more or nobody outside the site reads it."""
+Count = Cell | Annotated[dict[Word, Cell], Field(max_length=32)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+EarlierPValues = Annotated[dict[Word, Probability], Field(max_length=200)]
 
 
 class _Extract(BaseModel):
     # What is not listed is left out, and not an error: the result file holds more than may travel.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # NaN is neither above a threshold nor below it: no figure is one.
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class TprRow(_Extract):
@@ -52,12 +52,13 @@ class AttackRow(_Extract):
     auc_ci: tuple[float | None, float | None] | None = None
     tpr: float | Annotated[tuple[TprRow, ...], Field(max_length=8)] | None = None
     eps_lower_bound: float | None = None
-    p_value: float | None = None
+    p_value: Probability | None = None
     auc_lower95: float | None = None
     auc_upper95: float | None = None
     rejects: bool | None = None
-    n_member: int | None = None
-    n_holdout: int | None = None
+    rejects_alone: bool | None = None
+    n_member: Cell | None = None
+    n_holdout: Cell | None = None
 
 
 class ControlRow(_Extract):
@@ -104,11 +105,14 @@ class AuditExtract(_Extract):
     reasons: Annotated[tuple[Sentence, ...], Field(max_length=64)] = ()
     policy: PolicyRow | None = None
     audit_number: int | None = Field(default=None, ge=1)
+    claim_confidence: float | None = None
+    earlier_audits: Annotated[tuple[EarlierPValues | None, ...], Field(max_length=10_000)] = ()
+    too_small: Annotated[tuple[Word, ...], Field(max_length=16)] = ()
     negative_seeds: int | None = None
     target_steps: int | None = None
     control_steps: int | None = None
     confirmed_copies: int | None = None
-    copied_members: int | None = None
+    copied_members: Cell | None = None
     claimed_epsilon: float | None = None
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
@@ -117,145 +121,3 @@ class AuditExtract(_Extract):
     def encode(self) -> bytes:
         """The file's bytes."""
         return (json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()
-
-
-def read_audit(content: bytes) -> tuple[AuditExtract, AuditClaim]:
-    """Parse an audit's result file.
-
-    Returns:
-        What travels, and what the release's statement says about the whole file.
-
-    Raises:
-        DataError: not a result as ``audit run`` writes it; the key is named, its value is not.
-        VerificationFailed: its verdict is better than its own figures allow.
-    """
-    try:
-        extract = AuditExtract.model_validate_json(content)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False)[0]
-        raise DataError(
-            f"an audit result whose '{first['loc'][0] if first['loc'] else 'content'}' cannot be used",
-            expected="the result file of 'fedphantom audit run'",
-            remedy="Give that file, or run the audit again.",
-        ) from None
-    best = best_verdict(extract)
-    if _RANK.index(extract.verdict) > _RANK.index(best):
-        raise VerificationFailed(
-            f"an audit result that says {extract.verdict}, but whose figures give {best}",
-            expected="the result file as 'fedphantom audit run' left it",
-            remedy="Give that file, or run the audit again.",
-        )
-    claim = AuditClaim(
-        verdict=extract.verdict,
-        tier=extract.tier,
-        release=extract.release,
-        finding=finding(_with_rejections(extract), extract.release),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-    return extract, claim
-
-
-_RANK: tuple[Outcome, ...] = ("FAIL", "INVALID", "INCONCLUSIVE", "PASS")
-
-
-def best_verdict(extract: AuditExtract) -> Outcome:
-    """The best verdict that the figures allow: decided anew from rows, controls and thresholds.
-
-    A figure that is missing can only have been bad: without it there is no PASS.
-    """
-    evidence, whole = _evidence(extract)
-    outcome = decide(evidence, _policy(extract)).outcome
-    return outcome if whole or outcome != "PASS" else "INCONCLUSIVE"
-
-
-def _policy(extract: AuditExtract) -> ReleasePolicy:
-    tier, row = TIERS[extract.tier], extract.policy
-    if row is None:
-        return tier
-    given = row.model_dump(exclude={"reasons"}, exclude_none=True)
-    return replace(tier, **{name: value for name, value in given.items() if name in row.reasons}, reasons=row.reasons)
-
-
-def _evidence(extract: AuditExtract) -> tuple[AuditEvidence, bool]:
-    """What the verdict rests on, and whether every figure of it is there; attacks that lack one are left out."""
-    attacks = [_attack(row) for row in _with_rejections(extract)]
-    member, holdout = (extract.counts.get(role) for role in ("member", "holdout"))
-    needed = (
-        extract.audit_number,
-        extract.negative_seeds,
-        extract.target_steps,
-        extract.control_steps,
-        extract.confirmed_copies,
-        extract.copied_members,
-    )
-    evidence = AuditEvidence(
-        release=extract.release,
-        attacks=tuple(attack for attack in attacks if attack is not None),
-        controls=tuple(
-            ControlResult(row.id, str(row.required), str(row.got), row.ok is True) for row in extract.controls
-        ),
-        n_member=member if isinstance(member, int) else 0,
-        n_holdout=holdout if isinstance(holdout, int) else 0,
-        negative_seeds=extract.negative_seeds or 0,
-        target_steps=extract.target_steps or 0,
-        control_steps=extract.control_steps or 0,
-        confirmed_copies=extract.confirmed_copies or 0,
-        copied_members=extract.copied_members or 0,
-        claimed_epsilon=extract.claimed_epsilon,
-        canary_excess=extract.canary_excess is True,
-    )
-    return evidence, None not in needed and extract.canary_excess is not None and None not in attacks
-
-
-def _with_rejections(extract: AuditExtract) -> list[AttackRow]:
-    """The rows, with every rejection that their p-values imply, whatever the flags beside them say."""
-    tried = [row for row in extract.attacks if row.threat_model != "none"]
-    p_values = [1.0 if row.p_value is None else row.p_value for row in tried]
-    implied = holm(p_values, 0.05 / (extract.audit_number or 1)) if tried else ()
-    rejected = {id(row) for row, flag in zip(tried, implied, strict=True) if flag}
-    return [row.model_copy(update={"rejects": True}) if id(row) in rejected else row for row in extract.attacks]
-
-
-def _attack(row: AttackRow) -> AttackResult | None:
-    low, high = row.auc_ci or (None, None)
-    lower, upper, rates = row.auc_lower95, row.auc_upper95, _rates(row)
-    if (
-        row.auc is None
-        or low is None
-        or high is None
-        or lower is None
-        or upper is None
-        or row.p_value is None
-        or row.eps_lower_bound is None
-        or row.rejects is None
-        or not rates
-        or row.threat_model not in get_args(ThreatModel)
-    ):
-        return None
-    return AttackResult(
-        id=row.id,
-        threat_model=cast(ThreatModel, row.threat_model),
-        auc=row.auc,
-        auc_ci=(low, high),
-        lower95=lower,
-        # A bound below the figure that it bounds is none.
-        upper95=max(upper, row.auc),
-        p_value=row.p_value,
-        rejects=row.rejects,
-        tpr=rates,
-        advantage=0.0,
-        eps_lower_bound=row.eps_lower_bound,
-        n_member=row.n_member or 0,
-        n_holdout=row.n_holdout or 0,
-    )
-
-
-def _rates(row: AttackRow) -> tuple[TprAtFpr, ...]:
-    rates = row.tpr if isinstance(row.tpr, tuple) else ()
-    found = tuple(
-        TprAtFpr(rate.fpr, rate.tpr, rate.ci, rate.resolvable is True, rate.fpr_bound or 0.0)
-        for rate in rates
-        if rate.ci is not None
-    )
-    # The gate reads the first, at no false alarm.
-    return found if found and found[0].fpr == 0 else ()

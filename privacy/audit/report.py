@@ -12,6 +12,7 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.errors import DataError
 from ...common.output_place import refuse_used
 from ..evidence import ReleaseKind
+from ..multiplicity import claim_confidence
 from ..policy import ReleasePolicy, read_policy
 from ..power import Power
 from ..verdict import MIN_HOLDOUT
@@ -93,8 +94,9 @@ def audit_text(result: Mapping[str, Any]) -> str:
         console.print(f"  - {reason}", highlight=False)
     attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
     for a in result["attacks"]:
-        auc = f"{a['auc']:.3f} [{a['auc_ci'][0]:.3f}, {a['auc_ci'][1]:.3f}]"
-        epsilon, p = f"{a['eps_lower_bound']:.2f}", f"{a['p_value']:.3f}"
+        low, high = a["auc_ci"] or (None, None)
+        auc = f"{_figure(a['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
+        epsilon, p = _figure(a["eps_lower_bound"], 2), _figure(a["p_value"], 3)
         attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
     controls = Table("control", "required", "got", "holds")
     for c in result["controls"]:
@@ -107,15 +109,33 @@ def audit_text(result: Mapping[str, Any]) -> str:
             highlight=False,
         )
     console.print(controls)
+    for name in result.get("too_small", []):
+        console.print(f"Note: {name} was not scored: too few patients are that isolated.", highlight=False)
     stand_in = result.get("reference_stands_in")
     if stand_in:
         console.print(f"Note: {stand_in}.", highlight=False)
-    console.print(f"Audit {result.get('audit_number', 1)} of this holdout.", highlight=False)
+    console.print(_turn(result), highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()
 
 
+def _turn(result: Mapping[str, Any]) -> str:
+    """Which audit of the holdout this was, and what that does to its figures."""
+    number = result.get("audit_number", 1)
+    if number == 1:
+        return "Audit 1 of this holdout."
+    return (
+        f"Audit {number} of this holdout: a find has to stand among the p-values of all {number}, and 'no leak above τ'"
+        f" is held against an upper bound at {100 * claim_confidence(number):.5g} %."
+    )
+
+
 def _no_false_alarm(attack: Mapping[str, Any]) -> str:
     """The share of members named without naming one holdout patient."""
-    rows = [row["tpr"] for row in attack["tpr"] if row["fpr"] == 0]
-    return f"{rows[0]:.2f}" if rows else "-"
+    rows = [row["tpr"] for row in attack["tpr"] or () if row["fpr"] == 0]
+    return _figure(rows[0] if rows else None, 2)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    """A release's audit does not tell every figure of a small group."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from ..evidence import AttackResult, AuditEvidence
+from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..verdict import Verdict, is_binding
@@ -29,7 +30,8 @@ class AuditResult:
         generator_sha256: Of the generator under audit.
         cohort_digest: Of the coin record.
         synthetic_sha256: Of the audited synthetic set's files; None where it was never on a disk.
-        audit_number: This is audit k of this holdout; Holm spans all k.
+        earlier_audits: Attack to p-value in each audit of this holdout before this one, the first one first; None where
+            one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
     """
 
@@ -44,11 +46,18 @@ class AuditResult:
     generator_sha256: str
     cohort_digest: str
     synthetic_sha256: str | None
-    audit_number: int
+    earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
 
+    def p_values(self) -> PValues:
+        """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
+        return {attack.id: attack.p_value for attack in self.evidence.attacks if attack.threat_model != "none"}
+
     def to_json(self) -> str:
-        """The result as text; keys as DESIGN §5. ``tpr`` lists rates of false alarms, 0 first."""
+        """The result as text; keys as DESIGN §5. ``tpr`` lists rates of false alarms, 0 first.
+
+        ``claim_confidence`` is that of every ``auc_upper95`` but the blind baseline's, which is 95 % always.
+        """
         content = {
             "verdict": self.verdict.outcome,
             "reasons": list(self.verdict.reasons),
@@ -76,7 +85,10 @@ class AuditResult:
             "generator_sha256": self.generator_sha256,
             "cohort_digest": self.cohort_digest,
             "synthetic_sha256": self.synthetic_sha256,
-            "audit_number": self.audit_number,
+            "audit_number": self.evidence.audit_number,
+            "claim_confidence": claim_confidence(self.evidence.audit_number),
+            "earlier_audits": [None if audit is None else dict(audit) for audit in self.earlier_audits],
+            "too_small": list(self.evidence.too_small),
             "reference_stands_in": self.reference_stands_in,
         }
         return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -95,6 +107,7 @@ class AuditResult:
             "eps_lower_bound": attack.eps_lower_bound,
             "p_value": attack.p_value,
             "rejects": attack.rejects,
+            "rejects_alone": attack.rejects_alone,
             "n_member": attack.n_member,
             "n_holdout": attack.n_holdout,
             "roc": [list(corner) for corner in self.roc[attack.id]],

@@ -22,24 +22,23 @@ from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.gan.generation import as_read_back, load_generator
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
-from ...common.site_folder import ROLES_DRAWN, SITE_FILE, SiteMaterial, site_folders, site_material
+from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
 from ...common.study import Study
 from ..attacks.interface import Reconstruct
-from ..evidence import ReleaseKind
+from ..evidence import BINDING, ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..statement import STRICTER
 from ..synthetic_digest import synthetic_digest
-from .audit import AuditMaterial, AuditPlan, run_audit
+from .audit import AuditPlan, run_audit
 from .control_training import TrainOn, painter, train_control_generator, train_memoriser
 from .controls import TrainGenerator
-from .extract import read_audit
+from .history import DONE, begin_audit, end_audit
+from .material import AuditMaterial
+from .reading import read_audit
 
 RESULT = "audit.json"
-AUDITED = "audit-begun"
-"""Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
-DONE = "audit-done"
-"""Journal event, written with the SHA-256 of the result file."""
+"""The result of the latest audit; each one's own stays beside it, as ``audit-001.json`` and so on."""
 
 Progress = Callable[[int, int], None]
 
@@ -89,7 +88,7 @@ def audit_run_folder(
         run: What ``simulate`` left, or one site's folder.
         synthetic: The cohort as it would be released.
         public: Public patients who stand in as reference where no patient has that role.
-        out: Where ``audit.json`` goes.
+        out: Where ``audit.json`` goes, and ``audit-001.json`` and so on for each audit's own result.
         sizes: How much.
         policy: Thresholds.
         release: What is to be released.
@@ -125,17 +124,6 @@ def audit_run_folder(
     volumes = synthetic_digest(synthetic)
     made = prepare(read_cohort(synthetic), study, out / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
-    journals = [Journal(folder.journal) for folder in folders]
-    if not all(journal.count(ROLES_DRAWN) for journal in journals):
-        raise VerificationFailed(
-            "a site whose journal does not tell when its roles were drawn",
-            expected="the journal since the site's first start: it counts the audits of this holdout",
-            remedy="Restore journal.jsonl from a backup; without it this cohort needs a new run with roles of its own.",
-        )
-    number = 1 + max(journal.count(AUDITED) for journal in journals)
-    for journal in journals:
-        journal.append(AUDITED, number=number, generator=generator.sha256, tier=policy.tier)
-
     site_steps = study.training.rounds * study.training.local_steps
     material = AuditMaterial(
         images=scans.volumes,
@@ -151,16 +139,19 @@ def audit_run_folder(
         as_released=as_read_back,
         target_steps=site_steps,
         synthetic_sha256=volumes,
+        header=scans.headers,
         reference_stands_in=stands_in,
     )
+    journals = [Journal(folder.journal) for folder in folders]
+    turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
     plan = AuditPlan(
         release=release,
-        seed=derived_seed(study.seed, "audit", number),
+        seed=derived_seed(study.seed, "audit", turn.number),
         steps=sizes.steps or site_steps,
         scans_per_step=study.training.batch,
         negative_seeds=sizes.negative_seeds,
         draws=sizes.draws,
-        audit_number=number,
+        earlier=turn.earlier,
         blind_permutations=sizes.blind_permutations,
         trainings_at_once=1 if chosen.cuda else None,
     )
@@ -174,20 +165,28 @@ def audit_run_folder(
         announce,
     )
     text = result.to_json()
+    _keep(out, turn.number, text.encode())
+    end_audit(
+        journals,
+        turn,
+        result.p_values(),
+        verdict=result.verdict.outcome,
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+        generator=generator.sha256,
+        release=release,
+        tier=policy.tier,
+    )
     write_atomic(out / RESULT, text.encode())
-    written = hashlib.sha256(text.encode()).hexdigest()
-    for journal in journals:
-        journal.append(
-            DONE,
-            number=number,
-            verdict=result.verdict.outcome,
-            sha256=written,
-            generator=generator.sha256,
-            release=release,
-            tier=policy.tier,
-        )
     content: dict[str, Any] = json.loads(text)
     return content
+
+
+def _keep(out: Path, number: int, content: bytes) -> None:
+    """Write one audit's own file; one of the same number, of other sites' journals perhaps, is never written over."""
+    path = out / f"audit-{number:03d}.json"
+    if path.exists() and path.read_bytes() != content:
+        path = path.with_stem(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}")
+    write_atomic(path, content)
 
 
 def verify_audit(result: Path, run: Path) -> dict[str, Any]:
@@ -241,10 +240,13 @@ def read_consistent_result(path: Path) -> dict[str, Any]:
 
 def _still_stands(done: Mapping[str, Fact], content: Mapping[str, Any]) -> bool:
     """Whether a journalled audit is a FAIL that this later result of the same generator would hide."""
-    same = (done.get("generator"), done.get("release")) == (content["generator_sha256"], content.get("release"))
+    same = done.get("generator") == content["generator_sha256"]
+    # Whoever holds the weights can make volumes: what fails for volumes fails for weights.
+    binding = set(BINDING[content["release"]])
+    covered = any(kind == done.get("release") and set(models) <= binding for kind, models in BINDING.items())
     # What fails a lax tier fails a stricter one.
     laxer = any(tier == done.get("tier") and content.get("tier") in stricter for tier, stricter in STRICTER.items())
-    return same and laxer and done.get("verdict") == "FAIL" and content["verdict"] != "FAIL"
+    return same and covered and laxer and done.get("verdict") == "FAIL" and content["verdict"] != "FAIL"
 
 
 def read_result(path: Path) -> dict[str, Any]:

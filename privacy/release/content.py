@@ -21,7 +21,8 @@ from ...common.labels.chain import PublicSources
 from ...common.study import Study
 from ...common.tensor_file import decode, encode
 from ...common.volumes.grid import Grid
-from ..audit.extract import read_audit
+from ..audit.reading import read_audit
+from ..audit.small_cells import travelling
 from ..statement import ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
 from .clean_nifti import check_clean_nifti
@@ -131,7 +132,7 @@ class ContentCheck:
         extract, shown = _verified(read_audit, content)
         self._audited = extract.synthetic_sha256
         claim = self._predicate.audit
-        if extract.encode() != content:
+        if travelling(extract).encode() != content:
             raise _foreign("an audit with more in it than may travel")
         if extract.generator_sha256 != self._predicate.generator_sha256:
             raise _foreign("the audit of another generator")

@@ -25,7 +25,9 @@ from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelSource, PublicSources
 from ...common.signing import sign
 from ...common.study import Study
-from ..audit.extract import AuditExtract, read_audit
+from ..audit.extract import AuditExtract
+from ..audit.reading import read_audit
+from ..audit.small_cells import travelling
 from ..evidence import ReleaseKind
 from ..policy import Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, may_be_shared
@@ -123,7 +125,7 @@ def pack(
             created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             software=f"fedphantom {version('fedphantom')}",
         )
-        writer.add(AUDIT, extract.encode())
+        writer.add(AUDIT, travelling(extract).encode())
         writer.add(PUBLIC_LABELS, encode_json(PublicSources(sources=used).model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)

@@ -16,14 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...common.errors import DataError
 from ...common.labels.chain import LabelSource
 from ...common.study import Study
-from ..audit.extract import AuditExtract, PolicyRow
+from ..audit.extract import AuditExtract, Cell, PolicyRow
+from ..audit.small_cells import cell, travelling
+from ..evidence import SMALLEST_CELL
 from ..policy import TIERS
 from ..statistics import Floats
 
 Rendition = Literal["internal", "shareable"]
-
-SMALLEST_CELL = 20
-"""Fewest members, and fewest holdout patients, whose curve a shareable page draws: it is their full ranking."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -131,16 +130,25 @@ class ReportFigure(_Read):
 
     mean: Share
     ci: tuple[Share, Share]
-    n_test: int
+    n_test: Cell
+
+    def shareable(self) -> ReportFigure:
+        """Without a number of patients under twenty."""
+        return self.model_copy(update={"n_test": cell(self.n_test)})
 
 
 class ReportArm(_Read):
     """One arm of ``evaluate --json``."""
 
     name: str
-    scans: int | None = None
+    scans: Cell | None = None
     dice: ReportFigure
     per_label: dict[str, ReportFigure] = Field(default_factory=dict)
+
+    def shareable(self) -> ReportArm:
+        """Without a number of patients, or of their scans, under twenty."""
+        figures = {name: figure.shareable() for name, figure in self.per_label.items()}
+        return self.model_copy(update={"scans": cell(self.scans), "dice": self.dice.shareable(), "per_label": figures})
 
 
 class ReportEvaluation(_Read):
@@ -154,6 +162,10 @@ class ReportEvaluation(_Read):
     def read(cls, table: Mapping[str, Any]) -> Self:
         """From the parsed JSON. Raises DataError, naming the key."""
         return _read(cls, table, "fedphantom evaluate --json")
+
+    def shareable(self) -> ReportEvaluation:
+        """Without a number of patients under twenty."""
+        return self.model_copy(update={"arms": tuple(arm.shareable() for arm in self.arms)})
 
 
 class ReportRound(_Read):
@@ -247,9 +259,14 @@ class ReportContent:
             raise _unfit("volumes to show with non-finite voxels", "finite intensities")
 
     def shareable(self) -> ReportContent:
-        """Without any real voxel, and without curves of groups so small that they are nearly a list of patients."""
+        """Without any real voxel, and without a number of patients under twenty or a figure that would give it away.
+
+        A curve of so few patients is nearly a list of them: it is left out.
+        """
         return replace(
             self,
+            audit=self.audit and travelling(self.audit),
+            evaluation=self.evaluation and self.evaluation.shareable(),
             synthetic=self.synthetic and replace(self.synthetic, nearest_real=None),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
         )

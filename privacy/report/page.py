@@ -19,10 +19,9 @@ from markupsafe import Markup
 
 from ...common.labels.atlas import ATLAS_CITATION, ATLAS_NAME
 from ..audit.extract import AttackRow
-from ..evidence import REQUIRED_CONTROLS
+from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
 from . import words as words
 from .content import (
-    SMALLEST_CELL,
     Rendition,
     ReportArm,
     ReportAudit,
@@ -65,8 +64,10 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         audit=audit,
         needed=words.needed(audit) if audit else (),
         beyond=words.beyond_release(audit) if audit else (),
-        members=words.count(audit, "member") if audit else None,
-        holdout=words.count(audit, "holdout") if audit else None,
+        members=words.told(audit, "member") if audit else None,
+        holdout=words.told(audit, "holdout") if audit else None,
+        rounded=audit is not None and words.rounds_small_groups(audit),
+        holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit) if audit else (),
         facts=tuple(shown.facts.items()),
         **_attacks(audit, shown.roc),
@@ -188,7 +189,8 @@ def _usefulness(evaluation: ReportEvaluation | None) -> dict[str, Any]:
     rows = [
         {
             "name": arm.name,
-            "meaning": words.ARMS.get(arm.name, "") + ("" if arm.scans is None else f" ({arm.scans} scans)"),
+            "meaning": words.ARMS.get(arm.name, "")
+            + ("" if arm.scans is None else f" ({words.number(arm.scans)} scans)"),
             "dice": [_figure(arm.per_label.get(region)) for region in regions] or [_figure(arm.dice)],
             "ratio": _ratio(arm, evaluation, real),
         }
@@ -199,7 +201,7 @@ def _usefulness(evaluation: ReportEvaluation | None) -> dict[str, Any]:
     references = [] if real is None else [Reference(real, "real", "6 3")]
     return {
         "evaluation": evaluation,
-        "tested_on": evaluation.arms[0].dice.n_test,
+        "tested_on": words.number(evaluation.arms[0].dice.n_test),
         "regions": regions or [evaluation.region],
         "arms": rows,
         "dice_plot": interval_plot(intervals, references, f"Dice of ‘{evaluation.region}’", f"Dice: {told}"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..audit.extract import AttackRow, TprRow
+from ..audit.extract import AttackRow, Cell, TprRow
+from ..audit.small_cells import SMALL
 from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
 from ..finding import beyond, finding
+from ..multiplicity import claim_confidence
 from ..power import joint_power
 from ..verdict import MIN_HOLDOUT
 from .content import ReportAudit
@@ -102,10 +104,11 @@ def needed(audit: ReportAudit) -> tuple[str, ...]:
 
 def _needed(audit: ReportAudit) -> Iterator[str]:
     policy = audit.thresholds()
-    holdout = count(audit, "holdout")
+    holdout = audit.counts.get("holdout")
     wanted = max(policy.min_holdout, MIN_HOLDOUT)
-    if holdout is not None and holdout < wanted:
-        yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {holdout}."
+    if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
+        had = told(audit, "holdout")
+        yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {had}."
     have = {control.id: control.ok for control in audit.controls}
     for name in REQUIRED_CONTROLS:
         if name not in have:
@@ -114,7 +117,9 @@ def _needed(audit: ReportAudit) -> Iterator[str]:
             yield f"The control '{control_name(name)}' to hold; in this audit it did not."
     done = {attack.id for attack in audit.attacks}
     for name in REQUIRED_ATTACKS:
-        if name not in done:
+        if name in audit.too_small:
+            yield f"More patients for the attack {name} ({attack_name(name)}): too few were unusual enough to score it."
+        elif name not in done:
             yield f"The attack {name} ({attack_name(name)}), which was not run."
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
@@ -145,6 +150,27 @@ def limit(attack: AttackRow, audit: ReportAudit) -> float | None:
     """The largest AUC that is allowed for this attack, at its upper end."""
     policy = audit.thresholds()
     return policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
+
+
+def told(audit: ReportAudit, name: str) -> str | None:
+    """One of the audit's counts in words."""
+    value = audit.counts.get(name)
+    return None if value is None or isinstance(value, dict) else number(value)
+
+
+def number(patients: Cell) -> str:
+    """A number of patients or scans, or ``fewer than 20`` where it may not be told."""
+    return "fewer than 20" if patients == SMALL else str(patients)
+
+
+def rounds_small_groups(audit: ReportAudit) -> bool:
+    """Whether figures of fewer than twenty patients are told roughly on this page."""
+    return any(SMALL in (attack.n_member, attack.n_holdout) for attack in audit.attacks)
+
+
+def holds_with(audit: ReportAudit) -> str:
+    """Confidence of the upper bounds that are held against the limits."""
+    return f"{100 * claim_confidence(audit.audit_number or 1):.5g} %"
 
 
 def count(audit: ReportAudit, name: str) -> int | None:

@@ -95,4 +95,4 @@ def tiny_scans(patients: int, seed: int = 0, prefix: str = "p", channels: int = 
         volumes.append(np.where(volume > 0, volume / 400 - 1, -1).astype(np.float32).clip(-1, 1))
         classes.append(np.where(labels == 4, 2, labels).astype(np.uint8))
     names = tuple(f"{prefix}{number:02d}" for number in range(patients))
-    return PreparedScans(np.stack(volumes), np.stack(classes), names, ("site-a",) * patients)
+    return PreparedScans(np.stack(volumes), np.stack(classes), names, ("site-a",) * patients, np.zeros((patients, 0)))

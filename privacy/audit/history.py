@@ -1,0 +1,102 @@
+"""Which audits a holdout has had, as its sites' journals tell, and the turn of the next one.
+
+A journal counts the audits of the coins beside it, of whichever generator. A run in another folder has coins and
+journals of its own: nobody counts across folders.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from ...common.errors import VerificationFailed
+from ...common.journal import Fact, Journal, JournalEntry
+from ...common.site_folder import ROLES_DRAWN
+from ..multiplicity import PValues
+
+AUDITED = "audit-begun"
+"""Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
+DONE = "audit-done"
+"""Journal event, written with the SHA-256 of the result file and each attack's p-value."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One audit's place among all of its holdout.
+
+    Attributes:
+        number: This is audit k.
+        id: Names it in every journal; drawn at random.
+        earlier: The p-values of the k - 1 before it, the first one first; None where one was broken off, still runs,
+            or is told of by its number alone.
+    """
+
+    number: int
+    id: str
+    earlier: tuple[PValues | None, ...]
+
+
+def begin_audit(journals: Sequence[Journal], **facts: Fact) -> Turn:
+    """Take the next number and write it into every journal, under all their locks: no two audits take the same.
+
+    Args:
+        journals: Of all sites whose patients are audited together.
+        facts: Of the event, beside its number.
+
+    Raises:
+        VerificationFailed: a journal is missing, broken, or does not tell when its roles were drawn.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    if not all(journal.path.exists() for journal in journals):
+        raise _without_roles()
+    with ExitStack() as stack:
+        held = [stack.enter_context(journal.held()) for journal in sorted(journals, key=lambda j: j.path.resolve())]
+        entries = [journal.entries() for journal in held]
+        if not all(any(entry.event == ROLES_DRAWN for entry in told) for told in entries):
+            raise _without_roles()
+        earlier = _earlier([entry for told in entries for entry in told])
+        turn = Turn(1 + len(earlier), secrets.token_hex(8), earlier)
+        for journal in held:
+            journal.append(AUDITED, number=turn.number, audit=turn.id, **facts)
+    return turn
+
+
+def end_audit(journals: Sequence[Journal], turn: Turn, p_values: PValues, **facts: Fact) -> None:
+    """Write into every journal how an audit ended.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    for journal in journals:
+        journal.append(DONE, number=turn.number, audit=turn.id, p_values=dict(p_values), **facts)
+
+
+def _earlier(entries: Sequence[JournalEntry]) -> tuple[PValues | None, ...]:
+    """Each audit once, however many journals tell of it; as many as the highest number says, at least."""
+    found: dict[tuple[int, str], PValues | None] = {}
+    for entry in entries:
+        if entry.event in (AUDITED, DONE):
+            number = entry.facts.get("number")
+            place = number if isinstance(number, int) else 0
+            # Journals of earlier versions know an audit by its number and generator.
+            key = place, str(entry.facts.get("audit") or entry.facts.get("generator"))
+            found[key] = _p_values(entry.facts.get("p_values")) or found.get(key)
+    known = [found[key] for key in sorted(found)]
+    return (*known, *[None] * (max((number for number, _ in found), default=0) - len(known)))
+
+
+def _p_values(fact: Fact) -> PValues | None:
+    if not isinstance(fact, dict):
+        return None
+    values = {name: p for name, p in fact.items() if isinstance(p, float) and 0 <= p <= 1}
+    return values if len(values) == len(fact) else None
+
+
+def _without_roles() -> VerificationFailed:
+    return VerificationFailed(
+        "a site whose journal does not tell when its roles were drawn",
+        expected="the journal since the site's first start: it counts the audits of this holdout",
+        remedy="Restore journal.jsonl from a backup; without it this cohort needs a new run with roles of its own.",
+    )

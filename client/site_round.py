@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
-from ..common.site_folder import SiteFolder
+from ..common.site_folder import REPLY_LEFT, SiteFolder
 from .egress import EgressRule, check_reply
 from .site_setup import read_egress_rule
 
@@ -55,7 +55,7 @@ class Site:
             note_failure(self.folder, error)
             self._journal.append("round-failed", round=request.round, kind=type(error).__name__)
             raise
-        self._journal.append("reply-left", **leaving)
+        self._journal.append(REPLY_LEFT, **leaving)
         return reply
 
     def _check_request(self, request: RoundRequest) -> None:

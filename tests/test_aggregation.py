@@ -20,6 +20,7 @@ from fedphantom.server.aggregation import (
 )
 
 SITES = ("site-a", "site-b", "site-c")
+EQUAL = dict.fromkeys(SITES, 1.0)
 REQUEST = RoundRequest("d" * 64, 4, {"w": np.zeros((2, 3), np.float32), "b": np.zeros(1, np.float32)})
 
 values = st.floats(-1e3, 1e3, width=32)
@@ -91,10 +92,8 @@ def test_without_decay_the_average_is_the_aggregate(old: np.ndarray, new: np.nda
 
 BAD_REPLIES = {
     "another round": (replace(reply("site-b"), round=3), "round 4"),
-    "weight zero": (reply("site-b", weight=0.0), "weight"),
-    "weight negative": (reply("site-b", weight=-1.0), "weight"),
+    "a weight of its own": (reply("site-b", weight=17.0), "weight is not the one that the study declares"),
     "weight NaN": (reply("site-b", weight=math.nan), "weight"),
-    "weight infinite": (reply("site-b", weight=math.inf), "weight"),
     "metric NaN": (reply("site-b", x=math.nan), "metric"),
     "value NaN": (reply("site-b", math.nan), "NaN"),
     "value infinite": (reply("site-b", math.inf), "NaN or infinite"),
@@ -116,25 +115,25 @@ BAD_REPLIES = {
 
 @pytest.mark.parametrize(("bad", "says"), BAD_REPLIES.values(), ids=BAD_REPLIES.keys())
 def test_a_bad_reply_is_left_out_and_the_reason_named(bad: RoundReply, says: str) -> None:
-    replies, failures = sort_replies([reply("site-c"), bad, reply("site-a")], REQUEST, SITES)
+    replies, failures = sort_replies([reply("site-c"), bad, reply("site-a")], REQUEST, EQUAL)
     assert [r.site for r in replies] == ["site-a", "site-c"]
     assert [f.site for f in failures] == ["site-b"]
     assert says in failures[0].reason
 
 
 def test_a_site_that_is_not_heard_of_is_named() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("site-c")], REQUEST, SITES)
+    replies, failures = sort_replies([reply("site-a"), reply("site-c")], REQUEST, EQUAL)
     assert len(replies) == 2
     assert failures == (SiteFailure("site-b", "no reply"),)
 
 
 def test_a_site_that_answers_twice_counts_not_at_all() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], REQUEST, SITES[:2])
+    replies, failures = sort_replies([reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], REQUEST, dict.fromkeys(SITES[:2], 1.0))
     assert [r.site for r in replies] == ["site-b"]
     assert failures == (SiteFailure("site-a", "it answered 2 times"),)
 
 
 def test_a_stranger_is_left_out_and_its_chosen_name_is_not_repeated() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, ("site-a",))
+    replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, {"site-a": 1.0})
     assert [r.site for r in replies] == ["site-a"]
     assert [f.site for f in failures] == ["unknown"]

@@ -11,7 +11,8 @@ from typing import Any
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.cohorts.layouts import read_cohort
-from ...common.errors import PolicyRefused
+from ...common.errors import DataError, PolicyRefused
+from ...common.gan.weights import ENSEMBLE
 from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
 from ..audit.run import verify_audit
@@ -38,10 +39,17 @@ def pack_run(
 
     Raises:
         PolicyRefused: an origin, the audit or the tier stands against it.
+        DataError: the run of an ensemble.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
     private = load_private_key(key)
+    if (run / ENSEMBLE).is_dir():
+        raise DataError(
+            "a run whose sites each have a generator of their own",
+            expected="a run with one generator",
+            remedy="Releases of an ensemble are not built yet; train with federation.sharing = 'weights'.",
+        )
     if audit is not None and audit.is_file():  # else pack says that there is none
         verdict = verify_audit(audit, run)["verdict"]
         if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from .atomic import write_atomic
+from .atomic import storage_errors, write_atomic
 
 FOLDER = "tensorboard"
 """Where a run's or a site's folder holds its curves."""
@@ -47,7 +47,8 @@ def write_curves(folder: Path, points: Sequence[tuple[int, Mapping[str, float]]]
     for event in events:
         writer.write(event.SerializeToString())
     name = f"{_PREFIX}{points[0][0]:010d}"
-    for other in folder.glob(f"{_PREFIX}*"):
-        if other.name > name:
-            other.unlink()
+    with storage_errors():
+        for other in folder.glob(f"{_PREFIX}*"):
+            if other.name > name:
+                other.unlink()
     write_atomic(folder / name, content.getvalue())

@@ -24,9 +24,9 @@ from .volumes.slices import PLANES, busiest_slice, cut
 WINDOW = (-1.0, 1.0)
 """Black and white of every channel: one window for all, so that real and synthetic can be compared."""
 
-_CELL = 1.25  # inches
 _DPI = 100
-_SIDE, _TOP, _BOTTOM = 0.75, 0.3, 0.4  # inches, for captions
+_CELL, _PICTURE = 125, 120  # pixels: from one picture to the next, and a picture's longer side
+_SIDE, _TOP, _BOTTOM = 75, 30, 40  # pixels, for captions
 
 
 @dataclass(frozen=True)
@@ -54,56 +54,59 @@ def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
     # Here, so that only who draws waits for it; no pyplot, which keeps figures and is bound to one thread.
     from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     with_real = any(one.real is not None for one in shown)
     titles = ["label map", *study.channels, *([f"{name}, real" for name in study.channels] if with_real else [])]
-    rows, columns = len(PLANES) * len(shown), len(titles)
-    width, height = _SIDE + _CELL * columns, _TOP + _CELL * rows + _BOTTOM
-    figure = Figure(figsize=(width, height), dpi=_DPI)
-    shades = colormaps["viridis"](np.linspace(0, 1, len(study.labels)))
-    shades[0] = (0, 0, 0, 1)  # background
-
-    def place(row: int, column: int, picture: NDArray[np.floating], spacing: tuple[float, float], letter: str) -> None:
-        down, across = picture.shape[0] * spacing[0], picture.shape[1] * spacing[1]
-        scale = 0.96 * _CELL / max(down, across)
-        box = (
-            (_SIDE + _CELL * (column + 0.5) - across * scale / 2) / width,
-            1 - (_TOP + _CELL * (row + 0.5) + down * scale / 2) / height,
-            across * scale / width,
-            down * scale / height,
-        )
-        axes = figure.add_axes(box)
-        axes.set_axis_off()
-        axes.imshow(picture, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], interpolation="nearest", aspect="auto")
-        axes.text(0.03, 0.5, letter, color="white", fontsize=7, va="center", transform=axes.transAxes)
+    width, height = _SIDE + _CELL * len(titles), _TOP + _CELL * len(PLANES) * len(shown) + _BOTTOM
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    paper = np.ones((height, width, 3))
+    names = sorted(study.labels, key=lambda name: study.labels[name])
+    shades = colormaps["viridis"](np.linspace(0, 1, len(names)))[:, :3]
+    shades[0] = 0  # background
 
     def write(x: float, y: float, text: str, size: float = 8, **options: Any) -> None:
         figure.text(x / width, 1 - y / height, text, fontsize=size, **options)
 
     for column, title in enumerate(titles):
-        write(_SIDE + _CELL * (column + 0.5), _TOP - 0.08, title, ha="center")
+        write(_SIDE + _CELL * (column + 0.5), _TOP - 8, title, ha="center")
     for number, one in enumerate(shown):
         for row, (plane, axis, letter) in enumerate(PLANES, start=number * len(PLANES)):
-            at = busiest_slice(one.classes, axis)
-            across, down = (study.grid.spacing_mm[a] for a in range(3) if a != axis)
+            at, top = busiest_slice(one.classes, axis), _TOP + _CELL * row
+            across_mm, down_mm = (study.grid.spacing_mm[a] for a in range(3) if a != axis)
             volumes = [*one.synthetic, *(one.real if one.real is not None else ())]
-            place(row, 0, shades[cut(one.classes, axis, at)], (down, across), letter)
-            for column, volume in enumerate(volumes, start=1):
-                place(row, column, cut(volume, axis, at), (down, across), letter)
-            middle = _TOP + _CELL * (row + 0.5)
-            write(0.08, middle - 0.1, one.caption if row == number * len(PLANES) else "", weight="bold")
-            write(0.08, middle + 0.05, plane)
-            write(0.08, middle + 0.2, f"{at + 1} of {one.classes.shape[axis]}", 6)
-    names = sorted(study.labels, key=lambda name: study.labels[name])
+            pictures = [shades[cut(one.classes, axis, at)], *(_grey(cut(volume, axis, at)) for volume in volumes)]
+            for column, picture in enumerate(pictures):
+                large = _enlarged(picture, down_mm, across_mm)
+                down, across = large.shape[:2]
+                y, x = top + (_CELL - down) // 2, _SIDE + _CELL * column + (_CELL - across) // 2
+                paper[y : y + down, x : x + across] = large
+                write(x + 4, top + _CELL / 2, letter, 7, color="white", va="center")
+            write(8, top + 0.42 * _CELL, one.caption if row == number * len(PLANES) else "", weight="bold")
+            write(8, top + 0.54 * _CELL, plane)
+            write(8, top + 0.66 * _CELL, f"{at + 1} of {one.classes.shape[axis]}", 6)
     for index, name in enumerate(names[1:], start=1):
-        x = _SIDE + (index - 1) * (width - _SIDE) / (len(names) - 1)
-        box = Rectangle((x / width, 0.12 / height), 0.12 / width, 0.12 / height, facecolor=tuple(shades[index]))
-        figure.add_artist(box)
-        write(x + 0.18, height - 0.13, name)
+        x = _SIDE + (index - 1) * (width - _SIDE) // (len(names) - 1)
+        paper[height - 24 : height - 12, x : x + 12] = shades[index]
+        write(x + 18, height - 13, name)
+    figure.figimage(paper, origin="upper")
     out = BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def _grey(plane: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Intensities (rows, columns) in the one window, as equal red, green and blue."""
+    low, high = WINDOW
+    return np.repeat(((plane.astype(np.float64) - low) / (high - low)).clip(0, 1)[..., None], 3, axis=-1)
+
+
+def _enlarged(picture: NDArray[np.float64], down_mm: float, across_mm: float) -> NDArray[np.float64]:
+    """A picture (rows, columns, 3) in true proportions, its longer side :data:`_PICTURE` pixels, nothing smoothed."""
+    sides = picture.shape[0] * down_mm, picture.shape[1] * across_mm
+    down, across = (max(1, round(_PICTURE * side / max(sides))) for side in sides)
+    rows, columns = np.arange(down) * picture.shape[0] // down, np.arange(across) * picture.shape[1] // across
+    enlarged: NDArray[np.float64] = picture[rows][:, columns]
+    return enlarged
 
 
 def write_cohort_montage(file: Path, cohort: Path, study: Study, number: int = 2) -> None:

@@ -56,9 +56,7 @@ def linear_generator(study: Study) -> Parameters:
     }
 
 
-def study_text(
-    rounds: int = 3, quorum: int = 2, deadline_s: float = 600.0, seed: int = 7, federation: str = ""
-) -> str:
+def study_text(rounds: int = 3, quorum: int = 2, deadline_s: float = 600.0, seed: int = 7, federation: str = "") -> str:
     return f"""
 name = "linear"
 seed = {seed}

@@ -54,6 +54,7 @@ def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
     # Here, so that only who draws waits for it; no pyplot, which keeps figures and is bound to one thread.
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     with_real = any(one.real is not None for one in shown)
     titles = ["label map", *study.channels, *([f"{name}, real" for name in study.channels] if with_real else [])]
@@ -63,6 +64,7 @@ def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
     names = sorted(study.labels, key=lambda name: study.labels[name])
     shades = colormaps["viridis"](np.linspace(0, 1, len(names)))[:, :3]
     shades[0] = 0  # background
+    outlined = [withStroke(linewidth=2, foreground="black")]  # seen on bright tissue too
 
     def write(x: float, y: float, text: str, size: float = 8, **options: Any) -> None:
         figure.text(x / width, 1 - y / height, text, fontsize=size, **options)
@@ -80,7 +82,7 @@ def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
                 down, across = large.shape[:2]
                 y, x = top + (_CELL - down) // 2, _SIDE + _CELL * column + (_CELL - across) // 2
                 paper[y : y + down, x : x + across] = large
-                write(x + 4, top + _CELL / 2, letter, 7, color="white", va="center")
+                write(x + 4, top + _CELL / 2, letter, 7, color="white", va="center", path_effects=outlined)
             write(8, top + 0.42 * _CELL, one.caption if row == number * len(PLANES) else "", weight="bold")
             write(8, top + 0.54 * _CELL, plane)
             write(8, top + 0.66 * _CELL, f"{at + 1} of {one.classes.shape[axis]}", 6)

@@ -286,7 +286,7 @@ def picture(
     painted: Mapping[str, NDArray[np.float32]],
     training: PreparedScans,
 ) -> None:
-    """``montage.png``: a public map as every way paints it; ``montage-real.png``: a training patient's, with the scan."""
+    """``montage.png``: a public map as every way paints it. ``montage-real.png``: a training patient, with the scan."""
     shown = [Pictured(name, classes[0], painted[name][0]) for name in ways if name != "ensemble"]
     write_atomic(out / "montage.png", montage(study, shown))
     one, real = training.classes[:1], training.volumes[0]

@@ -196,7 +196,11 @@ def test_a_finished_ensemble_called_again_leaves_the_same(tmp_path: Path, cohort
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("text", [ENSEMBLE, DECLARED, MOMENTUM], ids=["ensemble", "declared", "momentum"])
-def test_both_engines_share_alike(tmp_path: Path, cohorts: dict[str, Path], text: str) -> None:
+def test_both_engines_share_alike(
+    tmp_path: Path, cohorts: dict[str, Path], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))  # where Flower finds the linear site
+
     def content(engine: Engine) -> list[bytes]:
         found = linear_simulation(tmp_path / engine, cohorts, engine, text).generator
         return [path.read_bytes() for path in (sorted(found.iterdir()) if found.is_dir() else [found])]

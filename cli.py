@@ -63,6 +63,13 @@ def simulate(
     site: Annotated[list[str], typer.Option(metavar="NAME=COHORT", help="A site and its patients; repeatable.")],
     out: Annotated[Path, typer.Option(help="The run's folder; given again, the run goes on.")],
     engine: _Engine = "local",
+    preview_every: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="A picture in OUT/previews every K rounds; public label maps."),
+    ] = None,
+    public: Annotated[
+        Path | None, typer.Option(metavar="COHORT", help="Public cohort for previews, where the study's source is one.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
@@ -83,6 +90,8 @@ def simulate(
             initial=initial_parameters,
             stage=stage,
             say=_say_aside,
+            preview_every=preview_every,
+            public=public,
         )
     typer.echo(json.dumps(result) if as_json else simulation_text(result))
 

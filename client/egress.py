@@ -14,15 +14,10 @@ from ..common.errors import ConfigError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Fact
+from ..common.study import EQUAL_WEIGHT
 
 FAKE_METRICS = ("fake_mean", "fake_std", "steps")
 """Figures that say nothing of real patients: intensities of fakes made from public labels, steps by schedule."""
-
-REPLY_LEFT = "reply-left"
-"""Journal event, written before a reply leaves: what of it left, and what it was trained from."""
-
-DECLARED_WEIGHT = 1.0
-"""Every site counts the same; a patient count would leave with any other weight."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +27,12 @@ class EgressRule:
     Attributes:
         generator: Names and shapes, all float32, all finite.
         metrics: Names; each value one finite float.
-        weight: The publicly declared weight, and no other.
+        weight: The one that the study declares, and no other: a patient count must not leave as a weight.
     """
 
     generator: ParameterSpec
     metrics: tuple[str, ...] = FAKE_METRICS
-    weight: float = DECLARED_WEIGHT
+    weight: float = EQUAL_WEIGHT
 
     @property
     def max_bytes(self) -> int:

@@ -16,8 +16,7 @@ from ..common.atomic import write_atomic
 from ..common.errors import DataError, PolicyRefused
 from ..common.gan.training_state import TrainingState, load_state, save_state
 from ..common.journal import Fact, Journal, read_journal
-from ..common.site_folder import SiteFolder
-from .egress import REPLY_LEFT
+from ..common.site_folder import REPLY_LEFT, SiteFolder
 
 STATE_DAMAGED = "state-damaged"
 """Journal event: which file, the round that was asked for, and the round whose state stands in (0: fresh networks)."""

@@ -9,30 +9,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common import curves, previews
+from ..common.atomic import write_atomic
+from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device, choose_device
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
-from ..common.gan.training import train
+from ..common.gan.training import StepLosses, train
 from ..common.gan.training_state import TrainingState, new_state
 from ..common.journal import Fact
+from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
-from .egress import DECLARED_WEIGHT
 from .kept_state import KeptState
 from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
 """Seconds of training that a kill may cost."""
+
+PICTURED = 2
+"""Scans in a preview."""
 
 StepProgress = Callable[[int, int], None]
 """(steps done in this round, steps in all)."""
@@ -84,21 +93,25 @@ class LocalTrainer:
             self._folder.name,
             request.round,
             numpy_parameters(state.generator),
-            DECLARED_WEIGHT,
+            self._study.federation.weight_of(self._folder.name),
             self._metrics(state.generator, self._study.training.local_steps),
         )
 
     def _train(self, state: TrainingState, request: RoundRequest, incoming: str) -> TrainingState:
         """Train this round from its beginning, or from where it was cut off; the state after it, committed."""
         steps, begun = self._study.training.local_steps, self._kept.within(request.round, incoming)
+        start = {
+            name: self._device.tensor(torch.from_numpy(np.array(value))) for name, value in request.generator.items()
+        }
         if begun:
             state, first = begun
         else:
             # Also after rounds that this site missed: draws and learning rate are those of the study's step.
             first = state.step = (request.round - 1) * steps
-            weights = {name: torch.from_numpy(np.array(value)) for name, value in request.generator.items()}
-            state.generator.load_state_dict(weights)
+            state.generator.load_state_dict(start)
         facts: dict[str, Fact] = {"round": request.round, "incoming": incoming, "first": first}
+        held = self._study.federation.proximal_weight
+        unsaved: list[StepLosses] = []
         saved = time.monotonic()
         for losses in train(
             state,
@@ -107,14 +120,37 @@ class LocalTrainer:
             until_step=first + steps,
             total_steps=self._study.training.rounds * steps,
             seed=self._seed,
+            penalty=partial(proximal, start=start, weight=held) if held else None,
         ):
+            unsaved.append(losses)
             if self._progress:
                 self._progress(losses.step - first, steps)
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self._kept.save_within(state, facts)
+                self._draw_curves(request.round, unsaved)
+                unsaved = []
                 saved = time.monotonic()
         self._kept.commit(state, facts)
+        self._draw_curves(request.round, unsaved)
+        self._draw_preview(request.round, state.generator)
         return state
+
+    def _draw_curves(self, round_: int, steps: list[StepLosses]) -> None:
+        """Losses on real data, for the site's own eyes."""
+        with by_product(self._folder.journal, "curves", round_):
+            points = [(losses.step, {n: v for n, v in asdict(losses).items() if n != "step"}) for losses in steps]
+            curves.write_curves(self._folder.root / curves.FOLDER, points)
+
+    def _draw_preview(self, round_: int, generator: Generator) -> None:
+        """The site's own scans beside what its generator makes of their label maps; it never leaves."""
+        with by_product(self._folder.journal, "preview", round_):
+            file = previews.preview_due(self._folder.root / previews.FOLDER, round_)
+            if file is None:
+                return
+            classes, real = self._scans.classes[:PICTURED], self._scans.volumes[:PICTURED]
+            painted = paint(generator, classes, self._study, self._seed, self._device)
+            shown = [Pictured(f"scan {i + 1}", classes[i], painted[i], real[i]) for i in range(len(classes))]
+            write_atomic(file, montage(self._study, shown), mode=0o600)
 
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
         fake = paint(generator, schematic_classes(self._study)[None], self._study, self._seed, self._device)

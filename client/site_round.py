@@ -13,8 +13,8 @@ from pathlib import Path
 from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
-from ..common.site_folder import SiteFolder
-from .egress import REPLY_LEFT, EgressRule, check_reply
+from ..common.site_folder import REPLY_LEFT, SiteFolder
+from .egress import EgressRule, check_reply
 from .site_setup import read_egress_rule
 
 OpenTrainer = Callable[[Path], SiteTrainer]

@@ -69,8 +69,8 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         generator: Names and shapes that may leave.
 
     Raises:
-        ConfigError: the study does not parse, the name is not allowed, or the folder belongs to
-            another site, cohort or study.
+        ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
+            folder belongs to another site, cohort or study.
         StorageError: the disk is full, read-only or forbidden.
     """
     check_site_name(name)
@@ -91,7 +91,8 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
             )
         return folder
     write_atomic(root / "study.toml", study_text.encode())
-    write_atomic(root / "egress.json", EgressRule(generator).to_json().encode())
+    rule = EgressRule(generator, weight=study.federation.weight_of(name))
+    write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.
     lines = {"name": name, "cohort": str(cohort.resolve()), "study": "study.toml"}
     text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())

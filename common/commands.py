@@ -66,7 +66,9 @@ def phantom(
 
 
 def generate(
-    generator_path: Annotated[Path, typer.Argument(metavar="GENERATOR", help="A generator.safetensors.")],
+    generator_path: Annotated[
+        Path, typer.Argument(metavar="GENERATOR", help="A generator.safetensors, or an ensemble's folder of them.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder for the synthetic cohort (BIDS).")],
     sample: Annotated[int | None, typer.Option(min=1, help="Paint this many newly sampled public label maps.")] = None,
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Paint the label maps of this folder.")] = None,
@@ -75,6 +77,9 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of label maps and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    picture: Annotated[
+        Path | None, typer.Option("--montage", metavar="FILE", help="PNG of the first volumes and their label maps.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make synthetic scans from label maps: newly sampled public ones, or those of a folder."""
@@ -83,17 +88,20 @@ def generate(
     if public and labels:
         raise typer.BadParameter("it would have no effect: --labels gives the label maps", param_hint="--public")
     from .device import choose_device
-    from .gan.generation import generate_cohort, load_generator
+    from .gan.generation import generate_cohort, load_generators
     from .labels.choice import declare_sources, newly_sampled, of_folder
+    from .montage import write_cohort_montage
     from .progress import progress_bar
 
-    generator = load_generator(generator_path, choose_device(device))
-    chosen = (
-        newly_sampled(generator.study, sample, public, seed) if sample else of_folder(generator.study, labels or Path())
-    )
+    generators = load_generators(generator_path, choose_device(device))
+    study, digests = generators[0].study, [generator.sha256 for generator in generators]
+    chosen = newly_sampled(study, sample, public, seed) if sample else of_folder(study, labels or Path())
     with progress_bar("painting") as progress:
-        scans = generate_cohort(generator, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
+        scans = generate_cohort(generators, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
     if chosen.sources:
         declare_sources(generator_path.parent, chosen.sources)
-    facts = {"scans": scans, "cohort": str(out), "generator_sha256": generator.sha256, "seed": seed}
+    if picture:
+        write_cohort_montage(picture, out, study)
+    painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}
+    facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

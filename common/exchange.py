@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 
+SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
+"""A site's public name: one that can name a folder everywhere."""
+
 Parameters = Mapping[str, NDArray[np.float32]]
 """Generator parameters by name; nothing else travels."""
 
@@ -64,7 +67,7 @@ def check_site_name(name: str) -> None:
     Raises:
         ConfigError: not 1 to 32 letters, digits, hyphens or underscores, beginning with a letter or digit.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+    if not re.fullmatch(SITE_NAME, name):
         raise ConfigError(
             "a site name with other characters, or too long",
             expected="1 to 32 letters, digits, hyphens or underscores",

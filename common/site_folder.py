@@ -6,6 +6,8 @@ egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
 cache/          prepared scans
 state/          discriminator, optimisers, training state; never leaves
+tensorboard/    its losses, on real scans too; never leaves
+previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves
 journal.jsonl   what happened, what left
 errors.log      full text of failures; never leaves
 """
@@ -36,6 +38,8 @@ SITE_FILE = "site.toml"
 COINS = "coins.json"
 ROLES_DRAWN = "roles-drawn"
 """Journal event, written when the coin record is, with its SHA-256."""
+REPLY_LEFT = "reply-left"
+"""Journal event, written when a reply may leave, with the digest of its parameters."""
 
 
 @dataclass(frozen=True)

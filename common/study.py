@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
+from .exchange import SITE_NAME
 from .volumes.grid import Grid
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -83,15 +84,57 @@ class TrainingTable(_Table):
     feature_matching_weight: float = Field(default=2.0, ge=0)
 
 
-class FederationTable(_Table):
-    """When a round counts, and how rounds are averaged."""
+EQUAL_WEIGHT = 1.0
+"""Of every site, where the study declares no weights."""
 
+
+class FederationTable(_Table):
+    """What sites share, when a round counts, and how rounds are averaged."""
+
+    sharing: Literal["weights", "ensemble"] = "weights"
+    """``weights``: one generator, averaged every round. ``ensemble``: each site trains its own, in one round, and
+    nothing is averaged."""
     quorum: Positive = 2
     """Fewest sites whose replies make a round."""
     deadline_s: float = Field(default=3600.0, gt=0)
     """Seconds after which a round goes on without the sites that have not answered."""
     ema_decay: float = Field(default=0.5, ge=0, lt=1)
     """Server-side EMA of the aggregates, per round; its last state is the released generator."""
+    weighting: Literal["equal", "declared"] = "equal"
+    """Of the sites in the average."""
+    declared_weights: dict[Annotated[str, Field(pattern=f"^{SITE_NAME}$")], Annotated[float, Field(gt=0, le=1e9)]] = (
+        Field(default_factory=dict)
+    )
+    """For ``declared``: site name to a weight that all may know. Never the number of its patients."""
+    proximal_weight: float = Field(default=0.0, ge=0)
+    """FedProx's μ: how strongly a site's generator is held to the round's. 0 is FedAvg."""
+    server_momentum: Fraction = 0.0
+    """FedAvgM's β: the share of its last move that the server makes again. 0 is FedAvg."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.weighting == "declared") != bool(self.declared_weights):
+            raise ValueError("federation: weighting = 'declared' and declared_weights need each other")
+        averages = (self.declared_weights, self.proximal_weight, self.server_momentum)
+        if self.sharing == "ensemble" and any(averages):
+            raise ValueError("federation: declared_weights, proximal_weight and server_momentum are for an average")
+        return self
+
+    def weight_of(self, site: str) -> float:
+        """The site's weight in the average.
+
+        Raises:
+            ConfigError: the study declares weights, but none for this site.
+        """
+        if self.weighting == "equal":
+            return EQUAL_WEIGHT
+        if site not in self.declared_weights:
+            raise ConfigError(
+                f"no declared weight for site '{site}'",
+                expected="one for every site under federation.declared_weights",
+                remedy="Add it to the study, or set federation.weighting = 'equal'.",
+            )
+        return self.declared_weights[site]
 
 
 class RolesTable(_Table):
@@ -150,6 +193,8 @@ class Study(_Table):
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")
+        if self.federation.sharing == "ensemble" and self.training.rounds != 1:
+            raise ValueError("training.rounds: an ensemble has one round; its whole schedule is training.local_steps")
         return self
 
     def volume_grid(self) -> Grid:

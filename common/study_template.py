@@ -110,5 +110,7 @@ def _toml(value: object) -> str:
             return f'"{escaped}"'
         case list():
             return f"[{', '.join(map(_toml, value))}]"
+        case dict():
+            return f"{{ {', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"
         case _:
             raise TypeError(f"no TOML form for {type(value).__name__}")

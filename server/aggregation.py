@@ -1,4 +1,4 @@
-"""The arithmetic of a round: which replies count, their weighted mean, and its moving average.
+"""The arithmetic of a round: which replies count, their weighted mean, its momentum, and its moving average.
 
 Sums run in float64 and in site-name order, whatever order replies arrive in, so that every engine and
 every rerun gives the same bits.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from ..common.exchange import Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
-
-MAX_WEIGHT = 1e9
-"""Beyond any patient count; keeps sums finite."""
 
 
 @dataclass(frozen=True)
@@ -34,44 +31,50 @@ class SiteFailure:
     reason: str
 
 
-def reply_problem(reply: RoundReply, request: RoundRequest, sites: Sequence[str]) -> str | None:
-    """Why a reply cannot count, as one phrase that quotes nothing foreign; None if it can."""
-    if reply.site not in sites:
+def reply_problem(reply: RoundReply, request: RoundRequest, weights: Mapping[str, float]) -> str | None:
+    """Why a reply cannot count, as one phrase that quotes nothing foreign; None if it can.
+
+    Args:
+        reply: A site's.
+        request: What it was asked.
+        weights: Of every site of the run, by name, as the study declares them.
+    """
+    if reply.site not in weights:
         return "it comes from a site that is not part of the run"
     if reply.round != request.round:
         return f"it is not for round {request.round}"
-    if not 0 < reply.weight <= MAX_WEIGHT:  # False for NaN too
-        return f"its weight is not in (0, {MAX_WEIGHT:g}]"
+    if reply.weight != weights[reply.site]:  # True for NaN too
+        return "its weight is not the one that the study declares"
     if not all(math.isfinite(value) for value in reply.metrics.values()):
         return "a metric is NaN or infinite"
     return ParameterSpec.of(request.generator).problem(reply.generator)
 
 
 def sort_replies(
-    outcomes: Iterable[RoundReply | SiteFailure], request: RoundRequest, sites: Sequence[str]
+    outcomes: Iterable[RoundReply | SiteFailure], request: RoundRequest, weights: Mapping[str, float]
 ) -> tuple[tuple[RoundReply, ...], tuple[SiteFailure, ...]]:
     """Part a round's outcomes into replies that count and sites left out, both in site-name order.
 
     A site that answers twice is left out altogether: which answer came first would depend on chance.
-    A site that is not heard of is left out too.
+    A site that is not heard of is left out too. Arguments as :func:`reply_problem`.
     """
     replies: list[RoundReply] = []
     failures: list[SiteFailure] = []
     for outcome in outcomes:
         if isinstance(outcome, RoundReply):
-            problem = reply_problem(outcome, request, sites)
+            problem = reply_problem(outcome, request, weights)
             if problem is None:
                 replies.append(outcome)
                 continue
         else:
             problem = outcome.reason
-        failures.append(SiteFailure(outcome.site if outcome.site in sites else "unknown", problem))
+        failures.append(SiteFailure(outcome.site if outcome.site in weights else "unknown", problem))
     for site, count in Counter(reply.site for reply in replies).items():
         if count > 1:
             replies = [reply for reply in replies if reply.site != site]
             failures.append(SiteFailure(site, f"it answered {count} times"))
     heard = {reply.site for reply in replies} | {failure.site for failure in failures}
-    failures += [SiteFailure(site, "no reply") for site in sites if site not in heard]
+    failures += [SiteFailure(site, "no reply") for site in weights if site not in heard]
     failures.sort(key=lambda failure: (failure.site, failure.reason))
     return tuple(sorted(replies, key=lambda reply: reply.site)), tuple(failures)
 
@@ -118,3 +121,27 @@ def moving_average(previous: Parameters | None, aggregate: Parameters, decay: fl
         )
         for name in sorted(aggregate)
     }
+
+
+def with_momentum(
+    start: Parameters, mean: Parameters, velocity: Parameters | None, momentum: float
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """The next round's generator, and the server's velocity behind it.
+
+    ``velocity ← momentum · velocity + (start - mean)``, then ``start - velocity``. Source: FedAvgM, Hsu et al. 2019
+    (arXiv 1909.06335), at a server learning rate of 1.
+
+    Args:
+        start: What the round began with.
+        mean: The replies' weighted mean.
+        velocity: After the round before; None in round 1.
+        momentum: In [0, 1); where it is 0 the answer is ``mean`` but for rounding, so do not ask.
+    """
+    moved, speed = {}, {}
+    for name in sorted(start):
+        step = start[name].astype(np.float64) - mean[name].astype(np.float64)
+        if velocity is not None:
+            step += momentum * velocity[name].astype(np.float64)
+        speed[name] = step.astype(np.float32)  # rounded here, so that a resumed run goes on from the same
+        moved[name] = (start[name].astype(np.float64) - speed[name]).astype(np.float32)
+    return moved, speed

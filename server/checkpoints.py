@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,8 @@ class Checkpoint:
         aggregate: Where the next round starts from.
         average: Server-side moving average of the aggregates; None in round 0.
         history: One record a round, from round 1.
+        velocity: The server's, where the study has momentum; None in round 0.
+        members: An ensemble's generators by site; nothing is averaged there, and ``aggregate`` stays the initial one.
     """
 
     study_digest: str
@@ -63,6 +65,12 @@ class Checkpoint:
     aggregate: Parameters
     average: Parameters | None
     history: tuple[RoundRecord, ...]
+    velocity: Parameters | None = None
+    members: Mapping[str, Parameters] = field(default_factory=dict)
+
+    def generators(self) -> dict[str, Parameters]:
+        """What the run has come to: each member by its site, or the one average under ''."""
+        return dict(self.members) or {"": self.average or self.aggregate}
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -71,8 +79,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         StorageError: the disk is full, read-only or forbidden; earlier checkpoints stand.
     """
-    arrays: dict[str, NDArray[np.float32]] = {f"aggregate/{name}": a for name, a in checkpoint.aggregate.items()}
-    arrays |= {f"average/{name}": array for name, array in (checkpoint.average or {}).items()}
+    groups = {"aggregate": checkpoint.aggregate, "average": checkpoint.average, "velocity": checkpoint.velocity}
+    groups |= {f"member/{site}": generator for site, generator in checkpoint.members.items()}
+    arrays: dict[str, NDArray[np.float32]] = {
+        f"{group}/{name}": array for group, generator in groups.items() for name, array in (generator or {}).items()
+    }
     history: list[Fact] = [_record_facts(record) for record in checkpoint.history]
     facts: dict[str, Fact] = {"study": checkpoint.study_digest, "round": checkpoint.round, "history": history}
     path = folder / f"round-{checkpoint.round:05d}.safetensors"
@@ -91,8 +102,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         arrays, facts = decode(path.read_bytes(), f"checkpoint '{path.name}'")
-        aggregate = {n.removeprefix("aggregate/"): a for n, a in arrays.items() if n.startswith("aggregate/")}
-        average = {n.removeprefix("average/"): a for n, a in arrays.items() if n.startswith("average/")}
+        aggregate, average, velocity = (_group(arrays, name) for name in ("aggregate", "average", "velocity"))
+        sites = sorted({name.split("/")[1] for name in arrays if name.startswith("member/")})
+        members = {site: _group(arrays, f"member/{site}") for site in sites}
         digest, number, history = facts["study"], facts["round"], facts["history"]
         if not isinstance(digest, str) or not isinstance(number, int) or not isinstance(history, list):
             raise TypeError
@@ -103,7 +115,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             expected="a file that the coordinator wrote",
             remedy="Remove it; the run goes on from the checkpoint before.",
         ) from None
-    return Checkpoint(digest, number, aggregate, average or None, records)
+    return Checkpoint(digest, number, aggregate, average or None, records, velocity or None, members)
+
+
+def _group(arrays: Mapping[str, NDArray[np.float32]], group: str) -> dict[str, NDArray[np.float32]]:
+    return {name.removeprefix(f"{group}/"): a for name, a in arrays.items() if name.startswith(f"{group}/")}
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:

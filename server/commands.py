@@ -80,6 +80,8 @@ def run_simulation(
     initial: MakeInitial,
     stage: Callable[[str], Report],
     say: Callable[[str], None],
+    preview_every: int | None = None,
+    public: Path | None = None,
 ) -> dict[str, object]:
     """``fedphantom simulate STUDY.toml --site NAME=COHORT ... --out DIR [--engine local|flower]``.
 
@@ -94,9 +96,12 @@ def run_simulation(
         initial: As there.
         stage: Begins a named stage; returns its progress function (done, in all).
         say: Told what a cohort check left out, and after which round the run goes on.
+        preview_every: As there.
+        public: As there.
 
     Returns:
-        What ``--json`` prints: the run's ``summary.json``, with the generator's path.
+        What ``--json`` prints: the run's ``summary.json``, with the generator's path and ``not_drawn``, the number of
+        curves and previews that could not be written.
 
     Raises:
         BadParameter: a ``--site`` that is not ``NAME=COHORT``.
@@ -130,9 +135,11 @@ def run_simulation(
         progress=lambda record: report[0](record.round, total),
         begin=begin,
         say=say,
+        preview_every=preview_every,
+        public=public,
     )
     summary: dict[str, object] = json.loads(result.folder.summary.read_text(encoding="utf-8"))
-    return summary | {"generator": str(result.generator)}
+    return summary | {"generator": str(result.generator), "not_drawn": result.not_drawn}
 
 
 def parse_sites(options: Sequence[str]) -> dict[str, Path]:
@@ -168,6 +175,8 @@ def simulation_text(result: Mapping[str, Any]) -> str:
     lines = [f"{counted(len(rounds), 'round')} over {', '.join(result['sites'])} in {seconds:.0f} s"]
     if left_out:
         lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
-    lines.append(f"generator: {result['generator']}")
+    if result["not_drawn"]:
+        lines.append(f"{result['not_drawn']} curves or previews could not be written; the journals say which")
+    lines.append(f"generator: {result['generator']}" + (", one a site" if result["sharing"] == "ensemble" else ""))
     lines.append(f"dp: {result['dp']}. It leaves the study only after an audit.")
     return "\n".join(lines)

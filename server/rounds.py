@@ -1,4 +1,4 @@
-"""The rounds of a run, whatever carries the messages: request, quorum, average, checkpoint, next.
+"""The rounds of a run, whatever carries the messages: request, quorum, average or ensemble, checkpoint, next.
 
 :class:`Rounds` is the state between rounds; both engines and the deployed coordinator drive the same one.
 """
@@ -14,9 +14,10 @@ from ..common.errors import ConfigError, PeerError
 from ..common.exchange import Parameters, RoundReply, RoundRequest
 from ..common.journal import Journal
 from ..common.study import Study
-from .aggregation import SiteFailure, mean_metrics, moving_average, sort_replies, weighted_mean
+from .aggregation import SiteFailure, mean_metrics, moving_average, sort_replies, weighted_mean, with_momentum
 from .checkpoints import Checkpoint, RoundRecord, latest_checkpoint, write_checkpoint
 from .run_folder import RunFolder
+from .run_pictures import draw_curves, draw_preview
 
 Outcome = RoundReply | SiteFailure
 Exchange = Callable[[RoundRequest], Iterable[Outcome]]
@@ -98,7 +99,7 @@ class Rounds:
         return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, self.checkpoint.aggregate)
 
     def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
-        """Average what came back, write the checkpoint, and stand at the next round.
+        """Average what came back, or keep it apart in an ensemble; write the checkpoint; stand at the next round.
 
         Raises:
             PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
@@ -106,20 +107,20 @@ class Rounds:
             StorageError: the checkpoint could not be written.
         """
         journal = Journal(self.folder.journal)
-        replies, failures = sort_replies(outcomes, request, self.sites)
+        federation = self.study.federation
+        weights = {site: federation.weight_of(site) for site in self.sites}
+        replies, failures = sort_replies(outcomes, request, weights)
         for failure in failures:
             journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
-        if len(replies) < self.study.federation.quorum:
+        if len(replies) < federation.quorum:
             journal.append("round-failed", round=request.round, replies=len(replies))
             raise PeerError(
                 f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
                 f" of {counted(len(self.sites), 'site')} "
                 f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
-                expected=f"at least {self.study.federation.quorum}, the study's quorum",
+                expected=f"at least {federation.quorum}, the study's quorum",
                 remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
             )
-        aggregate = weighted_mean(replies)
-        average = moving_average(self.checkpoint.average, aggregate, self.study.federation.ema_decay)
         record = RoundRecord(
             round=request.round,
             sites=tuple(reply.site for reply in replies),
@@ -128,12 +129,27 @@ class Rounds:
             metrics=mean_metrics(replies),
             seconds=round(time.monotonic() - self._started, 3),
         )
-        history = (*self.checkpoint.history, record)
-        checkpoint = Checkpoint(self.checkpoint.study_digest, request.round, aggregate, average, history)
+        checkpoint = self._after(replies, record)
         write_checkpoint(self.folder.checkpoints, checkpoint)
         journal.append("round-done", round=request.round, sites=list(record.sites), seconds=record.seconds)
         self.checkpoint = checkpoint
+        draw_curves(self.folder, record)
+        draw_preview(self.folder, self.study, checkpoint)
         return record
+
+    def _after(self, replies: Sequence[RoundReply], record: RoundRecord) -> Checkpoint:
+        """The state after a round with these replies."""
+        before, federation = self.checkpoint, self.study.federation
+        history = (*before.history, record)
+        if federation.sharing == "ensemble":
+            members = {reply.site: reply.generator for reply in replies}
+            return Checkpoint(before.study_digest, record.round, before.aggregate, None, history, members=members)
+        aggregate, velocity = weighted_mean(replies), None
+        if federation.server_momentum:
+            start, last = before.aggregate, before.velocity
+            aggregate, velocity = with_momentum(start, aggregate, last, federation.server_momentum)
+        average = moving_average(before.average, aggregate, federation.ema_decay)
+        return Checkpoint(before.study_digest, record.round, aggregate, average, history, velocity)
 
 
 def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkpoint:

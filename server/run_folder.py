@@ -7,6 +7,9 @@ journal.jsonl           what happened
 sites/NAME/             on one machine only: each site's own folder, with cohort.tsv where a cohort was divided
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
+generators/             instead of it, of an ensemble: NAME.safetensors of each site
+tensorboard/            curves of what the rounds told: metrics on fakes
+previews/               where asked for: public label maps, and what the run's generators make of them
 summary.json            rounds, sites, metrics on fakes
 """
 
@@ -20,11 +23,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..common import previews
 from ..common.atomic import storage_errors, write_atomic
 from ..common.counted import counted
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
-from ..common.gan.weights import generator_metadata, save_weights
+from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
 from ..common.study import Study, differing_keys, parse_study, read_study
 from .checkpoints import Checkpoint
@@ -59,6 +63,16 @@ class RunFolder:
         return self.root / "generator.safetensors"
 
     @property
+    def ensemble(self) -> Path:
+        """The result of a run whose sites each keep a generator: a folder of them."""
+        return self.root / ENSEMBLE
+
+    @property
+    def previews(self) -> Path:
+        """Pictures of the run's state."""
+        return self.root / previews.FOLDER
+
+    @property
     def summary(self) -> Path:
         """The run in figures."""
         return self.root / "summary.json"
@@ -85,12 +99,14 @@ class RunFolder:
         """Find that the folder can be this study's and these sites'; nothing is written.
 
         Raises:
-            ConfigError: the study or a name is not valid, a site is named twice, there are fewer than the quorum, or
-                the folder belongs to another study or other sites.
+            ConfigError: the study or a name is not valid, a site is named twice or has no declared weight where the
+                study declares them, there are fewer than the quorum, or the folder belongs to another study or other
+                sites.
         """
         study = parse_study(study_text)
         for name in sites:
             check_site_name(name)
+            study.federation.weight_of(name)
         if len({name.casefold() for name in sites}) != len(sites):
             raise ConfigError(
                 "a site name given twice",
@@ -208,14 +224,19 @@ class RunFolder:
             return None
         return {key: str(outcome.get(key, "")) for key in ("kind", "found", "expected", "remedy")}
 
+    def result(self, study: Study) -> Path:
+        """What the run leads to: one generator's file, or the folder of an ensemble's."""
+        return self.generator if study.federation.sharing == "weights" else self.ensemble
+
     def write_results(self, study: Study, sites: Sequence[str], checkpoint: Checkpoint, engine: str) -> None:
-        """Write ``generator.safetensors`` and ``summary.json``.
+        """Write ``generator.safetensors``, or an ensemble's ``generators/``, and ``summary.json``.
 
         Raises:
             StorageError: the disk is full, read-only or forbidden.
         """
-        average = checkpoint.average or checkpoint.aggregate
-        save_weights(self.generator, average, generator_metadata(study, checkpoint.round))
+        for site, generator in checkpoint.generators().items():
+            file = self.ensemble / f"{site}.safetensors" if site else self.generator
+            save_weights(file, generator, generator_metadata(study, checkpoint.round))
         summary = {
             "study": study.name,
             "study_digest": study.digest(),
@@ -223,8 +244,9 @@ class RunFolder:
             "engine": engine,
             "sites": sorted(sites),
             "rounds": [asdict(record) for record in checkpoint.history],
+            "sharing": study.federation.sharing,
             "ema_decay": study.federation.ema_decay,
-            "generator": self.generator.name,
+            "generator": self.result(study).name,
         }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 

@@ -12,18 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ..common.by_product import failures
 from ..common.cohort import Cohort
 from ..common.device import choose_device
 from ..common.errors import DataError, StorageError, about
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
 from ..common.gan.parameters import ParameterSpec
 from ..common.parallel import side_by_side
+from ..common.previews import FOLDER as PREVIEWS
+from ..common.previews import schedule_previews
 from ..common.sayable import sayable_reason
+from ..common.site_folder import SiteFolder
 from ..common.study import Study
 from .aggregation import SiteFailure
 from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
 from .run_folder import RunFolder
+from .run_pictures import prepare_previews
 from .site_cohorts import OwnCohort, own_cohorts
 
 Engine = Literal["local", "flower"]
@@ -61,13 +66,15 @@ class SimulationResult:
 
     Attributes:
         folder: The run's folder.
-        generator: Path of the weights file.
+        generator: Path of the weights file; of an ensemble, of the folder of them.
         rounds: One record a round.
+        not_drawn: Curves and previews that could not be written, over coordinator and sites; their journals say which.
     """
 
     folder: RunFolder
     generator: Path
     rounds: tuple[RoundRecord, ...]
+    not_drawn: int
 
 
 def simulate(
@@ -84,6 +91,8 @@ def simulate(
     begin: Begin = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
     bundle: Path | None = None,
+    preview_every: int | None = None,
+    public: Path | None = None,
 ) -> SimulationResult:
     """Train the study's generator over these sites; called again on the same folder, it goes on.
 
@@ -103,6 +112,9 @@ def simulate(
         begin: Called once, before the first round that is asked.
         say: Told what a cohort check left out.
         bundle: Folder of the Flower app to run instead of FedPhantom's own (engine ``flower``).
+        preview_every: Rounds from one preview to the next, of public label maps for the coordinator and of its own
+            scans for each site; None for no previews.
+        public: The public cohort that previews take label maps from, where the study's source is a folder.
 
     Raises:
         ConfigError: the study is not valid, or ``out`` belongs to another study, other sites or cohorts,
@@ -129,6 +141,8 @@ def simulate(
             with about(f"site '{name}'"):
                 cohort = own[name].placed(folder.site_table(name))
             prepare_site(folder.site(name), name, cohort, study_text, spec)
+            schedule_previews(folder.site(name) / PREVIEWS, preview_every)
+        prepare_previews(folder, study, preview_every, public)
         rounds = Rounds.open(study, folder, tuple(sites), generator)
         checkpoint = rounds.checkpoint
         if check_site and begun and not rounds.finished:  # only now: it is the run that these arguments began
@@ -143,7 +157,8 @@ def simulate(
             else:
                 checkpoint = _run_local(rounds, open_site, progress)
         folder.write_results(study, tuple(sites), checkpoint, engine)
-    return SimulationResult(folder, folder.generator, checkpoint.history)
+    not_drawn = failures([folder.journal, *(SiteFolder.open(folder.site(name)).journal for name in sites)])
+    return SimulationResult(folder, folder.result(study), checkpoint.history, not_drawn)
 
 
 def going_on(done: int, total: int) -> str:

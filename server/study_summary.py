@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..common.counted import counted
-from ..common.study import Study
+from ..common.study import FederationTable, Study
 
 NO_DP = (
     "dp: none. This study makes NO differential-privacy promise: nothing bounds what the generator "
@@ -19,6 +19,10 @@ def study_text(study: Study) -> str:
     shape = " × ".join(map(str, study.grid.shape))
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
+    shared = {
+        "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans.",
+        "ensemble": "once: the weights of the generator that it trained alone, and figures on synthetic scans.",
+    }
     origin = "the atlas" if public.source == "atlas" else "a public cohort"
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
@@ -27,7 +31,8 @@ def study_text(study: Study) -> str:
         "rounds": f"{training.rounds} of {counted(training.local_steps, 'step')} at each site,"
         f" {counted(training.batch, 'scan')} a step; at least {counted(federation.quorum, 'site')} a round",
         "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
-        "leaves a site": "each round: the generator's weights, a declared weight, and figures on synthetic scans. "
+        "averaged": _averaging(federation),
+        "leaves a site": f"{shared[federation.sharing]} "
         "Never: scans, label maps, the discriminator, patient counts, figures on real scans",
         "privacy": NO_DP,
     }
@@ -38,3 +43,15 @@ def study_text(study: Study) -> str:
 def study_facts(study: Study) -> dict[str, Any]:
     """The same for machines: every key of the study with its default filled in, and its digest."""
     return {"digest": study.digest(), "study": study.model_dump(mode="json")}
+
+
+def _averaging(federation: FederationTable) -> str:
+    if federation.sharing == "ensemble":
+        return "nothing: every site's generator stays its own, and label maps are divided among them"
+    declared = ", ".join(f"{site} {weight:g}" for site, weight in sorted(federation.declared_weights.items()))
+    parts = [f"by declared weights: {declared}" if declared else "every site's generator alike"]
+    if federation.proximal_weight:
+        parts.append(f"sites held to the round's generator (FedProx, {federation.proximal_weight:g})")
+    if federation.server_momentum:
+        parts.append(f"server momentum {federation.server_momentum:g}")
+    return "; ".join(parts)

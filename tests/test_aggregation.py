@@ -17,9 +17,11 @@ from fedphantom.server.aggregation import (
     moving_average,
     sort_replies,
     weighted_mean,
+    with_momentum,
 )
 
 SITES = ("site-a", "site-b", "site-c")
+EQUAL = dict.fromkeys(SITES, 1.0)
 REQUEST = RoundRequest("d" * 64, 4, {"w": np.zeros((2, 3), np.float32), "b": np.zeros(1, np.float32)})
 
 values = st.floats(-1e3, 1e3, width=32)
@@ -89,12 +91,28 @@ def test_without_decay_the_average_is_the_aggregate(old: np.ndarray, new: np.nda
     np.testing.assert_array_equal(moving_average({"w": old}, {"w": new}, 0.0)["w"], new)
 
 
+def scalar(value: float) -> dict[str, np.ndarray]:
+    return {"w": np.array([value], np.float32)}
+
+
+def test_server_momentum_repeats_a_share_of_its_last_move() -> None:
+    # By hand: from 10 the mean is 8, so v = 2, and 8 is next; then the mean is 7: v = .5 · 2 + (8 - 7) = 2, and 6.
+    first, velocity = with_momentum(scalar(10), scalar(8), None, 0.5)
+    assert (float(first["w"][0]), float(velocity["w"][0])) == (8.0, 2.0)
+    second, velocity = with_momentum(first, scalar(7), velocity, 0.5)
+    assert (float(second["w"][0]), float(velocity["w"][0])) == (6.0, 2.0)
+
+
+@given(arrays, arrays)
+def test_without_a_velocity_momentum_goes_to_the_mean_but_for_rounding(start: np.ndarray, mean: np.ndarray) -> None:
+    moved, _ = with_momentum({"w": start}, {"w": mean}, None, 0.9)
+    np.testing.assert_allclose(moved["w"], mean, rtol=1e-6, atol=1e-4)
+
+
 BAD_REPLIES = {
     "another round": (replace(reply("site-b"), round=3), "round 4"),
-    "weight zero": (reply("site-b", weight=0.0), "weight"),
-    "weight negative": (reply("site-b", weight=-1.0), "weight"),
+    "a weight of its own": (reply("site-b", weight=17.0), "weight is not the one that the study declares"),
     "weight NaN": (reply("site-b", weight=math.nan), "weight"),
-    "weight infinite": (reply("site-b", weight=math.inf), "weight"),
     "metric NaN": (reply("site-b", x=math.nan), "metric"),
     "value NaN": (reply("site-b", math.nan), "NaN"),
     "value infinite": (reply("site-b", math.inf), "NaN or infinite"),
@@ -116,25 +134,27 @@ BAD_REPLIES = {
 
 @pytest.mark.parametrize(("bad", "says"), BAD_REPLIES.values(), ids=BAD_REPLIES.keys())
 def test_a_bad_reply_is_left_out_and_the_reason_named(bad: RoundReply, says: str) -> None:
-    replies, failures = sort_replies([reply("site-c"), bad, reply("site-a")], REQUEST, SITES)
+    replies, failures = sort_replies([reply("site-c"), bad, reply("site-a")], REQUEST, EQUAL)
     assert [r.site for r in replies] == ["site-a", "site-c"]
     assert [f.site for f in failures] == ["site-b"]
     assert says in failures[0].reason
 
 
 def test_a_site_that_is_not_heard_of_is_named() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("site-c")], REQUEST, SITES)
+    replies, failures = sort_replies([reply("site-a"), reply("site-c")], REQUEST, EQUAL)
     assert len(replies) == 2
     assert failures == (SiteFailure("site-b", "no reply"),)
 
 
 def test_a_site_that_answers_twice_counts_not_at_all() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], REQUEST, SITES[:2])
+    replies, failures = sort_replies(
+        [reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], REQUEST, dict.fromkeys(SITES[:2], 1.0)
+    )
     assert [r.site for r in replies] == ["site-b"]
     assert failures == (SiteFailure("site-a", "it answered 2 times"),)
 
 
 def test_a_stranger_is_left_out_and_its_chosen_name_is_not_repeated() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, ("site-a",))
+    replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, {"site-a": 1.0})
     assert [r.site for r in replies] == ["site-a"]
     assert [f.site for f in failures] == ["unknown"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,20 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert parameters_digest(read.aggregate) == parameters_digest(checkpoint(2).aggregate)
     assert read.average is not None
     np.testing.assert_array_equal(read.average["w"], 1.0)
+
+
+def test_the_servers_velocity_and_an_ensembles_members_come_back_too(tmp_path: Path) -> None:
+    one, two = ({"w": np.full((2, 2), value, np.float32), "b/c": np.ones(1, np.float32)} for value in (1, 2))
+    written = replace(checkpoint(1), velocity=one, members={"site-a": one, "site-b": two})
+    read = read_checkpoint(write_checkpoint(tmp_path, written))
+    assert read.velocity is not None
+    assert parameters_digest(read.velocity) == parameters_digest(one)
+    assert {site: parameters_digest(g) for site, g in read.members.items()} == {
+        "site-a": parameters_digest(one),
+        "site-b": parameters_digest(two),
+    }
+    assert read.generators().keys() == {"site-a", "site-b"}
+    assert checkpoint(1).generators().keys() == {""}
 
 
 def test_round_zero_has_no_average_yet(tmp_path: Path) -> None:

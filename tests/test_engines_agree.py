@@ -20,11 +20,21 @@ from fedphantom.server.simulation import Engine, SimulationResult, simulate
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 TEXT = tiny_text(rounds=2, local_steps=3)
+OPTIONS = (
+    TEXT
+    + """
+[federation]
+weighting = "declared"
+declared_weights = { site-a = 1, site-b = 3 }
+proximal_weight = 0.1
+server_momentum = 0.5
+"""
+)
 
 
-def federation(out: Path, cohorts: dict[str, Path], engine: Engine) -> SimulationResult:
+def federation(out: Path, cohorts: dict[str, Path], engine: Engine, text: str) -> SimulationResult:
     return simulate(
-        TEXT,
+        text,
         cohorts,
         out,
         engine=engine,
@@ -35,11 +45,12 @@ def federation(out: Path, cohorts: dict[str, Path], engine: Engine) -> Simulatio
     )
 
 
-def test_both_engines_give_the_same_generator(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [TEXT, OPTIONS], ids=["plain", "with every option"])
+def test_both_engines_give_the_same_generator(tmp_path: Path, text: str) -> None:
     cohorts = {f"site-{letter}": write_tiny_cohort(tmp_path / letter, 6, seed) for seed, letter in enumerate("ab")}
-    local = federation(tmp_path / "local", cohorts, "local")
-    flower = federation(tmp_path / "flower", cohorts, "flower")
+    local = federation(tmp_path / "local", cohorts, "local", text)
+    flower = federation(tmp_path / "flower", cohorts, "flower", text)
     assert [record.sites for record in flower.rounds] == [record.sites for record in local.rounds]
     assert flower.generator.read_bytes() == local.generator.read_bytes()
-    trained, start = load_weights(flower.generator)[0], initial_parameters(parse_study(TEXT))
+    trained, start = load_weights(flower.generator)[0], initial_parameters(parse_study(text))
     assert any(not np.array_equal(trained[name], start[name]) for name in start)

@@ -47,6 +47,11 @@ def order(cohort: Path, **behaviour: object) -> None:
     (cohort / "behaviour.json").write_text(json.dumps(behaviour))
 
 
+def contents(result: Path) -> list[bytes]:
+    """Of one generator, or of an ensemble's by site."""
+    return [path.read_bytes() for path in (sorted(result.iterdir()) if result.is_dir() else [result])]
+
+
 class InProcessGrid(Grid):
     """Calls ClientApps directly; ``change`` may tamper with a reply, or drop it by returning None."""
 
@@ -120,13 +125,23 @@ def prepared(
     return folder, grid(make_client_app(LinearTrainer.open), [folder.site(name) for name in cohorts])
 
 
+SHARED = {
+    "an average": study_text(),
+    "with momentum": study_text(federation="server_momentum = 0.5"),
+    "an ensemble": study_text(rounds=1, federation='sharing = "ensemble"'),
+}
+
+
 @pytest.mark.usefixtures("identity")
-def test_flower_messages_give_the_same_generator_as_direct_calls(tmp_path: Path, cohorts: dict[str, Path]) -> None:
-    direct = linear_simulation(tmp_path / "direct", cohorts)
-    folder, grid = prepared(tmp_path / "flower", cohorts)
+@pytest.mark.parametrize("text", SHARED.values(), ids=SHARED.keys())
+def test_flower_messages_give_the_same_generator_as_direct_calls(
+    tmp_path: Path, cohorts: dict[str, Path], text: str
+) -> None:
+    direct = linear_simulation(tmp_path / "direct", cohorts, text=text)
+    folder, grid = prepared(tmp_path / "flower", cohorts, text)
     rounds = run_study(grid, folder)
     folder.write_results(rounds.study, rounds.sites, rounds.checkpoint, "flower")
-    assert folder.generator.read_bytes() == direct.generator.read_bytes()
+    assert contents(folder.result(rounds.study)) == contents(direct.generator)
 
 
 @pytest.mark.usefixtures("identity")

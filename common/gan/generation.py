@@ -7,7 +7,7 @@ the generator can make it again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..cohorts.bids_writer import BidsWriter
 from ..cohorts.preparation import normalise
 from ..device import Device
 from ..errors import DataError
+from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
 from ..study import Study
@@ -58,6 +59,38 @@ def load_generator(path: Path, device: Device) -> LoadedGenerator:
     """
     parameters, metadata = load_weights(path)
     study = study_of(metadata)
+    network = generator_with(parameters, study, device)
+    return LoadedGenerator(network.eval(), study, hashlib.sha256(path.read_bytes()).hexdigest(), device)
+
+
+def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
+    """Read a weights file, or all of a folder of them (an ensemble), in the order of their names.
+
+    Raises:
+        DataError: as :func:`load_generator`; no weights file in the folder, or generators of different studies.
+    """
+    if not path.is_dir():
+        return (load_generator(path, device),)
+    loaded = tuple(
+        load_generator(file, device) for file in sorted(path.glob("*.safetensors"), key=lambda file: file.stem)
+    )
+    if len({generator.study.digest() for generator in loaded}) != 1:
+        raise DataError(
+            f"a folder with {len(loaded)} generators, not all of one study"
+            if loaded
+            else "a folder without a generator",
+            expected="the folder of generators that an ensemble's run left",
+            remedy="Give that folder, or one weights file.",
+        )
+    return loaded
+
+
+def generator_with(parameters: Parameters, study: Study, device: Device) -> Generator:
+    """The study's generator with these parameters, on the device.
+
+    Raises:
+        DataError: they do not fit its network.
+    """
     network = make_generator(study, seed=0)
     problem = ParameterSpec.of(numpy_parameters(network)).problem(parameters)
     if problem:
@@ -68,7 +101,7 @@ def load_generator(path: Path, device: Device) -> LoadedGenerator:
         )
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
     device.place(network)
-    return LoadedGenerator(network.eval(), study, hashlib.sha256(path.read_bytes()).hexdigest(), device)
+    return network
 
 
 def numpy_parameters(network: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -115,7 +148,7 @@ def paint(
 
 
 def generate_cohort(
-    generator: LoadedGenerator,
+    generators: LoadedGenerator | Sequence[LoadedGenerator],
     labels: Iterable[SampledLabels],
     out: Path,
     seed: int,
@@ -124,8 +157,8 @@ def generate_cohort(
     """Write a BIDS cohort of synthetic scans, one for each label map; returns how many.
 
     Args:
-        generator: From :func:`load_generator`.
-        labels: Label values (X, Y, Z) of the generator's study with their chains.
+        generators: One, or an ensemble's: they take turns, in this order, and each volume's sidecar names its painter.
+        labels: Label values (X, Y, Z) of the generators' study with their chains.
         out: A new folder; it appears when it is whole.
         seed: Of the noise.
         progress: Called with the number done.
@@ -134,7 +167,8 @@ def generate_cohort(
         DataError: a label map of another grid or with values outside the study's labels.
         StorageError: the disk is full, or ``out`` is not new.
     """
-    study, number = generator.study, 0
+    painters = [generators] if isinstance(generators, LoadedGenerator) else generators
+    study, number = painters[0].study, 0
     values = np.asarray(study.label_values)
     description = f"Synthetic volumes of the study '{study.name}'; no patient was scanned for them"
     with BidsWriter(out, study.volume_grid(), study.channels, study.labels, description, synthetic=True) as writer:
@@ -146,6 +180,7 @@ def generate_cohort(
                     expected=f"shape {study.grid.shape}, values among {', '.join(map(str, study.label_values))}",
                     remedy="Sample label maps with the generator's own study.",
                 )
+            generator = painters[(number - 1) % len(painters)]
             noise_seed = derived_seed(seed, "noise", number)
             volume = paint(generator.network, index[None], study, noise_seed, generator.device)[0]
             facts = {

@@ -7,10 +7,10 @@ paired real scan: with them there is no differential privacy (PRIVACY §1.1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def real_loss(logits: Tensor) -> Tensor:
@@ -31,3 +31,13 @@ def l1(fake: Tensor, real: Tensor) -> Tensor:
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Mean absolute difference of the discriminator's features, averaged over its layers."""
     return torch.stack([l1(f, r.detach()) for f, r in zip(fake, real, strict=True)]).mean()
+
+
+def proximal(network: nn.Module, start: Mapping[str, Tensor], weight: float) -> Tensor:
+    """``weight / 2`` times the squared Euclidean distance of all parameters from those in ``start``.
+
+    Holds a site's training near the generator that the round began with, so that sites whose scans differ drift
+    apart less between two averages. Source: FedProx, Li et al. 2020 (arXiv 1812.06127), its μ is ``weight``.
+    """
+    moved = [(value - start[name]).square().sum() for name, value in network.named_parameters()]
+    return weight / 2 * torch.stack(moved).sum()

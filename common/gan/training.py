@@ -86,6 +86,7 @@ def train(
     total_steps: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
+    penalty: Callable[[Generator], Tensor] | None = None,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
 
@@ -97,6 +98,7 @@ def train(
         total_steps: Of the whole training, over all rounds: the learning rates fall towards its end.
         seed: Of every draw.
         discriminator_step: Updates the discriminator once.
+        penalty: Of the generator's parameters, added to its loss.
 
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
@@ -124,6 +126,8 @@ def train(
             adversarial, reconstruction = real_loss(logits), l1(fake, batch.real)
             matching = feature_matching(fake_features, real_features)
             loss_g = adversarial + options.l1_weight * reconstruction + options.feature_matching_weight * matching
+        if penalty:
+            loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)
         loss_g.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         state.generator_optimiser.step()

@@ -20,6 +20,9 @@ from ..study import Study
 from ..tensor_file import decode, encode
 from .parameters import ParameterSpec
 
+ENSEMBLE = "generators"
+"""Folder of a run whose sites each keep a generator of their own: one weights file a site, by its name."""
+
 METADATA = frozenset(
     {
         "study",  # the study's canonical JSON: all that is needed to build the network and to sample label maps
@@ -28,7 +31,7 @@ METADATA = frozenset(
         "channels",  # comma-separated, in output order
         "labels",  # NAME=VALUE, comma-separated, by value
         "rounds",  # rounds behind these weights
-        "ema_decay",  # of the server-side average, per round
+        "ema_decay",  # of the server-side average, per round; absent where nothing is averaged
         "dp",  # the promise made, "none" said aloud
     }
 )
@@ -37,6 +40,7 @@ METADATA = frozenset(
 
 def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
     """The facts of a generator after this many rounds of the study."""
+    averaged = study.federation.sharing == "weights"
     return {
         "study": json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":")),
         "study_digest": study.digest(),
@@ -44,9 +48,8 @@ def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
         "channels": ",".join(study.channels),
         "labels": ",".join(f"{name}={value}" for name, value in sorted(study.labels.items(), key=lambda kv: kv[1])),
         "rounds": str(rounds),
-        "ema_decay": repr(study.federation.ema_decay),
         "dp": study.privacy.dp,
-    }
+    } | ({"ema_decay": repr(study.federation.ema_decay)} if averaged else {})
 
 
 def save_weights(path: Path, parameters: Parameters, metadata: Mapping[str, str]) -> None:

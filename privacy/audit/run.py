@@ -19,10 +19,19 @@ from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import Device, choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
-from ...common.gan.generation import as_read_back, load_generator
+from ...common.gan.generation import as_read_back, load_generator, numpy_parameters
+from ...common.gan.parameters import parameters_digest
+from ...common.gan.weights import ENSEMBLE
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
-from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
+from ...common.site_folder import (
+    REPLY_LEFT,
+    SITE_FILE,
+    SiteFolder,
+    SiteMaterial,
+    site_folders,
+    site_material,
+)
 from ...common.study import Study
 from ..attacks.interface import Reconstruct
 from ..evidence import BINDING, ReleaseKind
@@ -104,6 +113,13 @@ def audit_run_folder(
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
     chosen = choose_device(device)
+    if (run / ENSEMBLE).is_dir():
+        raise DataError(
+            "a run whose sites each have a generator of their own",
+            expected="one generator, and the patients of the site that trained it",
+            remedy=f"Audit each site alone: its folder in {run.name}/sites, --generator with its file in "
+            f"{run.name}/{ENSEMBLE}, --synthetic with volumes that it alone painted.",
+        )
     if generator_file is None and not (run / "generator.safetensors").exists():
         raise DataError(
             "a run without a generator: it has not finished" if run.is_dir() else "no run folder at the path given",
@@ -118,6 +134,8 @@ def audit_run_folder(
             expected="the generator that these sites trained: their coins say nothing about another",
             remedy="Give the run's own generator.",
         )
+    if study.federation.sharing == "ensemble":
+        _refuse_another_sites_generator(folders, parameters_digest(numpy_parameters(generator.network)))
     _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
@@ -285,6 +303,18 @@ def _gather(
     whole = joined(parts).named_by_site()
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
+
+
+def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> None:
+    """Another site's generator never saw these patients: the audit would find nothing, and mean nothing."""
+    for folder in folders:
+        entries = read_journal(folder.journal) if folder.journal.exists() else ()
+        if digest not in {entry.facts.get("sha256") for entry in entries if entry.event == REPLY_LEFT}:
+            raise VerificationFailed(
+                "a generator that this site's journal does not know",
+                expected="the generator that the site trained: its coins say nothing about another",
+                remedy="Give the site's own file of the run's generators.",
+            )
 
 
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:

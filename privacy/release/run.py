@@ -10,8 +10,8 @@ from typing import Any
 
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
-from ...common.errors import PolicyRefused
-from ...common.gan.weights import load_weights, study_of
+from ...common.errors import DataError, PolicyRefused
+from ...common.gan.weights import ENSEMBLE, load_weights, study_of
 from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
 from ...common.signing import generate_key, load_private_key
@@ -43,11 +43,18 @@ def pack_run(
         OutputTaken: ``out`` is there already.
         PolicyRefused: an origin, the audit or the tier stands against it.
         ConfigError: ``public`` would have no effect.
+        DataError: the run of an ensemble.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
     refuse_taken(out)  # before every scan is made again
     private = load_private_key(key)
+    if (run / ENSEMBLE).is_dir():
+        raise DataError(
+            "a run whose sites each have a generator of their own",
+            expected="a run with one generator",
+            remedy="Releases of an ensemble are not built yet; train with federation.sharing = 'weights'.",
+        )
     if audit is not None and audit.is_file():  # else pack says that there is none
         verdict = verify_audit(audit, run)["verdict"]
         if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():

@@ -10,7 +10,6 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from contourpy import contour_generator
@@ -18,19 +17,16 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ...common.study import Study
+from ...common.volumes.slices import PLANES, busiest_slice, cut
 from .svg import STROKES, element, number, picture
 
 SHOWN = 3
 """Volumes on the page: enough to look at, small enough to send by mail."""
 
-_PLANES = (("axial", 2, "R"), ("coronal", 1, "R"), ("sagittal", 0, "A"))
-"""Name, axis, and what lies at the picture's left edge: as radiologists hang films, the patient's right on the left."""
-
 _CONTOUR = ("#56b4e9", "#f0e442", "#ff9d5c", "#7de0b4", "#ffffff", "#e79fd0", "#c5ced6")
 """Light, for lines on a dark scan; in the order of the dashes."""
 
 _ContourPoints = NDArray[np.float64]
-_Voxel = TypeVar("_Voxel", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -91,16 +87,16 @@ def _planes(
     index: int, study: Study, volume: NDArray[np.float32], labels: NDArray[np.uint8], real: NDArray[np.float32] | None
 ) -> Iterator[Plane]:
     structures = _foreground(study)
-    for name, axis, letter in _PLANES:
-        at = _busiest(labels, axis)
+    for name, axis, letter in PLANES:
+        at = busiest_slice(labels, axis)
         mm_across, mm_down = (study.grid.spacing_mm[a] for a in range(3) if a != axis)
-        cut = _cut(labels, axis, at)
-        height, width = cut.shape[0] * mm_down, cut.shape[1] * mm_across
+        section = cut(labels, axis, at)
+        height, width = section.shape[0] * mm_down, section.shape[1] * mm_across
         unit = max(width, height) / 100  # contours as thick on every grid
         key = f"contour-{index}-{name}"
         where = f"{name} slice {at + 1} of {labels.shape[axis]}"
 
-        paths = {v: _outline(cut == v, mm_across, mm_down) for v in structures.values() if (cut == v).any()}
+        paths = {v: _outline(section == v, mm_across, mm_down) for v in structures.values() if (section == v).any()}
         filled = [
             element("path", d=d, fill=_colour(v, study), fill_opacity=0.45, fill_rule="evenodd")
             for v, d in paths.items()
@@ -129,28 +125,10 @@ def _planes(
         yield Plane(where, (*plain, label_map), tuple(outlined), tuple(neighbours))
 
 
-def _busiest(labels: NDArray[np.uint8], axis: int) -> int:
-    """The slice with most structures; of those, the one with most of the rarest structure, else of foreground."""
-    moved = np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
-    values, counts = np.unique(moved[moved > 0], return_counts=True)
-    if not len(values):
-        return int(labels.shape[axis]) // 2
-    kinds = np.stack([(moved == v).any(axis=1) for v in values]).sum(axis=0)
-    rare = (moved == values[np.argmin(counts)]).sum(axis=1)
-    order: NDArray[np.intp] = np.lexsort((-(moved > 0).sum(axis=1), -rare, -kinds))
-    return int(order[0])
-
-
-def _cut(voxels: NDArray[_Voxel], axis: int, at: int) -> NDArray[_Voxel]:
-    """One slice as (rows down, columns across): superior or anterior up, right or anterior at the left."""
-    cut: NDArray[_Voxel] = np.moveaxis(voxels, axis, 0)[at].T[::-1, ::-1]
-    return cut
-
-
 def _image(channel: NDArray[np.float32], axis: int, at: int, width: float, height: float) -> Markup:
     low, high = np.percentile(channel, (0.5, 99.5))
     span = max(float(high - low), 1e-6)
-    grey = (255 * ((_cut(channel, axis, at).astype(np.float64) - low) / span).clip(0, 1)).round().astype(np.uint8)
+    grey = (255 * ((cut(channel, axis, at).astype(np.float64) - low) / span).clip(0, 1)).round().astype(np.uint8)
     href = "data:image/png;base64," + base64.b64encode(_png(grey)).decode()
     return element("image", href=href, width=number(width), height=number(height), preserveAspectRatio="none")
 

@@ -43,7 +43,8 @@ class LinearTrainer:
         state = 0.7 * state + sum(self.folder.name.encode()) / 1000
         write_atomic(self.folder.state / f"after-{request.round}.json", json.dumps(state).encode())
         generator = {n: (0.5 * v + np.float32(state)).astype(np.float32) for n, v in request.generator.items()}
-        return RoundReply(self.folder.name, request.round, generator, 1.0, {"fake_mean": state})
+        weight = self.folder.study().federation.weight_of(self.folder.name)
+        return RoundReply(self.folder.name, request.round, generator, weight, {"fake_mean": state})
 
 
 def linear_generator(study: Study) -> Parameters:
@@ -55,7 +56,7 @@ def linear_generator(study: Study) -> Parameters:
     }
 
 
-def study_text(rounds: int = 3, quorum: int = 2, deadline_s: float = 600.0, seed: int = 7) -> str:
+def study_text(rounds: int = 3, quorum: int = 2, deadline_s: float = 600.0, seed: int = 7, federation: str = "") -> str:
     return f"""
 name = "linear"
 seed = {seed}
@@ -72,4 +73,5 @@ rounds = {rounds}
 quorum = {quorum}
 deadline_s = {deadline_s}
 ema_decay = 0.5
+{federation}
 """

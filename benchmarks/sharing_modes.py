@@ -1,0 +1,341 @@
+"""An experiment, not a command: what each way of sharing gives and what it gives away, on the same patients.
+
+    python benchmarks/sharing_modes.py STUDY.toml --site A=COHORT --site B=COHORT --out DIR [--seeds 1 2 3]
+
+Local (each site alone), ensemble, federated average (and variants of its options), and pooled training, which needs all
+patients in one place and is the upper bound that no federation may claim. Every way paints the same public label maps;
+the same U-Net is trained on what it painted and scored on the sites' validation patients (``--patients test`` once,
+for what is reported and was not chosen by them). Beside it A1 and A3 of the audit's attacks, calibrated once.
+
+A site trains ``rounds`` times ``local_steps`` steps in every way; pooled training does as many as all sites together,
+so that each patient is seen as often. DIR holds generators of pooled private patients: it stays on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sharing_plot import plot
+
+from fedphantom.client.evaluation import Arm, Evaluation, evaluate_arms
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.atomic import write_atomic
+from fedphantom.common.cohort import Cohort
+from fedphantom.common.cohorts.check import check_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import PreparedScans, joined, prepare
+from fedphantom.common.cohorts.roles import load_roles
+from fedphantom.common.device import choose_device
+from fedphantom.common.gan.generation import (
+    as_read_back,
+    initial_parameters,
+    load_generator,
+    load_generators,
+    numpy_parameters,
+    paint,
+)
+from fedphantom.common.gan.networks import Generator
+from fedphantom.common.gan.training import train_from_scratch
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.sampler import make_label_sampler
+from fedphantom.common.montage import Pictured, montage
+from fedphantom.common.progress import stages
+from fedphantom.common.randomness import derived_seed, numpy_generator
+from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
+from fedphantom.common.study import FederationTable, Study, read_study
+from fedphantom.common.study_template import to_toml
+from fedphantom.privacy.attacks.battery import Battery
+from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans
+from fedphantom.privacy.audit.control_training import painter
+from fedphantom.privacy.intervals import auc_interval
+from fedphantom.privacy.statistics import Scores
+from fedphantom.server.commands import parse_sites
+from fedphantom.server.simulation import simulate
+
+DRAWS = 4
+"""Noise draws of A1."""
+
+Stage = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared, and how large.
+
+    Attributes:
+        sites: Site name to cohort, as ``simulate`` takes them.
+        variants: Name to the ``[federation]`` options of another federated average.
+        public: Public patients: label maps where the study's source is a folder, and the attacks' reference where no
+            patient has that role.
+        patients: The role of the patients that the U-Nets are scored on.
+        volumes: Synthetic scans that each way paints.
+        segmenter_steps: Of every U-Net.
+    """
+
+    sites: Mapping[str, Path]
+    variants: Mapping[str, FederationTable]
+    public: Cohort | None
+    patients: str
+    volumes: int
+    segmenter_steps: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of sharing.
+
+    Attributes:
+        painters: Its generator; of an ensemble, one a site.
+        sites: Whose patients trained it.
+    """
+
+    painters: tuple[Generator, ...]
+    sites: tuple[str, ...]
+
+
+def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str, Any]:
+    """Train every way with this study's seed, score and attack each; what ``result.json`` holds for the seed."""
+    sites, device = tuple(sorted(options.sites)), choose_device()
+    average, alone = train_sites(study, options, out, stage)
+    folders = [SiteFolder.open(out / "federated" / "sites" / name) for name in sites]
+    material = [site_material(folder, study) for folder in folders]
+    again = [SiteFolder.open(out / "ensemble" / "sites" / name) for name in sites]
+    assert [m.coins.roles for m in material] == [load_roles(folder.coins).roles for folder in again]
+    training = joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site()
+    steps = study.training.rounds * study.training.local_steps
+    pooled = train_once(out / "pooled.safetensors", training, study, len(sites) * steps, stage("pooled"))
+    reference = train_once(
+        out / "reference.safetensors", reference_scans(material, options, study, out), study, steps, stage("reference")
+    )
+
+    ways = {f"local {name}": Way((network,), (name,)) for name, network in zip(sites, alone, strict=True)}
+    ways |= {"ensemble": Way(alone, sites)}
+    ways |= {name: Way((network,), sites) for name, network in average.items()}
+    ways |= {"pooled": Way((pooled,), sites)}
+
+    sampler = make_label_sampler(study, options.public)
+    seed = derived_seed(study.seed, "sharing modes")
+    maps = np.stack([sampler.sample(seed, index).labels for index in range(options.volumes)])
+    classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    painted = {name: paint_by_turns(way, classes, study, seed) for name, way in ways.items()}
+    picture(out, study, ways, classes, painted, training)
+
+    report = stage("segmenters")
+    real = PreparedScans(training.volumes, training.classes, training.patients, training.sites)
+    arms = {"real": real} | {name: as_scans(volumes, classes) for name, volumes in painted.items()}
+    test = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
+    done = dict.fromkeys(arms, 0)
+
+    def progress(arm: str, step: int, total: int) -> None:
+        done[arm] = step
+        report(sum(done.values()), total * len(arms))
+
+    plan = SegmenterPlan(steps=options.segmenter_steps)
+    evaluation = evaluate_arms(
+        arms, test, study, seed=seed, device=device, plan=plan, folder=out / "arms", progress=progress
+    )
+
+    report = stage("attacks")
+    attacked = attack(ways, painted, material, reference, classes, study, seed, report)
+    facts = {"training_scans": len(training), "scored_patients": len(set(test.patients)), "steps_a_site": steps}
+    return {"seed": study.seed, **facts, "ways": figures(evaluation, test, attacked)}
+
+
+def train_sites(
+    study: Study, options: Options, out: Path, stage: Stage
+) -> tuple[dict[str, Generator], tuple[Generator, ...]]:
+    """Every federated average by name, and each site's own generator in site-name order."""
+    steps, device = study.training.rounds * study.training.local_steps, choose_device()
+    whole = study.training.model_copy(update={"rounds": 1, "local_steps": steps})
+    tables = {"federated": study.federation} | options.variants
+    studies = {name: study.model_copy(update={"federation": table}) for name, table in tables.items()}
+    apart = study.federation.model_copy(update={"sharing": "ensemble"})
+    studies["ensemble"] = study.model_copy(update={"training": whole, "federation": apart})
+    results = {}
+    for name, one in studies.items():
+        report = stage(name)
+        results[name] = simulate(
+            to_toml(one),
+            options.sites,
+            out / name.replace(" ", "-"),
+            engine="local",
+            prepare_site=create_site_folder,
+            open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+            initial=initial_parameters,
+            progress=lambda record, report=report, one=one: report(record.round, one.training.rounds),
+        ).generator
+    alone = tuple(generator.network for generator in load_generators(results.pop("ensemble"), device))
+    return {name: load_generator(path, device).network for name, path in results.items()}, alone
+
+
+def train_once(
+    file: Path, scans: PreparedScans, study: Study, steps: int, report: Callable[[int, int], None]
+) -> Generator:
+    """Train on these scans in one place, or take what an earlier call left."""
+    device = choose_device()
+    if not file.exists():
+        seed = derived_seed(study.seed, file.stem)
+        network = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report)
+        save_weights(file, numpy_parameters(network), generator_metadata(study, study.training.rounds))
+    return load_generator(file, device).network
+
+
+def reference_scans(material: Sequence[SiteMaterial], options: Options, study: Study, out: Path) -> PreparedScans:
+    """Scans that calibrate the attacks: patients with that role, or public ones."""
+    own = joined([m.scans_of(m.coins.patients("reference")) for m in material])
+    if len(own) or options.public is None:
+        return own
+    return prepare(check_cohort(options.public, study).usable, study, out / "cache")
+
+
+def paint_by_turns(way: Way, classes: NDArray[np.uint8], study: Study, seed: int) -> NDArray[np.float32]:
+    """The label maps as ``generate`` divides them among an ensemble's members, read back as a cohort is."""
+    parts = [paint(network, classes, study, seed, choose_device()) for network in way.painters]
+    return as_read_back(np.stack([parts[i % len(parts)][i] for i in range(len(classes))]))
+
+
+def as_scans(volumes: NDArray[np.float32], classes: NDArray[np.uint8]) -> PreparedScans:
+    """Painted scans as an arm of the evaluation takes them."""
+    names = tuple(f"synthetic {i}" for i in range(len(classes)))
+    return PreparedScans(volumes, classes, names, ("",) * len(classes))
+
+
+def attack(
+    ways: Mapping[str, Way],
+    painted: Mapping[str, NDArray[np.float32]],
+    material: Sequence[SiteMaterial],
+    reference: Generator,
+    classes: NDArray[np.uint8],
+    study: Study,
+    seed: int,
+    report: Callable[[int, int], None],
+) -> dict[str, dict[str, Any]]:
+    """A1 and A3 on every way's own patients.
+
+    An ensemble's A1 asks of each patient the generator of the patient's own site: the others never saw it, and an
+    attacker knows which file is whose.
+    """
+    device = choose_device()
+    named = [part.scans_of([*part.coins.patients("member"), *part.coins.patients("holdout")]) for part in material]
+    members = {f"{part.scans.sites[0]}/{p}" for part in material for p in part.coins.patients("member")}
+    scans = joined(named).named_by_site()
+    audited = AuditedScans(
+        scans.volumes, scans.classes, scans.patients, scans.sites, tuple(p in members for p in scans.patients)
+    )
+    battery = Battery.calibrate(audited, classes, painter(reference, study, device), DRAWS, seed, as_read_back)
+    out = {}
+    for done, (name, way) in enumerate(ways.items(), start=1):
+        nearest = battery.gan_leaks(battery.distances(painted[name]))
+        own: list[AttackScores] = []
+        for site in way.sites:
+            network = way.painters[way.sites.index(site) if len(way.painters) > 1 else 0]
+            patients = [p for p, s in zip(audited.patients, audited.sites, strict=True) if s == site]
+            own.append(battery.reconstruction(painter(network, study, device), patients))
+        patients = [patient for scores in own for patient in scores.patients]
+        out[name] = {
+            "A1": interval(Scores(tuple(stratum for part in own for stratum in part.scores().strata)), seed),
+            "A3": interval(nearest.of(patients).scores(), seed),
+        }
+        report(done, len(ways))
+    return out
+
+
+def interval(scores: Scores, seed: int) -> dict[str, Any]:
+    """An AUC with its 95 % interval and how many patients stand on each side."""
+    found = auc_interval(scores, numpy_generator(seed, "auc"))
+    counts = {"members": scores.n_member, "holdout": scores.n_holdout}
+    return {"auc": round(found.auc, 4), "ci": [round(bound, 4) for bound in found.ci], **counts}
+
+
+def figures(
+    evaluation: Evaluation, test: PreparedScans, attacked: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Dice of every arm on all scored patients and by site, with the attacks beside it."""
+    sites = np.array([name.partition("/")[0] for name in np.unique(test.patients)])
+    region, out = evaluation.primary, {}
+    for arm in evaluation.arms:
+        per_site = {
+            site: Arm(arm.name, arm.scans, {region: arm.dice[region][sites == site]}).figure(region).to_json()
+            for site in np.unique(sites).tolist()
+        }
+        out[arm.name] = {
+            "scans": arm.scans,
+            "region": region,
+            "dice": arm.figure(region).to_json(),
+            "dice_by_site": per_site,
+            **attacked.get(arm.name, {}),
+        }
+    return out
+
+
+def picture(
+    out: Path,
+    study: Study,
+    ways: Mapping[str, Way],
+    classes: NDArray[np.uint8],
+    painted: Mapping[str, NDArray[np.float32]],
+    training: PreparedScans,
+) -> None:
+    """``montage.png``: a public map as every way paints it. ``montage-real.png``: a training patient, with the scan."""
+    shown = [Pictured(name, classes[0], painted[name][0]) for name in ways if name != "ensemble"]
+    write_atomic(out / "montage.png", montage(study, shown))
+    one, real = training.classes[:1], training.volumes[0]
+    beside = [
+        Pictured(name, one[0], paint(way.painters[0], one, study, 0, choose_device())[0], real)
+        for name, way in ways.items()
+        if name != "ensemble"
+    ]
+    write_atomic(out / "montage-real.png", montage(study, beside), mode=0o600)
+
+
+def main() -> None:
+    """Compare for every seed; ``result.json`` and ``sharing-modes.png`` grow with each."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("study", type=Path)
+    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
+    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--variant", action="append", default=[], metavar="NAME=STUDY.toml")
+    parse.add_argument("--public", type=Path)
+    parse.add_argument("--patients", choices=["validation", "test"], default="validation")
+    parse.add_argument("--seeds", type=int, nargs="+")
+    parse.add_argument("--volumes", type=int, default=64)
+    parse.add_argument("--segmenter-steps", type=int, default=200)
+    given = parse.parse_args()
+    study = read_study(given.study)
+    variants = dict(text.split("=", 1) for text in given.variant)
+    options = Options(
+        sites=parse_sites(given.site),
+        variants={name: read_study(Path(path)).federation for name, path in variants.items()},
+        public=read_cohort(given.public).public() if given.public else None,
+        patients=given.patients,
+        volumes=given.volumes,
+        segmenter_steps=given.segmenter_steps,
+    )
+    seeds: list[dict[str, Any]] = []
+    for seed in given.seeds or [study.seed]:
+        with stages() as stage:
+            seeds.append(compare(study.model_copy(update={"seed": seed}), options, given.out / f"seed-{seed}", stage))
+        result = {
+            "study": study.model_dump(mode="json"),
+            "variants": {name: table.model_dump(mode="json") for name, table in options.variants.items()},
+            "patients": options.patients,
+            "volumes": options.volumes,
+            "segmenter_steps": options.segmenter_steps,
+            "seeds": seeds,
+        }
+        write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        plot(result, given.out / "sharing-modes.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""What sites share: one average by declared weights, with momentum and a proximal term; or an ensemble."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from linear_run import linear_simulation
+from linear_site import linear_generator, study_text
+
+from fedphantom.client.egress import EgressRule
+from fedphantom.common.errors import ConfigError, PeerError
+from fedphantom.common.gan.parameters import parameters_digest
+from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.journal import read_journal
+from fedphantom.common.study import FederationTable, parse_study
+from fedphantom.common.study_template import to_toml
+from fedphantom.server.checkpoints import latest_checkpoint
+from fedphantom.server.simulation import Engine
+from fedphantom.server.study_summary import study_text as in_words
+
+SITES = ("site-a", "site-b", "site-c")
+ENSEMBLE = study_text(rounds=1, federation='sharing = "ensemble"')
+DECLARED = study_text(
+    federation='weighting = "declared"\ndeclared_weights = { site-a = 1, site-b = 3, site-c = 4, site-d = 9 }'
+)
+MOMENTUM = study_text(rounds=4, quorum=3, federation="server_momentum = 0.5")
+
+
+@pytest.fixture
+def cohorts(tmp_path: Path) -> dict[str, Path]:
+    for site in SITES:
+        (tmp_path / "cohorts" / site).mkdir(parents=True)
+    return {site: tmp_path / "cohorts" / site for site in SITES}
+
+
+def weights_of(path: Path) -> np.ndarray:
+    return load_weights(path)[0]["up.weight"].astype(np.float64)
+
+
+def linear_states(rounds: int) -> list[dict[str, float]]:
+    """What the linear sites' private states are after each round; see the fake."""
+    states, after = dict.fromkeys(SITES, 0.1), []
+    for _ in range(rounds):
+        states = {site: 0.7 * state + sum(site.encode()) / 1000 for site, state in states.items()}
+        after.append(states)
+    return after
+
+
+# The study
+
+
+UNFIT = {
+    "weights without the word": ("declared_weights = { site-a = 2 }", "need each other"),
+    "the word without weights": ('weighting = "declared"', "need each other"),
+    "a weight of nothing": ('weighting = "declared"\ndeclared_weights = { site-a = 0 }', "declared_weights"),
+    "a weight for no site's name": ('weighting = "declared"\ndeclared_weights = { "../a" = 1 }', "declared_weights"),
+    "momentum of one": ("server_momentum = 1.0", "server_momentum"),
+    "a negative pull": ("proximal_weight = -0.1", "proximal_weight"),
+    "volumes alone": ('sharing = "volumes"', "sharing"),
+    "an ensemble of many rounds": ('sharing = "ensemble"', "training.rounds"),
+    "an ensemble with momentum": ('sharing = "ensemble"\nserver_momentum = 0.5', "for an average"),
+    "an ensemble held to a round": ('sharing = "ensemble"\nproximal_weight = 0.5', "for an average"),
+}
+
+
+@pytest.mark.parametrize(("lines", "says"), UNFIT.values(), ids=UNFIT.keys())
+def test_a_study_whose_sharing_does_not_fit_together_is_refused(lines: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_study(study_text(federation=lines))
+
+
+@pytest.mark.parametrize("text", [ENSEMBLE, DECLARED, MOMENTUM, study_text(federation="proximal_weight = 0.01")])
+def test_what_a_study_says_of_sharing_survives_the_way_through_toml(text: str) -> None:
+    study = parse_study(text)
+    assert parse_study(to_toml(study)) == study
+
+
+def test_a_study_in_words_says_how_sites_are_averaged() -> None:
+    assert "every site's generator alike" in in_words(parse_study(study_text()))
+    assert "declared weights: site-a 1, site-b 3" in in_words(parse_study(DECLARED))
+    assert "server momentum 0.5" in in_words(parse_study(MOMENTUM))
+    assert "FedProx, 0.01" in in_words(parse_study(study_text(federation="proximal_weight = 0.01")))
+    ensemble = in_words(parse_study(ENSEMBLE))
+    assert "nothing: every site's generator stays its own" in ensemble
+    assert "once: the weights of the generator that it trained alone" in ensemble
+
+
+# Declared weights
+
+
+def test_sites_are_averaged_by_the_weights_that_the_study_declares(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    result = linear_simulation(tmp_path / "out", cohorts, text=DECLARED.replace("rounds = 3", "rounds = 1"))
+    start = linear_generator(parse_study(DECLARED))["up.weight"].astype(np.float64)
+    state = linear_states(1)[0]
+    expected = 0.5 * start + (1 * state["site-a"] + 3 * state["site-b"] + 4 * state["site-c"]) / 8
+    np.testing.assert_allclose(weights_of(result.generator), expected, rtol=1e-6)
+    assert result.rounds[0].weights == (1.0, 3.0, 4.0)
+
+
+def test_a_sites_own_filter_lets_the_declared_weight_pass_and_no_other(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    linear_simulation(tmp_path / "out", cohorts, text=DECLARED)
+    rules = {s: EgressRule.from_json((tmp_path / "out" / "sites" / s / "egress.json").read_text()) for s in SITES}
+    assert {site: rule.weight for site, rule in rules.items()} == {"site-a": 1.0, "site-b": 3.0, "site-c": 4.0}
+
+
+def test_a_site_without_a_declared_weight_is_refused_before_anything_is_written(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    cohorts["site-e"] = cohorts.pop("site-c")
+    with pytest.raises(ConfigError, match="no declared weight for site 'site-e'"):
+        linear_simulation(tmp_path / "out", cohorts, text=DECLARED)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+# Momentum at the server
+
+
+def test_momentum_is_what_the_paper_says(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    result = linear_simulation(tmp_path / "out", cohorts, text=MOMENTUM)
+    w = linear_generator(parse_study(MOMENTUM))["up.weight"].astype(np.float64)
+    velocity, average = np.zeros_like(w), None
+    for states in linear_states(4):
+        velocity = 0.5 * velocity + (w - np.mean([0.5 * w + state for state in states.values()], axis=0))
+        w = w - velocity
+        average = w if average is None else 0.5 * average + 0.5 * w
+    np.testing.assert_allclose(weights_of(result.generator), average, rtol=1e-5)
+
+
+def test_a_run_with_momentum_that_was_broken_off_goes_on_to_the_same_bits(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    undisturbed = linear_simulation(tmp_path / "undisturbed", cohorts, text=MOMENTUM)
+    (cohorts["site-b"] / "behaviour.json").write_text(json.dumps({"crash": [3]}))
+    with pytest.raises(PeerError, match="round 3"):
+        linear_simulation(tmp_path / "out", cohorts, text=MOMENTUM)
+    stopped = latest_checkpoint(tmp_path / "out" / "checkpoints")
+    assert stopped is not None
+    assert stopped.velocity is not None
+    (cohorts["site-b"] / "behaviour.json").write_text("{}")
+    resumed = linear_simulation(tmp_path / "out", cohorts, text=MOMENTUM)
+    assert resumed.generator.read_bytes() == undisturbed.generator.read_bytes()
+
+
+def test_without_momentum_there_is_no_velocity(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    linear_simulation(tmp_path / "out", cohorts)
+    checkpoint = latest_checkpoint(tmp_path / "out" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.velocity is None
+
+
+# An ensemble
+
+
+def test_an_ensemble_keeps_every_sites_own_generator_and_averages_nothing(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    result = linear_simulation(tmp_path / "out", cohorts, text=ENSEMBLE)
+    assert result.generator == tmp_path / "out" / "generators"
+    assert not (tmp_path / "out" / "generator.safetensors").exists()
+    start = linear_generator(parse_study(ENSEMBLE))["up.weight"].astype(np.float64)
+    for site, state in linear_states(1)[0].items():
+        file = result.generator / f"{site}.safetensors"
+        np.testing.assert_allclose(weights_of(file), 0.5 * start + state, rtol=1e-6)
+        parameters, metadata = load_weights(file)
+        assert "ema_decay" not in metadata
+        left = [
+            e.facts for e in read_journal(tmp_path / "out/sites" / site / "journal.jsonl") if e.event == "reply-left"
+        ]
+        assert [facts["sha256"] for facts in left] == [parameters_digest(parameters)]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["sharing"], summary["generator"]) == ("ensemble", "generators")
+
+
+def test_an_ensemble_goes_on_without_a_site_that_fails(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    (cohorts["site-b"] / "behaviour.json").write_text(json.dumps({"crash": [1]}))
+    result = linear_simulation(tmp_path / "out", cohorts, text=ENSEMBLE)
+    assert sorted(path.stem for path in result.generator.iterdir()) == ["site-a", "site-c"]
+    assert result.rounds[0].left_out.keys() == {"site-b"}
+
+
+def test_a_finished_ensemble_called_again_leaves_the_same(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    def files(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    before = files(linear_simulation(tmp_path / "out", cohorts, text=ENSEMBLE).generator)
+    for path in (tmp_path / "out" / "generators").iterdir():
+        path.unlink()
+    assert files(linear_simulation(tmp_path / "out", cohorts, text=ENSEMBLE).generator) == before
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("text", [ENSEMBLE, DECLARED, MOMENTUM], ids=["ensemble", "declared", "momentum"])
+def test_both_engines_share_alike(
+    tmp_path: Path, cohorts: dict[str, Path], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))  # where Flower finds the linear site
+
+    def content(engine: Engine) -> list[bytes]:
+        found = linear_simulation(tmp_path / engine, cohorts, engine, text).generator
+        return [path.read_bytes() for path in (sorted(found.iterdir()) if found.is_dir() else [found])]
+
+    assert content("local") == content("flower")
+
+
+def test_the_defaults_are_plain_federated_averaging() -> None:
+    assert FederationTable() == FederationTable(
+        sharing="weights", weighting="equal", declared_weights={}, proximal_weight=0.0, server_momentum=0.0
+    )

@@ -16,7 +16,8 @@ from fedphantom.common.errors import ConfigError
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.journal import Journal
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.privacy.audit.run import AUDITED, AuditSizes
+from fedphantom.privacy.audit.history import AUDITED
+from fedphantom.privacy.audit.run import AuditSizes
 from fedphantom.server.demo import HospitalSide, run_demo
 from fedphantom.server.demo_material import DemoSizes
 

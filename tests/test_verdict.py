@@ -241,6 +241,9 @@ def test_a_pass_claims_of_its_attacks_only_what_they_showed() -> None:
     """At the internal tier attacks are shown and not judged: then a PASS must not say that none succeeded."""
     beyond = decide(with_attack(GOOD, attack("A1", 0.99, rejects=True)), CONTROLLED).reasons[0]
     assert "No attack tested succeeded" not in beyond
+    # Nor where only the number of audits keeps it from being a find.
+    often = decide(replace(with_attack(GOOD, attack("A1", 0.6, alone=True)), audit_number=12), CONTROLLED)
+    assert (often.outcome, "A1 (AUC 0.60) did" in often.reasons[0]) == ("PASS", True)
     inside = decide(with_attack(GOOD, LEAK), TIERS["internal"])
     assert inside.outcome == "PASS"
     assert inside.reasons[0].startswith("Not judged at this tier: A3 (AUC 0.90) rejects 'no leak'.")

@@ -1,0 +1,109 @@
+"""Generators that learn in no time, by heart or not, and audits of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedphantom.common.cohorts.roles import Role
+from fedphantom.privacy.attacks.interface import Images, Labels, Reconstruct
+from fedphantom.privacy.audit.audit import AuditPlan, run_audit
+from fedphantom.privacy.audit.controls import TrainGenerator
+from fedphantom.privacy.audit.material import AuditMaterial
+from fedphantom.privacy.audit.result import AuditResult
+from fedphantom.privacy.policy import TIERS
+
+GRID = (8, 8, 8)
+CHANNELS = 2
+BATCH = 2
+
+
+class Learner:
+    """A generator fitted to scans: labels plus the scans' mean remainder, or every scan by heart."""
+
+    def __init__(self, images: Images, labels: Labels, by_heart: bool) -> None:
+        self.mean = 0 if by_heart else (images - labels[:, None]).mean(axis=0)
+        self.known = {label.tobytes(): image for label, image in zip(labels, images, strict=True)} if by_heart else {}
+
+    def __call__(self, labels: Labels, noise_seed: int) -> Images:
+        noise = np.random.default_rng(noise_seed).normal(0, 0.3, (len(labels), CHANNELS, *GRID))
+        painted = labels[:, None] + self.mean + noise
+        return np.stack([self.known.get(m.tobytes(), x) for m, x in zip(labels, painted, strict=True)]).astype(
+            np.float32
+        )
+
+
+def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> AuditMaterial:
+    """Patients of two sites; the target is fitted to training patients, and with ``by_heart`` to members."""
+    draw = np.random.default_rng(seed)
+    wanted: dict[Role, int] = {"member": 30, "holdout": 30, "training": 20, "reference": 12, "control": 12}
+    wanted |= numbers  # type: ignore[assignment, operator]  # keywords are role names
+    roles: list[Role] = [role for role, n in wanted.items() for _ in range(n)]
+    n = len(roles)
+    labels = (draw.random((n, *GRID)) < 0.6).astype(np.uint8)
+    images = (labels[:, None] + draw.normal(0, 1, (n, CHANNELS, *GRID))).astype(np.float32)
+    fitted = [i for i, role in enumerate(roles) if role in (("member",) if by_heart else ("training",))]
+    target = Learner(images[fitted], labels[fitted], by_heart)
+    public = (draw.random((30, *GRID)) < 0.6).astype(np.uint8)
+    return AuditMaterial(
+        as_released=lambda images: images,
+        target_steps=PLAN.steps,
+        images=images,
+        labels=labels,
+        patients=tuple(f"p{i:03d}" for i in range(n)),
+        roles=tuple(roles),
+        sites=tuple("AB"[i % 2] for i in range(n)),
+        target=target,
+        synthetic=target(public, 1),
+        synthetic_labels=public,
+        generator_sha256="a" * 64,
+        cohort_digest="b" * 64,
+    )
+
+
+def trainer(material: AuditMaterial, calls: list[tuple[int, int]] | None = None) -> TrainGenerator:
+    """Learns what its scans have in common."""
+
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        if calls is not None:
+            calls.append((len(scans), steps))
+        return Learner(material.images[scans], material.labels[scans], by_heart=False)
+
+    return train
+
+
+def memoriser(material: AuditMaterial, calls: list[tuple[int, int]] | None = None) -> TrainGenerator:
+    """Learns by heart where sixty epochs allow it, as networks do."""
+
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        if calls is not None:
+            calls.append((len(scans), steps))
+        by_heart = steps * BATCH / len(scans) >= 60
+        return Learner(material.images[scans], material.labels[scans], by_heart)
+
+    return train
+
+
+PLAN = AuditPlan(release="weights", seed=7, steps=50, scans_per_step=BATCH, draws=2, blind_permutations=20)
+
+
+def audit(
+    material: AuditMaterial,
+    tier: str = "controlled",
+    train: Callable[[AuditMaterial], TrainGenerator] = trainer,
+    memorise: Callable[[AuditMaterial], TrainGenerator] = memoriser,
+    **changes: object,
+) -> AuditResult:
+    plan = replace(PLAN, **changes)  # type: ignore[arg-type]  # keywords are the plan's
+    return run_audit(material, plan, TIERS[tier], train(material), memorise(material))  # type: ignore[index]  # a tier's name
+
+
+LARGE = {"member": 130, "holdout": 130}
+"""Patients enough for a PASS."""
+
+
+def control(result: AuditResult, name: str) -> tuple[bool, str]:
+    return next((c.ok, c.got) for c in result.evidence.controls if c.id == name)

@@ -20,13 +20,16 @@ from fedphantom.server.simulation import Engine, SimulationResult, simulate
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 TEXT = tiny_text(rounds=2, local_steps=3)
-OPTIONS = TEXT + """
+OPTIONS = (
+    TEXT
+    + """
 [federation]
 weighting = "declared"
 declared_weights = { site-a = 1, site-b = 3 }
 proximal_weight = 0.1
 server_momentum = 0.5
 """
+)
 
 
 def federation(out: Path, cohorts: dict[str, Path], engine: Engine, text: str) -> SimulationResult:

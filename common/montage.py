@@ -6,6 +6,7 @@ With a real scan in it a montage is a patient's picture: whoever draws one keeps
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +28,10 @@ WINDOW = (-1.0, 1.0)
 _DPI = 100
 _CELL, _PICTURE = 125, 120  # pixels: from one picture to the next, and a picture's longer side
 _SIDE, _TOP, _BOTTOM = 75, 30, 40  # pixels, for captions
+
+
+_DRAWING = threading.Lock()
+"""A simulation's sites draw side by side, and matplotlib keeps caches that are not made for threads."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
 
     Labels are shades of one scale, light where the class index is high, so that they differ in black and white too.
     """
+    with _DRAWING:
+        return _drawn(study, shown)
+
+
+def _drawn(study: Study, shown: Sequence[Pictured]) -> bytes:
     # Here, so that only who draws waits for it; no pyplot, which keeps figures and is bound to one thread.
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -177,6 +177,7 @@ def simulation_text(result: Mapping[str, Any]) -> str:
         lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
     if result["not_drawn"]:
         lines.append(f"{result['not_drawn']} curves or previews could not be written; the journals say which")
-    lines.append(f"generator: {result['generator']}" + (", one a site" if result["sharing"] == "ensemble" else ""))
+    what = "generator" if result["sharing"] == "weights" else "generators, one a site"
+    lines.append(f"{what}: {result['generator']}")
     lines.append(f"dp: {result['dp']}. It leaves the study only after an audit.")
     return "\n".join(lines)

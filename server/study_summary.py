@@ -21,7 +21,8 @@ def study_text(study: Study) -> str:
     structures = ", ".join(name for name, value in study.labels.items() if value)
     shared = {
         "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans.",
-        "ensemble": "once: the weights of the generator that it trained alone, and figures on synthetic scans.",
+        "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
+        "scans.",
     }
     origin = "the atlas" if public.source == "atlas" else "a public cohort"
     rows = {

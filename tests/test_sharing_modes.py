@@ -85,7 +85,7 @@ def test_a_study_in_words_says_how_sites_are_averaged() -> None:
     assert "FedProx, 0.01" in in_words(parse_study(study_text(federation="proximal_weight = 0.01")))
     ensemble = in_words(parse_study(ENSEMBLE))
     assert "nothing: every site's generator stays its own" in ensemble
-    assert "once: the weights of the generator that it trained alone" in ensemble
+    assert "once: the weights of the generator it trained alone" in ensemble
 
 
 # Declared weights

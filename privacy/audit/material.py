@@ -74,7 +74,7 @@ class AuditMaterial:
         ):
             raise DataError(
                 f"audit material that does not fit together: {n} scans, {s} synthetic volumes, {len(grids)} grids",
-                expected="one role, site, header and label map per scan; synthetic volumes with their label maps on that grid",
+                expected="one role, site, header and label map per scan; synthetic volumes and label maps on that grid",
                 remedy="Prepare the cohort and the synthetic set with the same study.",
             )
         if not (np.isfinite(self.images).all() and np.isfinite(self.synthetic).all()):

@@ -63,6 +63,13 @@ def test_an_audit_of_several_sites_is_one_and_those_of_single_sites_are_counted_
     assert alone.earlier.count(None) == 1
 
 
+def test_two_names_of_one_journal_are_one_journal(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path, "a")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert begin_audit([journal, Journal(tmp_path / "b" / "journal.jsonl")]).number == 1
+    assert journal.count(AUDITED) == 1
+
+
 def test_audits_noted_before_p_values_were_kept_count_as_broken_off(tmp_path: Path) -> None:
     journal = a_journal(tmp_path)
     for number in (1, 2):

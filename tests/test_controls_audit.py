@@ -190,6 +190,7 @@ BROKEN: dict[str, Callable[[AuditMaterial], AuditMaterial]] = {
     "no reference patients": lambda m: replace(m, roles=tuple("test" if r == "reference" else r for r in m.roles)),
     "no holdout": lambda m: replace(m, roles=tuple("test" if r == "holdout" else r for r in m.roles)),
     "a site too few": lambda m: replace(m, sites=m.sites[1:]),
+    "a header too few": lambda m: replace(m, header=np.zeros((len(m.images) - 1, 2))),
     "an empty synthetic set": lambda m: replace(m, synthetic=m.synthetic[:0], synthetic_labels=m.synthetic_labels[:0]),
     "another grid": lambda m: replace(m, synthetic_labels=m.synthetic_labels[:, :4]),
     "non-finite voxels": lambda m: replace(m, images=m.images / np.float32(0)),

@@ -51,8 +51,10 @@ def begin_audit(journals: Sequence[Journal], **facts: Fact) -> Turn:
     """
     if not all(journal.path.exists() for journal in journals):
         raise _without_roles()
+    # Each file once, or a process would wait for itself; in one order, or two would wait for each other.
+    by_file = {journal.path.resolve(): journal for journal in journals}
     with ExitStack() as stack:
-        held = [stack.enter_context(journal.held()) for journal in sorted(journals, key=lambda j: j.path.resolve())]
+        held = [stack.enter_context(by_file[path].held()) for path in sorted(by_file)]
         entries = [journal.entries() for journal in held]
         if not all(any(entry.event == ROLES_DRAWN for entry in told) for told in entries):
             raise _without_roles()

@@ -69,11 +69,12 @@ class AuditMaterial:
             or len(self.synthetic_labels) != s
             or len(grids) != 1
             or self.images.shape[1] != self.synthetic.shape[1]
+            or (self.header is not None and len(self.header) != n)
             or not s
         ):
             raise DataError(
                 f"audit material that does not fit together: {n} scans, {s} synthetic volumes, {len(grids)} grids",
-                expected="one role, site and label map per scan; synthetic volumes with their label maps on that grid",
+                expected="one role, site, header and label map per scan; synthetic volumes and label maps on that grid",
                 remedy="Prepare the cohort and the synthetic set with the same study.",
             )
         if not (np.isfinite(self.images).all() and np.isfinite(self.synthetic).all()):

@@ -13,19 +13,18 @@ summary.json            rounds, sites, metrics on fakes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..common.atomic import storage_errors, write_atomic
+from ..common.atomic import write_atomic
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
 from ..common.gan.weights import generator_metadata, save_weights
 from ..common.study import Study, parse_study, read_study
 from .checkpoints import Checkpoint
+from .folder_lock import LOCK, hold_folder
 
 RUN_FILE = "run.json"
 
@@ -165,22 +164,9 @@ class RunFolder:
             ConfigError: another process holds it, or it is a file, or holds something else than a run.
         """
         # What a run leaves that was cut off or refused before it claimed the folder.
-        refuse_used(self.root, RUN_FILE, {".lock", "study.toml", "sites"})
-        with storage_errors():
-            self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    "another process is running in this folder",
-                    expected="one run a folder",
-                    remedy="Wait for it, or choose another --out.",
-                ) from None
+        refuse_used(self.root, RUN_FILE, {LOCK, "study.toml", "sites"})
+        with hold_folder(self.root):
             yield
-        finally:
-            os.close(descriptor)
 
     def write_outcome(self, outcome: Mapping[str, str]) -> None:
         """Say how the ServerApp ended, in our words; Flower's own status only says that it did."""

@@ -19,11 +19,10 @@ from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..policy import TIERS
 from ..statistics import Floats
+from .cells import SMALLEST_CELL
+from .people import Kind, PeopleCounts
 
 Rendition = Literal["internal", "shareable"]
-
-SMALLEST_CELL = 20
-"""Fewest members, and fewest holdout patients, whose curve a shareable page draws: it is their full ranking."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -63,13 +62,22 @@ class SyntheticSample:
     Attributes:
         volumes: Shape (n, C, X, Y, Z), any intensity unit; channels in the study's order.
         labels: Shape (n, X, Y, Z), label values as in the study.
-        nearest_real: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal
-            rendition only.
+        nearest: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal rendition only.
+        nearest_procedural: Of each of these whether its patient is known to be procedural; unknown counts as real.
     """
 
     volumes: NDArray[np.float32]
     labels: NDArray[np.uint8]
-    nearest_real: NDArray[np.float32] | None = None
+    nearest: NDArray[np.float32] | None = None
+    nearest_procedural: tuple[bool, ...] = ()
+
+    def shows_real(self) -> bool:
+        """Whether a scan is among them that a person may have lain in the scanner for."""
+        return self.nearest is not None and not all(map(self.nearest_is_procedural, range(len(self.nearest))))
+
+    def nearest_is_procedural(self, index: int) -> bool:
+        """Whether no person was scanned for the scan beside this volume."""
+        return index < len(self.nearest_procedural) and self.nearest_procedural[index]
 
 
 class _Read(BaseModel):
@@ -214,7 +222,10 @@ class ReportContent:
         synthetic: None: none were generated.
         release: None: none was asked for.
         label_sources: Where label maps come from, as ``public-labels.json`` declares.
+        simulated: Whether all sites lay on one machine.
+        people: How many patients of the study are persons; where nobody counted, all of them.
         times: Stage to seconds, in order.
+        times_note: What a reader of the times has to know.
     """
 
     title: str
@@ -230,27 +241,37 @@ class ReportContent:
     synthetic: SyntheticSample | None = None
     release: ReleaseOutcome | None = None
     label_sources: tuple[LabelSource, ...] = ()
+    simulated: bool = False
+    people: PeopleCounts | None = None
     times: Mapping[str, float] = field(default_factory=dict)
+    times_note: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Whom the study's scans show."""
+        return self.people.kind if self.people else "real"
 
     def __post_init__(self) -> None:
         sample = self.synthetic
         if sample is None:
             return
         expected = (len(sample.volumes), len(self.study.channels), *self.study.grid.shape)
-        real = sample.volumes if sample.nearest_real is None else sample.nearest_real
-        if not (sample.volumes.shape == real.shape == expected and sample.labels.shape == expected[:1] + expected[2:]):
+        beside = sample.volumes if sample.nearest is None else sample.nearest
+        if not (
+            sample.volumes.shape == beside.shape == expected and sample.labels.shape == expected[:1] + expected[2:]
+        ):
             raise _unfit(
                 f"volumes to show of shape {sample.volumes.shape} with labels of shape {sample.labels.shape}",
                 f"(n, {len(self.study.channels)}, X, Y, Z) and (n, X, Y, Z) on the grid {self.study.grid.shape}",
             )
-        if not (np.isfinite(sample.volumes).all() and np.isfinite(real).all()):
+        if not (np.isfinite(sample.volumes).all() and np.isfinite(beside).all()):
             raise _unfit("volumes to show with non-finite voxels", "finite intensities")
 
     def shareable(self) -> ReportContent:
-        """Without any real voxel, and without curves of groups so small that they are nearly a list of patients."""
+        """Without any patient's voxel, and without curves of groups so small that they are nearly lists of patients."""
         return replace(
             self,
-            synthetic=self.synthetic and replace(self.synthetic, nearest_real=None),
+            synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
         )
 

@@ -36,7 +36,7 @@ from report_content import (
 )
 
 from fedphantom.common.errors import DataError
-from fedphantom.common.labels.chain import LabelSource
+from fedphantom.common.labels.chain import UNSTATED, LabelSource
 from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
     ReleaseOutcome,
@@ -129,7 +129,7 @@ def test_every_epsilon_is_shown_with_its_delta_unit_and_adjacency() -> None:
     page = words_of(render_report(content(audit=an_audit(epsilon_means=means)), "shareable"))
     assert "lower bound shown by an attack, 95 %; proves no upper bound; 0.00 means that nothing was proved." in page
     assert "δ = 0.00079; unit: patient;" in page
-    assert "adjacency: add or remove one patient" in page
+    assert "adjacency (what is compared): add or remove one patient" in page
     assert "does not say of which δ" in words_of(render_report(content(), "shareable"))
 
 
@@ -196,6 +196,38 @@ def test_rounds_say_who_was_left_out_but_not_why() -> None:
 def test_sources_show_licence_citation_and_how_many_maps() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "Public hippocampi 16 CC-BY-SA-4.0 Simpson et al., arXiv:1902.09063" in page
+
+
+def test_label_maps_without_a_licence_are_said_to_be_nobodys_to_pass_on() -> None:
+    source = LabelSource(kind="public", name="Found maps", licence=UNSTATED, sha256=SHA)
+    page = words_of(render_report(content(label_sources=(source,)), "internal"))
+    assert f"Found maps 1 {UNSTATED} Nobody may pass on what was made from these label maps" in page
+    assert "Nobody may pass on" not in words_of(render_report(content(), "internal"))
+
+
+def test_a_run_on_one_machine_does_not_claim_that_images_stayed_in_hospitals() -> None:
+    simulated = words_of(render_report(content(simulated=True), "internal"))
+    assert "All sites of this run lay on one machine" in simulated
+    assert "Images stay at the sites" not in simulated
+    assert "Images stay at the sites" in words_of(render_report(content(simulated=False), "internal"))
+
+
+def test_times_say_what_a_reader_has_to_know_of_them() -> None:
+    page = words_of(render_report(content(times_note="The run was stopped once."), "internal"))
+    assert "audit 1 h 10 min evaluation 1 min 01 s The run was stopped once." in page
+
+
+def test_an_attack_on_a_handful_of_patients_is_said_to_mean_nothing() -> None:
+    lucky = an_attack("A1/outliers", "G", 1.0, 0) | {"n_member": 1, "n_holdout": 1}
+    page = words_of(render_report(content(audit=an_audit(attacks=[lucky, an_attack("A3", "S", 0.5)])), "internal"))
+    assert "on 1 member and 1 holdout patient: too few for its figures to mean anything" in page
+    assert "on 25 members and 24 holdout patients the synthetic volumes 0.50" in page
+
+
+def test_a_limit_is_told_only_where_the_tier_sets_one_for_this_release() -> None:
+    page = words_of(render_report(content(audit=an_audit(tier="internal")), "internal"))
+    assert "0.51 (0.36 to 0.66) no limit in this tier" in page
+    assert "0.52 (0.37 to 0.67) not judged" in page
 
 
 def test_what_is_missing_is_said_to_be_missing() -> None:
@@ -371,6 +403,8 @@ def test_the_page_is_marked_up_for_those_who_do_not_see_it() -> None:
     assert page.count("<svg") == len(re.findall(r'<svg[^>]* role="img" aria-label="[^"]+"', page))
     assert all("scope=" in cell for cell in re.findall(r"<th\b[^>]*>", page))
     assert re.findall(r"<h(\d)", page)[:2] == ["1", "2"]
+    assert not re.search(r'tabindex="(?!0")', page), "the keyboard goes through the page as the eye does"
+    assert "color-scheme: only light" in page, "a browser that darkens pages would leave the plots' text black on black"
     assert page.count('class="scroll"') == page.count('class="scroll" tabindex="0" role="region" aria-label=')
 
 

@@ -11,6 +11,7 @@ import pytest
 from report_content import a_study, content
 
 from fedphantom.privacy.report.content import ReportContent, ReportEvaluation
+from fedphantom.privacy.report.figures import Interval, Reference, interval_plot
 from fedphantom.privacy.report.page import render_report
 
 REGIONS = ("csf", "grey", "white", "oedema", "enhancing", "necrosis", "cerebellar vermis lobule", "whole")
@@ -48,6 +49,14 @@ def test_every_structure_keeps_every_arm_with_its_interval() -> None:
     for table in tables:
         assert table.count("0.81 (0.75 to 0.87)") >= len(ARMS)
         assert all(f">{arm}" in table for arm in ARMS)
+
+
+def test_a_name_of_any_length_never_runs_into_its_figure() -> None:
+    plot = interval_plot([Interval("x" * 200, 0.5, (0.4, 0.6))], [Reference(0.5, "chance", "3 4")], "AUC", "alt")
+    rows = {text: float(y) for y, text in re.findall(r'<text [^>]*?y="([\d.]+)"[^>]*>([^<]+)</text>', str(plot))}
+    (name,) = [text for text in rows if text.startswith("xx")]
+    assert name == "x" * 59 + "…"
+    assert rows["0.50  (0.40 to 0.60)"] - rows[name] >= 13, "a line of text below it"
 
 
 _MEASURE = """<script>

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +119,7 @@ def demo(
 
     hospital = HospitalSide(create_site_folder, _open_site, initial_parameters, evaluate_scans)
     with stages() as stage:
-        summary = run_demo(out, data, sites, tier, engine, hospital, stage)
+        summary = run_demo(out, data, sites, tier, engine, hospital, stage, lambda text: typer.echo(text, err=True))
     typer.echo(json.dumps(summary) if as_json else summary_text(summary, out))
 
 
@@ -162,4 +164,10 @@ def main() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code and threading.active_count() > 1:
+        # A training thread is still in torch: it would abort the process (134) as the interpreter goes down under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

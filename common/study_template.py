@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from .cohort import Cohort
+from .cohorts.layouts.channel_names import in_order
 from .errors import DataError
 from .study import GridTable, PublicLabelsTable, Study
 from .volumes.grid import Affine
@@ -20,7 +21,12 @@ SMALLEST_AXIS, MULTIPLE = 16, 8
 def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabelsTable) -> Study:
     """Derive channels, labels and grid from a checked cohort.
 
-    The grid has the cohort's median spacing; each axis is its median length cut to a multiple of 8, so that scans
+    It looks at the patients it is given and at nobody else: at the names of their channels, at the header of each
+    scan's first channel (shape, spacing, axes) and at which values their label maps hold; of the cohort as a whole
+    only at the label names that its own tables declare. No intensity is read. What these patients show decides about
+    everyone's grid, so give public or training patients, and never those who test, or whom an audit holds out.
+
+    The grid has these patients' median spacing; each axis is their median length cut to a multiple of 8, so that scans
     are cropped by a few voxels rather than padded. Labels are those found and those the cohort declares, named by
     the cohort where it names them.
 
@@ -54,7 +60,7 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
         return Study(
             name=name,
             seed=seed,
-            channels=cohort.channels,
+            channels=in_order(channel for scan in scans for channel in scan.channels),
             labels=labels,
             regions={"whole": tuple(foreground)} if len(foreground) > 1 and "whole" not in labels else {},
             grid=GridTable(shape=(axes[0], axes[1], axes[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])),

@@ -6,12 +6,13 @@ Source: in-toto attestation framework, statement v1 (https://in-toto.io/Statemen
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import VerificationFailed
-from ..common.labels.chain import LabelSource, Sha256
+from ..common.labels.chain import LabelSource, Sha256, states_licence
 from .evidence import BINDING, ReleaseKind
 from .policy import Tier
 from .verdict import Outcome
@@ -117,6 +118,8 @@ class ReleasePredicate(_Record):
             raise ValueError("approved_for_sharing contradicts verdict and tier")
         if any(source.kind != "public" for source in self.label_sources):
             raise ValueError("a label source is not public")
+        if lacks_licence(self.kind, self.tier, self.label_sources):
+            raise ValueError("publication of label maps whose owner states no licence")
         return self
 
 
@@ -152,6 +155,19 @@ class ReleaseStatement(_Record):
     def encode(self) -> bytes:
         """The bytes to be signed."""
         return self.model_dump_json(by_alias=True).encode()
+
+
+def unlicensed(sources: Iterable[LabelSource]) -> tuple[str, ...]:
+    """Names of the sources whose owner states no licence, each once."""
+    return tuple(dict.fromkeys(source.name for source in sources if not states_licence(source.licence)))
+
+
+def lacks_licence(kind: ReleaseKind, tier: Tier, sources: Iterable[LabelSource]) -> bool:
+    """Whether a release would publish label maps that nobody allowed to be passed on.
+
+    Weights hold no label map. Short of publication an agreement can settle what a licence would; the README says so.
+    """
+    return kind == "volumes" and tier == "public" and bool(unlicensed(sources))
 
 
 def may_be_shared(tier: Tier, verdict: Outcome) -> bool:

@@ -6,8 +6,8 @@ What a client does comes in as :class:`HospitalSide`; the coordinator's wing imp
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,31 +15,46 @@ from typing import Any, Protocol
 from ..common.atomic import write_atomic
 from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.preparation import PreparedScans, joined, prepare
+from ..common.cohorts.procedural import procedural_patients
 from ..common.errors import FedPhantomError
 from ..common.labels.choice import declare_sources
 from ..common.labels.sampler import make_label_sampler
 from ..common.randomness import derived_seed
-from ..common.site_folder import SiteFolder, site_material, training_and_test_scans
+from ..common.site_folder import SiteFolder, SiteMaterial, site_material, training_and_test_scans
 from ..common.study import Study
 from ..common.study_template import to_toml
 from ..privacy.audit.run import RESULT, audit_run_folder, verify_audit
 from ..privacy.policy import TIERS, Tier
-from ..privacy.release.run import pack_or_refuse
+from ..privacy.release.run import REFUSED, pack_or_refuse
+from ..privacy.report.people import People
 from ..privacy.report.run import write_reports
+from .demo_clock import TIMES, DemoClock
 from .demo_material import (
     PHANTOM_SIZES,
     PUBLIC_GENERATOR,
     REAL_SIZES,
     DemoSizes,
+    check_arguments,
     claim_folder,
-    derive_study,
+    gather_cohorts,
     json_bytes,
     paint_synthetic,
-    read_cohorts,
     train_public_generator,
     write_site_tables,
 )
+from .folder_lock import hold_folder
 from .simulation import Engine, MakeInitial, OpenSite, PrepareSite, simulate
+
+CHECK, EVALUATED, SUMMARY = "check.json", "evaluation.json", "summary.json"
+
+COHORTS = "cohorts"
+TRAINING = "federated training"
+SYNTHETIC = "synthetic cohort"
+PUBLIC = "public generator"
+EVALUATION = "evaluation"
+AUDIT = "audit"
+RELEASE = "release"
+REPORT = "report"
 
 
 class Evaluate(Protocol):
@@ -82,6 +97,7 @@ def run_demo(
     engine: Engine,
     hospital: HospitalSide,
     stage: Stage,
+    say: Callable[[str], None],
     sizes: DemoSizes | None = None,
 ) -> dict[str, Any]:
     """Cohort → check → sites → rounds → synthetic cohort → evaluation → audit → release → report.
@@ -94,37 +110,46 @@ def run_demo(
         engine: As ``simulate``.
         hospital: The client's side.
         stage: Announces progress.
+        say: Told where an interrupted demo goes on, and in which stage one stopped.
         sizes: How much of everything; the demo's own by default.
 
     Returns:
         What ``summary.json`` holds and ``--json`` prints.
 
     Raises:
-        ConfigError: ``out`` holds another demo.
-        FedPhantomError: as each part says.
+        ConfigError: ``out`` holds something else, another demo or one that is running, or ``sites`` does not fit.
+        FedPhantomError: as each part says; the message begins with the stage.
     """
-    started = time.monotonic()
-    seconds: dict[str, float] = {}
-    clock: list[tuple[str, float]] = []
-
-    def timed(name: str) -> Callable[[int, int], None]:
-        """Close the stage before, begin this one."""
-        now = time.monotonic()
-        if clock:
-            seconds[clock[-1][0]] = round(now - clock[-1][1], 1)
-        clock.append((name, now))
-        return stage(name)
-
-    report = timed("cohorts")
     sizes = sizes or (REAL_SIZES if data else PHANTOM_SIZES)
-    if data is not None:
-        read_cohort(data)  # a path that is none must not claim the folder
-    claim_folder(out, {"data": str(data.resolve()) if data else None, "sites": sites, "tier": tier})
-    cohort, public = read_cohorts(out, data, sites, sizes, report)
-    study = derive_study(cohort, public, sizes)
-    tables = write_site_tables(out, cohort)
+    # Before anything is written: a refused command leaves the folder free.
+    check_arguments(out, data, sites, sizes)
+    with hold_folder(out):
+        claim_folder(out, {"data": str(data.resolve()) if data else None, "sites": sites, "tier": tier})
+        clock = DemoClock(out / TIMES, _marks(out, with_public=data is not None))
+        if greeting := clock.greeting():
+            say(greeting)
+        with clock, _named_errors(clock, say):
+            return _run_stages(out, data, sites, tier, engine, hospital, _timed(clock, stage), clock, sizes)
 
-    report = timed("federated training")
+
+def _run_stages(
+    out: Path,
+    data: Path | None,
+    sites: int,
+    tier: Tier,
+    engine: Engine,
+    hospital: HospitalSide,
+    stage: Stage,
+    clock: DemoClock,
+    sizes: DemoSizes,
+) -> dict[str, Any]:
+    report = stage(COHORTS)
+    cohorts = gather_cohorts(out, data, sites, sizes, report)
+    study, public = cohorts.study, cohorts.public
+    tables = write_site_tables(out, cohorts.private)
+    write_atomic(out / "cohorts" / CHECK, json_bytes(cohorts.check))
+
+    report = stage(TRAINING)
     run = out / "run"
     simulate(
         to_toml(study),
@@ -137,16 +162,16 @@ def run_demo(
         progress=lambda record: report(record.round, study.training.rounds),
     )
 
-    report = timed("synthetic cohort")
+    report = stage(SYNTHETIC)
     sampler = make_label_sampler(study, public)
     declare_sources(run, sampler.sources())
     synthetic = paint_synthetic(out, run, sampler, sizes.synthetic, report)
 
     if public is not None:
-        report = timed("public generator")
+        report = stage(PUBLIC)
         train_public_generator(out, study, public, sampler, sizes, report)
 
-    report = timed("evaluation")
+    report = stage(EVALUATION)
     sites_material = [site_material(SiteFolder.open(run / "sites" / name), study) for name in tables]
     train, test = training_and_test_scans(sites_material)
     cache = out / "cohorts" / "cache"
@@ -160,52 +185,113 @@ def run_demo(
     evaluation = hospital.evaluate(
         arms, test, study, steps=sizes.segmenter_steps, seed=seed, folder=out / "evaluation", progress=report
     )
-    write_atomic(out / "evaluation.json", json_bytes(evaluation))
+    write_atomic(out / EVALUATED, json_bytes(evaluation))
 
-    report = timed("audit")
+    report = stage(AUDIT)
     result = out / "audit" / RESULT
     if not _audited(result, run):  # an audit is counted: one that is there is not run again
         audit_run_folder(run, synthetic, public, result.parent, sizes.audit, TIERS[tier], progress=report)
     audit = verify_audit(result, run)
 
-    report = timed("release")
+    report = stage(RELEASE)
     release = pack_or_refuse(run, out, synthetic, public, result, tier, report)
 
-    timed("report")
-    rounds = json.loads((run / "summary.json").read_text(encoding="utf-8"))["rounds"]
+    stage(REPORT)
+    people = _people(sites_material, tables)
+    times = clock.seconds()
     write_reports(
         out,
         run,
         study,
         audit=result,
         evaluation=evaluation,
-        rounds=rounds,
+        rounds=json.loads((run / "summary.json").read_text(encoding="utf-8"))["rounds"],
         release=release,
         synthetic=made,
         training=train,
+        people=people,
         facts={
-            "Patients": "procedural: no person was scanned" if data is None else "real",
             "Sites": ", ".join(tables),
             "Rounds": f"{sizes.rounds} rounds of {sizes.local_steps} steps at each site, over {engine}",
         },
-        times=seconds,
+        times={name: times[name] for name in times if name not in (REPORT, "all")},
+        times_note=clock.note(),
     )
-    seconds["all"] = round(time.monotonic() - started, 1)
     summary = {
         "study": study.name,
         "dp": study.privacy.dp,
-        "patients": len(cohort.patients),
+        "patients": len(cohorts.private.patients),
+        "procedural_patients": len(people.procedural),
+        "left_out_patients": cohorts.left_out,
         "public_patients": len(public.patients) if public else 0,
         "training_patients": len(set(train.patients)),
-        "sites": {name: len(part.patients) for name, part in cohort.by_site().items()},
+        "sites": {name: len(part.patients) for name, part in cohorts.private.by_site().items()},
         "engine": engine,
         "evaluation": evaluation,
         "audit": audit,
         "release": release,
-        "seconds": seconds,
+        "seconds": clock.seconds(),
+        "interruptions": clock.stops,
     }
-    write_atomic(out / "summary.json", json_bytes(summary))
+    write_atomic(out / SUMMARY, json_bytes(summary))
     return summary
+
+
+def _marks(out: Path, *, with_public: bool) -> dict[str, tuple[Path, ...]]:
+    """Stage to what it leaves, last of all it does; in order."""
+    return {
+        COHORTS: (out / "cohorts" / CHECK,),
+        TRAINING: (out / "run" / "summary.json",),
+        SYNTHETIC: (out / "synthetic",),
+        **({PUBLIC: (out / PUBLIC_GENERATOR / "synthetic",)} if with_public else {}),
+        EVALUATION: (out / EVALUATED,),
+        AUDIT: (out / "audit" / RESULT,),
+        RELEASE: (out / "release", out / REFUSED),
+        REPORT: (out / SUMMARY,),
+    }
+
+
+def _timed(clock: DemoClock, stage: Stage) -> Stage:
+    """Announce a stage and time it, noting the time as it goes."""
+
+    def begin(name: str) -> Callable[[int, int], None]:
+        clock.begin(name)
+        report = stage(name)
+
+        def timed(done: int, total: int) -> None:
+            clock.tick()
+            report(done, total)
+
+        return timed
+
+    return begin
+
+
+@contextmanager
+def _named_errors(clock: DemoClock, say: Callable[[str], None]) -> Iterator[None]:
+    """Let every failure say in which stage it arose."""
+    try:
+        yield
+    except FedPhantomError as error:
+        found = f"in the demo's stage '{clock.stage}': {error.found}"
+        raise type(error)(found, expected=error.expected, remedy=error.remedy) from error
+    except BaseException:
+        say(f"stopped in the demo's stage '{clock.stage}'")
+        raise
+
+
+def _people(materials: Sequence[SiteMaterial], sites: Iterable[str]) -> People:
+    """Whom the sites' scans show, by the sidecars of their cohorts; patients named as in pooled scans."""
+    known = [
+        (f"{site}/{patient.patient_id}", patient.patient_id in procedural)
+        for site, material in zip(sites, materials, strict=True)
+        for procedural in [procedural_patients(material.cohort)]
+        for patient in material.cohort.patients
+    ]
+    return People(
+        patients=frozenset(name for name, _ in known),
+        procedural=frozenset(name for name, made in known if made),
+    )
 
 
 def _audited(result: Path, run: Path) -> bool:

@@ -16,15 +16,13 @@ summary.json            rounds, sites, metrics on fakes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..common import previews
-from ..common.atomic import storage_errors, write_atomic
+from ..common.atomic import write_atomic
 from ..common.counted import counted
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
@@ -32,6 +30,7 @@ from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
 from ..common.study import Study, differing_keys, parse_study, read_study
 from .checkpoints import Checkpoint
+from .folder_lock import LOCK, hold_folder
 
 RUN_FILE = "run.json"
 
@@ -178,7 +177,6 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Find that the folder can be locked; nothing is made. Errors as :meth:`lock`."""
-        self._refuse_foreign()
         if (self.root / ".lock").exists():
             with self.lock():
                 pass
@@ -191,26 +189,10 @@ class RunFolder:
             ConfigError: another process holds it.
             OutputTaken: it is a file, or holds something else than a run.
         """
-        self._refuse_foreign()
-        with storage_errors():
-            self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    "another process is running in this folder",
-                    expected="one run a folder",
-                    remedy="Wait for it, or choose another --out.",
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _refuse_foreign(self) -> None:
         # What a run leaves that was cut off or refused before it claimed the folder.
-        refuse_used(self.root, RUN_FILE, {".lock", "study.toml", "sites"})
+        refuse_used(self.root, RUN_FILE, {LOCK, "study.toml", "sites"})
+        with hold_folder(self.root):
+            yield
 
     def write_outcome(self, outcome: Mapping[str, str]) -> None:
         """Say how the ServerApp ended, in our words; Flower's own status only says that it did."""

@@ -6,10 +6,8 @@ import base64
 import hashlib
 import re
 import shutil
-import struct
 import subprocess
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
@@ -20,11 +18,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from report_content import (
+    SHA,
+    SHAPE,
+    a_control,
+    a_curve,
+    a_sample,
+    a_study,
+    an_attack,
+    an_audit,
+    content,
+    empty,
+    images_in,
+    is_checkerboard,
+    rounds,
+    words_of,
+)
 
 from fedphantom.common.errors import DataError
-from fedphantom.common.labels.chain import LabelSource
-from fedphantom.common.study import Study, parse_study
+from fedphantom.common.labels.chain import UNSTATED, LabelSource
+from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
     ReleaseOutcome,
     ReportAudit,
@@ -39,179 +52,8 @@ from fedphantom.privacy.report.page import render_report
 from fedphantom.privacy.report.slices import show_volumes
 from fedphantom.privacy.report.words import beyond_release, headline, needed
 
-SHA = "ab" * 32
-SHAPE = (16, 24, 8)
+ALL = Cells(hide_small=False)
 HOSTILE = '"><script>document.title="ran"</script><img src="http://127.0.0.1:{port}/x.png">'
-
-
-def a_study(channels: tuple[str, ...] = ("T1",), labels: tuple[str, ...] = ("anterior", "posterior")) -> Study:
-    table = "\n".join(f'"{name}" = {value}' for value, name in enumerate(("background", *labels)))
-    return parse_study(
-        f"""
-        name = "hippocampus"
-        seed = 1
-        channels = {list(channels)}
-        [labels]
-        {table}
-        [grid]
-        shape = {list(SHAPE)}
-        spacing_mm = [1.0, 1.0, 2.0]
-        [public_labels]
-        source = "folder"
-        name = "Public hippocampi"
-        licence = "CC-BY-SA-4.0"
-        citation = "Simpson et al., arXiv:1902.09063"
-        """
-    )
-
-
-def an_attack(identifier: str, model: str, auc: float, half_width: float = 0.15) -> dict[str, Any]:
-    at_zero = {"fpr": 0.0, "tpr": 0.12, "ci": [0.03, 0.31], "resolvable": True, "fpr_bound": 0.12}
-    return {
-        "id": identifier,
-        "threat_model": model,
-        "auc": auc,
-        "auc_ci": [auc - half_width, auc + half_width],
-        "tpr": [at_zero, {**at_zero, "fpr": 0.1, "tpr": 0.77}],
-        "eps_lower_bound": 0.31,
-        "p_value": 0.0004,
-        "n_member": 25,
-        "n_holdout": 24,
-        "roc": [[0.0, 0.0], [0.0, 0.5], [1.0, 1.0]],
-    }
-
-
-def a_control(identifier: str, ok: bool = True) -> dict[str, Any]:
-    return {"id": identifier, "required": "AUC at least 0.90", "got": "AUC 0.97", "ok": ok}
-
-
-def an_audit(verdict: str = "INCONCLUSIVE", **changes: Any) -> ReportAudit:
-    table = {
-        "verdict": verdict,
-        "tier": "controlled",
-        "release": "volumes",
-        "generator_sha256": SHA,
-        "attacks": [
-            an_attack("A1", "G", 0.52),
-            an_attack("A3", "S", 0.51),
-            an_attack("A1/outliers", "G", 0.5),
-            an_attack("A3/outliers", "S", 0.5),
-            an_attack("B0", "none", 0.49),
-        ],
-        "controls": [a_control(name) for name in ("positive-model", "positive-set", "negative", "blind")],
-        "counts": {"member": 25, "holdout": 24},
-        "reasons": ["24 holdout patients; the controlled tier asks for 50."],
-        "audit_number": 1,
-    }
-    return ReportAudit.read(table | changes)
-
-
-def a_curve(name: str = "A1", n_holdout: int = 24) -> RocCurve:
-    return RocCurve(name, np.array([0, 0, 0.5, 1.0]), np.array([0, 0.2, 0.6, 1.0]), 25, n_holdout)
-
-
-def an_evaluation() -> ReportEvaluation:
-    def figure(mean: float) -> dict[str, Any]:
-        return {"mean": mean, "ci": [mean - 0.02, mean + 0.02], "n_test": 29}
-
-    return ReportEvaluation.read(
-        {
-            "arms": [
-                {"name": "real", "dice": figure(0.8), "per_label": {"anterior": figure(0.79)}},
-                {"name": "synthetic", "dice": figure(0.76), "per_label": {"anterior": figure(0.71)}},
-            ],
-            "region": "foreground",
-            "segmenter": {"steps": 1000},
-        }
-    )
-
-
-def rounds(n: int = 4) -> tuple[ReportRound, ...]:
-    return tuple(
-        ReportRound.read(
-            {
-                "round": r,
-                "sites": ["site-a", "site-b"] if r != 2 else ["site-a"],
-                "left_out": {} if r != 2 else {"site-b": "no reply before the deadline"},
-                "metrics": {"fake_mean": 0.1 * r, "fake_std": 0.2, "steps": 100.0},
-                "weights": [1.0, 1.0],
-                "seconds": 3.0,
-            }
-        )
-        for r in range(1, n + 1)
-    )
-
-
-def a_sample(study: Study, n: int = 2, real: bool = True) -> SyntheticSample:
-    x, y, z = np.meshgrid(*(np.linspace(-1, 1, k) for k in SHAPE), indexing="ij")
-    radius = x**2 + y**2 + z**2
-    labels = np.zeros((n, *SHAPE), np.uint8)
-    for i in range(n):
-        for value in range(1, len(study.labels)):
-            labels[i][radius < 0.8 / value] = value
-    volumes = np.stack([np.stack([np.exp(-radius) * (c + 1) for c in range(len(study.channels))])] * n).astype(
-        np.float32
-    )
-    return SyntheticSample(volumes, labels, marked(volumes.shape) if real else None)
-
-
-def marked(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A checkerboard in every plane: no smooth synthetic volume looks like it."""
-    return np.broadcast_to(np.indices(SHAPE).sum(axis=0) % 2, shape).astype(np.float32)
-
-
-def content(study: Study | None = None, **changes: Any) -> ReportContent:
-    study = study or a_study()
-    whole = ReportContent(
-        title="Three hospitals",
-        study=study,
-        created="2026-11-02 14:05 UTC",
-        software="fedphantom 0.1.0",
-        generator_sha256=SHA,
-        facts={"Sites": "3"},
-        audit=an_audit(),
-        roc=(a_curve(), a_curve("A1/outliers", n_holdout=6)),
-        evaluation=an_evaluation(),
-        rounds=rounds(),
-        synthetic=a_sample(study),
-        release=ReleaseOutcome(False, "controlled", "volumes", ("audit verdict INCONCLUSIVE; expected PASS.",)),
-        label_sources=tuple(
-            LabelSource(kind="public", name="Public hippocampi", licence="CC-BY-SA-4.0", sha256=f"{i:064x}")
-            for i in range(16)
-        ),
-        times={"audit": 4210.0, "evaluation": 61.0},
-    )
-    return replace(whole, **changes)
-
-
-def empty() -> ReportContent:
-    return ReportContent("Nothing yet", a_study(), "2026-11-02", "fedphantom 0.1.0", SHA)
-
-
-def words_of(page: str) -> str:
-    """The page's text as a reader sees it, style and picture data left out."""
-    body = re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
-
-
-def images_in(page: str) -> list[NDArray[np.uint8]]:
-    """Every PNG of the page, decoded by the test's own reader (grey, 8 bit, no filter)."""
-    out = []
-    for data in re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page):
-        raw = base64.b64decode(data)
-        width, height, depth, colour = struct.unpack(">IIBB", raw[16:26])
-        assert (depth, colour) == (8, 0)
-        at, packed = 8, b""
-        while at < len(raw):
-            (length,) = struct.unpack(">I", raw[at : at + 4])
-            kind, body = raw[at + 4 : at + 8], raw[at + 8 : at + 8 + length]
-            assert struct.unpack(">I", raw[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + body)
-            packed += body if kind == b"IDAT" else b""
-            at += 12 + length
-        rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, width + 1)
-        assert not rows[:, 0].any()
-        out.append(rows[:, 1:])
-    return out
 
 
 class Elements(HTMLParser):
@@ -225,11 +67,6 @@ class Elements(HTMLParser):
         self.found.append((tag, tuple(name for name, _ in attrs)))
 
 
-def is_checkerboard(image: NDArray[np.uint8]) -> bool:
-    steps = np.abs(np.diff(image.astype(int), axis=1))
-    return bool((steps > 200).mean() > 0.5)
-
-
 # --- what it says
 
 
@@ -239,7 +76,7 @@ def test_a_page_opens_with_verdict_dp_and_release() -> None:
     assert "INCONCLUSIVE The audit neither found a leak nor ruled one out." in start
     assert "Why: 24 holdout patients" in start
     assert "NONE ( dp: none )" in start
-    assert "There is no differential privacy and no ε." in start
+    assert "There is no differential privacy and no ε ." in start
     assert "REFUSED" in start
     assert "audit verdict INCONCLUSIVE; expected PASS." in start
 
@@ -290,8 +127,9 @@ def test_every_epsilon_is_shown_with_its_delta_unit_and_adjacency() -> None:
         "adjacency": "add or remove one patient",
     }
     page = words_of(render_report(content(audit=an_audit(epsilon_means=means)), "shareable"))
-    assert "lower bound shown by an attack, 95 %; proves no upper bound. δ = 0.00079; unit: patient;" in page
-    assert "adjacency: add or remove one patient" in page
+    assert "lower bound shown by an attack, 95 %; proves no upper bound; 0.00 means that nothing was proved." in page
+    assert "δ = 0.00079; unit: patient;" in page
+    assert "adjacency (what is compared): add or remove one patient" in page
     assert "does not say of which δ" in words_of(render_report(content(), "shareable"))
 
 
@@ -301,7 +139,7 @@ def test_a_blind_baseline_that_succeeds_is_no_attack_beyond_the_release() -> Non
 
 def test_inconclusive_says_what_would_be_needed() -> None:
     told = " ".join(
-        needed(an_audit(controls=[a_control("positive-model", ok=False)], attacks=[an_attack("A3", "S", 0.55)]))
+        needed(an_audit(controls=[a_control("positive-model", ok=False)], attacks=[an_attack("A3", "S", 0.55)]), ALL)
     )
     assert "At least 50 holdout patients for the tier 'controlled'; this audit had 24." in told
     assert "The control 'a generator made to memorise' to hold; in this audit it did not." in told
@@ -311,8 +149,8 @@ def test_inconclusive_says_what_would_be_needed() -> None:
 
 
 def test_only_inconclusive_says_what_would_be_needed() -> None:
-    assert needed(an_audit("PASS")) == ()
-    assert needed(an_audit("FAIL")) == ()
+    assert needed(an_audit("PASS"), ALL) == ()
+    assert needed(an_audit("FAIL"), ALL) == ()
 
 
 def test_thresholds_that_a_site_changed_are_shown_with_the_reason() -> None:
@@ -360,7 +198,8 @@ def test_a_control_that_was_not_run_stands_in_the_table_as_not_run() -> None:
 def test_usefulness_shows_each_arm_its_interval_and_the_ratio_to_real() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "29 real patients whom none of them had seen" in page
-    assert "synthetic volumes only 0.71 (0.69 to 0.73) 0.95" in page
+    assert "synthetic volumes only 0.76 (0.74 to 0.78) 0.95" in page
+    assert "anterior trained on Dice (95 % interval) real 0.79 (0.77 to 0.81) synthetic 0.71 (0.69 to 0.73)" in page
 
 
 def test_rounds_say_who_was_left_out_but_not_why() -> None:
@@ -372,6 +211,38 @@ def test_rounds_say_who_was_left_out_but_not_why() -> None:
 def test_sources_show_licence_citation_and_how_many_maps() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "Public hippocampi 16 CC-BY-SA-4.0 Simpson et al., arXiv:1902.09063" in page
+
+
+def test_label_maps_without_a_licence_are_said_to_be_nobodys_to_pass_on() -> None:
+    source = LabelSource(kind="public", name="Found maps", licence=UNSTATED, sha256=SHA)
+    page = words_of(render_report(content(label_sources=(source,)), "internal"))
+    assert f"Found maps 1 {UNSTATED} Nobody may pass on what was made from these label maps" in page
+    assert "Nobody may pass on" not in words_of(render_report(content(), "internal"))
+
+
+def test_a_run_on_one_machine_does_not_claim_that_images_stayed_in_hospitals() -> None:
+    simulated = words_of(render_report(content(simulated=True), "internal"))
+    assert "All sites of this run lay on one machine" in simulated
+    assert "Images stay at the sites" not in simulated
+    assert "Images stay at the sites" in words_of(render_report(content(simulated=False), "internal"))
+
+
+def test_times_say_what_a_reader_has_to_know_of_them() -> None:
+    page = words_of(render_report(content(times_note="The run was stopped once."), "internal"))
+    assert "audit 1 h 10 min evaluation 1 min 01 s The run was stopped once." in page
+
+
+def test_an_attack_on_a_handful_of_patients_is_said_to_mean_nothing() -> None:
+    lucky = an_attack("A1/outliers", "G", 1.0, 0) | {"n_member": 1, "n_holdout": 1}
+    page = words_of(render_report(content(audit=an_audit(attacks=[lucky, an_attack("A3", "S", 0.5)])), "internal"))
+    assert "on 1 member and 1 holdout patient: too few for its figures to mean anything" in page
+    assert "on 25 members and 24 holdout patients the synthetic volumes 0.50" in page
+
+
+def test_a_limit_is_told_only_where_the_tier_sets_one_for_this_release() -> None:
+    page = words_of(render_report(content(audit=an_audit(tier="internal")), "internal"))
+    assert "0.51 (0.36 to 0.66) no limit in this tier" in page
+    assert "0.52 (0.37 to 0.67) not judged" in page
 
 
 def test_what_is_missing_is_said_to_be_missing() -> None:
@@ -408,7 +279,7 @@ def test_slices_hang_as_radiologists_hang_films() -> None:
     labels = np.ones((1, *SHAPE), np.uint8)
     volume = np.zeros((1, 1, *SHAPE), np.float32)
     volume[0, 0, -1, -1, :] = 1  # the rightmost and most anterior column
-    axial = show_volumes(study, volume, labels, None)[0].planes[0]
+    axial = show_volumes(study, SyntheticSample(volume, labels))[0].planes[0]
     (image,) = images_in(str(axial.plain[0].svg))
     assert image.shape == (SHAPE[1], SHAPE[0])
     assert np.argwhere(image).tolist() == [[0, 0]], "patient's right at the left, front at the top"
@@ -420,7 +291,7 @@ def test_a_slice_is_cut_where_most_structures_show() -> None:
     labels[0, :, :, 2] = 1
     labels[0, 3:5, 3:5, 6] = 1
     labels[0, 5:7, 3:5, 6] = 2
-    planes = show_volumes(study, np.zeros((1, 1, *SHAPE), np.float32), labels, None)[0].planes
+    planes = show_volumes(study, SyntheticSample(np.zeros((1, 1, *SHAPE), np.float32), labels))[0].planes
     assert planes[0].name == "axial slice 7 of 8"
 
 
@@ -580,6 +451,8 @@ def test_the_page_is_marked_up_for_those_who_do_not_see_it() -> None:
     assert page.count("<svg") == len(re.findall(r'<svg[^>]* role="img" aria-label="[^"]+"', page))
     assert all("scope=" in cell for cell in re.findall(r"<th\b[^>]*>", page))
     assert re.findall(r"<h(\d)", page)[:2] == ["1", "2"]
+    assert not re.search(r'tabindex="(?!0")', page), "the keyboard goes through the page as the eye does"
+    assert "color-scheme: only light" in page, "a browser that darkens pages would leave the plots' text black on black"
     assert page.count('class="scroll"') == page.count('class="scroll" tabindex="0" role="region" aria-label=')
 
 

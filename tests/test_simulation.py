@@ -158,8 +158,8 @@ def test_below_the_quorum_the_run_stops_names_the_sites_and_goes_on_once_they_ar
 
 
 def test_a_site_later_than_the_deadline_is_left_out(tmp_path: Path, cohorts: dict[str, Path]) -> None:
-    order(cohorts["site-c"], sleep=0.3)
-    result = linear_simulation(tmp_path / "out", cohorts, text=study_text(rounds=1, deadline_s=0.15))
+    order(cohorts["site-c"], sleep=2.0)
+    result = linear_simulation(tmp_path / "out", cohorts, text=study_text(rounds=1, deadline_s=1.5))
     assert result.rounds[0].left_out == {"site-c": "no reply before the deadline"}
 
 

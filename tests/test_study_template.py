@@ -123,6 +123,15 @@ def test_a_small_scan_still_gets_a_grid_that_the_networks_can_halve(tmp_path: Pa
     assert study_for(cohort_of(tmp_path, [(9, 10, 11)]), name="x", seed=0, public_labels=ATLAS).grid.shape == (16,) * 3
 
 
+def with_channel(cohort: Cohort, name: str) -> Cohort:
+    """The cohort with every scan's first channel under this name."""
+    patients = [
+        replace(p, scans=tuple(replace(s, channels={name: next(iter(s.channels.values()))}) for s in p.scans))
+        for p in cohort.patients
+    ]
+    return replace(cohort, patients=tuple(patients), channels=(name,))
+
+
 NAMES: dict[str, tuple[dict[int, str], dict[str, int]]] = {
     "none": ({}, {"label-1": 1, "label-2": 2}),
     "two that become the same": ({1: "a/b", 2: "a?b"}, {"a-b": 1, "label-2": 2}),
@@ -159,7 +168,7 @@ def test_a_cohort_without_structure_or_with_unusable_names_is_refused(tmp_path: 
         study_for(replace(empty, patients=()), name="x", seed=0, public_labels=ATLAS)
     fine = cohort_of(tmp_path / "fine", [(16, 16, 16)])
     with pytest.raises(DataError, match="'channels'"):
-        study_for(replace(fine, channels=("T1 (pre)",)), name="x", seed=0, public_labels=ATLAS)
+        study_for(with_channel(fine, "T1 (pre)"), name="x", seed=0, public_labels=ATLAS)
 
 
 @pytest.mark.parametrize(

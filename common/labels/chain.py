@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+UNSTATED = "not stated by the cohort"
+"""Stands where a licence would, for maps whose owner states none."""
+
+_NO_LICENCE = {"", UNSTATED, "see nilearn", "n/a", "na", "none", "unknown", "unspecified", "tbd", "todo"}
+"""``see nilearn``: a study's default, which speaks of the atlas alone."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,13 +33,15 @@ class LabelSource(_Record):
     Attributes:
         kind: ``public``, or ``private`` for anything not declared public.
         name: The source's public name; for a private one an HMAC with the site's secret.
-        licence: SPDX identifier or the licence's own words.
+        licence: SPDX identifier or the licence's own words; :data:`UNSTATED` where the owner states none.
+        citation: Whom to cite; empty where the owner does not say.
         sha256: :func:`label_digest` of the source's voxels.
     """
 
     kind: Literal["public", "private"]
     name: str
     licence: str
+    citation: str = ""
     sha256: Sha256
 
 
@@ -56,6 +64,11 @@ class PublicSources(_Record):
     """``public-labels.json``: the sources a run declares public."""
 
     sources: tuple[LabelSource, ...]
+
+
+def states_licence(licence: str) -> bool:
+    """Whether this is a licence, and not a word for having none."""
+    return licence.strip().casefold() not in _NO_LICENCE
 
 
 def label_digest(labels: NDArray[np.uint8]) -> str:

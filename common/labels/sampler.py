@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohort import Cohort
+from ..cohorts.terms import stated_terms
 from ..counted import counted
 from ..errors import ConfigError, DataError
 from ..study import PublicLabelsTable, Study
 from ..volumes.grid import Spacing
 from ..volumes.nifti import read_label_map
 from ..volumes.placement import place_labels
-from .atlas import ATLAS_LICENCE, ATLAS_NAME, load_atlas
+from .atlas import ATLAS_CITATION, ATLAS_LICENCE, ATLAS_NAME, load_atlas
 from .brain import BrainLabels, brain_labels
-from .chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
+from .chain import UNSTATED, LabelChain, LabelSource, LabelStep, PublicSources, label_digest, states_licence
 from .deformation import (
     DiffeomorphismParameters,
     draw_affine,
@@ -182,6 +183,8 @@ def replay_chain(
 def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMap]:
     """The public label maps a study names, on its grid.
 
+    Licence and citation are the study's; where it gives none, what the cohort's own description states.
+
     Args:
         study: ``public_labels.source`` decides between the atlas and the cohort.
         cohort: The public cohort; its intensities are not read. Not used for the atlas.
@@ -193,7 +196,7 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
     table, grid = study.public_labels, study.volume_grid()
     if table.source == "atlas":
         labels = load_atlas(grid, brain_labels(study.labels))
-        return [PublicLabelMap(labels, _source(ATLAS_NAME, ATLAS_LICENCE, labels))]
+        return [PublicLabelMap(labels, _source(ATLAS_NAME, ATLAS_LICENCE, ATLAS_CITATION, labels))]
 
     if cohort is None:
         raise ConfigError(
@@ -207,7 +210,9 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
             expected="the true name and licence of the label maps",
             remedy="Set public_labels.name, licence and citation.",
         )
-    allowed = set(study.label_values)
+    allowed, terms = set(study.label_values), stated_terms(cohort.root)
+    licence = table.licence if states_licence(table.licence) else terms.licence or UNSTATED
+    citation = table.citation or terms.citation or ""
     maps = []
     for scan in cohort.scans:
         if scan.label is None:
@@ -221,7 +226,7 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
             )
         placed = place_labels(stored.astype(np.uint8), affine, grid)
         if placed.any():
-            maps.append(PublicLabelMap(placed, _source(table.name, table.licence, placed)))
+            maps.append(PublicLabelMap(placed, _source(table.name, licence, citation, placed)))
     if not maps:
         raise DataError(
             "a public cohort without a single label map on the study's grid",
@@ -237,8 +242,8 @@ def make_label_sampler(study: Study, cohort: Cohort | None) -> LabelSampler:
     return LabelSampler(public_label_maps(study, cohort), study.public_labels, study.grid.spacing_mm, tissues)
 
 
-def _source(name: str, licence: str, labels: NDArray[np.uint8]) -> LabelSource:
-    return LabelSource(kind="public", name=name, licence=licence, sha256=label_digest(labels))
+def _source(name: str, licence: str, citation: str, labels: NDArray[np.uint8]) -> LabelSource:
+    return LabelSource(kind="public", name=name, licence=licence, citation=citation, sha256=label_digest(labels))
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..evidence import ReleaseKind
 from ..policy import Tier
-from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, may_be_shared
+from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
 from .clean_nifti import check_clean_nifti
 from .content import (
@@ -81,8 +81,8 @@ def pack(
         created: When; now, if left out.
 
     Raises:
-        PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, or a label map that
-            does not come from a declared public source.
+        PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
+            does not come from a declared public source, or one to be published whose owner states no licence.
         VerificationFailed: the audit or a volume belongs to another generator, the audit to other volumes or its
             figures do not bear out its verdict, or a file carries more than it may.
         DataError: a needed file is missing or unreadable.
@@ -112,6 +112,13 @@ def pack(
                     "the audit of another synthetic cohort",
                     expected="the very volumes and label maps that were audited",
                     remedy="Name the audited cohort with '--synthetic', or audit this one.",
+                )
+            if lacks_licence(kind, tier, used):
+                raise PolicyRefused(
+                    "label maps whose owner states no licence",
+                    expected="a licence for every source of label maps that are to be published",
+                    remedy="Write it into the public cohort's description ('License' in dataset_description.json or"
+                    " 'licence' in dataset.json) and generate the volumes anew, or choose a narrower tier.",
                 )
         predicate = ReleasePredicate(
             kind=kind,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..statement import ReleasePredicate
+from ...common.labels.chain import LabelSource
+from ..statement import ReleasePredicate, unlicensed
 
 NOT_APPROVED = "not approved for sharing outside"
 """Marks every release whose audit is not a PASS for a tier beyond internal."""
@@ -11,16 +12,17 @@ _KINDS = {
     "volumes": "synthetic MRI volumes with their label maps, in `cohort/` (BIDS). No network weights are in it",
     "weights": "a generator of synthetic MRI volumes, `generator.safetensors`",
 }
-_TIERS = {
+MEANT_FOR = {
     "internal": "use inside the study",
     "controlled": "controlled access: named researchers under an agreement",
     "public": "publication",
 }
+"""Whom each tier is meant for."""
 
 
 def render_readme(predicate: ReleasePredicate) -> str:
     """Markdown text of the release's ``README.md``."""
-    sources = "\n".join(f"- {source.name} (licence: {source.licence})" for source in predicate.label_sources)
+    sources = "\n".join(dict.fromkeys(map(_source, predicate.label_sources)))
     return f"""# FedPhantom release
 
 {_headline(predicate)}
@@ -39,7 +41,7 @@ maps were made by a generator, from public label maps.
 ## Where the label maps come from
 
 {sources}
-
+{_no_licence(predicate)}
 Beside every volume a JSON file says that it is synthetic and how its label map was made from one of these.
 
 ## Checking this folder
@@ -51,16 +53,31 @@ signed `manifest.dsse.json`; one changed byte, one file more or one file less, a
 
 Study {predicate.study_digest}
 Generator {predicate.generator_sha256}
-Packed {predicate.created} by {predicate.software}, for {_TIERS[predicate.tier]}.
+Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tier]}.
 """
 
 
 def _headline(predicate: ReleasePredicate) -> str:
     if not predicate.approved_for_sharing:
-        return f"**{NOT_APPROVED.capitalize()}.** This release is meant for {_TIERS['internal']}."
+        return f"**{NOT_APPROVED.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
     return (
-        f"Meant for {_TIERS[predicate.tier]}. A generator trained by several sites also needs the signed approval of"
+        f"Meant for {MEANT_FOR[predicate.tier]}. A generator trained by several sites also needs the signed approval of"
         "\neach of them; this folder holds none."
+    )
+
+
+def _source(source: LabelSource) -> str:
+    cited = f" Please cite: {source.citation}" if source.citation else ""
+    return f"- {source.name} (licence: {source.licence}).{cited}"
+
+
+def _no_licence(predicate: ReleasePredicate) -> str:
+    names = unlicensed(predicate.label_sources)
+    if not names:
+        return ""
+    return (
+        f"\n**No licence is stated for: {', '.join(names)}.** Whoever passes on anything made from these label"
+        "\nmaps needs their owner's permission.\n"
     )
 
 

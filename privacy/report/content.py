@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...common.errors import DataError
 from ...common.labels.chain import LabelSource
 from ...common.study import Study
-from ..audit.extract import AuditExtract, Cell, PolicyRow
-from ..audit.small_cells import cell, travelling
+from ..audit.extract import AuditExtract, PolicyRow
+from ..audit.small_cells import travelling
 from ..evidence import SMALLEST_CELL
 from ..policy import TIERS
 from ..statistics import Floats
+from .people import Kind, PeopleCounts
 
 Rendition = Literal["internal", "shareable"]
 
@@ -62,13 +63,22 @@ class SyntheticSample:
     Attributes:
         volumes: Shape (n, C, X, Y, Z), any intensity unit; channels in the study's order.
         labels: Shape (n, X, Y, Z), label values as in the study.
-        nearest_real: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal
-            rendition only.
+        nearest: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal rendition only.
+        nearest_procedural: Of each of these whether its patient is known to be procedural; unknown counts as real.
     """
 
     volumes: NDArray[np.float32]
     labels: NDArray[np.uint8]
-    nearest_real: NDArray[np.float32] | None = None
+    nearest: NDArray[np.float32] | None = None
+    nearest_procedural: tuple[bool, ...] = ()
+
+    def shows_real(self) -> bool:
+        """Whether a scan is among them that a person may have lain in the scanner for."""
+        return self.nearest is not None and not all(map(self.nearest_is_procedural, range(len(self.nearest))))
+
+    def nearest_is_procedural(self, index: int) -> bool:
+        """Whether no person was scanned for the scan beside this volume."""
+        return index < len(self.nearest_procedural) and self.nearest_procedural[index]
 
 
 class _Read(BaseModel):
@@ -130,25 +140,16 @@ class ReportFigure(_Read):
 
     mean: Share
     ci: tuple[Share, Share]
-    n_test: Cell
-
-    def shareable(self) -> ReportFigure:
-        """Without a number of patients under twenty."""
-        return self.model_copy(update={"n_test": cell(self.n_test)})
+    n_test: int
 
 
 class ReportArm(_Read):
     """One arm of ``evaluate --json``."""
 
     name: str
-    scans: Cell | None = None
+    scans: int | None = None
     dice: ReportFigure
     per_label: dict[str, ReportFigure] = Field(default_factory=dict)
-
-    def shareable(self) -> ReportArm:
-        """Without a number of patients, or of their scans, under twenty."""
-        figures = {name: figure.shareable() for name, figure in self.per_label.items()}
-        return self.model_copy(update={"scans": cell(self.scans), "dice": self.dice.shareable(), "per_label": figures})
 
 
 class ReportEvaluation(_Read):
@@ -162,10 +163,6 @@ class ReportEvaluation(_Read):
     def read(cls, table: Mapping[str, Any]) -> Self:
         """From the parsed JSON. Raises DataError, naming the key."""
         return _read(cls, table, "fedphantom evaluate --json")
-
-    def shareable(self) -> ReportEvaluation:
-        """Without a number of patients under twenty."""
-        return self.model_copy(update={"arms": tuple(arm.shareable() for arm in self.arms)})
 
 
 class ReportRound(_Read):
@@ -226,7 +223,10 @@ class ReportContent:
         synthetic: None: none were generated.
         release: None: none was asked for.
         label_sources: Where label maps come from, as ``public-labels.json`` declares.
+        simulated: Whether all sites lay on one machine.
+        people: How many patients of the study are persons; where nobody counted, all of them.
         times: Stage to seconds, in order.
+        times_note: What a reader of the times has to know.
     """
 
     title: str
@@ -242,32 +242,43 @@ class ReportContent:
     synthetic: SyntheticSample | None = None
     release: ReleaseOutcome | None = None
     label_sources: tuple[LabelSource, ...] = ()
+    simulated: bool = False
+    people: PeopleCounts | None = None
     times: Mapping[str, float] = field(default_factory=dict)
+    times_note: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Whom the study's scans show."""
+        return self.people.kind if self.people else "real"
 
     def __post_init__(self) -> None:
         sample = self.synthetic
         if sample is None:
             return
         expected = (len(sample.volumes), len(self.study.channels), *self.study.grid.shape)
-        real = sample.volumes if sample.nearest_real is None else sample.nearest_real
-        if not (sample.volumes.shape == real.shape == expected and sample.labels.shape == expected[:1] + expected[2:]):
+        beside = sample.volumes if sample.nearest is None else sample.nearest
+        if not (
+            sample.volumes.shape == beside.shape == expected and sample.labels.shape == expected[:1] + expected[2:]
+        ):
             raise _unfit(
                 f"volumes to show of shape {sample.volumes.shape} with labels of shape {sample.labels.shape}",
                 f"(n, {len(self.study.channels)}, X, Y, Z) and (n, X, Y, Z) on the grid {self.study.grid.shape}",
             )
-        if not (np.isfinite(sample.volumes).all() and np.isfinite(real).all()):
+        if not (np.isfinite(sample.volumes).all() and np.isfinite(beside).all()):
             raise _unfit("volumes to show with non-finite voxels", "finite intensities")
 
     def shareable(self) -> ReportContent:
-        """Without any real voxel, and without a number of patients under twenty or a figure that would give it away.
+        """Without any patient's voxel, and without a number of real patients under twenty or a figure that tells it.
 
-        A curve of so few patients is nearly a list of them: it is left out.
+        A curve of so few patients is nearly a list of them: it is left out. Nobody stands behind a procedural patient:
+        figures about those are told however few they are.
         """
+        audit = self.audit if self.kind == "procedural" else self.audit and travelling(self.audit)
         return replace(
             self,
-            audit=self.audit and travelling(self.audit),
-            evaluation=self.evaluation and self.evaluation.shareable(),
-            synthetic=self.synthetic and replace(self.synthetic, nearest_real=None),
+            audit=audit,
+            synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
         )
 

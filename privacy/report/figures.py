@@ -18,6 +18,8 @@ WIDTH = 480.0
 """Of every plot, in its own units: narrow enough that text stays readable on a telephone."""
 
 _GRID = "#c8ced3"
+_NAME = 60
+"""Characters of a row's name that fit the width; the tables hold every name whole."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def interval_plot(rows: Sequence[Interval], references: Sequence[Reference], axi
     values: list[float] = [v for row in rows for v in (row.value, *(row.ci or ()))] + [r.value for r in references]
     low, high = math.floor(10 * min(values)) / 10, math.ceil(10 * max(values)) / 10
     high = max(high, low + 0.2)
-    left, right, top, row_height = 14.0, WIDTH - 14, 10 + 18 * len(references), 42
+    left, right, top, row_height = 14.0, WIDTH - 14, 10 + 18 * len(references), 56
     bottom = top + row_height * len(rows)
 
     def x(value: float) -> float:
@@ -65,11 +67,12 @@ def interval_plot(rows: Sequence[Interval], references: Sequence[Reference], axi
         labels.append(_on_white(x(reference.value), y, f"{reference.name} {reference.value:.2f}", anchor))
     parts += labels  # over all lines
     for i, row in enumerate(rows):
-        y = top + row_height * i + 30
+        y = top + row_height * i + 46
         colour, _ = STROKES[i % len(STROKES)]
-        parts.append(_on_white(left, y - 14, row.name))
+        # On two lines: a name of any length never runs into its figure.
+        parts.append(_on_white(left, y - 30, row.name if len(row.name) <= _NAME else f"{row.name[: _NAME - 1]}…"))
         label = f"{row.value:.2f}" if row.ci is None else f"{row.value:.2f}  ({row.ci[0]:.2f} to {row.ci[1]:.2f})"
-        parts.append(_on_white(right, y - 14, label, "end"))
+        parts.append(_on_white(left, y - 13, label))
         if row.ci is not None:
             parts.append(line(x(row.ci[0]), y, x(row.ci[1]), y, colour, 2.5))
             parts += [line(x(end), y - 5, x(end), y + 5, colour, 2.5) for end in row.ci]
@@ -134,24 +137,25 @@ def roc_plot(curves: Sequence[RocCurve], alt: str) -> Markup:
         if i < len(curves):
             (colour, dash), kind = STROKES[i % len(STROKES)], MARKERS[i % len(MARKERS)]
             parts += [line(left, at - 4, left + 44, at - 4, colour, 2, dash), marker(left + 22, at - 4, kind, colour)]
-            name = f"{name}: {curves[i].n_member} members, {curves[i].n_holdout} holdout"
+            members = curves[i].n_member
+            name = f"{name}: {members} member{'s' if members > 1 else ''}, {curves[i].n_holdout} holdout"
         else:
             parts.append(line(left, at - 4, left + 44, at - 4, "#000", 1.2, "3 4"))
         parts.append(text(left + 54, at, name))
     return picture(parts, WIDTH, bottom + 66 + 21 * len(curves), alt)
 
 
-def curve_plot(values: Sequence[tuple[int, float]], index: int, alt: str) -> Markup:
-    """One metric over the rounds, as (round, value); ``index`` tells it from its neighbours."""
+def curve_plot(values: Sequence[tuple[int, float]], name: str, index: int, alt: str) -> Markup:
+    """One metric over the rounds, as (round, value), under its name; ``index`` tells it from its neighbours."""
     rounds, heights = [r for r, _ in values], [v for _, v in values]
     low, high = min(heights), max(heights)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
-    left, right, top, bottom = 58.0, WIDTH - 18, 14.0, 150.0
+    left, right, top, bottom = 58.0, WIDTH - 18, 34.0, 170.0
     x = _linear(min(rounds), max(rounds), left, right)
     y = _linear(low, high, bottom - 6, top + 6)
     colour, dash = STROKES[index % len(STROKES)]
-    parts = [line(left, bottom, right, bottom), line(left, top, left, bottom)]
+    parts = [text(14, 16, name), line(left, bottom, right, bottom), line(left, top, left, bottom)]
     for value in (low, (low + high) / 2, high):
         parts += [line(left, y(value), right, y(value), _GRID), text(left - 6, y(value) + 4, f"{value:.2f}", "end", 12)]
     for tick in _whole_ticks(min(rounds), max(rounds)):

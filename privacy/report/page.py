@@ -1,7 +1,7 @@
 """The one HTML page: evidence and verdict in plain words, opened from disk, with nothing fetched from anywhere.
 
-Two renditions: *internal* may show a real scan beside a synthetic one; *shareable* is made from content out of
-which every real voxel was taken first. The page holds no script, and its content security policy forbids any,
+Two renditions: *internal* may show a patient's scan beside a synthetic one; *shareable* is made from content out of
+which every patient's voxel was taken first. The page holds no script, and its content security policy forbids any,
 so that a hostile name in a study or a cohort stays a name.
 """
 
@@ -17,10 +17,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...common.labels.atlas import ATLAS_CITATION, ATLAS_NAME
+from ...common.labels.chain import states_licence
 from ..audit.extract import AttackRow
 from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
+from ..release.readme import MEANT_FOR
 from . import words as words
+from .cells import Cells
 from .content import (
     Rendition,
     ReportArm,
@@ -32,6 +34,7 @@ from .content import (
     RocCurve,
 )
 from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot, roc_plot
+from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
 from .slices import legend, show_volumes
 
 __all__ = ["render_report"]
@@ -45,7 +48,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
 
     Args:
         content: What there is to show; what is missing is said to be missing.
-        rendition: ``shareable`` shows no real voxel.
+        rendition: ``shareable`` shows no patient's voxel, and no group of real patients smaller than a cell.
     """
     shown = content if rendition == "internal" else content.shareable()
     environment = Environment(
@@ -54,6 +57,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
     style = (_TEMPLATES / "report.css.j2").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     audit, sample = shown.audit, shown.synthetic
+    # Nobody stands behind a procedural patient: such groups are told however small.
+    cells = Cells(hide_small=rendition == "shareable" and shown.kind != "procedural")
     return environment.get_template("report.html.j2").render(
         content=shown,
         study=shown.study,
@@ -62,23 +67,30 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         style_hash=f"sha256-{digest}",
         headline=words.headline(audit),
         audit=audit,
-        needed=words.needed(audit) if audit else (),
+        reasons=tuple(map(cells.sentence, audit.reasons)) if audit else (),
+        refusals=tuple(map(cells.sentence, shown.release.reasons)) if shown.release else (),
+        stands_in=audit and audit.reference_stands_in and cells.sentence(audit.reference_stands_in),
+        tier_meaning=MEANT_FOR[audit.tier] if audit else "",
+        needed=words.needed(audit, cells) if audit else (),
         beyond=words.beyond_release(audit) if audit else (),
-        members=words.told(audit, "member") if audit else None,
-        holdout=words.told(audit, "holdout") if audit else None,
+        members=_told(audit, "member", cells),
+        holdout=_told(audit, "holdout", cells),
         rounded=audit is not None and words.rounds_small_groups(audit),
         holds_with=words.holds_with(audit) if audit else None,
-        counts=_counts(audit) if audit else (),
-        facts=tuple(shown.facts.items()),
-        **_attacks(audit, shown.roc),
+        counts=_counts(audit, cells) if audit else (),
+        facts=(*_people(shown.people, cells), *shown.facts.items()),
+        **_attacks(audit, shown.roc, cells),
         roc_hidden=[curve.name for curve in content.roc if curve not in shown.roc],
         smallest_cell=SMALLEST_CELL,
         controls=_controls(audit) if audit else (),
-        **_usefulness(shown.evaluation),
+        **_usefulness(shown.evaluation, shown.kind, cells),
         **_training(shown.rounds),
         times=[(name, _duration(seconds)) for name, seconds in shown.times.items()],
-        shows_real=sample is not None and sample.nearest_real is not None,
-        shown=show_volumes(shown.study, sample.volumes, sample.labels, sample.nearest_real) if sample else (),
+        shows_real=sample is not None and sample.shows_real(),
+        shows_procedural=sample is not None and sample.nearest is not None,
+        procedural_share=_share(shown.people, cells),
+        patients_word=PATIENTS[shown.kind],
+        shown=show_volumes(shown.study, sample) if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
         limits=words.LIMITS,
@@ -87,22 +99,45 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
     )
 
 
-def _counts(audit: ReportAudit) -> list[tuple[str, str]]:
+def _counts(audit: ReportAudit, cells: Cells) -> list[tuple[str, str]]:
     out = []
     for name, value in audit.counts.items():
         plain = words.COUNTS.get(name, name.replace("_", " "))
+        tell = str if name in words.NOT_PATIENTS else cells.number
         if isinstance(value, Mapping):
-            out += [(f"{plain}: {inner}", str(number)) for inner, number in value.items()]
+            out += [(f"{plain}: {inner}", tell(number)) for inner, number in value.items()]
         else:
-            out.append((plain, str(value)))
+            out.append((plain, tell(value)))
     return out
 
 
-def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve]) -> dict[str, Any]:
+def _told(audit: ReportAudit | None, name: str, cells: Cells) -> str | None:
+    number = audit.counts.get(name) if audit else None
+    return None if number is None or isinstance(number, dict) else cells.number(number)
+
+
+def _people(people: PeopleCounts | None, cells: Cells) -> list[tuple[str, str]]:
+    if people is None:
+        return []
+    told = {
+        "real": cells.number(people.real),
+        "procedural": f"{people.procedural}, all procedural: no person was scanned",
+        "mixed": f"{cells.number(people.real)} real, {cells.number(people.procedural)} procedural",
+    }
+    return [("Patients", told[people.kind])]
+
+
+def _share(people: PeopleCounts | None, cells: Cells) -> str:
+    if people is None:
+        return ""
+    return f"{cells.number(people.procedural)} of {cells.number(people.procedural + people.real)}"
+
+
+def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -> dict[str, Any]:
     if audit is None or not audit.attacks:
         return {"attacks": (), "auc_plot": None, "roc_plot": None, "binding_note": False}
     policy = audit.thresholds()
-    rows = [_attack(attack, audit) for attack in audit.attacks]
+    rows = [_attack(attack, audit, cells) for attack in audit.attacks]
     drawn = [
         Interval(f"{attack.id}: {words.attack_name(attack.id)}", attack.auc, _bounds(attack))
         for attack in audit.attacks
@@ -126,9 +161,8 @@ def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve]) -> dict[str, An
     }
 
 
-def _attack(attack: AttackRow, audit: ReportAudit) -> dict[str, Any]:
+def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, Any]:
     bounds, row = _bounds(attack), words.no_false_alarm(attack)
-    limit = words.limit(attack, audit) if words.is_binding(attack, audit) else None
     named = (
         _NONE
         if row is None
@@ -136,16 +170,18 @@ def _attack(attack: AttackRow, audit: ReportAudit) -> dict[str, Any]:
     )
     if isinstance(attack.tpr, float):
         named = f"{attack.tpr:.0%}"
+    epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
     return {
         "id": attack.id,
         "name": words.attack_name(attack.id),
         "deed": words.attack_deed(attack.id),
+        "group": words.group(attack, cells),
         "holds": words.attacker_holds(attack.threat_model),
         "binding": words.is_binding(attack, audit),
+        "limit": words.limit(attack, audit),
         "auc": _NONE if attack.auc is None else _with_interval(attack.auc, bounds),
-        "limit": _NONE if limit is None else f"{limit:.2f}",
         "named": named,
-        "epsilon": _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}",
+        "epsilon": epsilon,
         "p": _NONE if attack.p_value is None else "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}",
     }
 
@@ -160,6 +196,7 @@ def _bounds(attack: AttackRow) -> tuple[float, float] | None:
 def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     rows = [
         {
+            "id": control.id,
             "name": words.control_name(control.id),
             "deed": words.control_deed(control.id),
             "required": _NONE if control.required is None else str(control.required),
@@ -171,6 +208,7 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     absent = [name for name in REQUIRED_CONTROLS if name not in {control.id for control in audit.controls}]
     return rows + [
         {
+            "id": n,
             "name": words.control_name(n),
             "deed": words.control_deed(n),
             "required": _NONE,
@@ -181,31 +219,48 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     ]
 
 
-def _usefulness(evaluation: ReportEvaluation | None) -> dict[str, Any]:
+def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -> dict[str, Any]:
     if evaluation is None:
         return {"evaluation": None}
     real = next((arm.dice.mean for arm in evaluation.arms if arm.name == "real"), None)
-    regions = list(dict.fromkeys(region for arm in evaluation.arms for region in arm.per_label))
+    names = [arm_name(arm.name, kind) for arm in evaluation.arms]
     rows = [
         {
-            "name": arm.name,
-            "meaning": words.ARMS.get(arm.name, "")
-            + ("" if arm.scans is None else f" ({words.number(arm.scans)} scans)"),
-            "dice": [_figure(arm.per_label.get(region)) for region in regions] or [_figure(arm.dice)],
+            "name": name,
+            "meaning": arm_meaning(arm.name, kind) + _scans(arm, evaluation, cells),
+            "dice": _figure(arm.dice),
             "ratio": _ratio(arm, evaluation, real),
         }
-        for arm in evaluation.arms
+        for name, arm in zip(names, evaluation.arms, strict=True)
     ]
-    intervals = [Interval(arm.name, arm.dice.mean, arm.dice.ci) for arm in evaluation.arms]
-    told = "; ".join(f"{arm.name} {_figure(arm.dice)}" for arm in evaluation.arms)
-    references = [] if real is None else [Reference(real, "real", "6 3")]
+    regions = dict.fromkeys(region for arm in evaluation.arms for region in arm.per_label)
+    structures = [
+        {
+            "name": region,
+            "rows": [(n, _figure(arm.per_label.get(region))) for n, arm in zip(names, evaluation.arms, strict=True)],
+        }
+        for region in regions
+        if region != evaluation.region
+    ]
+    intervals = [Interval(n, arm.dice.mean, arm.dice.ci) for n, arm in zip(names, evaluation.arms, strict=True)]
+    told = "; ".join(f"{interval.name} {_with_interval(interval.value, interval.ci)}" for interval in intervals)
+    references = [] if real is None else [Reference(real, arm_name("real", kind), "6 3")]
     return {
         "evaluation": evaluation,
-        "tested_on": words.number(evaluation.arms[0].dice.n_test),
-        "regions": regions or [evaluation.region],
+        "tested_on": cells.number(evaluation.arms[0].dice.n_test),
+        "structures": structures,
         "arms": rows,
+        "relative_to": None if real is None else arm_name("real", kind),
         "dice_plot": interval_plot(intervals, references, f"Dice of ‘{evaluation.region}’", f"Dice: {told}"),
     }
+
+
+def _scans(arm: ReportArm, evaluation: ReportEvaluation, cells: Cells) -> str:
+    """How many scans an arm had; not where a small group's number could be had from it by subtraction."""
+    trained = next((other.scans for other in evaluation.arms if other.name == "real"), None)
+    if arm.scans is None or ("real" in arm.name.split("+") and trained is not None and cells.hides(trained)):
+        return ""
+    return f" ({arm.scans} scans)"
 
 
 def _ratio(arm: ReportArm, evaluation: ReportEvaluation, real: float | None) -> str:
@@ -230,7 +285,7 @@ def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
         values = [(entry.round, entry.metrics[key]) for entry in rounds if key in entry.metrics]
         if values:
             told = f"{name}: {values[0][1]:.2f} in round {values[0][0]}, {values[-1][1]:.2f} in round {values[-1][0]}"
-            curves.append((name, curve_plot(values, index, told)))
+            curves.append((name, curve_plot(values, name, index, told)))
     missed = Counter(site for entry in rounds for site in entry.left_out)
     sites = sorted({site for entry in rounds for site in (*entry.sites, *entry.left_out)})
     sentence = f"{len(sites)} sites ({', '.join(sites)}), {len(rounds)} rounds. " + (
@@ -242,12 +297,17 @@ def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
 
 
 def _sources(content: ReportContent) -> list[dict[str, Any]]:
-    maps = Counter((source.name, source.licence, source.kind) for source in content.label_sources)
-    table = content.study.public_labels
-    cited = {ATLAS_NAME: ATLAS_CITATION} | ({table.name: table.citation} if table.citation else {})
+    maps = Counter((source.name, source.licence, source.citation, source.kind) for source in content.label_sources)
     return [
-        {"name": name, "licence": licence, "private": kind == "private", "maps": n, "citation": cited.get(name, _NONE)}
-        for (name, licence, kind), n in sorted(maps.items())
+        {
+            "name": name,
+            "licence": licence,
+            "licensed": states_licence(licence),
+            "private": kind == "private",
+            "maps": n,
+            "citation": citation or "not stated by the cohort",
+        }
+        for (name, licence, citation, kind), n in sorted(maps.items())
     ]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans
 from ...common.labels.chain import PublicSources
+from ...common.site_folder import SITE_FILE
 from ...common.study import Study
 from .content import (
     ReleaseOutcome,
@@ -28,6 +29,7 @@ from .content import (
     read_roc,
 )
 from .page import render_report
+from .people import People
 
 SHOWN = 3
 """Synthetic volumes on the page."""
@@ -44,10 +46,12 @@ def write_reports(
     release: Mapping[str, Any],
     synthetic: PreparedScans,
     training: PreparedScans,
+    people: People,
     facts: Mapping[str, str],
     times: Mapping[str, float],
+    times_note: str,
 ) -> None:
-    """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no real voxel).
+    """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no patient's voxel).
 
     The shareable page shows synthetic slices only where the volumes themselves may be shared.
 
@@ -60,13 +64,16 @@ def write_reports(
         rounds: As ``summary.json``.
         release: Outcome of the gate.
         synthetic: Prepared synthetic scans.
-        training: Prepared training scans, for the nearest real neighbour beside each volume shown.
+        training: Prepared training scans, for the nearest one beside each volume shown.
+        people: The study's patients, named as ``training`` names them.
         facts: Name to value, shown on top.
         times: Stage to seconds.
+        times_note: What a reader of the times has to know.
     """
     audited = json.loads(audit.read_bytes())
     volumes = np.asarray(synthetic.volumes[:SHOWN])
     values = np.asarray(study.label_values, dtype=np.uint8)
+    nearest = _nearest(volumes, training)
     report = ReportContent(
         title=f"Synthetic MRI of the study '{study.name}'",
         study=study,
@@ -78,10 +85,18 @@ def write_reports(
         roc=read_roc(audited),
         evaluation=ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
-        synthetic=SyntheticSample(volumes, values[synthetic.classes[:SHOWN]], _nearest(volumes, training)),
+        synthetic=SyntheticSample(
+            volumes,
+            values[synthetic.classes[:SHOWN]],
+            np.asarray(training.volumes[nearest]),
+            tuple(training.patients[row] in people.procedural for row in nearest),
+        ),
         release=ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ()))),
         label_sources=PublicSources.model_validate_json((run / "public-labels.json").read_bytes()).sources,
+        simulated=any(run.glob(f"sites/*/{SITE_FILE}")),  # a coordinator has no site's folder
+        people=people.counts(),
         times=times,
+        times_note=times_note,
     )
     write_atomic(out / "report.html", render_report(report, "internal").encode())
     if not may_share_volumes(audited["verdict"], release):
@@ -95,7 +110,6 @@ def may_share_volumes(verdict: str, release: Mapping[str, Any]) -> bool:
     return bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
 
 
-def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> NDArray[np.float32]:
-    """The training scan with the least mean squared difference from each volume."""
-    picks = [int(np.argmin([float(np.square(v - t).mean()) for t in training.volumes])) for v in volumes]
-    return np.asarray(training.volumes[picks])
+def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> list[int]:
+    """Row of the training scan with the least mean squared difference from each volume."""
+    return [int(np.argmin([float(np.square(v - t).mean()) for t in training.volumes])) for v in volumes]

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from ...common.study import Study
 from ...common.volumes.slices import PLANES, busiest_slice, cut
+from .content import SyntheticSample
+from .people import one_patient
 from .svg import STROKES, element, number, picture
 
 SHOWN = 3
@@ -45,33 +47,35 @@ class Plane:
         name: Plane and slice.
         plain: Every channel of the synthetic volume, then its label map.
         outlined: Every channel with the label map's contours.
-        real: Every channel of the real neighbour; empty where none is shown.
+        nearest: Every channel of the training scan beside it; empty where none is shown.
     """
 
     name: str
     plain: tuple[Cell, ...]
     outlined: tuple[Cell, ...]
-    real: tuple[Cell, ...]
+    nearest: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One volume in three planes."""
+    """One volume in three planes.
+
+    Attributes:
+        number: 1-based.
+        planes: Axial, coronal, sagittal.
+        procedural: Whether no person was scanned for the training scan beside it.
+    """
 
     number: int
     planes: tuple[Plane, ...]
+    procedural: bool
 
 
-def show_volumes(
-    study: Study, volumes: NDArray[np.float32], labels: NDArray[np.uint8], nearest_real: NDArray[np.float32] | None
-) -> tuple[Shown, ...]:
-    """The first volumes, cut where most structures show; shapes as :class:`.report_content.SyntheticSample`."""
+def show_volumes(study: Study, sample: SyntheticSample) -> tuple[Shown, ...]:
+    """The first volumes, cut where most structures show."""
     return tuple(
-        Shown(
-            i + 1,
-            tuple(_planes(i + 1, study, volumes[i], labels[i], None if nearest_real is None else nearest_real[i])),
-        )
-        for i in range(min(SHOWN, len(volumes)))
+        Shown(i + 1, tuple(_planes(i, study, sample)), sample.nearest_is_procedural(i))
+        for i in range(min(SHOWN, len(sample.volumes)))
     )
 
 
@@ -83,9 +87,10 @@ def legend(study: Study) -> list[tuple[str, Markup]]:
     ]
 
 
-def _planes(
-    index: int, study: Study, volume: NDArray[np.float32], labels: NDArray[np.uint8], real: NDArray[np.float32] | None
-) -> Iterator[Plane]:
+def _planes(position: int, study: Study, sample: SyntheticSample) -> Iterator[Plane]:
+    volume, labels = sample.volumes[position], sample.labels[position]
+    beside = None if sample.nearest is None else sample.nearest[position]
+    patient, index = one_patient(sample.nearest_is_procedural(position)), position + 1
     structures = _foreground(study)
     for name, axis, letter in PLANES:
         at = busiest_slice(labels, axis)
@@ -117,11 +122,11 @@ def _planes(
             alt = f"{channel} {whose}, with the label map's contours"
             outlined.append(Cell(f"{channel}, outlined", picture(both, width, height, alt)))
         neighbours = []
-        if real is not None:
+        if beside is not None:
             for c, channel in enumerate(study.channels):
-                alt = f"{channel} of the real scan nearest to synthetic volume {index}, {where}"
-                parts = [_image(real[c], axis, at, width, height), side]
-                neighbours.append(Cell(f"{channel}, real patient", picture(parts, width, height, alt)))
+                alt = f"{channel} of a {patient}: the training scan most like synthetic volume {index}, {where}"
+                parts = [_image(beside[c], axis, at, width, height), side]
+                neighbours.append(Cell(f"{channel}, {patient}", picture(parts, width, height, alt)))
         yield Plane(where, (*plain, label_map), tuple(outlined), tuple(neighbours))
 
 

@@ -12,6 +12,7 @@ from ..finding import beyond, finding
 from ..multiplicity import claim_confidence
 from ..power import joint_power
 from ..verdict import MIN_HOLDOUT
+from .cells import Cells
 from .content import ReportAudit
 
 
@@ -37,8 +38,8 @@ _HEADLINES = {
         "PASS",
         "✓",
         "No attack tested succeeded.",
-        "The controls show that the attacks work and that the comparison is fair. This is evidence and not proof: an "
-        "attack that nobody has tried may still succeed.",
+        "The controls showed that these attacks find the leaks planted for them, and nothing where there is none. This "
+        "is evidence and not proof: an attack that nobody has tried may still succeed.",
     ),
     "INCONCLUSIVE": Headline(
         "INCONCLUSIVE",
@@ -50,14 +51,14 @@ _HEADLINES = {
         "INVALID",
         "!",
         "The audit proves nothing, in either direction.",
-        "The two groups of patients differ for reasons that have nothing to do with the generator, so the comparison "
-        "between them is not fair. Treat the generator as if it could give patients away.",
+        "The two groups of patients differ, or seem to, for reasons that have nothing to do with the generator, so the "
+        "comparison between them is not fair. Treat the generator as if it could give patients away.",
     ),
     "FAIL": Headline(
         "FAIL",
         "✗",
         "The audit found a leak.",
-        "What this generator makes can betray whose scans it was trained on. It must not leave in this form.",
+        "What this generator makes can give away whose scans it was trained on. It must not leave in this form.",
     ),
 }
 
@@ -97,18 +98,17 @@ def _strength(attack: AttackRow) -> str:
     return f"AUC {attack.auc:.2f}" + ("" if least is None else f", at least {least:.2f}")
 
 
-def needed(audit: ReportAudit) -> tuple[str, ...]:
+def needed(audit: ReportAudit, cells: Cells) -> tuple[str, ...]:
     """What a next audit would need to say more; empty where the verdict is not INCONCLUSIVE."""
-    return tuple(_needed(audit)) if audit.verdict == "INCONCLUSIVE" else ()
+    return tuple(_needed(audit, cells)) if audit.verdict == "INCONCLUSIVE" else ()
 
 
-def _needed(audit: ReportAudit) -> Iterator[str]:
+def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     policy = audit.thresholds()
     holdout = audit.counts.get("holdout")
     wanted = max(policy.min_holdout, MIN_HOLDOUT)
     if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
-        had = told(audit, "holdout")
-        yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {had}."
+        yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {cells.number(holdout)}."
     have = {control.id: control.ok for control in audit.controls}
     for name in REQUIRED_CONTROLS:
         if name not in have:
@@ -146,21 +146,27 @@ def is_binding(attack: AttackRow, audit: ReportAudit) -> bool:
     return attack.threat_model in BINDING[audit.release]
 
 
-def limit(attack: AttackRow, audit: ReportAudit) -> float | None:
-    """The largest AUC that is allowed for this attack, at its upper end."""
+def limit(attack: AttackRow, audit: ReportAudit) -> str:
+    """How large this attack's AUC may be at its upper end."""
+    if not is_binding(attack, audit):
+        return "not judged"
     policy = audit.thresholds()
-    return policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
+    most = policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
+    return "no limit in this tier" if most is None else f"{most:.2f}"
 
 
-def told(audit: ReportAudit, name: str) -> str | None:
-    """One of the audit's counts in words."""
-    value = audit.counts.get(name)
-    return None if value is None or isinstance(value, dict) else number(value)
+def group(attack: AttackRow, cells: Cells) -> str:
+    """On how many patients an attack was judged; empty where the audit does not say."""
+    members, holdout = attack.n_member, attack.n_holdout
+    if members is None or holdout is None:
+        return ""
+    told = f"on {_number(members, 'member', cells)} and {_number(holdout, 'holdout patient', cells)}"
+    few = any(side == SMALL or (isinstance(side, int) and side < MIN_HOLDOUT) for side in (members, holdout))
+    return told + (": too few for its figures to mean anything" if few else "")
 
 
-def number(patients: Cell) -> str:
-    """A number of patients or scans, or ``fewer than 20`` where it may not be told."""
-    return "fewer than 20" if patients == SMALL else str(patients)
+def _number(number: Cell, what: str, cells: Cells) -> str:
+    return f"{cells.number(number)} {what}" + ("" if cells.number(number) == "1" else "s")
 
 
 def rounds_small_groups(audit: ReportAudit) -> bool:
@@ -180,14 +186,17 @@ def count(audit: ReportAudit, name: str) -> int | None:
 
 
 COUNTS = {
-    "reference": "reference patients (the attacker's own)",
-    "control": "control patients",
+    "reference": "reference patients (whom the attacker knows: they set the attacks up)",
+    "control": "control patients (for generators that never saw the members)",
     "member": "members",
     "holdout": "holdout patients",
-    "training": "members whom no attack scored",
+    "training": "patients trained on, but scored by no attack",
     "synthetic": "synthetic volumes",
 }
 """Names of the audit's counts that would else read oddly."""
+
+NOT_PATIENTS = {"sites", "synthetic"}
+"""Counts of something else."""
 
 
 def no_false_alarm(attack: AttackRow) -> TprRow | None:
@@ -270,25 +279,20 @@ def control_deed(identifier: str) -> str:
 
 
 METRICS = {
-    "fake_mean": "Mean intensity of a synthetic volume",
-    "fake_std": "Contrast (standard deviation) of a synthetic volume",
+    "fake_mean": "Mean brightness of a synthetic volume",
+    "fake_std": "Contrast (standard deviation of brightness) of a synthetic volume",
 }
-"""Metrics of a round worth a curve; intensities run from −1 to 1."""
-
-ARMS = {
-    "real": "the real training patients",
-    "synthetic": "synthetic volumes only",
-    "real+synthetic": "real patients and synthetic volumes together",
-    "public": "the public patients' own scans: what anyone has without the hospitals",
-}
+"""Metrics of a round worth a curve."""
 
 LIMITS = (
     "Attacks that were not tried. New attacks are published every year.",
     "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
     "The coordinator during training. Each round the generator's weights go to the study's coordinator, who could "
-    "try to learn from them; that is a separate threat (F), and it binds only where the audit's table lists it.",
+    "try to learn from them. That is a threat of its own, called F; it was tried only where the table of attacks lists "
+    "it.",
     "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
-    "Very unusual patients, more than the attacks on unusual patients show.",
+    "Very unusual patients. They are easier to recognise than others, and the attacks on unusual patients cover only a "
+    "few of them.",
     "Medical truth. A synthetic volume shows nobody: it is no basis for a diagnosis, and an illness that the "
     "training patients did not have is not in it.",
 )
@@ -312,7 +316,8 @@ TERMS = (
     (
         "interval",
         "95 % interval",
-        "The range in which the true value can be expected to lie; fewer patients make it wider.",
+        "A range drawn so that it misses the true value in at most about 5 of 100 such audits; fewer patients make it "
+        "wider.",
     ),
     (
         "roc",
@@ -325,7 +330,12 @@ TERMS = (
         "Named without false alarm",
         "The share of members an attack names before it names the first stranger wrongly.",
     ),
-    ("pvalue", "p", "The probability that mere chance would make an attack look at least this good."),
+    (
+        "pvalue",
+        "p",
+        "How often mere chance would make an attack look at least this good if there were no leak: 0.04 is 4 times in "
+        "100.",
+    ),
     (
         "epsilon",
         "ε (epsilon)",
@@ -337,6 +347,28 @@ TERMS = (
         "Differential privacy",
         "A mathematical promise about the most that anything released can tell about one patient.",
     ),
+    (
+        "delta",
+        "δ (delta)",
+        "The probability with which a promise of ε may be broken altogether; it has to be very small.",
+    ),
+    (
+        "holm",
+        "Holm",
+        "A correction for trying many attacks: who tries often enough finds something by chance.",
+    ),
+    (
+        "step",
+        "Step, epoch",
+        "A step is one adjustment of the network; an epoch is as many as it takes to see every scan once.",
+    ),
+    ("seed", "Seed", "A number that fixes all chance in a training; several seeds show how much chance does."),
+    (
+        "procedural",
+        "Procedural patient",
+        "A stand-in computed from a public brain atlas; no person was scanned. Who is not known to be one is real.",
+    ),
+    ("segmentation", "Segmentation network", "A neural network that outlines structures in a scan."),
     ("dice", "Dice", "How well two outlines agree: 1 is identical, 0 is no overlap."),
     ("ema", "Moving average", "The released generator is an average over the rounds, the last ones weighing most."),
 )

@@ -1,0 +1,39 @@
+"""One process a folder: a lock that goes with its process, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..common.atomic import storage_errors
+from ..common.errors import ConfigError
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def hold_folder(root: Path) -> Iterator[None]:
+    """Make the folder, or find it, and hold it for this process.
+
+    Raises:
+        ConfigError: another process holds it.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    with storage_errors():
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                "another process is running in this folder",
+                expected="one run a folder",
+                remedy="Wait for it, or choose another --out.",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""A shareable page tells no number of real patients between 1 and 19, and no figure that would give one away."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_content import a_control, an_attack, an_audit, content, words_of
+
+from fedphantom.privacy.report.cells import SMALLEST_CELL, Cells
+from fedphantom.privacy.report.content import ReportContent, ReportEvaluation
+from fedphantom.privacy.report.page import render_report
+from fedphantom.privacy.report.people import PeopleCounts
+
+SHY, OPEN = Cells(hide_small=True), Cells(hide_small=False)
+
+
+def small_study(**changes: Any) -> ReportContent:
+    """Groups of 11, 13, 17 and 19 patients, told in every way that a page tells them."""
+    tpr = [{"fpr": 0.0, "tpr": 3 / 13, "ci": [0.05, 0.54], "resolvable": True, "fpr_bound": 0.24}]
+    audit = an_audit(
+        counts={"reference": 17, "member": 31, "holdout": 11, "training": 19, "audited_patients": 42, "sites": 3},
+        reasons=[
+            "Only 11 holdout patients: below 20 no attack statistic means anything.",
+            "Of 31 members 13 were found copied: the rate could be 58.7% (95 % confidence); to be shown: at most 9%.",
+        ],
+        attacks=[an_attack("A3", "S", 0.51) | {"n_member": 31, "n_holdout": 11, "tpr": tpr}],
+        controls=[a_control("positive-model", ok=False) | {"got": "only 17 members to memorise"}],
+        reference_stands_in="16 public patients stand in as reference",
+    )
+    dice = {"mean": 0.8, "ci": [0.7, 0.9], "n_test": 13}
+    arms = [{"name": "real", "scans": 19, "dice": dice}, {"name": "real+synthetic", "scans": 119, "dice": dice}]
+    return content(
+        audit=audit,
+        evaluation=ReportEvaluation.read({"arms": arms, "region": "foreground"}),
+        people=PeopleCounts(real=17, procedural=0),
+        roc=(),
+        # Other numbers would only be in the way.
+        **{"created": "today", "generator_sha256": "ab" * 32, "synthetic": None, "label_sources": (), **changes},
+    )
+
+
+def told(page: str) -> set[str]:
+    """Every whole number in the page's text, hashes left out."""
+    return set(re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", words_of(page)))
+
+
+def test_a_shareable_page_tells_no_small_group_and_nothing_it_follows_from() -> None:
+    page = render_report(small_study(), "shareable")
+    assert not {"11", "13", "17", "19", "23", "42", "119"} & told(page), (
+        "42 - 31 is 11, 119 - 100 is 19, 23 % of 13 is 3"
+    )
+    assert "58.7" not in page, "from the rate's upper end its numbers follow"
+    text = words_of(page)
+    assert "Fewer than 20 holdout patients: below 20 no attack statistic means anything." in text
+    assert "holdout patients fewer than 20" in text
+    assert "fewer than 20 real patients whom none of them had seen" in text
+    assert "this audit had fewer than 20." in text
+    assert "16 public patients stand in" in text, "public patients are no secret"
+    assert "members 31" in text
+
+
+def test_the_internal_page_tells_them() -> None:
+    assert {"11", "13", "17", "19", "23", "42"} <= told(render_report(small_study(), "internal"))
+
+
+def test_nobody_stands_behind_a_procedural_group_so_that_it_is_told() -> None:
+    from dataclasses import replace
+
+    page = render_report(replace(small_study(), people=PeopleCounts(real=0, procedural=17)), "shareable")
+    assert {"11", "13", "17", "19"} <= told(page)
+
+
+def test_no_epsilon_is_told_whose_delta_would_tell_how_many_were_trained_on() -> None:
+    means = {"kind": "lower bound", "delta": 1 / 150, "unit": "patient", "adjacency": "add or remove one patient"}
+    few = an_audit(counts={"member": 9, "holdout": 25, "training": 6}, epsilon_means=means)
+    page = words_of(render_report(content(audit=few), "shareable"))
+    assert "0.0067" not in page
+    assert "No ε is told" in page
+    assert "0.31" not in page, "an ε without its δ means nothing"
+    many = an_audit(counts={"member": 9, "holdout": 25, "training": 60}, epsilon_means=means)
+    assert "δ = 0.0067" in words_of(render_report(content(audit=many), "shareable"))
+
+
+@given(st.integers(0, 400), st.sampled_from(["members", "holdout patients", "patients", "member", "control patients"]))
+def test_a_number_in_a_sentence_is_told_from_twenty_on(number: int, group: str) -> None:
+    sentence = f"The audit had {number} {group}, which is little."
+    shown = SHY.sentence(sentence)
+    assert (shown == sentence) == (number == 0 or number >= SMALLEST_CELL)
+    assert SHY.hides(number) == (shown != sentence) == (f"{number} {group}" not in shown)
+    assert OPEN.sentence(sentence) == sentence
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "",
+        "Reduced audit: the negative control trained 1 of 3 generators.",
+        "A1 AUC >= 0.90 and L95 >= 0.75 on 16-24 members after at least 60 epochs",
+        "10 exact, 8 with noise, 9 moved",
+        "Of 120 members 0 were found copied: the rate could be 2.5% (95 % confidence); to be shown: at most 9%.",
+    ],
+)
+def test_numbers_of_other_things_stay(sentence: str) -> None:
+    assert SHY.sentence(sentence) == sentence

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedphantom.cli import run
-from fedphantom.client.evaluation_report import evaluate_scans
+from fedphantom.client.evaluation.report import evaluate_scans
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder

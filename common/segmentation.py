@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from .randomness import derived_seed, torch_generator
 AUGMENTATION = SpatialAugmentation()
 NOISE = 0.1  # largest standard deviation of added noise, in the prepared range [-1, 1]
 GAMMA = 0.3  # largest change of log contrast
+
+# MONAI 1.6 warns of its own use of an argument; a filter for a while would not hold across threads.
+warnings.filterwarnings("ignore", message="monai.metrics.utils get_mask_edges", category=FutureWarning)
 
 _GLOBAL_RANDOM = threading.Lock()
 """Arms train side by side, and a fresh network draws its weights from torch's global generator: one at a time."""

@@ -1,4 +1,4 @@
-"""The Shin protocol's plot, as SVG: Dice and HD95 of every arm by region, and Dice over the share of synthetic scans.
+"""The Shin protocol's plot, as SVG: Dice and HD95 of every arm by region, and what shares of synthetic scans gain.
 
 Filled markers are with augmentation, hollow ones without; ticks are the seeds. No colour carries a meaning.
 """
@@ -45,8 +45,9 @@ def draw(result: ShinResult) -> Canvas:
         below = canvas.add_subplot(grid[len(regions), :])
         _sweep(below, result.sweep, regions)
     canvas.suptitle(
-        f"Shin protocol: {result.patients} real test patients, {len(result.seeds)} seed(s), {result.plan.full.steps}"
-        " steps each\nfilled: usual augmentation, hollow: none; bars: 95 % over patients; ticks: seeds",
+        f"Shin protocol: {result.patients} real test patients, {result.plan.full.steps} steps each, seeds"
+        f" {', '.join(map(str, result.seeds))}\nfilled: usual augmentation, hollow: none; bars: 95 % over"
+        " patients; ticks: seeds",
         fontsize=9,
         x=0.01,
         ha="left",
@@ -67,14 +68,18 @@ def _arms(axes: Axes, arms: tuple[ArmResult, ...], figures: list[Figure], by_see
 
 
 def _sweep(axes: Axes, points: tuple[SweepPoint, ...], regions: tuple[str, ...]) -> None:
+    """Points of Dice gained over real scans alone, so that regions hard and easy share an axis."""
     markers, dashes = "osD^v<>pPX*h", ("-", "--", ":", "-.")
     shares = [point.share for point in points]
+    axes.axhline(0, color=GREY, linewidth=1)
     for i, region in enumerate(regions):
-        figures = [point.result.regions[region].dice for point in points]
-        means = [figure.mean for figure in figures]
-        ends = [[f.mean - f.low for f in figures], [f.high - f.mean for f in figures]]
+        gains = [(p.share, p.result.regions[region].dice_difference) for p in points]
+        known = [(share, gain) for share, gain in gains if gain is not None]
+        means = [100 * gain.mean for _, gain in known]
+        ends = [[100 * (g.mean - g.low) for _, g in known], [100 * (g.high - g.mean) for _, g in known]]
+        aside = 1 + 0.04 * (i - (len(regions) - 1) / 2)  # so that intervals of several regions can be told apart
         axes.errorbar(
-            shares,
+            [share * aside for share, _ in known],
             means,
             yerr=ends,
             color=INK,
@@ -90,8 +95,9 @@ def _sweep(axes: Axes, points: tuple[SweepPoint, ...], regions: tuple[str, ...])
     axes.set_xscale("symlog", base=2, linthresh=0.5, linscale=0.6)
     axes.set_xticks(shares, [f"{share:.3g}" for share in shares])
     axes.minorticks_off()
+    axes.set_xlim(left=0)
     axes.set_xlabel("synthetic scans per real scan, all real patients, with augmentation")
-    axes.set_title("Dice by share of synthetic scans", loc="left")
+    axes.set_title("Sweep: Dice × 100 gained over real scans alone, paired by patient", loc="left")
     axes.legend(frameon=False, ncols=4, fontsize=8, loc="best")
     _plain(axes, "y")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .disclosure import NOTICE
 from .figures import Figure, spread
 from .shin_result import ArmResult, ShinResult
 
-COLUMNS = ("trained on", "aug.", "Dice [95 %]", "seeds", "points over real", "HD95 mm [95 %]", "seeds", "none")
+COLUMNS = ("trained on", "aug", "Dice [95 %]", "seeds", "points gained", "HD95 mm [95 %]", "seeds", "none")
 WIDTH = 100
 
 Row = tuple[str, ...]
@@ -19,7 +19,7 @@ Row = tuple[str, ...]
 
 def table_rows(result: ShinResult, region: str) -> list[Row]:
     """The arms in one region, then the sweep's shares."""
-    rows = [_row(arm.arm.training, arm, region) for arm in result.grid_arms]
+    rows = [_row(arm.arm.training.replace(", then", " →"), arm, region) for arm in result.grid_arms]
     return rows + [_row(f"sweep: {p.share:.3g} × real", p.result, region) for p in result.sweep]
 
 
@@ -32,8 +32,8 @@ def explanation(result: ShinResult) -> list[str]:
         f" {plan.full.steps} steps of {plan.full.batch} scans, fine-tuning the last {plan.tuning.steps} of them; 10 %"
         f" of the real patients: {tuned.patients}, drawn by seed.",
         "Intervals: over patients, a patient's seeds averaged first. seeds: standard deviation of the mean over"
-        " training seeds. points: Dice × 100 over the arm of the same real patients without synthetic scans and"
-        " with the same augmentation ('real' for 'synthetic'), paired by patient.",
+        " training seeds. aug: with the usual augmentation. points gained: Dice × 100 above the arm of the same"
+        " augmentation without synthetic scans, 'real' or that of as few patients, paired by patient.",
         f"none: segmentations that miss the structure or find it where there is none, of {result.patients} ×"
         f" {len(result.seeds)}; they score Dice 0 and HD95 {result.diagonal_mm:.1f} mm, the grid's diagonal.",
     ]
@@ -50,19 +50,21 @@ def explanation(result: ShinResult) -> list[str]:
 
 
 def print_table(result: ShinResult) -> None:
-    """To stdout, 100 columns wide."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    """To stdout; with usual figures 100 columns wide, never cut short."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, no_wrap=True)
     for region in result.shown_regions:
-        table.add_row(f"[bold]{region}[/bold]")
+        table.add_row(Text(region, style="bold"))
         for row in table_rows(result, region):
-            table.add_row(*row)
-        table.add_section()
+            table.add_row(*map(Text, row))
+        table.add_row()
     console = Console(width=WIDTH)
+    console.width = max(WIDTH, console.measure(table, options=console.options.update(max_width=1000)).maximum)
     console.print(table)
+    console.width = WIDTH
     for line in explanation(result):
-        console.print(line, highlight=False)
+        console.print(Text(line))
 
 
 def markdown(result: ShinResult) -> str:
@@ -82,14 +84,15 @@ def _row(name: str, result: ArmResult, region: str) -> Row:
         _interval(found.dice, ".3f"),
         _spread(found.dice_by_seed, ".3f"),
         _interval(found.dice_difference, "+.1f", 100) if found.dice_difference else "",
-        _interval(found.hd95, ".2f"),
-        _spread(found.hd95_by_seed, ".2f"),
+        _interval(found.hd95, ".1f"),
+        _spread(found.hd95_by_seed, ".1f"),
         str(found.one_empty),
     )
 
 
 def _interval(figure: Figure, form: str, unit: float = 1) -> str:
     mean, low, high = (_short(value * unit, form) for value in (figure.mean, figure.low, figure.high))
+    low, high = low.removeprefix("+"), high.removeprefix("+")
     return f"{mean} [{low}, {high}]"
 
 

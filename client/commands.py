@@ -46,17 +46,20 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what synthetic scans are worth on real patients whom nothing has seen."""
-    if bool(run) == bool(real_train and real_test) or (run and (real_train or real_test or study)):
-        raise typer.BadParameter(
+    _refuse(
+        (
+            bool(run) == bool(real_train and real_test) or bool(run and (real_train or real_test or study)),
             "give either the run or both cohorts (and a study with those only)",
-            param_hint="--run or --real-train, --real-test",
-        )
-    if protocol != "shin" and (seeds or real_patients or sweep):
-        raise typer.BadParameter("only with --protocol shin", param_hint="--seeds, --real-patients, --sweep")
-    if protocol == "shin" and not out:
-        raise typer.BadParameter("the Shin protocol takes hours: give it a folder to go on in", param_hint="--out")
-    if protocol != "arms" and public:
-        raise typer.BadParameter("only with --protocol arms", param_hint="--public")
+            "--run or --real-train, --real-test",
+        ),
+        (
+            protocol != "shin" and bool(seeds or real_patients or sweep),
+            "only with --protocol shin",
+            "--seeds, --real-patients, --sweep",
+        ),
+        (protocol == "shin" and out is None, "the Shin protocol takes hours: give it a folder to go on in", "--out"),
+        (protocol != "arms" and public is not None, "only with --protocol arms", "--public"),
+    )
     from ..common.progress import progress_bar
     from .evaluation.material import Sources
     from .evaluation.report import EvaluationOptions
@@ -72,9 +75,21 @@ def evaluate(
             device=device,
             out=out,
             progress=progress,
+            say=_say_aside,
             seeds=seeds or 3,
             real_patients=real_patients,
             sweep=sweep,
         )
         report = evaluate_by(protocol, sources, options)
     report.print(as_json=as_json)
+
+
+def _refuse(*misuses: tuple[bool, str, str]) -> None:
+    """Usage error for the first misuse that is there: (whether, what to do, which options)."""
+    for found, message, options in misuses:
+        if found:
+            raise typer.BadParameter(message, param_hint=options)
+
+
+def _say_aside(text: str) -> None:
+    typer.echo(text, err=True)

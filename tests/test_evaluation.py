@@ -38,7 +38,9 @@ CPU = choose_device("cpu")
 STUDY = tiny_study()
 PLAN = SegmenterPlan(steps=1, batch=1)
 REAL, SYNTHETIC, TEST = tiny_scans(2), tiny_scans(2, seed=1, prefix="s"), tiny_scans(3, seed=2, prefix="t")
-OPTIONS = EvaluationOptions(steps=1, seed=1, device="cpu", out=None, progress=lambda done, total: None)
+OPTIONS = EvaluationOptions(
+    steps=1, seed=1, device="cpu", out=None, progress=lambda done, total: None, say=lambda line: None
+)
 ARMS = {"real": REAL, "synthetic": SYNTHETIC, "real+synthetic": joined([REAL, SYNTHETIC])}
 
 

@@ -261,7 +261,11 @@ def test_as_many_pairs_are_compared_on_either_side_and_few_synthetic_scans_suffi
 REFUSED = {
     "four test patients": ({"test": TEST.only(range(4))}, "4 test patients; expected 5 or more"),
     "four synthetic scans": ({"synthetic": TRUE.only(range(4))}, "4 synthetic scans; expected 5 or more"),
-    "a test patient who was trained on": ({"train": joined([TRAIN, TEST.only([0])])}, "among the training scans"),
+    "a test patient who was trained on": ({"train": joined([TRAIN, TEST.only([0])])}, "scans of arm 'real'"),
+    "a test patient's scan passed off as synthetic": (
+        {"synthetic": joined([TRUE, tiny_scans(1, seed=2, prefix="s9")])},
+        "scans of arm 'synthetic'",
+    ),
 }
 
 
@@ -316,3 +320,5 @@ def test_the_text_shows_every_measure_beside_its_yardstick(capsys: pytest.Captur
     assert f"{found.real_pairs.mean:.3f} [" in said
     assert f"p = {found.features.p_value:.4f}" in said
     assert said.count("other half") == 4
+    assert said.count("whole") == 1
+    assert "foreground" not in said  # here it is the whole

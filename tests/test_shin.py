@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -323,6 +327,20 @@ def test_interrupted_it_goes_on_with_the_segmenters_that_are_not_finished(
     assert command(cohorts, *arguments) == 0
     assert len(watched.calls) == 1
     assert (cohorts / "out" / "shin.json").read_bytes() == resumed
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_segmenters_train_ends_the_process_with_130(cohorts: Path) -> None:
+    words = "--real-train train --real-test test --synthetic made --protocol shin --out out --device cpu"
+    command = [sys.executable, "-m", "fedphantom", "evaluate", *words.split()]
+    process = subprocess.Popen(command, cwd=cohorts, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "to go" in process.stderr.readline()
+    time.sleep(2)  # in the midst of a step, on every core
+    process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert told.endswith("the same command goes on from there\n")
 
 
 def test_one_command_leaves_a_table_a_plot_and_json_for_their_owner_alone(

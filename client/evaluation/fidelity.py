@@ -27,7 +27,7 @@ from .diversity import KERNEL, MOST_SCANS, Similarity, pair_similarities, scale_
 from .figures import Figure, Floats, over_patients, per_patient
 from .intensities import IntensityDistance, intensity_distances, tissue_histograms
 from .material import Material
-from .scores import region_members
+from .scores import region_members, repeated_regions
 from .segmenters import Examination, Phase, Pool, Segmenter, check_disjoint, train_phases
 
 MOST_SYNTHETIC = 256
@@ -55,6 +55,7 @@ class Fidelity:
 
     Attributes:
         refound: By region.
+        repeated: Region to an earlier one that is the same structure.
         intensities: By label and channel.
         synthetic_pairs: Similarity of synthetic scans to each other.
         real_pairs: Of as many real patients' scans.
@@ -68,6 +69,7 @@ class Fidelity:
     """
 
     refound: Mapping[str, Refound]
+    repeated: Mapping[str, str]
     intensities: tuple[IntensityDistance, ...]
     synthetic_pairs: Similarity
     real_pairs: Similarity
@@ -137,9 +139,12 @@ def measure_fidelity(
     """
     check_enough(len(set(material.test.patients)), "test patients")
     check_enough(len(material.synthetic), "synthetic scans")
-    real = Phase(Pool(material.train), tuple(range(len(material.train))), plan)
-    segmenter, examination = Segmenter("real", (real,), seed), Examination(Pool(material.test), material.study, device)
-    check_disjoint([segmenter], examination.test)
+    examination = Examination(Pool(material.test), material.study, device)
+    segmenter, synthetic = (
+        Segmenter(name, (Phase(Pool(scans), tuple(range(len(scans))), plan),), seed)
+        for name, scans in (("real", material.train), ("synthetic", material.synthetic))
+    )
+    check_disjoint([segmenter, synthetic], examination.test)  # the second is never trained
 
     def measured() -> Fidelity:
         say("training the segmenter on real patients ...")
@@ -163,6 +168,7 @@ def _measure(network: nn.Module, material: Material, plan: SegmenterPlan, seed: 
     names = {value: name for name, value in study.labels.items()}
     return Fidelity(
         refound={region: Refound(of_made[region], of_real[region]) for region in of_real},
+        repeated=repeated_regions(study),
         intensities=intensity_distances(
             tissue_histograms(test, all_real, len(study.labels)),
             tissue_histograms(made, some_made, len(study.labels)),

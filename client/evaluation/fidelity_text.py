@@ -14,8 +14,9 @@ def print_fidelity(fidelity: Fidelity) -> None:
         f" {fidelity.training_patients} real training patients, {fidelity.plan.steps} steps"
     )
     print("Labels found again: Dice against the label map, mean [95 %]")
-    wide = max(map(len, fidelity.refound))
-    for region, found in fidelity.refound.items():
+    shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
+    wide = max(map(len, shown))
+    for region, found in shown.items():
         print(f"  {region:<{wide}}  synthetic {_figure(found.synthetic)}  real {_figure(found.real)}")
     print("Intensities by tissue: Wasserstein distance on [-1, 1] to half of the real patients")
     wide = max(len(f"{d.label}, {d.channel}") for d in fidelity.intensities)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ class EvaluationOptions:
         device: As :func:`~fedphantom.common.device.choose_device`.
         out: Folder for finished arms and the result; None to keep nothing, which the Shin protocol does not allow.
         progress: Called during training.
+        say: Told a line for a person: how long it will take, what is done.
         seeds: Training seeds of the Shin protocol, counted up from ``seed``.
         real_patients: The Shin protocol's arms with so many real patients; None for none.
         sweep: Whether the Shin protocol sweeps the share of synthetic scans.
@@ -44,6 +44,7 @@ class EvaluationOptions:
     device: str
     out: Path | None
     progress: Progress
+    say: Callable[[str], None]
     seeds: int = 3
     real_patients: int | None = None
     sweep: bool = False
@@ -132,7 +133,7 @@ def _shin(material: Material, options: EvaluationOptions) -> Report:
         sweep=options.sweep,
     )
     device = choose_device(options.device)
-    result = run_shin(material, how, options.out, device, _say, options.progress)
+    result = run_shin(material, how, options.out, device, options.say, options.progress)
     return Report(result.to_json(), partial(print_table, result))
 
 
@@ -141,15 +142,13 @@ def _fidelity(material: Material, options: EvaluationOptions) -> Report:
     from .fidelity_text import print_fidelity
 
     plan = SegmenterPlan(steps=options.steps)
-    fidelity = measure_fidelity(material, plan, options.seed, choose_device(options.device), _say, options.progress)
+    fidelity = measure_fidelity(
+        material, plan, options.seed, choose_device(options.device), options.say, options.progress
+    )
     if options.out:
         text = json.dumps(fidelity.to_json(), indent=1) + "\n"
         write_atomic(options.out / "fidelity.json", text.encode(), mode=0o600)
     return Report(fidelity.to_json(), partial(print_fidelity, fidelity))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def evaluate_scans(

@@ -43,6 +43,13 @@ def region_members(study: Study) -> dict[str, tuple[int, ...]]:
     return named | {"foreground": tuple(range(1, len(study.labels)))}
 
 
+def repeated_regions(study: Study) -> dict[str, str]:
+    """Regions that are the same structure as an earlier one, with that one's name: a table shows each once."""
+    first: dict[tuple[int, ...], str] = {}
+    named = {name: first.setdefault(tuple(sorted(m)), name) for name, m in region_members(study).items()}
+    return {name: earlier for name, earlier in named.items() if name != earlier}
+
+
 def score(network: nn.Module, test: PreparedScans, study: Study, device: Device) -> Scores:
     """Segment the test patients' scans and compare each with its label map."""
     found, truth, spacing = segment(network, test.volumes, device), test.classes, study.grid.spacing_mm

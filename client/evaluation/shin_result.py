@@ -13,7 +13,7 @@ from ...common.study import Study
 from .arms import primary_region
 from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
-from .scores import Scores, over_seeds, region_members
+from .scores import Scores, over_seeds, region_members, repeated_regions
 from .shin import REAL, ShinArm, ShinPlan
 
 
@@ -87,7 +87,7 @@ class ShinResult:
         arms: In the plan's order.
         sweep: Shares ascending; empty without a sweep.
         primary: The region that speaks for the study.
-        alike: Region to an earlier one that is the same structure.
+        repeated: Region to an earlier one that is the same structure.
         patients: Test patients.
         diagonal_mm: What a missed structure scores as its HD95.
     """
@@ -96,7 +96,7 @@ class ShinResult:
     arms: tuple[ArmResult, ...]
     sweep: tuple[SweepPoint, ...]
     primary: str
-    alike: Mapping[str, str]
+    repeated: Mapping[str, str]
     patients: int
     diagonal_mm: float
 
@@ -108,8 +108,8 @@ class ShinResult:
     @property
     def shown_regions(self) -> tuple[str, ...]:
         """The primary region, then the others; each structure once."""
-        single = [region for region in self.arms[0].regions if region not in self.alike]
-        first = self.alike.get(self.primary, self.primary)
+        single = [region for region in self.arms[0].regions if region not in self.repeated]
+        first = self.repeated.get(self.primary, self.primary)
         return (first, *(region for region in single if region != first))
 
     @property
@@ -180,8 +180,6 @@ class ShinResult:
 def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study) -> ShinResult:
     """Figures from the scores of every segmenter, by its name."""
     members = region_members(study)
-    seen: dict[tuple[int, ...], str] = {}
-    alike = {name: first for name, m in members.items() if (first := seen.setdefault(tuple(sorted(m)), name)) != name}
     diagonal = diagonal_mm(study.grid.shape, study.grid.spacing_mm)
     by_seed = {arm.name: [scores[segmenter.name] for segmenter in arm.segmenters] for arm in plan.arms}
     averaged = {name: over_seeds(each) for name, each in by_seed.items()}
@@ -206,7 +204,9 @@ def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study) -> S
         for i, (share, name) in enumerate(plan.sweep)
     )
     patients = len(next(iter(averaged.values())).dice["foreground"])
-    return ShinResult(plan, tuple(arms.values()), sweep, primary_region(study), alike, patients, diagonal)
+    return ShinResult(
+        plan, tuple(arms.values()), sweep, primary_region(study), repeated_regions(study), patients, diagonal
+    )
 
 
 def _region(region: str, each: list[Scores], mean: Scores, reference: Scores | None, diagonal: float) -> RegionResult:

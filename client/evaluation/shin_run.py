@@ -11,7 +11,7 @@ from ...common.atomic import write_atomic
 from ...common.device import Device
 from .disclosure import check_enough
 from .material import Material
-from .segmenters import Examination, Pool, SegmenterProgress, seconds_to_go, train_and_score
+from .segmenters import Examination, Pool, SegmenterProgress, check_disjoint, seconds_to_go, train_and_score
 from .shin import ShinOptions, ShinPlan, shin_plan
 from .shin_plot import shin_plot
 from .shin_result import ShinResult, shin_result
@@ -49,6 +49,7 @@ def run_shin(
     check_enough(len(set(material.test.patients)), "test patients")
     plan = shin_plan(material.train, material.synthetic, options)
     examination = Examination(Pool(material.test), material.study, device, folder / KEPT)
+    check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     _say_how_long(plan, examination, say)
     scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
     result = shin_result(plan, scores, material.study)

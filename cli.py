@@ -110,7 +110,7 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """Go the whole way once: cohort, sites, rounds, synthetic scans, evaluation, audit, release, report."""
-    from .client.evaluation_report import evaluate_scans
+    from .client.evaluation.report import evaluate_scans
     from .client.site_setup import create_site_folder
     from .common.gan.generation import initial_parameters
     from .common.progress import stages

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sharing_plot import plot
 
-from fedphantom.client.evaluation import Arm, Evaluation, evaluate_arms
+from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder

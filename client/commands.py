@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,34 +17,78 @@ def evaluate(
     real_test: Annotated[
         Path | None, typer.Option(help="Instead of --run: real patients that nothing was trained on.")
     ] = None,
-    public: Annotated[Path | None, typer.Option(help="Public cohort: what anyone has without the hospitals.")] = None,
+    public: Annotated[
+        Path | None, typer.Option(help="Protocol arms: public cohort, what anyone has without the hospitals.")
+    ] = None,
     study: Annotated[
         Path | None, typer.Option(help="study.toml, with --real-train; else derived from the synthetic cohort.")
     ] = None,
+    protocol: Annotated[
+        Literal["arms", "shin", "fidelity"],
+        typer.Option(
+            help="arms: one U-Net each on real, synthetic, both. shin: also fine-tuned on 10 % real, each with and"
+            " without augmentation, over seeds. fidelity: how true the scans are."
+        ),
+    ] = "arms",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for finished arms and evaluation.json; goes on there.")
+        Path | None, typer.Option(help="Folder for finished U-Nets' scores and the result; goes on there.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of every arm's U-Net.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Of every arm's U-Net.")] = 0,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps of every U-Net.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of every U-Net; the first of --seeds.")] = 0,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Protocol shin: training seeds, 3 unless given.")] = None,
+    real_patients: Annotated[
+        int | None, typer.Option(min=1, help="Protocol shin: also arms that see only so many real patients.")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Protocol shin: also growing shares of synthetic scans; where do they hurt?")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train the same U-Net on real, synthetic and both; compare Dice on real patients none of them saw."""
-    if bool(run) == bool(real_train and real_test) or (run and (real_train or real_test or study)):
-        raise typer.BadParameter(
+    """Measure what synthetic scans are worth on real patients whom nothing has seen."""
+    _refuse(
+        (
+            bool(run) == bool(real_train and real_test) or bool(run and (real_train or real_test or study)),
             "give either the run or both cohorts (and a study with those only)",
-            param_hint="--run or --real-train, --real-test",
-        )
+            "--run or --real-train, --real-test",
+        ),
+        (
+            protocol != "shin" and bool(seeds or real_patients or sweep),
+            "only with --protocol shin",
+            "--seeds, --real-patients, --sweep",
+        ),
+        (protocol == "shin" and out is None, "the Shin protocol takes hours: give it a folder to go on in", "--out"),
+        (protocol != "arms" and public is not None, "only with --protocol arms", "--public"),
+    )
     from ..common.progress import progress_bar
-    from .evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
+    from .evaluation.material import Sources
+    from .evaluation.report import EvaluationOptions
+    from .evaluation.report import evaluate as evaluate_by
 
+    sources = Sources(
+        synthetic=synthetic, run=run, real_train=real_train, real_test=real_test, study=study, public=public
+    )
     with progress_bar("training segmenters") as progress:
-        options = EvaluationOptions(steps=steps, seed=seed, device=device, out=out, progress=progress, say=_say_aside)
-        if real_train and real_test:
-            evaluation = evaluate_cohorts(real_train, real_test, synthetic, public, study, options)
-        elif run:
-            evaluation = evaluate_run(run, synthetic, public, options)
-    print_evaluation(evaluation, as_json=as_json)
+        options = EvaluationOptions(
+            steps=steps,
+            seed=seed,
+            device=device,
+            out=out,
+            progress=progress,
+            say=_say_aside,
+            seeds=seeds or 3,
+            real_patients=real_patients,
+            sweep=sweep,
+        )
+        report = evaluate_by(protocol, sources, options)
+    report.print(as_json=as_json)
+
+
+def _refuse(*misuses: tuple[bool, str, str]) -> None:
+    """Usage error for the first misuse that is there: (whether, what to do, which options)."""
+    for found, message, options in misuses:
+        if found:
+            raise typer.BadParameter(message, param_hint=options)
 
 
 def _say_aside(text: str) -> None:

@@ -58,7 +58,7 @@ REPORT = "report"
 
 
 class Evaluate(Protocol):
-    """Usefulness on real patients, as ``client.evaluation_report`` measures it."""
+    """Usefulness on real patients, as ``client.evaluation.report`` measures it."""
 
     def __call__(
         self,

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.client import evaluation
-from fedphantom.client.evaluation import Arm, Evaluation, evaluate_arms, region_members
-from fedphantom.client.evaluation_report import EvaluationOptions, evaluate_cohorts, evaluate_run, print_evaluation
+from fedphantom.client.evaluation import segmenters
+from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms, ratios_to_real
+from fedphantom.client.evaluation.figures import over_patients, paired_difference, per_patient, spread
+from fedphantom.client.evaluation.material import Sources
+from fedphantom.client.evaluation.report import EvaluationOptions, Report
+from fedphantom.client.evaluation.report import evaluate as evaluate_by
+from fedphantom.client.evaluation.scores import Scores, region_members
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.cohorts.roles import load_roles
@@ -43,17 +49,17 @@ class Counted:
 
     def __init__(self) -> None:
         self.trained: list[int] = []
-        self._train = evaluation.train_segmenter
+        self._train = segmenters.train_segmenter
 
-    def __call__(self, scans: PreparedScans, *arguments: object) -> object:
+    def __call__(self, scans: PreparedScans, *arguments: object, **options: object) -> object:
         self.trained.append(len(scans))
-        return self._train(scans, *arguments)  # type: ignore[arg-type]  # handed on as they came
+        return self._train(scans, *arguments, **options)  # type: ignore[arg-type]  # handed on as they came
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     counted = Counted()
-    monkeypatch.setattr(evaluation, "train_segmenter", counted)
+    monkeypatch.setattr(segmenters, "train_segmenter", counted)
     return counted
 
 
@@ -64,7 +70,7 @@ def evaluate(
 
 
 def arm(name: str, values: list[float]) -> Arm:
-    return Arm(name, 4, {"whole": np.array(values)})
+    return Arm(name, 4, Scores({"whole": np.array(values)}, {}, {}))
 
 
 # Figures
@@ -95,25 +101,53 @@ def test_patients_who_all_score_the_same_do_not_promise_that_everyone_does() -> 
     assert (half.low, half.high) == pytest.approx((0.5 * 0.741, 0.5 + 0.5 * 0.259), abs=0.001)
 
 
+@given(
+    st.lists(st.sampled_from([0.0, 0.3, 0.300001, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=12),
+    st.floats(0.01, 500),
+)
+@settings(deadline=None)
+def test_every_mean_lies_in_its_interval_and_the_interval_among_possible_scores(
+    values: list[float], most: float
+) -> None:
+    figure = over_patients(most * np.array(values), highest=most)
+    assert -1e-9 <= figure.low <= figure.mean <= figure.high <= most * (1 + 1e-9)
+
+
+def test_a_difference_is_paired_by_patient_and_may_be_negative() -> None:
+    real = np.linspace(0.2, 0.9, 30)
+    noise = np.random.default_rng(0).normal(0, 0.01, 30)
+    figure = paired_difference(real - 0.05 + noise, real)
+    # Unpaired, patients this different would give an interval of some ± 0.1.
+    assert figure.mean == pytest.approx(-0.05 + noise.mean())
+    assert figure.high - figure.low < 0.01
+    same = paired_difference(real, real)
+    assert (same.mean, same.low, same.high) == pytest.approx((0, -0.095, 0.095), abs=1e-3)  # 1 - 0.05 ** (1 / 30)
+
+
+def test_seeds_spread_is_their_standard_deviation_and_one_seed_has_none() -> None:
+    assert spread([0.8, 0.9, 0.7]) == pytest.approx(0.1)
+    assert spread([0.8]) is None
+
+
 def test_the_ratio_to_real_is_paired_by_patient() -> None:
     real = np.linspace(0.2, 0.9, 30)
-    ratios = evaluation._ratios([arm("real", real.tolist()), arm("synthetic", (0.9 * real).tolist())], "whole")
+    ratios = ratios_to_real([arm("real", real.tolist()), arm("synthetic", (0.9 * real).tolist())], "whole")
     assert ratios.keys() == {"synthetic"}
     figure = ratios["synthetic"]
     # Unpaired, patients this different would give an interval of some ± 0.15.
     assert (figure.mean, figure.low, figure.high) == pytest.approx((0.9, 0.9, 0.9))
-    noisy = evaluation._ratios([arm("real", real.tolist()), arm("synthetic", real[::-1].tolist())], "whole")
+    noisy = ratios_to_real([arm("real", real.tolist()), arm("synthetic", real[::-1].tolist())], "whole")
     assert noisy["synthetic"].low < 1 < noisy["synthetic"].high
 
 
 def test_without_a_real_arm_or_with_one_patient_there_is_no_ratio() -> None:
-    assert evaluation._ratios([arm("synthetic", [0.5, 0.6])], "whole") == {}
-    assert evaluation._ratios([arm("real", [0.5]), arm("synthetic", [0.6])], "whole") == {}
+    assert ratios_to_real([arm("synthetic", [0.5, 0.6])], "whole") == {}
+    assert ratios_to_real([arm("real", [0.5]), arm("synthetic", [0.6])], "whole") == {}
 
 
 def test_scans_of_one_patient_count_as_one_patient() -> None:
     values: NDArray[np.float64] = np.array([0.2, 0.9, 0.4])
-    assert evaluation._per_patient(values, ("b", "a", "b")).tolist() == pytest.approx([0.9, 0.3])
+    assert per_patient(values, ("b", "a", "b")).tolist() == pytest.approx([0.9, 0.3])
 
 
 def test_regions_are_every_label_the_composites_and_all_foreground_as_class_indices() -> None:
@@ -128,6 +162,8 @@ def test_the_json_has_the_agreed_keys() -> None:
     assert [entry["name"] for entry in content["arms"]] == ["real", "synthetic", "real+synthetic"]
     assert [entry["scans"] for entry in content["arms"]] == [2, 2, 4]
     for entry in content["arms"]:
+        assert entry["hd95_mm"].keys() == entry["per_label"].keys()
+        assert all(0 <= figure["mean"] <= 4 * 15 * 3**0.5 for figure in entry["hd95_mm"].values())
         assert entry["per_label"].keys() == {"brain", "tumour", "whole", "foreground"}
         for figure in (entry["dice"], *entry["per_label"].values()):
             assert figure.keys() == {"mean", "ci", "n_test"}
@@ -142,7 +178,7 @@ def test_the_json_has_the_agreed_keys() -> None:
 
 def test_an_evaluation_says_the_same_twice_and_is_independent_of_the_other_arms() -> None:
     whole, one = evaluate(), evaluate({"synthetic": SYNTHETIC})
-    np.testing.assert_array_equal(whole.arms[1].dice["whole"], one.arms[0].dice["whole"])
+    np.testing.assert_array_equal(whole.arms[1].scores.dice["whole"], one.arms[0].scores.dice["whole"])
 
 
 @pytest.mark.parametrize("name", ["real", "synthetic", "public"])
@@ -209,15 +245,9 @@ def test_progress_names_the_arm() -> None:
 # From cohorts
 
 
-def run(folder: Path, public: Path | None = None, out: Path | None = None, test: str = "test") -> dict[str, object]:
-    return evaluate_cohorts(
-        folder / "train",
-        folder / test,
-        folder / "made",
-        public,
-        None,
-        replace(OPTIONS, out=out),
-    )
+def run(folder: Path, public: Path | None = None, out: Path | None = None, test: str = "test") -> Report:
+    sources = Sources(real_train=folder / "train", real_test=folder / test, synthetic=folder / "made", public=public)
+    return evaluate_by("arms", sources, replace(OPTIONS, out=out))
 
 
 @pytest.fixture
@@ -229,16 +259,18 @@ def cohorts(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_cohorts_are_evaluated_and_the_result_kept(
+def test_cohorts_are_evaluated_and_the_result_kept_for_its_owner_alone(
     cohorts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = run(cohorts, cohorts / "public", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == content
-    names = [entry["name"] for entry in json.loads(json.dumps(content))["arms"]]
+    report = run(cohorts, cohorts / "public", tmp_path / "out")
+    kept = tmp_path / "out" / "evaluation.json"
+    assert json.loads(kept.read_text()) == report.content
+    assert kept.stat().st_mode & 0o777 == 0o600
+    names = [entry["name"] for entry in json.loads(json.dumps(report.content))["arms"]]
     assert names == ["real", "synthetic", "real+synthetic", "public", "public+synthetic"]
-    print_evaluation(content, as_json=True)
-    assert json.loads(capsys.readouterr().out) == content
-    print_evaluation(content, as_json=False)
+    report.print(as_json=True)
+    assert json.loads(capsys.readouterr().out) == report.content
+    report.print(as_json=False)
     assert "2 real test patients" in capsys.readouterr().out
 
 
@@ -251,9 +283,7 @@ def test_a_patient_in_both_cohorts_is_refused_without_a_name(cohorts: Path) -> N
 
 def test_an_unknown_device_is_said_before_any_cohort_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not available"):
-        evaluate_cohorts(tmp_path, tmp_path, tmp_path, None, None, replace(OPTIONS, device="abacus"))
-    with pytest.raises(ConfigError, match="not available"):
-        evaluate_run(tmp_path, tmp_path, None, replace(OPTIONS, device="abacus"))
+        evaluate_by("arms", Sources(synthetic=tmp_path, run=tmp_path), replace(OPTIONS, device="abacus"))
 
 
 def test_a_runs_coin_records_say_who_trains_and_who_tests(cohorts: Path) -> None:
@@ -261,25 +291,33 @@ def test_a_runs_coin_records_say_who_trains_and_who_tests(cohorts: Path) -> None
     text = to_toml(STUDY.model_copy(update={"roles": RolesTable(test=0.3, audit=0.4)}))
     parameters = ParameterSpec.of(numpy_parameters(make_generator(STUDY, 0)))
     folder = create_site_folder(cohorts / "site-a", "site-a", cohorts / "site", text, parameters)
-    content = evaluate_run(folder.root, cohorts / "made", cohorts / "public", OPTIONS)
+    sources = Sources(run=folder.root, synthetic=cohorts / "made", public=cohorts / "public")
+    arms = {arm["name"]: arm for arm in evaluate_by("arms", sources, OPTIONS).content["arms"]}
     coins = load_roles(folder.coins)
-    arms = {arm["name"]: arm for arm in content["arms"]}
     assert arms["real"]["scans"] == len(coins.training_patients()) < 10
     assert arms["real"]["dice"]["n_test"] == 3
     assert arms.keys() == {"real", "synthetic", "real+synthetic", "public", "public+synthetic"}
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        [],
-        ["--real-train", "a"],
-        ["--run", "r", "--real-test", "b"],
-        ["--run", "r", "--real-train", "a", "--real-test", "b"],
-        ["--run", "r", "--study", "study.toml"],
-    ],
-)
-def test_either_a_run_or_two_cohorts_are_evaluated(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert fedphantom(["evaluate", "--synthetic", "s", *given]) == 2
-    told = " ".join(capsys.readouterr().err.replace("│", " ").split())  # typer wraps in a frame
-    assert "either the run or both cohorts" in told
+MISUSED = {
+    "neither a run nor two cohorts": ([], "either the run or both cohorts"),
+    "one cohort": (["--real-train", "a"], "either the run or both cohorts"),
+    "a run and a cohort": (["--run", "r", "--real-test", "b"], "either the run or both cohorts"),
+    "a run and two cohorts": (["--run", "r", "--real-train", "a", "--real-test", "b"], "either the run or both"),
+    "a run and a study": (["--run", "r", "--study", "study.toml"], "either the run or both cohorts"),
+    "seeds without shin": (["--run", "r", "--seeds", "2"], "only with --protocol shin"),
+    "a sweep without shin": (["--run", "r", "--protocol", "fidelity", "--sweep"], "only with --protocol shin"),
+    "few patients without shin": (["--run", "r", "--real-patients", "4"], "only with --protocol shin"),
+    "shin without a folder": (["--run", "r", "--protocol", "shin"], "give it a folder"),
+    "shin with public scans": (["--run", "r", "--protocol", "shin", "--out", "o", "--public", "p"], "protocol arms"),
+    "fidelity with public scans": (["--run", "r", "--protocol", "fidelity", "--public", "p"], "protocol arms"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISUSED.values(), ids=MISUSED.keys())
+def test_options_that_do_not_go_together_are_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedphantom(["evaluate", "--synthetic", "s", *arguments]) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())  # typer wraps in a frame
+    assert told in said

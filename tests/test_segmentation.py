@@ -9,16 +9,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 from tiny_cohorts import tiny_scans
+from torch import nn
 
 from fedphantom.common import segmentation
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import TrainingError
 from fedphantom.common.parallel import side_by_side
-from fedphantom.common.segmentation import SegmenterPlan, dice, dice_per_region, segment, train_segmenter
+from fedphantom.common.segmentation import (
+    SegmenterPlan,
+    diagonal_mm,
+    dice,
+    encoder_features,
+    hausdorff95,
+    one_is_empty,
+    segment,
+    train_segmenter,
+)
 
 CPU = choose_device("cpu")
 SCANS = tiny_scans(4)
@@ -51,11 +62,6 @@ def test_dice_by_hand(
 def test_dice_is_per_scan() -> None:
     predicted, truth = np.concatenate([row(1, 0), row(1, 1)]), np.concatenate([row(1, 0), row(0, 0)])
     assert dice(predicted, truth, (1,)).tolist() == [1, 0]
-    regions = {"one": (1,), "all": (1, 2)}
-    assert {name: v.tolist() for name, v in dice_per_region(predicted, truth, regions).items()} == {
-        "one": [1, 0],
-        "all": [1, 0],
-    }
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))
@@ -65,6 +71,73 @@ def test_dice_lies_between_zero_and_one_and_does_not_mind_which_is_which(pairs: 
     assert 0 <= value <= 1
     assert value == dice(two, one, (1, 2))[0]
     assert (value == 1) == np.array_equal(one > 0, two > 0)
+
+
+# HD95
+
+
+def blob(*voxels: tuple[int, int, int] | tuple[slice | int, ...], value: int = 1) -> NDArray[np.uint8]:
+    """One scan, (1, 12, 10, 10), with these voxels or slices of them set."""
+    scan = np.zeros((1, 12, 10, 10), np.uint8)
+    for place in voxels:
+        scan[(0, *place)] = value
+    return scan
+
+
+ALL = slice(None)
+MM = (2.0, 3.0, 4.0)
+FURTHEST = ((11 * 2) ** 2 + (9 * 3) ** 2 + (9 * 4) ** 2) ** 0.5
+APART: dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, ...], float]] = {
+    "the same": (blob((2, 3, 4)), blob((2, 3, 4)), (1,), 0.0),
+    "three voxels of 2 mm": (blob((2, ALL, ALL)), blob((5, ALL, ALL)), (1,), 6.0),
+    "two voxels of 4 mm": (blob((2, 3, 1)), blob((2, 3, 3)), (1,), 8.0),
+    "across all axes": (blob((0, 0, 0)), blob((1, 1, 1)), (1,), 29**0.5),
+    "one far voxel of a hundred and one": (blob((2, ALL, ALL), (9, 5, 5)), blob((2, ALL, ALL)), (1,), 0.0),
+    "a tenth of the truth is missed": (blob((2, 0, 0)), blob((2, 0, 0), (2, 1, 0)), (1,), 0.95 * 3),
+    "a union of two classes": (blob((2, 3, 4), value=2), blob((2, 3, 4)), (1, 2), 0.0),
+    "another class is not there": (blob((2, 3, 4), value=2), blob((2, 3, 4)), (1,), FURTHEST),
+    "both empty": (blob(), blob(), (1,), 0.0),
+    "prediction empty": (blob(), blob((2, 3, 4)), (1,), FURTHEST),
+    "truth empty": (blob((2, 3, 4)), blob(), (1,), FURTHEST),
+}
+
+
+@pytest.mark.parametrize(("predicted", "truth", "members", "expected"), APART.values(), ids=APART.keys())
+def test_hd95_by_hand(
+    predicted: NDArray[np.uint8], truth: NDArray[np.uint8], members: tuple[int, ...], expected: float
+) -> None:
+    assert hausdorff95(predicted, truth, members, MM).tolist() == pytest.approx([expected])
+
+
+def test_no_distance_on_the_grid_is_larger_than_what_a_missed_structure_scores() -> None:
+    corners = blob((0, 0, 0)), blob((11, 9, 9))
+    assert hausdorff95(*corners, (1,), MM)[0] == pytest.approx(FURTHEST)
+    assert diagonal_mm((12, 10, 10), MM) == pytest.approx(FURTHEST)
+
+
+def test_hd95_and_empty_structures_are_per_scan() -> None:
+    predicted = np.concatenate([blob((2, 3, 1)), blob(), blob(), blob((2, 3, 1))])
+    truth = np.concatenate([blob((2, 3, 3)), blob(), blob((2, 3, 1)), blob()])
+    assert hausdorff95(predicted, truth, (1,), MM).tolist() == pytest.approx([8, 0, FURTHEST, FURTHEST])
+    assert one_is_empty(predicted, truth, (1,)).tolist() == [False, False, True, True]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.6))
+@settings(max_examples=25, deadline=None)
+def test_hd95_is_what_all_distances_between_the_surfaces_give(seed: int, filled: float) -> None:
+    random = np.random.default_rng(seed)
+    one, other = ((random.random((1, 6, 5, 4)) < filled).astype(np.uint8) for _ in range(2))
+    one[0, 2, 2, 2] = other[0, 1, 3, 0] = 1
+    surfaces = []
+    for scan in (one, other):
+        inner = ndimage.binary_erosion(np.pad(scan[0], 1))[1:-1, 1:-1, 1:-1]
+        surfaces.append(np.argwhere((scan[0] == 1) & ~inner) * np.array(MM))
+    apart = np.linalg.norm(surfaces[0][:, None] - surfaces[1][None], axis=-1)
+    expected = max(np.percentile(apart.min(axis=1), 95), np.percentile(apart.min(axis=0), 95))
+    assert hausdorff95(one, other, (1,), MM)[0] == pytest.approx(expected, rel=1e-5)
+
+
+# Training
 
 
 def test_a_few_steps_suffice_for_a_plain_task() -> None:
@@ -79,9 +152,12 @@ def test_a_few_steps_suffice_for_a_plain_task() -> None:
     assert dice(predicted, unseen.classes, (1, 2)).min() > 0.8
 
 
-def weights(seed: int, steps: int = 2) -> list[bytes]:
-    network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=steps, batch=2), seed, CPU)
+def bytes_of(network: nn.Module) -> list[bytes]:
     return [value.contiguous().numpy().tobytes() for value in network.state_dict().values()]
+
+
+def weights(seed: int, steps: int = 2) -> list[bytes]:
+    return bytes_of(train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=steps, batch=2), seed, CPU))
 
 
 def test_the_seed_alone_decides_whatever_torchs_global_generator_holds() -> None:
@@ -117,3 +193,46 @@ def test_a_nan_stops_the_training_and_names_the_step() -> None:
     volumes[:, 0, 5, 5, 5] = np.nan
     with pytest.raises(TrainingError, match="not finite at step 1"):
         train_segmenter(replace(SCANS, volumes=volumes), 2, 3, SegmenterPlan(steps=3, batch=2), 1, CPU)
+
+
+def test_without_augmentation_a_network_sees_the_scans_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    loss = segmentation.DiceCELoss.forward
+
+    def look(self: object, found: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        seen.append(truth[:, 0])
+        return loss(self, found, truth)
+
+    monkeypatch.setattr(segmentation.DiceCELoss, "forward", look)
+    for augmentation in (False, True):
+        train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=1, batch=4, augmentation=augmentation), 1, CPU)
+    scans = {scan.tobytes() for scan in SCANS.classes}
+    assert {scan.numpy().astype(np.uint8).tobytes() for scan in seen[0]} == scans
+    assert {scan.numpy().astype(np.uint8).tobytes() for scan in seen[1]}.isdisjoint(scans)
+
+
+def test_training_on_some_rows_is_training_on_those_scans_alone() -> None:
+    plan = SegmenterPlan(steps=2, batch=2)
+    some = train_segmenter(SCANS, 2, 3, plan, 1, CPU, rows=[3, 1])
+    assert bytes_of(some) == bytes_of(train_segmenter(SCANS.only([3, 1]), 2, 3, plan, 1, CPU))
+    assert bytes_of(some) != bytes_of(train_segmenter(SCANS, 2, 3, plan, 1, CPU))
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_leaves_them_as_they_are() -> None:
+    first = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=16, batch=2), 1, CPU)
+    before, unseen = bytes_of(first), tiny_scans(3, seed=1)
+    gently = SegmenterPlan(steps=2, batch=2, learning_rate=1e-5)
+    tuned = train_segmenter(SCANS, 2, 3, gently, 2, CPU, start=first)
+    assert bytes_of(first) == before != bytes_of(tuned)
+    assert dice(segment(tuned, unseen.volumes, CPU), unseen.classes, (1, 2)).min() > 0.8
+    from_scratch = train_segmenter(SCANS, 2, 3, gently, 2, CPU)
+    assert dice(segment(from_scratch, unseen.volumes, CPU), unseen.classes, (1, 2)).max() < 0.8
+
+
+def test_encoder_features_are_one_row_a_scan_and_leave_no_hook_behind() -> None:
+    network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=1, batch=1), 1, CPU)
+    features = encoder_features(network, SCANS.volumes, CPU)
+    assert features.shape == (4, 96)
+    np.testing.assert_array_equal(encoder_features(network, SCANS.volumes[2:3], CPU)[0], features[2])
+    assert np.ptp(features, axis=0).max() > 0
+    assert not any(module._forward_hooks for module in network.modules())

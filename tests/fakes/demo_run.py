@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedphantom import cli
-from fedphantom.client.evaluation_report import evaluate_scans
+from fedphantom.client.evaluation.report import evaluate_scans
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder

@@ -1,0 +1,43 @@
+"""The fidelity measures as text, each beside its yardstick."""
+
+from __future__ import annotations
+
+from .disclosure import NOTICE
+from .fidelity import Fidelity
+from .figures import Figure
+
+
+def print_fidelity(fidelity: Fidelity) -> None:
+    """To stdout."""
+    print(
+        f"{fidelity.test_patients} real test patients, {fidelity.synthetic_scans} synthetic scans; segmenter of"
+        f" {fidelity.training_patients} real training patients, {fidelity.plan.steps} steps"
+    )
+    print("Labels found again: Dice against the label map, mean [95 %]")
+    shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
+    wide = max(map(len, shown))
+    for region, found in shown.items():
+        print(f"  {region:<{wide}}  synthetic {_figure(found.synthetic)}  real {_figure(found.real)}")
+    print("Intensities by tissue: Wasserstein distance on [-1, 1] to half of the real patients")
+    wide = max(len(f"{d.label}, {d.channel}") for d in fidelity.intensities)
+    for d in fidelity.intensities:
+        name = f"{d.label}, {d.channel}"
+        print(f"  {name:<{wide}}  synthetic {_number(d.synthetic)}  other half {_number(d.real)}")
+    made, real = fidelity.synthetic_pairs, fidelity.real_pairs
+    print(
+        f"Likeness within {made.scans} scans: mean MS-SSIM of their pairs, {fidelity.scales} scale(s); 1: all the same"
+    )
+    print(f"  synthetic {made.mean:.3f} [{made.low:.3f}, {made.high:.3f}]")
+    print(f"  real      {real.mean:.3f} [{real.low:.3f}, {real.high:.3f}]")
+    features = fidelity.features
+    print("Segmenter's features: squared MMD, real against synthetic")
+    print(f"  {features.mmd2:.4f}; below {features.null95:.4f} in 95 % of shuffles; p = {features.p_value:.4f}")
+    print(NOTICE)
+
+
+def _figure(figure: Figure) -> str:
+    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "    –" if value is None else f"{value:.3f}"

@@ -1,0 +1,131 @@
+"""What an evaluation works on: real scans to train on and to test on, synthetic and public ones, on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...common.cohort import Cohort
+from ...common.cohorts.check import check_cohort
+from ...common.cohorts.layouts import read_cohort, read_public
+from ...common.cohorts.preparation import PreparedScans, prepare
+from ...common.errors import DataError, about
+from ...common.site_folder import site_folders, site_material, training_and_test_scans
+from ...common.study import PublicLabelsTable, Study, read_study
+from ...common.study_template import study_for
+
+
+@dataclass(frozen=True)
+class Material:
+    """Prepared scans of one study.
+
+    Attributes:
+        train: Of real patients that generators trained on.
+        test: Of real patients that nothing was trained on.
+        synthetic: Of nobody.
+        public: Of openly licensed patients; None where none are given.
+        study: Grid, channels, labels and regions.
+    """
+
+    train: PreparedScans
+    test: PreparedScans
+    synthetic: PreparedScans
+    public: PreparedScans | None
+    study: Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the scans come from: a run with its coin records, or two cohorts of real patients.
+
+    Attributes:
+        synthetic: Cohort path.
+        run: What ``simulate`` left, or one site's folder; its coin records say who trains and who tests.
+        real_train: Cohort path, instead of a run.
+        real_test: Cohort path, instead of a run; no patient of it may be among the training patients.
+        study: Of the cohorts; None to derive it from the synthetic cohort. A run has its own.
+        public: Cohort path.
+    """
+
+    synthetic: Path
+    run: Path | None = None
+    real_train: Path | None = None
+    real_test: Path | None = None
+    study: Path | None = None
+    public: Path | None = None
+
+    def material(self, cache: Path, say: Callable[[str], None]) -> Material:
+        """Read, check and prepare all of it.
+
+        Args:
+            cache: Where prepared scans stand meanwhile.
+            say: Told what a cohort check left out.
+
+        Raises:
+            FedPhantomError: a cohort, a coin record or the study cannot be used, or a test patient was trained on; it
+                names the option that gave it.
+        """
+        if self.run:
+            with about("--run"):
+                study, train, test = _of_run(self.run)
+        else:
+            study = read_study(self.study) if self.study else _derived_study(self.synthetic)
+            train, test = self._real(study, cache, say)
+        made = _prepared("--synthetic", read_cohort, self.synthetic, study, cache, say)
+        public = _prepared("--public", read_public, self.public, study, cache, say) if self.public else None
+        return Material(train, test, made, public, study)
+
+    def _real(self, study: Study, cache: Path, say: Callable[[str], None]) -> tuple[PreparedScans, PreparedScans]:
+        if not self.real_train or not self.real_test:
+            raise ValueError("neither a run nor two real cohorts")
+        train = _prepared("--real-train", read_cohort, self.real_train, study, cache, say)
+        test = _prepared("--real-test", read_cohort, self.real_test, study, cache, say)
+        if not set(train.patients).isdisjoint(test.patients):
+            raise DataError(
+                "a patient of --real-test is also in --real-train",
+                expected="test patients that nothing was trained on",
+                remedy="Divide the cohort by patient; with --run the coin records do it.",
+            )
+        return train, test
+
+
+def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans]:
+    """A run's study, and the scans of its training and its test patients."""
+    folders = site_folders(run)
+    study = folders[0].study()
+    materials = []
+    for folder in folders:
+        with about(f"site '{folder.name}'"):
+            materials.append(site_material(folder, study))
+    train, test = training_and_test_scans(materials)
+    if not len(test):
+        raise DataError(
+            "no patient with the role 'test' at any site",
+            expected="some: roles.test above 0, and enough patients",
+            remedy="Start a run with another [roles], or give --real-train and --real-test.",
+        )
+    return study, train, test
+
+
+def _derived_study(synthetic: Path) -> Study:
+    labels = PublicLabelsTable(source="atlas")
+    with about("--synthetic"):
+        return study_for(read_cohort(synthetic), name="evaluation", seed=0, public_labels=labels)
+
+
+def _prepared(
+    option: str,
+    read: Callable[[Path], Cohort],
+    path: Path,
+    study: Study,
+    cache: Path,
+    say: Callable[[str], None],
+) -> PreparedScans:
+    """What can be used of a cohort; an error names the option that gave it, and what is left out is said."""
+    with about(option):
+        report = check_cohort(read(path), study)
+        usable = report.usable_or_refused()
+        if report.left_out:
+            say(f"{option}: {report.left_out}")
+        return prepare(usable, study, cache)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects, generate_binary_structure
+from scipy.ndimage import distance_transform_edt, find_objects, generate_binary_structure
 from scipy.ndimage import label as connected_parts
 
 from ..volumes.grid import Spacing
@@ -16,7 +16,6 @@ CRUMB_SHARE, CRUMB_MM = 0.05, 20.0
 """A piece smaller than this share of a lesion, and no farther from it, belongs to it: sulci and ventricles cut such
 crumbs off."""
 
-_FACES = generate_binary_structure(3, 1)
 _CORNERS = generate_binary_structure(3, 3)
 
 
@@ -64,7 +63,7 @@ class Body:
         out = np.zeros_like(self.shells)
         for inner in range(1, len(self.shells)):
             outside = ~self.shells[inner - 1] & (surroundings if inner == 1 else True)
-            out[inner] = self.shells[inner] & binary_dilation(outside, _FACES)
+            out[inner] = self.shells[inner] & with_neighbours(outside)
         return out
 
 
@@ -121,3 +120,15 @@ def box_around(mask: NDArray[np.bool_], margin_mm: float, spacing_mm: Spacing) -
     margins = [int(margin_mm / mm) + 2 for mm in spacing_mm]
     places = np.nonzero(mask)
     return tuple(slice(max(0, int(i.min()) - m), int(i.max()) + 1 + m) for i, m in zip(places, margins, strict=True))
+
+
+def with_neighbours(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask, shape (X, Y, Z), and what touches it over a face."""
+    out = mask.copy()
+    out[1:] |= mask[:-1]
+    out[:-1] |= mask[1:]
+    out[:, 1:] |= mask[:, :-1]
+    out[:, :-1] |= mask[:, 1:]
+    out[..., 1:] |= mask[..., :-1]
+    out[..., :-1] |= mask[..., 1:]
+    return out

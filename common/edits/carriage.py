@@ -6,9 +6,13 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from ..volumes.grid import Spacing
+
+_ROUNDING = 1e-3
+_SMOOTH_VOXELS = 0.7
+"""A mask's surface is known to a voxel; smoothed, it can move by fractions of one."""
 
 
 def centroid_mm(mask: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.float64]:
@@ -27,15 +31,15 @@ def carry(
 ) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
     """Carry nested masks by p → ``matrix`` p + ``offset_mm``, in millimetres from the grid's centre.
 
-    Each mask is interpolated linearly and cut at one half, so that nested masks stay nested; a shift by whole voxels
-    is exact.
+    Where voxels fall onto voxels, as in a shift by whole ones, the image is exact. Elsewhere the voxels nearest to
+    or deepest in the smoothed surface are taken, as many as the volume asks for; nested masks stay nested.
 
     Args:
         shells: Shape (n, X, Y, Z); the first holds all others.
         spacing_mm: Voxel size along (X, Y, Z).
         matrix: Shape (3, 3), invertible.
         offset_mm: Shape (3,).
-        touched: Whether a voxel counts that is reached at all, and not only one that is half filled.
+        touched: Whether every voxel counts that is reached at all.
 
     Returns:
         The masks on the same grid, and how many voxels each would have on a grid without end.
@@ -58,17 +62,25 @@ def carry(
     low, high = np.maximum(first, 0), np.minimum(last + 1, shape)
     cut = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     pad = [(0, 0), *((int(a - f), int(e + 1 - b)) for a, f, e, b in zip(low, first, last, high, strict=True))]
-    small = np.pad(shells[(slice(None), *cut)], pad).astype(np.float32)
+    small = np.pad(shells[(slice(None), *cut)], pad)
     inside_low, inside_high = np.maximum(start, 0), np.minimum(stop, shape)
     if (inside_low >= inside_high).any():
         inside_high = inside_low
     target = tuple(slice(a, b) for a, b in zip(inside_low, inside_high, strict=True))
     source = tuple(slice(a - s, b - s) for a, b, s in zip(inside_low, inside_high, start, strict=True))
+    exact = bool((np.abs(here - here.round()) < _ROUNDING).all())
     intended = []
     for number, mask in enumerate(small):
-        share = map_coordinates(mask, here.T, order=1, mode="constant").reshape(axes[0].shape)
-        # A little less than half: rounding must not decide where a voxel is exactly half filled.
-        filled = share > (1e-3 if touched else 0.5 - 1e-3)
+        if touched or exact:
+            filled = map_coordinates(mask.astype(np.float32), here.T, order=1) > (_ROUNDING if touched else 0.5)
+        else:
+            inside, outside = (distance_transform_edt(side, sampling=spacing_mm) for side in (mask, ~mask))
+            surface = gaussian_filter(inside - outside, _SMOOTH_VOXELS, mode="nearest")
+            depth = map_coordinates(surface, here.T, order=1, cval=-1e3)
+            volume = min(len(depth), round(int(mask.sum()) * abs(float(np.linalg.det(matrix)))))
+            filled = depth >= np.partition(depth, -volume)[-volume] if volume else np.zeros(len(depth), dtype=np.bool_)
+        filled = filled.reshape(axes[0].shape)
         intended.append(int(filled.sum()))
         out[number][target] = filled[source]
+        out[number] &= out[0]
     return out, tuple(intended)

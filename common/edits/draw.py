@@ -83,7 +83,7 @@ def draw_operation(
         donor: The donor's label map, shape (X, Y, Z), for a transplantation.
 
     Returns:
-        None where the edit's probability leaves it out.
+        None where the edit's probability leaves it out, or all lesions of a healthy map are to be removed.
 
     Raises:
         Implausible: there is nothing to take hold of.
@@ -97,6 +97,8 @@ def draw_operation(
             return _motion(rng, [e for e, wanted in zip(group, made, strict=True) if wanted], edit, state, terms)
         case Mirror():
             return Reflection(target=_target(rng, edit.lesion, state.labels, terms))
+        case Remove(lesion="all") if not terms.is_lesion(state.labels).any():
+            return None
         case Remove():
             return Removal(target=_target(rng, edit.lesion, state.labels, terms))
         case Grow() | Shrink():

@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, distance_transform_edt, generate_binary_structure
+from scipy.ndimage import distance_transform_edt
 
 from ..errors import DataError
 from ..labels.deformation import AffineParameters, DiffeomorphismParameters, Triple, warp_labels
 from ..labels.lesion import LesionParameters, insert_lesion
-from .body import Body, body_at, box_around, lesions_of, pieces_in
+from .body import Body, body_at, box_around, lesions_of, pieces_in, with_neighbours
 from .carriage import carry, centroid_mm
 from .layered import LayeredMap
 from .plausibility import Implausible, Placed, ground, land
@@ -26,8 +26,6 @@ from .terms import EditTerms
 
 HOLLOW_MM = 8.0
 """Half the width of a hollow that is closed when a lesion is carried off; a ventricle's horn is as wide."""
-
-_FACES = generate_binary_structure(3, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,14 +257,14 @@ def _resized(lying: Placed, bed: NDArray[np.uint8], resizing: Resizing, terms: E
         depth = distance_transform_edt(np.pad(shells[part], 1), sampling=sampling)[1:-1, 1:-1, 1:-1] - half_voxel
         kept = depth > -resizing.distance
         if part + 1 < len(shells):
-            kept |= binary_dilation(shells[part + 1], _FACES)
+            kept |= with_neighbours(shells[part + 1])
         shells[part] &= kept
     else:
         free, fillable = ground(bed, body, terms, body.whole)
         away = distance_transform_edt(~shells[part], sampling=sampling) - half_voxel
         shells[part] |= (away < resizing.distance) & (fillable if part else free)
         for outer in range(part - 1, -1, -1):
-            shells[outer] |= shells[outer + 1] | (binary_dilation(shells[outer + 1], _FACES) & free)
+            shells[outer] |= shells[outer + 1] | (with_neighbours(shells[outer + 1]) & free)
     resized = body.with_shells(shells)
     return replace(lying, body=resized, owed=shells, intended=resized.sizes())
 

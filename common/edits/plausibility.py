@@ -7,11 +7,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, generate_binary_structure
 
 from ..errors import DataError
 from ..labels.lesion import SULCUS_MM, narrow
-from .body import CRUMB_SHARE, Body, box_around, pieces_of
+from .body import CRUMB_SHARE, Body, box_around, pieces_of, with_neighbours
 from .terms import EditTerms
 
 Reason = Literal[
@@ -133,12 +132,20 @@ def land(
     lost_by_cut = shells & ~kept
     shells &= kept
     _judge_loss(labels, placed, shells, lost_by_cut, terms)
-    for part in range(1, len(shells) if body.ordered else 0):
-        shells[part] &= shells[part - 1]
-        shells[part] &= ~body.with_shells(shells).bare(free)[part] | placed.bare[part]
-    landed = body.with_shells(shells)
-    _judge(labels, body, landed, terms)
+    landed = _in_order(body.with_shells(shells), free, placed.bare)
+    _judge(labels, _in_order(body, free, placed.bare), landed, terms)
     return landed.paint(labels)
+
+
+def _in_order(body: Body, surroundings: NDArray[np.bool_], bare: NDArray[np.bool_]) -> Body:
+    """The body with what lies bare, and may not, given to the part around it."""
+    if not body.ordered:
+        return body
+    shells = body.shells.copy()
+    for part in range(1, len(shells)):
+        shells[part] &= shells[part - 1]
+        shells[part] &= ~body.with_shells(shells).bare(surroundings)[part] | bare[part]
+    return body.with_shells(shells)
 
 
 def _judge_loss(
@@ -159,11 +166,12 @@ def _judge_loss(
 def _judge(labels: NDArray[np.uint8], wanted: Body, landed: Body, terms: EditTerms) -> None:
     size = landed.sizes()[0]
     if wanted.ordered:
-        around = binary_dilation(landed.whole, generate_binary_structure(3, 3))
-        pieces, _ = pieces_of(terms.is_lesion(labels))
-        met = np.setdiff1d(pieces[wanted.whole | around], [0])
-        if met.size and np.isin(pieces, met).sum() >= CRUMB_SHARE * size:
-            raise Implausible("another lesion")
+        others = terms.is_lesion(labels)
+        reach = wanted.whole | with_neighbours(landed.whole)
+        if (others & reach).any():
+            pieces, _ = pieces_of(others)
+            if np.isin(pieces, np.setdiff1d(pieces[reach], [0])).sum() >= CRUMB_SHARE * size:
+                raise Implausible("another lesion")
     gone = wanted.shells.any(axis=(1, 2, 3)) & ~landed.shells.any(axis=(1, 2, 3))
     if size and gone.any():
         raise Implausible("part order", f"label {wanted.values[int(np.argmax(gone))]}")

@@ -115,7 +115,8 @@ def _check_known(names: Iterable[str], known: Mapping[str, int]) -> None:
 def _check_possible(recipe: Recipe, terms: EditTerms, lesion: tuple[str, ...]) -> None:
     for number, edit in enumerate(recipe.edit, start=1):
         place = f"edit {number} ({edit.operation})"
-        of_structure = bool(_names_of(edit)) and not set(_names_of(edit)) <= set(lesion)
+        named = set(_names_of(edit))
+        of_structure = bool(named) and not (isinstance(edit, Grow | Shrink) and named <= set(lesion))
         if not terms.parts and not of_structure and edit.operation != "deform":
             raise _unfit(f"{place} of a lesion where no label is part of one", "[labels] lesion = [outermost, ...]")
         if isinstance(edit, Insert | Transplant) and not terms.host:
@@ -124,8 +125,8 @@ def _check_possible(recipe: Recipe, terms: EditTerms, lesion: tuple[str, ...]) -
             raise _unfit(
                 f"{place} where left does not mirror right", "labels of a brain, or [labels] hemispheres = true"
             )
-        if of_structure and "background" in _names_of(edit):
-            raise _unfit(f"{place} of the background", "a label that is a structure")
+        if of_structure and named & {"background", *lesion}:
+            raise _unfit(f"{place} of a structure that is background or part of a lesion", "labels of anatomy")
         if isinstance(edit, Insert) and terms.brain:
             parts = (terms.brain.oedema, terms.brain.enhancing, terms.brain.necrosis)
             if parts != terms.parts:

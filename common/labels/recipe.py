@@ -114,7 +114,7 @@ class Mirror(_Edit):
 
 
 class Remove(_Edit):
-    """Take a lesion out."""
+    """Take a lesion out; ``all`` of a healthy map is none."""
 
     operation: Literal["remove"]
     lesion: Literal["largest", "random", "all"] = "largest"
@@ -237,7 +237,9 @@ class Recipe(_Table):
 
     def to_toml(self) -> str:
         """Text that :func:`parse_recipe` reads back to the same recipe."""
-        return toml_text(self.model_dump(mode="json", exclude_none=True))
+        content = self.model_dump(mode="json", exclude_none=True)
+        content["edit"] = [{"operation": edit["operation"]} | edit for edit in content["edit"]]
+        return toml_text(content)
 
     @property
     def is_random(self) -> bool:
@@ -264,7 +266,8 @@ def parse_recipe(text: str) -> Recipe:
             f"the recipe is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A misspelt key is both unknown and missing: the former tells more.
+        first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
         value = f" (found {first['input']!r})" if isinstance(first["input"], str | int | float | list | tuple) else ""
         unknown = first["type"] == "extra_forbidden"
         found = "is unknown" if unknown else f"{first['msg'].removeprefix('Value error, ')}{value}"

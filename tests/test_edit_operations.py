@@ -43,7 +43,7 @@ from fedphantom.common.edits.plausibility import Implausible
 from fedphantom.common.edits.terms import edit_terms
 from fedphantom.common.edits.variant import ATTEMPTS, draw_variant, edited
 from fedphantom.common.errors import ConfigError
-from fedphantom.common.labels.deformation import DiffeomorphismParameters
+from fedphantom.common.labels.deformation import AffineParameters, DiffeomorphismParameters, warp_labels
 from fedphantom.common.labels.lesion import LesionParameters
 
 LARGEST = Target(lesion=0)
@@ -122,6 +122,45 @@ def test_a_tumour_mirrored_twice_is_where_it_was() -> None:
     there = apply_operation(before, Reflection(target=LARGEST), TERMS)
     assert np.array_equal(there.labels, before.labels[::-1])
     assert np.array_equal(apply_operation(there, Reflection(target=LARGEST), TERMS).labels, before.labels)
+
+
+def test_in_a_turned_head_a_tumour_mirrored_twice_is_about_where_it_was() -> None:
+    healthy = healthy_brain()
+    healthy[:, :14] = healthy[:, -14:] = 0  # no ball, so that its turn shows
+    turned = AffineParameters(rotation_deg=(0, 0, 12), scale=(0.9, 1, 1), shift_mm=(4, 0, 0))
+    still = DiffeomorphismParameters(seed=0, displacement_mm=0, smoothness_mm=10)
+    anatomy, labels = (warp_labels(m, SPACING, turned, still) for m in (healthy, with_tumour(healthy, radius=10)))
+    before = layered(labels, TERMS, anatomy)
+    there = apply_operation(before, Reflection(target=LARGEST), TERMS)
+    back = apply_operation(there, Reflection(target=LARGEST), TERMS)
+    assert not (tumour(there) & tumour(before)).any()
+    both = (tumour(back) & tumour(before)).sum()
+    assert 2 * both / (tumour(back).sum() + tumour(before).sum()) > 0.85
+
+
+def test_motion_is_in_millimetres_whatever_the_voxels_shape() -> None:
+    terms = replace(TERMS, spacing_mm=(2.0, 2.0, 4.0))
+    labels = healthy_brain()
+    box = (slice(8, 16), slice(24, 34), slice(25, 28))  # 16 × 20 × 12 mm
+    labels[box] = TISSUES.oedema
+    state = layered(labels, terms, healthy_brain())
+    after = apply_operation(state, motion(turn=(90, 0, 0)), terms)
+    extent = (np.ptp(np.argwhere(tumour(after)), axis=0) + 1) * terms.spacing_mm
+    assert extent == pytest.approx([16, 12, 20], abs=4)
+    assert tumour(after).sum() == pytest.approx(tumour(state).sum(), rel=0.05)
+    moved = apply_operation(state, motion(shift=(4, -2, 4)), terms)
+    assert np.array_equal(tumour(moved), np.roll(tumour(state), (2, -1, 1), axis=(0, 1, 2)))
+
+
+def test_maps_of_tumours_alone_can_be_edited_too() -> None:
+    terms = terms_of(head=HEAD + '[labels]\nhost = ["background"]\nforbidden = []\nhemispheres = false\n')
+    state = layered(with_tumour(np.zeros_like(healthy_brain())), terms)
+    assert not state.anatomy.any()
+    after = apply_operation(state, motion(shift=(10, 0, 0)), terms)
+    assert np.array_equal(after.labels, np.roll(state.labels, 5, axis=0))
+    with pytest.raises(Implausible) as refused:
+        apply_operation(state, motion(shift=(-26, 0, 0)), terms)
+    assert refused.value.reason == "outside"
 
 
 @pytest.mark.parametrize("mm", [3.0, 4.5, 6.0])
@@ -266,14 +305,16 @@ def test_a_structure_that_is_no_lesion_can_be_edited_under_a_tumour() -> None:
 def test_a_hollow_that_a_ventricle_cut_is_closed_elsewhere() -> None:
     healthy = healthy_brain()
     horn = np.zeros(healthy.shape, np.bool_)
-    horn[15:25, 29:33, 27:31] = True  # 8 mm wide: no sulcus
+    horn[16:25, 29:33, 27:31] = True  # 8 mm wide: no sulcus; it ends before the necrosis
     healthy[horn] = TISSUES.csf
     cut = np.where(horn, TISSUES.csf, with_tumour(healthy)).astype(np.uint8)
     state = layered(cut, TERMS, healthy)
     assert np.array_equal(apply_operation(state, motion(), TERMS).labels, cut)
     after = apply_operation(state, motion(shift=(2, -24, 0)), TERMS)
-    assert tumour(after).sum() == pytest.approx(tumour(tumour_state()).sum(), rel=0.05)
-    assert tumour(after).sum() > 1.04 * tumour(state).sum()
+    bottom = (16, slice(29, 33), slice(27, 31))
+    there = (17, slice(17, 21), slice(27, 31))
+    assert not tumour(state)[bottom].any()
+    assert tumour(after)[there].all()
     assert order_holds(after.labels)
 
 
@@ -369,6 +410,32 @@ def test_moves_by_voxels_are_whole_and_reach_both_ends() -> None:
     assert {operation.shift_mm for operation in drawn if isinstance(operation, Motion)} == {
         (step * 2.0, 4.0, 0.0) for step in (-1, 0, 1)
     }
+
+
+def test_a_named_place_is_taken_as_it_is_and_an_unnamed_one_drawn_at_its_depth() -> None:
+    state, terms = layered(healthy_brain(), TERMS), terms_of('[[edit]]\noperation = "insert"\n')
+
+    def centre(keys: str, seed: int) -> tuple[float, float, float]:
+        (group,) = grouped(recipe_of('[[edit]]\noperation = "insert"\n' + keys).edit)
+        drawn = draw_operation(np.random.default_rng(seed), group, state, terms)
+        assert isinstance(drawn, Insertion)
+        return drawn.lesion.centre_mm
+
+    assert centre("centre_voxels = [13, 31, 29]\n", 0) == (-29.0, 7.0, 3.0)
+    assert centre("centre_mm = [-30, 6, 3]\n", 1) == (-30.0, 6.0, 3.0)
+    for seed in range(10):
+        assert 54 - 24 < np.linalg.norm(centre("depth_mm = [16, 20]\n", seed)) < 54 - 12
+
+
+def test_an_insertion_outside_the_brain_or_in_a_ventricle_is_refused() -> None:
+    terms = terms_of('[[edit]]\noperation = "insert"\n')
+    lesion = LesionParameters(
+        centre_mm=(-56, 0, 0), radius_mm=12, core_share=0.6, necrosis_share=0.5, irregularity=0.1, seed=1
+    )
+    for place, reason in (((-56.0, 0.0, 0.0), "outside"), ((-6.0, 0.0, 0.0), "forbidden")):
+        with pytest.raises(Implausible) as refused:
+            apply_operation(layered(healthy_brain(), terms), Insertion(lesion=replace(lesion, centre_mm=place)), terms)
+        assert refused.value.reason == reason
 
 
 def test_an_edits_probability_is_the_share_of_variants_it_is_made_in() -> None:

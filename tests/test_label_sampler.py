@@ -192,6 +192,23 @@ def test_the_atlas_gets_tumours_as_often_as_the_study_says():
         assert all((s.labels > TISSUES.white).any() == (len(s.chain.steps) == 3) for s in samples)
 
 
+def test_the_study_gives_size_and_place_of_the_tumours():
+    lesion = {"radius_mm": (8.0, 9.0), "centre_mm": ((10.0, 100.0), (-200.0, 200.0), (-200.0, 200.0))}
+    changed = _brain_study().model_dump() | {"public_labels": {"source": "atlas", "lesion": lesion}}
+    sampler = make_label_sampler(Study.model_validate(changed), None)
+    drawn = [sampler.sample(0, i).chain.steps[-1].parameters for i in range(8)]
+    assert all(8 <= lesion["radius_mm"] <= 9 and lesion["centre_mm"][0] > 5 for lesion in drawn)
+    assert any(s.chain.steps[-1].parameters["centre_mm"][0] < 0 for s in (
+        make_label_sampler(_brain_study(), None).sample(0, i) for i in range(8)
+    ))  # fmt: skip
+
+
+def test_a_study_whose_warps_fold_is_refused():
+    folding = PublicLabelsTable(source="folder", displacement_mm=20, smoothness_mm=4)
+    with pytest.raises(DataError, match="folds the map"):
+        LabelSampler([_map(6)], folding, GRID.spacing_mm).sample(0, 0)
+
+
 def test_a_chain_with_a_tumour_is_replayed_too():
     study = _brain_study()
     sample = make_label_sampler(study, None).sample(9, 0)

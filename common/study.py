@@ -20,6 +20,7 @@ from .volumes.grid import Grid
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Interval = tuple[float, float]
 
 
 class _Table(BaseModel):
@@ -32,6 +33,8 @@ class GridTable(_Table):
     shape: tuple[Positive, Positive, Positive]
     """Voxels (X, Y, Z); each a multiple of 8, for the networks' three halvings."""
     spacing_mm: tuple[float, float, float]
+    resample_labels: bool = False
+    """Whether a folder of label maps on another grid is brought to this one; otherwise it is refused."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -39,6 +42,40 @@ class GridTable(_Table):
             raise ValueError(f"grid.shape {self.shape}: every axis must be a multiple of 8")
         if any(not 0 < mm < 50 for mm in self.spacing_mm):
             raise ValueError(f"grid.spacing_mm {self.spacing_mm}: every axis must lie in (0, 50)")
+        return self
+
+
+class LesionTable(_Table):
+    """Uniform ranges [low, high] from which the sampler draws its tumours, and ``insert`` in a recipe."""
+
+    radius_mm: Interval = (14.0, 22.0)
+    """Of the whole tumour, oedema included."""
+    core_share: Interval = (0.55, 0.7)
+    """Radius of rim and necrosis over the whole radius."""
+    necrosis_share: Interval = (0.5, 0.65)
+    """Radius of the necrosis over that of the rim."""
+    irregularity: Interval = (0.1, 0.25)
+    """Standard deviation of the logarithm of the radius."""
+    depth_mm: Interval = (18.0, 45.0)
+    """Distance of the centre from the brain's surface; where none lies so deep, the nearest depth is taken."""
+    centre_mm: tuple[Interval, Interval, Interval] = ((-200.0, 200.0), (-200.0, 200.0), (-200.0, 200.0))
+    """Where the centre may lie, from the grid's centre along (X right, Y anterior, Z superior)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        limits = {
+            "radius_mm": (0.5, 100.0),
+            "core_share": (0.05, 0.95),
+            "necrosis_share": (0.05, 0.95),
+            "irregularity": (0.0, 1.0),
+            "depth_mm": (0.0, 200.0),
+        }
+        for name, (least, most) in limits.items():
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(f"lesion.{name} [{low:g}, {high:g}]: must rise and lie in {least:g} to {most:g}")
+        if any(not -1000 <= low <= high <= 1000 for low, high in self.centre_mm):
+            raise ValueError("lesion.centre_mm: each of the three ranges must rise and lie in -1000 to 1000")
         return self
 
 
@@ -60,6 +97,8 @@ class PublicLabelsTable(_Table):
     """Standard deviation of the Gaussian that smooths the displacement."""
     lesion_probability: float = Field(default=1.0, ge=0, le=1)
     """For ``atlas``: the share of label maps with a tumour."""
+    lesion: LesionTable = LesionTable()
+    """For ``atlas``: sizes and places of the tumours."""
 
 
 class NetworkTable(_Table):

@@ -12,6 +12,7 @@ from .cohort import Cohort
 from .cohorts.layouts.channel_names import in_order
 from .errors import DataError
 from .study import GridTable, PublicLabelsTable, Study
+from .toml_text import toml_text
 from .volumes.grid import Affine
 from .volumes.nifti import read_header, read_label_map
 
@@ -92,31 +93,4 @@ def _labels(cohort: Cohort, foreground: Sequence[int]) -> dict[str, int]:
 
 def to_toml(study: Study) -> str:
     """The study as TOML that :func:`~fedphantom.common.study.parse_study` reads back to the same study."""
-    lines, tables = [], []
-    for key, value in study.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items())]
-        else:
-            lines.append(f"{key} = {_toml(value)}")
-    return "\n".join([*lines, *tables]) + "\n"
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
-
-
-def _toml(value: object) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case str():
-            escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
-            return f'"{escaped}"'
-        case list():
-            return f"[{', '.join(map(_toml, value))}]"
-        case dict():
-            return f"{{ {', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"
-        case _:
-            raise TypeError(f"no TOML form for {type(value).__name__}")
+    return toml_text(study.model_dump(mode="json"))

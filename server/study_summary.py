@@ -24,7 +24,9 @@ def study_text(study: Study) -> str:
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
     }
-    origin = "the atlas" if public.source == "atlas" else "a public cohort"
+    low, high = public.lesion.radius_mm
+    tumours = f"{public.lesion_probability:.0%} of them with a tumour of {low:g} to {high:g} mm radius"
+    origin = f"the atlas, {tumours}" if public.source == "atlas" else "a public cohort"
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
         "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fedphantom.common.errors import DataError
 from fedphantom.common.labels.deformation import (
     AffineParameters,
     DiffeomorphismParameters,
     displacement_field,
     draw_affine,
     draw_diffeomorphism,
+    is_fold_free,
     jacobian_determinant,
     smooth_noise,
     warp_labels,
@@ -45,6 +49,32 @@ def test_a_folding_map_would_be_seen():
     field = np.zeros((3, *SHAPE), np.float32)
     field[0] = -2 * np.arange(SHAPE[0])[:, None, None]
     assert jacobian_determinant(field, SPACING).max() < 0
+
+
+@pytest.mark.parametrize(("displacement", "smoothness"), [(20, 12), (6, 4), (20, 5)])
+def test_a_warp_too_strong_for_its_lattice_is_refused_and_not_folded(displacement, smoothness):
+    with pytest.raises(DataError, match="folds the map") as refused:
+        displacement_field(SHAPE, SPACING, _warp(1, displacement, smoothness))
+    assert refused.value.exit_code == 3
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**63 - 1), st.floats(0.5, 20), st.floats(3, 30))
+def test_whatever_the_strength_a_warp_is_fold_free_or_refused(seed, displacement, smoothness):
+    shape, spacing = (16, 20, 16), (2.5, 2.0, 3.0)
+    try:
+        field = displacement_field(shape, spacing, _warp(seed, displacement, smoothness))
+    except DataError:
+        return
+    assert jacobian_determinant(field, spacing).min() > 0
+    assert is_fold_free(field, spacing)
+
+
+def test_the_jacobian_is_that_of_linear_algebra():
+    field = np.random.default_rng(0).normal(0, 0.5, (3, 5, 6, 7)).astype(np.float32)
+    rows = np.stack([np.stack(np.gradient(component, *SPACING)) for component in field])
+    expected = np.linalg.det(np.moveaxis(rows, (0, 1), (-2, -1)) + np.eye(3))
+    assert jacobian_determinant(field, SPACING) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_gentle_displacement_has_the_strength_asked_for():

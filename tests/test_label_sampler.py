@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedphantom.common.cohort import Cohort, Patient, Scan
+from fedphantom.common.edits.replay import SourceMissing, replay_chain
 from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels
 from fedphantom.common.labels.chain import LabelChain, LabelSource, PublicSources, label_digest
@@ -17,7 +18,6 @@ from fedphantom.common.labels.sampler import (
     PublicLabelMap,
     make_label_sampler,
     public_label_maps,
-    replay_chain,
 )
 from fedphantom.common.study import PublicLabelsTable, Study
 from fedphantom.common.volumes.grid import Grid
@@ -34,6 +34,10 @@ def _map(half_width, name="ours"):
     labels[12 - half_width : 12 + half_width, 8:16, 7:17] = 2
     source = LabelSource(kind="public", name=name, licence="CC-BY-4.0", sha256=label_digest(labels))
     return PublicLabelMap(labels, source)
+
+
+def _at_hand():
+    return {label_digest(m.labels): m.labels for m in (_map(4), _map(6), _map(8))}
 
 
 def _study(**public):
@@ -88,25 +92,25 @@ def test_every_public_map_is_used(sampler):
 def test_the_chain_makes_the_sample_again_even_through_json(sampler):
     sample = sampler.sample(1, 2)
     chain = LabelChain.model_validate_json(sample.chain.model_dump_json())
-    source = next(m.labels for m in (_map(4), _map(6), _map(8)) if label_digest(m.labels) == chain.source.sha256)
-    assert np.array_equal(replay_chain(source, chain, TABLE, GRID.spacing_mm, None), sample.labels)
+    assert np.array_equal(replay_chain(chain, _at_hand(), _study()), sample.labels)
 
 
 def test_a_chain_is_not_replayed_on_another_source(sampler):
-    with pytest.raises(DataError):
-        replay_chain(_map(5).labels, sampler.sample(1, 2).chain, TABLE, GRID.spacing_mm, None)
+    chain = sampler.sample(1, 2).chain
+    with pytest.raises(SourceMissing):
+        replay_chain(chain, {label_digest(_map(5).labels): _map(5).labels}, _study())
+    with pytest.raises(DataError, match="does not belong"):
+        replay_chain(chain, {chain.source.sha256: _map(5).labels}, _study())
 
 
 def test_parameters_chosen_by_hand_are_not_replayed(sampler):
     chain = sampler.sample(1, 2).chain
-    source = next(m.labels for m in (_map(4), _map(6), _map(8)) if label_digest(m.labels) == chain.source.sha256)
     affine, warp = chain.steps
     turned = affine.model_copy(update={"parameters": affine.parameters | {"rotation_deg": [1.0, 0.0, 0.0]}})
     with pytest.raises(DataError, match="label chain that does not belong"):
-        replay_chain(source, chain.model_copy(update={"steps": (turned, warp)}), TABLE, GRID.spacing_mm, None)
-    wider = TABLE.model_copy(update={"rotation_deg": TABLE.rotation_deg + 5})
+        replay_chain(chain.model_copy(update={"steps": (turned, warp)}), _at_hand(), _study())
     with pytest.raises(DataError):
-        replay_chain(source, chain, wider, GRID.spacing_mm, None)
+        replay_chain(chain, _at_hand(), _study(rotation_deg=TABLE.rotation_deg + 5))
 
 
 def test_the_chain_holds_numbers_only_and_ends_in_a_public_source(sampler):
@@ -188,13 +192,30 @@ def test_the_atlas_gets_tumours_as_often_as_the_study_says():
         assert all((s.labels > TISSUES.white).any() == (len(s.chain.steps) == 3) for s in samples)
 
 
+def test_the_study_gives_size_and_place_of_the_tumours():
+    lesion = {"radius_mm": (8.0, 9.0), "centre_mm": ((10.0, 100.0), (-200.0, 200.0), (-200.0, 200.0))}
+    changed = _brain_study().model_dump() | {"public_labels": {"source": "atlas", "lesion": lesion}}
+    sampler = make_label_sampler(Study.model_validate(changed), None)
+    drawn = [sampler.sample(0, i).chain.steps[-1].parameters for i in range(8)]
+    assert all(8 <= lesion["radius_mm"] <= 9 and lesion["centre_mm"][0] > 5 for lesion in drawn)
+    assert any(s.chain.steps[-1].parameters["centre_mm"][0] < 0 for s in (
+        make_label_sampler(_brain_study(), None).sample(0, i) for i in range(8)
+    ))  # fmt: skip
+
+
+def test_a_study_whose_warps_fold_is_refused():
+    folding = PublicLabelsTable(source="folder", displacement_mm=20, smoothness_mm=4)
+    with pytest.raises(DataError, match="folds the map"):
+        LabelSampler([_map(6)], folding, GRID.spacing_mm).sample(0, 0)
+
+
 def test_a_chain_with_a_tumour_is_replayed_too():
     study = _brain_study()
     sample = make_label_sampler(study, None).sample(9, 0)
     (atlas,) = public_label_maps(study, None)
     chain = LabelChain.model_validate_json(sample.chain.model_dump_json())
     assert chain.steps[-1].name == "lesion"
-    again = replay_chain(atlas.labels, chain, study.public_labels, study.grid.spacing_mm, TISSUES)
+    again = replay_chain(chain, {atlas.source.sha256: atlas.labels}, study)
     assert np.array_equal(again, sample.labels)
 
 

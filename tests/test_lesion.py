@@ -4,11 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.ndimage import binary_dilation, label
 
 from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels, brain_labels
-from fedphantom.common.labels.lesion import PUBLIC_LESIONS, LesionParameters, LesionRanges, draw_lesion, insert_lesion
+from fedphantom.common.labels.lesion import (
+    PUBLIC_LESIONS,
+    LesionParameters,
+    LesionRanges,
+    draw_lesion,
+    insert_lesion,
+    lesion_ranges,
+)
+from fedphantom.common.study import LesionTable
 
 TISSUES = BrainLabels()
 SPACING = (2.0, 2.0, 2.0)
@@ -92,6 +101,33 @@ def test_draws_stay_in_their_ranges(brain):
         assert 0.4 <= lesion.necrosis_share <= 0.5
         assert 0.1 <= lesion.irregularity <= 0.2
         assert 20 - 4 < depth < 24 + 4  # a voxel's diagonal either side
+
+
+def test_the_place_can_be_confined_to_a_box(brain):
+    box = ((0.0, 20.0), (-30.0, -10.0), (-5.0, 5.0))
+    ranges = replace(PUBLIC_LESIONS, depth_mm=(0.0, 200.0), centre_mm=box)
+    for seed in range(20):
+        centre = draw_lesion(np.random.default_rng(seed), ranges, brain, SPACING, TISSUES).centre_mm
+        assert all(low - 1 <= mm <= high + 1 for mm, (low, high) in zip(centre, box, strict=True))
+
+
+def test_the_study_gives_the_ranges_and_its_defaults_are_the_public_ones():
+    assert lesion_ranges(LesionTable()) == PUBLIC_LESIONS
+    table = LesionTable(radius_mm=(5, 9), depth_mm=(30, 40), centre_mm=((0, 90), (-90, 90), (-90, 90)))
+    ranges = lesion_ranges(table)
+    assert (ranges.radius_mm, ranges.depth_mm, ranges.centre_mm[0]) == ((5, 9), (30, 40), (0, 90))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"radius_mm": (-3, 5)}, {"radius_mm": (9, 5)}, {"core_share": (0.5, 1.5)}, {"irregularity": (-0.1, 0.2)},
+     {"depth_mm": (-1, 5)}, {"centre_mm": ((5, 1), (0, 1), (0, 1))}, {"size_mm": (1, 2)},
+     {"radius_mm": (float("nan"), 5)}],
+    ids=str,
+)  # fmt: skip
+def test_ranges_that_mean_nothing_are_refused(change):
+    with pytest.raises(ValidationError):
+        LesionTable(**change)
 
 
 def test_where_no_white_matter_lies_so_deep_the_nearest_depth_is_taken(brain):

@@ -36,6 +36,7 @@ def test_the_chain_goes_from_patients_to_a_release_and_names_the_codes_of_its_re
 @pytest.mark.slow
 def test_the_chain_can_be_typed_from_top_to_bottom(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "docs").symlink_to(README.parent / "docs")  # it is typed where the repository lies
     for words, promised in chain():
         command = [sys.executable, "-m", "fedphantom", *words]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)

@@ -20,6 +20,7 @@ from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.study import (
     FederationTable,
     GridTable,
+    LesionTable,
     NetworkTable,
     PublicLabelsTable,
     RolesTable,
@@ -62,6 +63,7 @@ def studies(draw: st.DrawFn) -> Study:
             rotation_deg=draw(rates(0, 45)),
             displacement_mm=draw(rates(0, 20)),
             lesion_probability=draw(rates(0, 1)),
+            lesion=LesionTable(radius_mm=(draw(rates(1, 9)), draw(rates(10, 99)))),
         ),
         network=NetworkTable(preset=draw(st.sampled_from(["tiny", "small", "base"]))),
         training=TrainingTable(rounds=draw(st.integers(1, 10**9)), generator_lr=draw(rates(1e-300, 1e300))),

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from .recipe import Recipe
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 UNSTATED = "not stated by the cohort"
@@ -53,17 +55,63 @@ class LabelStep(_Record):
     seed: int
 
 
+class EditStep(_Record):
+    """One variant that a recipe gave: the recipe and the seed, which make it again, and what was drawn.
+
+    Attributes:
+        recipe: In full.
+        seed: Of every range of the recipe.
+        parameters: ``operations`` in order as they were drawn, and ``beneath``: where the anatomy under lesions
+            comes from.
+        donor: Where a transplanted lesion comes from.
+    """
+
+    name: Literal["edit"]
+    recipe: Recipe
+    seed: int
+    parameters: dict[str, Any]
+    donor: LabelChain | None = None
+
+
 class LabelChain(_Record):
-    """A label map's way from its source, in order."""
+    """A label map's way from its source, in order: the public sampler's steps, if any, then edits."""
 
     source: LabelSource
-    steps: tuple[LabelStep, ...] = ()
+    steps: tuple[Annotated[LabelStep | EditStep, Field(discriminator="name")], ...] = ()
+
+    def edits(self) -> tuple[EditStep, ...]:
+        """The edits, in order."""
+        return tuple(step for step in self.steps if isinstance(step, EditStep))
+
+    def chains(self) -> tuple[LabelChain, ...]:
+        """This chain and those of all donors, and theirs: a map is as private as the most private of them."""
+        return (self, *(chain for edit in self.edits() if edit.donor for chain in edit.donor.chains()))
+
+    def sources(self) -> tuple[LabelSource, ...]:
+        """Every source that something of the map comes from, this chain's first."""
+        return tuple(chain.source for chain in self.chains())
+
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Every recipe on the way, donors' among them."""
+        return tuple(edit.recipe for chain in self.chains() for edit in chain.edits())
+
+    @property
+    def is_public(self) -> bool:
+        """Whether all that the map comes from says that it is public."""
+        return all(source.kind == "public" for source in self.sources())
 
 
 class PublicSources(_Record):
-    """``public-labels.json``: the sources a run declares public."""
+    """``public-labels.json``: the sources a run declares public, and the recipes that maps from them were edited by."""
 
     sources: tuple[LabelSource, ...]
+    recipes: tuple[Recipe, ...] = ()
+
+    def merged(self, other: PublicSources) -> PublicSources:
+        """Both, each source and recipe once, in order."""
+        sources = {source.sha256: source for source in (*self.sources, *other.sources)}
+        recipes = dict.fromkeys((*self.recipes, *other.recipes))
+        return PublicSources(sources=tuple(sources.values()), recipes=tuple(recipes))
 
 
 def states_licence(licence: str) -> bool:

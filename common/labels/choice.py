@@ -62,9 +62,10 @@ def of_folder(study: Study, folder: Path) -> LabelChoice:
     """The label maps of a folder as ``labels sample`` writes it; one without a chain counts as private.
 
     Raises:
+        GeometryError: a label map on another grid, unless the study has such maps resampled.
         DataError: no label map, or a damaged declaration of public sources.
     """
-    maps = read_label_folder(folder, study.volume_grid())
+    maps = read_label_folder(folder, study.volume_grid(), resample=study.grid.resample_labels)
     declared = folder / PUBLIC_LABELS
     return LabelChoice(maps, len(maps), read_sources(declared) if declared.is_file() else None)
 
@@ -89,6 +90,5 @@ def declare_sources(run: Path, sources: PublicSources) -> None:
         StorageError: the disk is full, read-only or forbidden.
     """
     file = run / PUBLIC_LABELS
-    known = read_sources(file).sources if file.is_file() else ()
-    merged = {source.sha256: source for source in (*known, *sources.sources)}
-    write_atomic(file, (PublicSources(sources=tuple(merged.values())).model_dump_json(indent=1) + "\n").encode())
+    known = read_sources(file) if file.is_file() else PublicSources(sources=())
+    write_atomic(file, (known.merged(sources).model_dump_json(indent=1) + "\n").encode())

@@ -1,7 +1,8 @@
-"""``fedphantom labels``: public label maps. Heavy imports wait inside the commands."""
+"""``fedphantom labels``: label maps, sampled and edited. Heavy imports wait inside the commands."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,16 @@ from ..counted import counted
 
 labels_app = typer.Typer(no_args_is_help=True)
 
+_Seed = Annotated[int | None, typer.Option("--seed", min=0, help="The study's seed, unless given.")]
+_Public = Annotated[
+    Path | None, typer.Option("--public", help="The public cohort, where the study's source is a folder.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
 
 @labels_app.callback()
 def labels() -> None:
-    """Draw label maps that nobody has to protect."""
+    """Draw label maps that nobody has to protect, edit them or a site's own, and compare the two."""
 
 
 @labels_app.command()
@@ -22,21 +29,95 @@ def sample(
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     count: Annotated[int, typer.Option("-n", "--number", min=1, help="How many label maps.")],
     study_path: Annotated[Path, typer.Option("--study", help="study.toml: grid, labels, source and ranges.")],
-    public: Annotated[
-        Path | None, typer.Option("--public", help="The public cohort, where the study's source is a folder.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The study's seed, unless given.")] = None,
+    public: _Public = None,
+    seed: _Seed = None,
+    as_json: _Json = False,
 ) -> None:
     """Sample public label maps, each with the chain of what was done to it, and the sources they come from."""
     from ..progress import progress_bar
     from ..study import read_study
     from .choice import public_cohort
+    from .diversity import diversity
     from .folder import write_label_folder
     from .sampler import make_label_sampler
 
     study = read_study(study_path)
     sampler = make_label_sampler(study, public_cohort(study, public))
     with progress_bar("sampling label maps") as progress:
-        write_label_folder(out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress)
-    sources = counted(len(sampler.sources().sources), "public source")
-    typer.echo(f"{counted(count, 'label map')} from {sources}")
+        thinned = write_label_folder(
+            out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress
+        )
+    sources, spread = len(sampler.sources().sources), diversity(thinned, study.labels)
+    facts = {"label_maps": count, "sources": sources, "diversity": spread.to_json()}
+    typer.echo(
+        json.dumps(facts)
+        if as_json
+        else f"{counted(count, 'label map')} from {counted(sources, 'public source')}\n{spread.to_text()}"
+    )
+
+
+@labels_app.command()
+def edit(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of label maps, or a cohort.")],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    recipe_path: Annotated[Path, typer.Option("--recipe", metavar="FILE", help="What to do, in TOML.")],
+    study_path: Annotated[Path, typer.Option("--study", help="study.toml: labels, grid and the sampler's ranges.")],
+    variants: Annotated[int, typer.Option("-n", "--variants", min=1, help="How many of each label map.")] = 1,
+    seed: _Seed = None,
+    public: _Public = None,
+    donors: Annotated[
+        Path | None, typer.Option(help="Label maps whose lesions the recipe transplants: a folder or a cohort.")
+    ] = None,
+    site_secret: Annotated[
+        Path | None,
+        typer.Option(help="Names private label maps by a keyed hash; made where it does not exist. Never leaves."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Move, resize, insert or remove lesions by a recipe, as recorded; maps of patients stay inside the site."""
+    from ..edits.run import edit_label_maps
+    from ..progress import progress_bar
+    from ..study import read_study
+    from .recipe import read_recipe
+
+    study, recipe = read_study(study_path), read_recipe(recipe_path)
+    with progress_bar("editing label maps") as progress:
+        report = edit_label_maps(
+            source,
+            out,
+            recipe,
+            study,
+            variants=variants,
+            seed=study.seed if seed is None else seed,
+            public=public,
+            donors=donors,
+            secret=site_secret,
+            progress=progress,
+        )
+    typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
+
+
+@labels_app.command()
+def nearest(
+    source: Annotated[Path, typer.Argument(metavar="LABELS", help="A folder of label maps.")],
+    cohort: Annotated[Path, typer.Argument(help="The site's patients.")],
+    study_path: Annotated[Path, typer.Option("--study", help="study.toml: labels and grid.")],
+    show_identifiers: Annotated[
+        bool, typer.Option("--show-identifiers", help="Name the nearest patients. For the site's own eyes.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Say how near label maps come to the site's own. For the site's eyes; nothing is written and nothing chosen.
+
+    It is printed and kept nowhere: a figure beside a label map that may leave would tell of the patients, and so
+    would a set from which it had chosen.
+    """
+    from ..study import read_study
+    from .nearest import nearest_private
+
+    found = nearest_private(source, cohort, read_study(study_path))
+    typer.echo(
+        json.dumps(found.to_json(show_identifiers=show_identifiers))
+        if as_json
+        else found.to_text(show_identifiers=show_identifiers)
+    )

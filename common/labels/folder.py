@@ -8,18 +8,20 @@ public-labels.json        the sources declared public
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..atomic import atomic_folder, write_atomic
-from ..errors import DataError
-from ..volumes.grid import Grid
+from ..errors import DataError, GeometryError
+from ..volumes.grid import Affine, Grid, Spacing
 from ..volumes.nifti import is_nifti, nifti_stem, read_label_map, write_label_map
-from ..volumes.placement import place_labels
-from .chain import LabelChain, LabelSource
+from ..volumes.placement import SPACING_TOLERANCE, place_labels, to_canonical
+from .chain import LabelChain, LabelSource, PublicSources
+from .diversity import ThinnedMaps
 from .sampler import LabelSampler, SampledLabels
 
 CHAIN_KEY = "LabelChain"
@@ -36,7 +38,7 @@ def write_label_folder(
     grid: Grid,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+) -> ThinnedMaps:
     """Write samples 0 to ``count - 1`` of a seed, numbered from 1, and their sources.
 
     Args:
@@ -47,40 +49,67 @@ def write_label_folder(
         seed: ≥ 0.
         progress: Called with (done, total).
 
+    Returns:
+        What their diversity is told from.
+
     Raises:
         StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
     """
+    thinned = ThinnedMaps()
     with atomic_folder(out) as folder:
         for index in range(count):
             sampled = sampler.sample(seed, index)
-            stem = f"label-{index + 1:05d}_dseg"
-            write_label_map(folder / f"{stem}.nii.gz", sampled.labels, grid)
-            write_atomic(folder / f"{stem}.json", _json({CHAIN_KEY: sampled.chain.model_dump(mode="json")}))
+            write_numbered(folder, index + 1, sampled, grid)
+            thinned.add(sampled.labels)
             progress(index + 1, count)
-        write_atomic(folder / PUBLIC_LABELS, _json(sampler.sources().model_dump(mode="json")))
+        write_sources(folder, sampler.sources())
+    return thinned
 
 
-def read_label_folder(path: Path, grid: Grid) -> list[SampledLabels]:
+def write_numbered(folder: Path, number: int, sampled: SampledLabels, grid: Grid) -> None:
+    """Write one label map and its chain into a folder that is being made."""
+    stem = f"label-{number:05d}_dseg"
+    write_label_map(folder / f"{stem}.nii.gz", sampled.labels, grid, flush=False)
+    write_atomic(folder / f"{stem}.json", _json({CHAIN_KEY: sampled.chain.model_dump(mode="json")}), flush=False)
+
+
+def write_sources(folder: Path, sources: PublicSources) -> None:
+    """Write the declaration of public sources."""
+    write_atomic(folder / PUBLIC_LABELS, _json(sources.model_dump(mode="json")), flush=False)
+
+
+def label_files(path: Path) -> list[Path]:
+    """The NIfTI files that lie in a folder itself, by name; none where it is no folder."""
+    return sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
+
+
+def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list[SampledLabels]:
     """Read every label map of a folder, in the order of the names.
 
     A label map without a chain counts as private.
 
     Args:
         path: The folder.
-        grid: The study's; label maps on another one are placed on it.
+        grid: The study's.
+        resample: Whether label maps on another grid are brought to this one, and not refused.
 
     Raises:
+        GeometryError: a label map on another grid.
         DataError: no label map; one that is damaged or holds values other than whole numbers from 0 to 255;
             or a sidecar that is damaged.
     """
-    files = sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
+    files = label_files(path)
     if not files:
         raise DataError(
             "a folder without label maps",
             expected="one or more NIfTI files",
             remedy="Make one with 'fedphantom labels sample'.",
         )
-    out = []
+    return list(read_label_maps(files, grid, resample=resample))
+
+
+def read_label_maps(files: Iterable[Path], grid: Grid, *, resample: bool) -> Iterator[SampledLabels]:
+    """Read label maps one by one; otherwise as :func:`read_label_folder`."""
     for file in files:
         stored, affine = read_label_map(file)
         if not (np.isfinite(stored).all() and (stored >= 0).all() and (stored <= 255).all()) or (stored % 1 != 0).any():
@@ -89,9 +118,26 @@ def read_label_folder(path: Path, grid: Grid) -> list[SampledLabels]:
                 expected="whole numbers from 0 to 255",
                 remedy="Check that the folder holds label maps and not intensities.",
             )
-        labels = place_labels(stored.astype(np.uint8), affine, grid)
-        out.append(SampledLabels(labels, _read_chain(file) or _PRIVATE_CHAIN))
-    return out
+        labels = stored.astype(np.uint8)
+        if not resample:
+            _check_grid(labels, affine, grid)
+        yield SampledLabels(place_labels(labels, affine, grid), _read_chain(file) or _PRIVATE_CHAIN)
+
+
+def _check_grid(labels: NDArray[np.uint8], affine: Affine, grid: Grid) -> None:
+    """Axes may be stored turned or flipped; voxel sizes and counts must be the study's."""
+    turned, spacing = to_canonical(labels, affine)
+    same = all(abs(mm / want - 1) <= SPACING_TOLERANCE for mm, want in zip(spacing, grid.spacing_mm, strict=True))
+    if turned.shape != grid.shape or not same:
+        raise GeometryError(
+            f"a label map on a grid of {_grid_words(turned.shape, spacing)}",
+            expected=f"the study's grid, {_grid_words(grid.shape, grid.spacing_mm)}",
+            remedy="Sample label maps under this study, or set grid.resample_labels = true in it.",
+        )
+
+
+def _grid_words(shape: tuple[int, ...], spacing_mm: Spacing) -> str:
+    return f"{' × '.join(map(str, shape))} voxels of {' × '.join(f'{mm:g}' for mm in spacing_mm)} mm"
 
 
 def _read_chain(file: Path) -> LabelChain | None:

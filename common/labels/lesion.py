@@ -20,11 +20,15 @@ from scipy.ndimage import (
 from scipy.ndimage import label as connected_parts
 
 from ..errors import DataError
+from ..study import LesionTable
 from ..volumes.grid import Spacing
 from .brain import BrainLabels
 from .deformation import Triple, smooth_noise
 
 Range = tuple[float, float]
+
+SULCUS_MM = 6.0
+"""Fluid no wider than this is a sulcus, which a tumour's core fills; wider is a ventricle or cistern."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class LesionRanges:
         necrosis_share: Radius of the necrosis over that of the rim, in (0, 1).
         irregularity: Standard deviation of the logarithm of the radius.
         depth_mm: Distance of the centre from the brain's surface.
+        centre_mm: Box that the centre lies in, from the grid's centre along (X, Y, Z).
     """
 
     radius_mm: Range
@@ -44,16 +49,16 @@ class LesionRanges:
     necrosis_share: Range
     irregularity: Range
     depth_mm: Range
+    centre_mm: tuple[Range, Range, Range] = LesionTable().centre_mm
 
 
-PUBLIC_LESIONS = LesionRanges(
-    radius_mm=(14.0, 22.0),
-    core_share=(0.55, 0.7),
-    necrosis_share=(0.5, 0.65),
-    irregularity=(0.1, 0.25),
-    depth_mm=(18.0, 45.0),
-)
-"""What the label sampler draws from: chosen by hand, fitted to no patient."""
+def lesion_ranges(table: LesionTable) -> LesionRanges:
+    """The ranges a study gives."""
+    return LesionRanges(**dict(table))
+
+
+PUBLIC_LESIONS = lesion_ranges(LesionTable())
+"""What the label sampler draws from unless a study says otherwise: chosen by hand, fitted to no patient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +104,47 @@ def draw_lesion(
             expected="brain tissue to place a tumour in",
             remedy="Check the label values, or set public_labels.lesion_probability = 0.",
         )
-    # A frame of background, so that a brain cut by the grid has its surface at the cut.
-    depth = distance_transform_edt(np.pad(labels != 0, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    low, high = ranges.depth_mm
-    miss = np.where(white, np.maximum(low - depth, 0) + np.maximum(depth - high, 0), np.inf)
-    candidates = np.argwhere(miss == miss.min())
-    voxel = candidates[rng.integers(len(candidates))] + rng.uniform(-0.5, 0.5, 3)
-    centre = (voxel - (np.array(labels.shape) - 1) / 2) * spacing_mm
     return LesionParameters(
-        centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+        centre_mm=draw_place(rng, white, labels != 0, spacing_mm, ranges.depth_mm, ranges.centre_mm),
         radius_mm=float(rng.uniform(*ranges.radius_mm)),
         core_share=float(rng.uniform(*ranges.core_share)),
         necrosis_share=float(rng.uniform(*ranges.necrosis_share)),
         irregularity=float(rng.uniform(*ranges.irregularity)),
         seed=int(rng.integers(2**63)),
     )
+
+
+def draw_place(
+    rng: np.random.Generator,
+    tissue: NDArray[np.bool_],
+    brain: NDArray[np.bool_],
+    spacing_mm: Spacing,
+    depth_mm: Range,
+    centre_mm: tuple[Range, Range, Range],
+) -> Triple:
+    """Draw a point in a tissue, millimetres from the grid's centre.
+
+    Args:
+        rng: Source of chance.
+        tissue: Where it may lie, shape (X, Y, Z), not empty.
+        brain: Whose surface the depth is measured from, shape (X, Y, Z).
+        spacing_mm: Voxel size along (X, Y, Z).
+        depth_mm: Depths to choose from, all alike.
+        centre_mm: Box to choose from. Where no tissue lies so deep in the box, the voxels that miss both by
+            least are taken.
+    """
+    # A frame of background, so that a brain cut by the grid has its surface at the cut.
+    depth = distance_transform_edt(np.pad(brain, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+    low, high = depth_mm
+    miss = np.where(tissue, np.maximum(low - depth, 0) + np.maximum(depth - high, 0), np.inf)
+    for axis, (n, mm, (least, most)) in enumerate(zip(tissue.shape, spacing_mm, centre_mm, strict=True)):
+        place = (np.arange(n) - (n - 1) / 2) * mm
+        beyond = np.maximum(least - place, 0) + np.maximum(place - most, 0)
+        miss += np.expand_dims(beyond, tuple({0, 1, 2} - {axis}))
+    candidates = np.argwhere(miss == miss.min())
+    voxel = candidates[rng.integers(len(candidates))] + rng.uniform(-0.5, 0.5, 3)
+    x, y, z = (voxel - (np.array(tissue.shape) - 1) / 2) * spacing_mm
+    return float(x), float(y), float(z)
 
 
 def insert_lesion(
@@ -145,7 +176,7 @@ def insert_lesion(
         for scale in (parameters.radius_mm / 2, parameters.radius_mm * parameters.core_share / 2)
     )
     parenchyma = np.isin(labels, (brain.grey, brain.white))
-    fillable = parenchyma | _narrow(labels == brain.csf, spacing_mm, width_mm=6.0)
+    fillable = parenchyma | narrow(labels == brain.csf, spacing_mm)
     whole = _part_at_centre(outer < parameters.radius_mm, distance)
     core_radius = parameters.radius_mm * parameters.core_share
     core = _part_at_centre((inner < core_radius) & _eroded(whole) & fillable, distance)
@@ -163,11 +194,11 @@ def _eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(binary_erosion(mask, generate_binary_structure(3, 1), border_value=1), dtype=np.bool_)
 
 
-def _narrow(mask: NDArray[np.bool_], spacing_mm: Spacing, *, width_mm: float) -> NDArray[np.bool_]:
-    """The parts of a mask into which no ball of ``width_mm`` fits; at a coarser spacing there are none."""
-    reach = [int(width_mm / 2 // mm) for mm in spacing_mm]
+def narrow(mask: NDArray[np.bool_], spacing_mm: Spacing) -> NDArray[np.bool_]:
+    """The parts of a mask into which no ball of :data:`SULCUS_MM` fits; at a coarser spacing there are none."""
+    reach = [int(SULCUS_MM / 2 // mm) for mm in spacing_mm]
     axes = [np.arange(-r, r + 1) * mm for r, mm in zip(reach, spacing_mm, strict=True)]
-    ball = sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) <= (width_mm / 2) ** 2
+    ball = sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) <= (SULCUS_MM / 2) ** 2
     # Dilated once more, because an opening also takes the corners of what is wide.
     wide = binary_dilation(binary_opening(mask, ball), ball)
     return np.asarray(mask & ~wide, dtype=np.bool_)

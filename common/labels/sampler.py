@@ -30,7 +30,7 @@ from .deformation import (
     draw_affine,
     warp_labels,
 )
-from .lesion import PUBLIC_LESIONS, draw_lesion, insert_lesion
+from .lesion import draw_lesion, insert_lesion, lesion_ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class SampledLabels:
 
     Attributes:
         labels: On the study's grid, shape (X, Y, Z), uint8.
-        chain: Source and steps; :func:`replay_chain` makes ``labels`` from it again.
+        chain: Source and steps; :func:`~fedphantom.common.edits.replay.replay_chain` makes ``labels`` from it again.
     """
 
     labels: NDArray[np.uint8]
@@ -103,7 +103,7 @@ class LabelSampler:
         lesion = (
             self._tissues is not None and np.random.default_rng(lesion_seed).random() < self._table.lesion_probability
         )
-        labels, steps = _varied(
+        labels, _, steps = vary(
             public.labels,
             self._table,
             self._spacing,
@@ -115,7 +115,7 @@ class LabelSampler:
         return SampledLabels(labels, LabelChain(source=public.source, steps=steps))
 
 
-def _varied(
+def vary(
     source: NDArray[np.uint8],
     table: PublicLabelsTable,
     spacing_mm: Spacing,
@@ -123,7 +123,24 @@ def _varied(
     affine_seed: int,
     warp_seed: int,
     lesion_seed: int | None,
-) -> tuple[NDArray[np.uint8], tuple[LabelStep, ...]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[LabelStep, ...]]:
+    """Vary one public label map, as its seeds say.
+
+    Args:
+        source: Undeformed, shape (X, Y, Z).
+        table: The study's ranges.
+        spacing_mm: Voxel size along (X, Y, Z).
+        tissues: Values of the brain's tissues; needed for a tumour.
+        affine_seed: Of the affine part.
+        warp_seed: Of the smooth part.
+        lesion_seed: Of the tumour; None for none.
+
+    Returns:
+        The varied map, the same without the inserted tumour, and the steps for its chain.
+
+    Raises:
+        DataError: the study's ranges give a warp that folds, or a map without white matter for the tumour.
+    """
     affine = draw_affine(np.random.default_rng(affine_seed), table.rotation_deg, table.scale, table.shift_mm)
     warp = DiffeomorphismParameters(
         seed=warp_seed, displacement_mm=table.displacement_mm, smoothness_mm=table.smoothness_mm
@@ -132,52 +149,15 @@ def _varied(
         LabelStep(name="affine", parameters=_plain(asdict(affine)), seed=affine_seed),
         LabelStep(name="diffeomorphism", parameters=_plain(asdict(warp)), seed=warp_seed),
     ]
-    labels = warp_labels(source, spacing_mm, affine, warp)
+    anatomy = labels = warp_labels(source, spacing_mm, affine, warp)
     if lesion_seed is not None:
         rng = np.random.default_rng(lesion_seed)
         rng.random()  # whether there is a lesion at all
         brain = tissues or BrainLabels()
-        lesion = draw_lesion(rng, PUBLIC_LESIONS, labels, spacing_mm, brain)
+        lesion = draw_lesion(rng, lesion_ranges(table.lesion), labels, spacing_mm, brain)
         labels = insert_lesion(labels, lesion, spacing_mm, brain)
         steps.append(LabelStep(name="lesion", parameters=_plain(asdict(lesion)), seed=lesion_seed))
-    return labels, tuple(steps)
-
-
-def replay_chain(
-    source: NDArray[np.uint8],
-    chain: LabelChain,
-    table: PublicLabelsTable,
-    spacing_mm: Spacing,
-    tissues: BrainLabels | None,
-) -> NDArray[np.uint8]:
-    """Make a sampled label map again from its source's voxels and its chain.
-
-    Everything is drawn anew from the chain's seeds: parameters chosen by hand, to fit somebody's anatomy or lesion
-    for example, are not what a seed gives within the study's ranges.
-
-    Args:
-        source: The undeformed label map, shape (X, Y, Z).
-        chain: As :meth:`LabelSampler.sample` recorded it, also after a way through JSON.
-        table: The study's ranges.
-        spacing_mm: Voxel size along (X, Y, Z).
-        tissues: Values of the brain's tissues; needed where the chain holds a lesion.
-
-    Raises:
-        DataError: ``source`` is not the chain's, or the steps are not what the sampler draws from their seeds.
-    """
-    names = tuple(step.name for step in chain.steps)
-    known = (("affine", "diffeomorphism"), ("affine", "diffeomorphism", "lesion"))
-    if label_digest(source) == chain.source.sha256 and names in known:
-        seeds = [step.seed for step in chain.steps]
-        lesion_seed = seeds[2] if len(seeds) == 3 else None
-        labels, steps = _varied(source, table, spacing_mm, tissues, seeds[0], seeds[1], lesion_seed)
-        if steps == chain.steps:
-            return labels
-    raise DataError(
-        "a label chain that does not belong to this label map or was not written by the label sampler",
-        expected="the source's hash, then affine, diffeomorphism and at most one lesion, as their seeds give them",
-        remedy="Replay a chain on the source it names, with the study's own ranges.",
-    )
+    return labels, anatomy, tuple(steps)
 
 
 def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMap]:

@@ -1,13 +1,13 @@
 """Is every volume what its sidecar says: the declared public label map, varied as recorded, painted by this generator?
 
-A sidecar is only a claim. Here each label map is made again from its public source by its recorded steps, and each
-volume painted again from it with its recorded noise. So a patient's own label map, or scan, under a copied sidecar
-does not pass.
+A sidecar is only a claim. Here each label map is made again from its public source by its recorded steps, edits by
+declared recipes among them, and each volume painted again from it with its recorded noise. So a patient's own label
+map, or scan, under a copied sidecar does not pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,14 @@ from numpy.typing import NDArray
 from ...common.cohort import ChannelSource, Cohort, Scan
 from ...common.cohorts.layouts import read_cohort
 from ...common.device import choose_device
-from ...common.errors import DataError, PolicyRefused
+from ...common.edits.replay import MAP_TOLERANCE, SourceMissing, replay_chain
+from ...common.errors import ConfigError, DataError, PolicyRefused
 from ...common.gan.generation import WRITTEN_MAXIMUM, LoadedGenerator, as_written, load_generator, paint
-from ...common.labels.brain import brain_labels
-from ...common.labels.sampler import public_label_maps, replay_chain
+from ...common.labels.sampler import public_label_maps
 from ...common.study import Study
 from ...common.volumes.nifti import nifti_stem, read_label_map, read_volume
 from .sidecar import Sidecar, parse_public_sources, parse_sidecar
 
-LABEL_TOLERANCE = 1e-3
-"""Share of voxels that may differ: other processors round differently where two labels meet."""
 PAINT_TOLERANCE = 0.01
 """Mean absolute difference, as a share of the intensity range, that bfloat16 and other processors may make."""
 PATCH_TOLERANCE = 0.2
@@ -64,23 +62,25 @@ def check_origin(
             raise _refused("a scan without its label map")
         beside = scan.label.with_name(f"{nifti_stem(scan.label)}.json")
         sidecar = parse_sidecar(_bytes(beside), generator.sha256, declared)
-        source = at_hand.get(sidecar.label_chain.source.sha256)
-        if source is None:
-            raise _refused("a label map whose declared public source is not at hand")
-        labels = _label_map(scan.label, source, sidecar, study)
+        labels = _label_map(scan.label, at_hand, sidecar, study)
         _check_painted(scan, labels, sidecar, generator)
         progress(done, len(scans))
     return len(scans)
 
 
-def _label_map(path: Path, source: NDArray[np.uint8], sidecar: Sidecar, study: Study) -> NDArray[np.uint8]:
-    tissues = brain_labels(study.labels) if study.public_labels.source == "atlas" else None
+def _label_map(
+    path: Path, sources: Mapping[str, NDArray[np.uint8]], sidecar: Sidecar, study: Study
+) -> NDArray[np.uint8]:
     try:
-        expected = replay_chain(source, sidecar.label_chain, study.public_labels, study.grid.spacing_mm, tissues)
-    except (DataError, TypeError, ValueError):
-        raise _refused("a label map whose recorded steps are not those of the public sampler") from None
+        expected = replay_chain(sidecar.label_chain, sources, study)
+    except SourceMissing as missing:
+        raise _refused(missing.found) from None
+    except (ConfigError, DataError, TypeError, ValueError):
+        raise _refused(
+            "a label map whose recorded steps are not those of the public sampler and its declared recipes"
+        ) from None
     found = read_label_map(path)[0]
-    if found.shape != expected.shape or (found != expected).mean() > LABEL_TOLERANCE:
+    if found.shape != expected.shape or (found != expected).mean() > MAP_TOLERANCE:
         raise _refused("a label map that its recorded steps do not give")
     return found.astype(np.uint8)
 

@@ -23,6 +23,7 @@ from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.cohorts.roles import CoinRecord
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelSource, PublicSources
+from ...common.labels.recipe import Recipe
 from ...common.signing import sign
 from ...common.study import Study
 from ..audit.extract import AuditExtract
@@ -99,7 +100,7 @@ def pack(
         writer = _Writer(folder, identifiers)
         if kind == "weights":
             writer.add(GENERATOR, generator)
-            used = public.sources
+            used = public
         elif synthetic is None:
             raise DataError(
                 "no synthetic cohort", expected="one for a release of volumes", remedy="Name it with '--synthetic'."
@@ -113,7 +114,7 @@ def pack(
                     expected="the very volumes and label maps that were audited",
                     remedy="Name the audited cohort with '--synthetic', or audit this one.",
                 )
-            if lacks_licence(kind, tier, used):
+            if lacks_licence(kind, tier, used.sources):
                 raise PolicyRefused(
                     "label maps whose owner states no licence",
                     expected="a licence for every source of label maps that are to be published",
@@ -128,12 +129,12 @@ def pack(
             generator_sha256=generator_sha256,
             dp=study.privacy.dp,
             audit=claim,
-            label_sources=used,
+            label_sources=used.sources,
             created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             software=f"fedphantom {version('fedphantom')}",
         )
         writer.add(AUDIT, travelling(extract).encode())
-        writer.add(PUBLIC_LABELS, encode_json(PublicSources(sources=used).model_dump(mode="json")))
+        writer.add(PUBLIC_LABELS, encode_json(used.model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)
         writer.add(MANIFEST, sign(statement.encode(), key))
@@ -174,9 +175,10 @@ def _permitted_audit(
 
 def _add_cohort(
     writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources
-) -> tuple[LabelSource, ...]:
-    """Copy every volume under a random name beside a fresh sidecar. Returns the sources used, as declared."""
+) -> PublicSources:
+    """Copy every volume under a random name beside a fresh sidecar. Returns the sources and recipes used."""
     used: set[LabelSource] = set()
+    recipes: set[Recipe] = set()
     renamed: dict[str, str] = {}
     keys: set[str] = set()
     for path in sorted(cohort.rglob("*.nii*")):
@@ -194,7 +196,8 @@ def _add_cohort(
                 remedy="Generate the volumes anew with 'fedphantom generate'.",
             ) from None
         sidecar = parse_sidecar(beside, generator_sha256, public)
-        used.add(sidecar.label_chain.source)
+        used.update(sidecar.label_chain.sources())
+        recipes.update(sidecar.label_chain.recipes())
         keys.add(found["key"])
         # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
         subject = renamed.setdefault(found[1], f"sub-{secrets.token_hex(8)}")
@@ -211,7 +214,10 @@ def _add_cohort(
     writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(channels))
     writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
     writer.add(f"{COHORT}/{LABEL_LOOKUP}", encode_labels(study.labels))
-    return tuple(source for source in public.sources if source in used)
+    return PublicSources(
+        sources=tuple(source for source in public.sources if source in used),
+        recipes=tuple(recipe for recipe in public.recipes if recipe in recipes),
+    )
 
 
 def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> dict[str, str]:

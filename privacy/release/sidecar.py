@@ -1,7 +1,7 @@
 """What may stand beside a synthetic volume: that it is synthetic, and where its label map comes from.
 
-The chain of a label map must end in a source that the run declares public (DESIGN §4.5). Unknown
-counts as private.
+The chain of a label map must end in a source that the run declares public (DESIGN §4.5), and so must that of
+every donor of a lesion; recipes must be declared beside them. Unknown counts as private.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...common.errors import PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelChain, PublicSources, Sha256
 
 _PARAMETER_WORD = re.compile(r"[a-z][a-z_]{0,31}")
-"""Names and kinds in a recipe; without digits, so that no identifier passes for one."""
+"""Names and kinds among parameters; without digits, so that no identifier passes for one."""
 
 
 class Sidecar(BaseModel):
@@ -70,7 +70,8 @@ def parse_sidecar(content: bytes, generator_sha256: str, public: PublicSources) 
     problem = _chain_problem(sidecar.label_chain, public)
     if problem:
         raise _refused(problem)
-    if not all(map(_is_recipe, (step.parameters for step in sidecar.label_chain.steps))):
+    steps = (step for chain in sidecar.label_chain.chains() for step in chain.steps)
+    if not all(_is_plain(step.parameters) for step in steps):
         raise _unfit("a label chain whose parameters hold text")
     return sidecar
 
@@ -91,14 +92,16 @@ def parse_public_sources(content: bytes) -> PublicSources:
 
 
 def _chain_problem(chain: LabelChain, public: PublicSources) -> str | None:
-    if chain.source.kind != "public":
+    if not chain.is_public:
         return "a volume made from a private label map"
-    if chain.source not in public.sources:
+    if not set(chain.sources()) <= set(public.sources):
         return "a volume whose label map comes from a source that the run does not declare public"
+    if not set(chain.recipes()) <= set(public.recipes):
+        return "a volume whose label map was edited by a recipe that the run does not declare"
     return None
 
 
-def _is_recipe(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     """Numbers, lists of them, and plain words: what deformations and lesions are drawn as."""
     match value:
         case bool() | int() | None:
@@ -108,9 +111,9 @@ def _is_recipe(value: Any) -> bool:
         case str():
             return bool(_PARAMETER_WORD.fullmatch(value))
         case list() | tuple():
-            return all(map(_is_recipe, value))
+            return all(map(_is_plain, value))
         case dict():
-            return all(_is_recipe(key) and _is_recipe(entry) for key, entry in value.items())
+            return all(_is_plain(key) and _is_plain(entry) for key, entry in value.items())
         case _:
             return False
 

@@ -1,0 +1,128 @@
+"""The label maps that are edited, or donate lesions: read, checked against their chains, and named if private."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cohorts.layouts import read_cohort
+from ..errors import ConfigError, DataError, VerificationFailed
+from ..labels.chain import LabelChain
+from ..labels.folder import UNDECLARED, label_files, read_label_maps
+from ..labels.private_name import private_source
+from ..labels.sampler import public_label_maps
+from ..study import Study
+from .replay import MAP_TOLERANCE, replay_layers
+
+
+@dataclass(frozen=True, eq=False)
+class EditInput:
+    """A label map to edit.
+
+    Attributes:
+        labels: On the study's grid, shape (X, Y, Z).
+        anatomy: The same without lesions, where the chain gives it.
+        chain: Where it comes from.
+    """
+
+    labels: NDArray[np.uint8]
+    anatomy: NDArray[np.uint8] | None
+    chain: LabelChain
+
+
+class PublicMaps:
+    """The study's public label maps by digest, read when the first is asked for."""
+
+    def __init__(self, study: Study, public: Path | None) -> None:
+        self._study, self._public = study, public
+        self._maps: Mapping[str, NDArray[np.uint8]] | None = None
+
+    def by_digest(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Raises ConfigError or DataError as :func:`~fedphantom.common.labels.sampler.public_label_maps`."""
+        if self._maps is None:
+            cohort = read_cohort(self._public).public() if self._public else None
+            self._maps = {known.source.sha256: known.labels for known in public_label_maps(self._study, cohort)}
+        return self._maps
+
+
+@dataclass(frozen=True)
+class InputFiles:
+    """Files of label maps.
+
+    Attributes:
+        files: In order.
+        of_cohort: Whether they are scans' label maps, which are always brought to the study's grid.
+    """
+
+    files: tuple[Path, ...]
+    of_cohort: bool
+
+    @classmethod
+    def of(cls, path: Path) -> InputFiles:
+        """Of a folder as ``labels sample`` writes it, of any folder of NIfTI files, or of a cohort.
+
+        Raises:
+            DataError: there is none.
+        """
+        files = tuple(label_files(path))
+        if files:
+            return cls(files, of_cohort=False)
+        found = tuple(scan.label for scan in read_cohort(path).scans if scan.label is not None)
+        if not found:
+            raise DataError(
+                "a cohort without label maps", expected="one or more", remedy="Run 'fedphantom cohort check' on it."
+            )
+        return cls(found, of_cohort=True)
+
+
+def read_inputs(
+    given: InputFiles, study: Study, public: PublicMaps, secret: Callable[[], bytes] | None
+) -> Iterator[EditInput]:
+    """Read label maps one by one.
+
+    A map with a public chain is made again from it: it must be what its chain says, and so the anatomy under an
+    inserted tumour is known. Any other map is private, a cohort's too.
+
+    Args:
+        given: Which.
+        study: Its grid and labels.
+        public: Where public chains end.
+        secret: Gives the site's secret, for naming private maps.
+
+    Raises:
+        ConfigError: private maps without a secret, or public ones whose source is not named.
+        VerificationFailed: a map that its chain does not give.
+        DataError: no label map, one on another grid, damaged, or with values that the study does not name.
+    """
+    resample = given.of_cohort or study.grid.resample_labels
+    for found in read_label_maps(given.files, study.volume_grid(), resample=resample):
+        unknown = sorted(set(np.unique(found.labels).tolist()) - set(study.label_values))
+        if unknown:
+            raise DataError(
+                f"a label map with the values {', '.join(map(str, unknown))}, which the study does not name",
+                expected=f"values among {', '.join(map(str, study.label_values))}",
+                remedy="Edit label maps under the study that they were made or prepared for.",
+            )
+        if found.chain.is_public:
+            labels, anatomy = replay_layers(found.chain, public.by_digest(), study)
+            if (labels != found.labels).mean() > MAP_TOLERANCE:
+                raise VerificationFailed(
+                    "a label map that its recorded public chain does not give",
+                    expected="the map that the chain makes; a patient's map has no public chain",
+                    remedy="Sample it again, or remove its sidecar: it then counts as private.",
+                )
+            yield EditInput(labels, anatomy, found.chain)
+        elif found.chain.source.name != UNDECLARED:
+            yield EditInput(found.labels, None, found.chain)
+        elif secret is None:
+            raise ConfigError(
+                "private label maps without the site's secret",
+                expected="a file that names them by a keyed hash",
+                remedy="Add --site-secret FILE; it is made where it does not exist, and stays at the site.",
+            )
+        else:
+            yield EditInput(found.labels, None, LabelChain(source=private_source(found.labels, secret())))

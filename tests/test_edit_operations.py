@@ -1,0 +1,506 @@
+"""Edits do what they say, keep a tumour's order, leave healthy anatomy behind, and are refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from little_brain import (
+    HEAD,
+    PARTS,
+    SPACING,
+    TISSUES,
+    brain_study,
+    distance_mm,
+    healthy_brain,
+    order_holds,
+    recipe_of,
+    terms_of,
+    tumour_state,
+    with_tumour,
+)
+from numpy.typing import NDArray
+from scipy.ndimage import label
+
+from fedphantom.common.edits.body import lesions_of
+from fedphantom.common.edits.draw import draw_operation, grouped
+from fedphantom.common.edits.layered import LayeredMap, layered
+from fedphantom.common.edits.operations import (
+    Deformation,
+    Insertion,
+    Motion,
+    Reflection,
+    Removal,
+    Resizing,
+    Target,
+    Transplantation,
+    apply_operation,
+)
+from fedphantom.common.edits.plausibility import Implausible
+from fedphantom.common.edits.terms import edit_terms
+from fedphantom.common.edits.variant import ATTEMPTS, draw_variant, edited
+from fedphantom.common.errors import ConfigError
+from fedphantom.common.labels.deformation import AffineParameters, DiffeomorphismParameters, warp_labels
+from fedphantom.common.labels.lesion import LesionParameters
+
+LARGEST = Target(lesion=0)
+TERMS = terms_of()
+
+
+def motion(
+    factor: float = 1.0, turn: tuple[float, float, float] = (0, 0, 0), shift: tuple[float, float, float] = (0, 0, 0)
+) -> Motion:
+    return Motion(target=LARGEST, factor=factor, rotation_deg=turn, shift_mm=shift)
+
+
+def tumour(state: LayeredMap) -> NDArray[np.bool_]:
+    return np.isin(state.labels, PARTS)
+
+
+def parts(state: LayeredMap) -> list[int]:
+    return [int((state.labels == value).sum()) for value in PARTS]
+
+
+@settings(max_examples=12, deadline=None)
+@given(steps=st.tuples(*(st.integers(-2, 2),) * 3))
+def test_a_move_by_whole_voxels_is_exact_and_undone_by_the_opposite_move(steps: tuple[int, int, int]) -> None:
+    before = tumour_state()
+    shift = tuple(float(step * mm) for step, mm in zip(steps, SPACING, strict=True))
+    there = apply_operation(before, motion(shift=shift), TERMS)  # type: ignore[arg-type]  # three of them
+    moved = np.roll(np.where(tumour(before), before.labels, 0), steps, axis=(0, 1, 2))
+    assert np.array_equal(np.where(tumour(there), there.labels, 0), moved)
+    back = apply_operation(there, motion(shift=tuple(-mm for mm in shift)), TERMS)  # type: ignore[arg-type]
+    assert np.array_equal(back.labels, before.labels)
+
+
+@settings(max_examples=10, deadline=None)
+@given(factor=st.floats(0.7, 1.35))
+def test_a_scaled_tumours_volume_changes_by_the_factors_cube(factor: float) -> None:
+    before = tumour_state()
+    after = apply_operation(before, motion(factor), TERMS)
+    assert tumour(after).sum() / tumour(before).sum() == pytest.approx(factor**3, rel=0.1)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    factor=st.floats(0.7, 1.3),
+    turn=st.tuples(*(st.floats(-180, 180),) * 3),
+    shift=st.tuples(*(st.floats(-9, 9),) * 3),
+)
+def test_whatever_the_motion_the_order_holds_and_healthy_anatomy_stays_where_it_was(
+    factor: float, turn: tuple[float, float, float], shift: tuple[float, float, float]
+) -> None:
+    before = tumour_state()
+    try:
+        after = apply_operation(before, motion(factor, turn, shift), TERMS)
+    except Implausible:
+        return
+    assert order_holds(after.labels)
+    assert np.array_equal(after.labels[~tumour(after)], healthy_brain()[~tumour(after)])
+    assert label(tumour(after), np.ones((3, 3, 3)))[1] == 1
+
+
+def test_a_turn_about_itself_keeps_volume_and_middle() -> None:
+    before = tumour_state()
+    long = before.labels.copy()
+    long[(np.abs(distance_mm((-30, 21, 3))) < 6) & (long == TISSUES.white)] = TISSUES.oedema
+    state = layered(long, TERMS, healthy_brain())
+    after = apply_operation(state, motion(turn=(0, 0, 90)), TERMS)
+    assert tumour(after).sum() == pytest.approx(tumour(state).sum(), rel=0.05)
+    middle = [np.argwhere(tumour(s)).mean(axis=0) for s in (state, after)]
+    assert middle[0] == pytest.approx(middle[1], abs=0.3)
+    extent = [np.ptp(np.argwhere(tumour(s)), axis=0) for s in (state, after)]
+    assert extent[0][1] > extent[0][0]
+    assert extent[1][0] > extent[1][1]
+
+
+def test_a_tumour_mirrored_twice_is_where_it_was() -> None:
+    before = tumour_state()
+    there = apply_operation(before, Reflection(target=LARGEST), TERMS)
+    assert np.array_equal(there.labels, before.labels[::-1])
+    assert np.array_equal(apply_operation(there, Reflection(target=LARGEST), TERMS).labels, before.labels)
+
+
+def test_in_a_turned_head_a_tumour_mirrored_twice_is_about_where_it_was() -> None:
+    healthy = healthy_brain()
+    healthy[:, :14] = healthy[:, -14:] = 0  # no ball, so that its turn shows
+    turned = AffineParameters(rotation_deg=(0, 0, 12), scale=(0.9, 1, 1), shift_mm=(4, 0, 0))
+    still = DiffeomorphismParameters(seed=0, displacement_mm=0, smoothness_mm=10)
+    anatomy, labels = (warp_labels(m, SPACING, turned, still) for m in (healthy, with_tumour(healthy, radius=10)))
+    before = layered(labels, TERMS, anatomy)
+    there = apply_operation(before, Reflection(target=LARGEST), TERMS)
+    back = apply_operation(there, Reflection(target=LARGEST), TERMS)
+    assert not (tumour(there) & tumour(before)).any()
+    both = (tumour(back) & tumour(before)).sum()
+    assert 2 * both / (tumour(back).sum() + tumour(before).sum()) > 0.85
+
+
+def test_motion_is_in_millimetres_whatever_the_voxels_shape() -> None:
+    terms = replace(TERMS, spacing_mm=(2.0, 2.0, 4.0))
+    labels = healthy_brain()
+    box = (slice(8, 16), slice(24, 34), slice(25, 28))  # 16 × 20 × 12 mm
+    labels[box] = TISSUES.oedema
+    state = layered(labels, terms, healthy_brain())
+    after = apply_operation(state, motion(turn=(90, 0, 0)), terms)
+    extent = (np.ptp(np.argwhere(tumour(after)), axis=0) + 1) * terms.spacing_mm
+    assert extent == pytest.approx([16, 12, 20], abs=4)
+    assert tumour(after).sum() == pytest.approx(tumour(state).sum(), rel=0.05)
+    moved = apply_operation(state, motion(shift=(4, -2, 4)), terms)
+    assert np.array_equal(tumour(moved), np.roll(tumour(state), (2, -1, 1), axis=(0, 1, 2)))
+
+
+def test_maps_of_tumours_alone_can_be_edited_too() -> None:
+    terms = terms_of(head=HEAD + '[labels]\nhost = ["background"]\nforbidden = []\nhemispheres = false\n')
+    state = layered(with_tumour(np.zeros_like(healthy_brain())), terms)
+    assert not state.anatomy.any()
+    after = apply_operation(state, motion(shift=(10, 0, 0)), terms)
+    assert np.array_equal(after.labels, np.roll(state.labels, 5, axis=0))
+    with pytest.raises(Implausible) as refused:
+        apply_operation(state, motion(shift=(-26, 0, 0)), terms)
+    assert refused.value.reason == "outside"
+
+
+@pytest.mark.parametrize("mm", [3.0, 4.5, 6.0])
+def test_a_part_grows_and_shrinks_by_the_length_asked_for(mm: float) -> None:
+    before = tumour_state(radius=14)
+
+    def radius(state: LayeredMap) -> float:
+        return float((3 * tumour(state).sum() * 8 / 4 / np.pi) ** (1 / 3))
+
+    grown = apply_operation(before, Resizing(target=LARGEST, part=0, distance=mm, unit="mm"), TERMS)
+    assert radius(grown) == pytest.approx(radius(before) + mm, abs=1.2)
+    assert parts(grown)[1:] == parts(before)[1:]
+    big = tumour_state(radius=16)
+    shrunk = apply_operation(big, Resizing(target=LARGEST, part=0, distance=-mm, unit="mm"), TERMS)
+    assert radius(shrunk) == pytest.approx(max(radius(big) - mm, 16 * 0.7 + 1.0), abs=1.5)
+    assert parts(shrunk)[1:] == parts(big)[1:]
+
+
+@settings(max_examples=12, deadline=None)
+@given(part=st.integers(0, 2), voxels=st.floats(-3, 3))
+def test_a_growing_core_pushes_its_shells_outwards_and_the_order_holds(part: int, voxels: float) -> None:
+    before = tumour_state()
+    try:
+        after = apply_operation(before, Resizing(target=LARGEST, part=part, distance=voxels, unit="voxels"), TERMS)
+    except Implausible:
+        return
+    assert order_holds(after.labels)
+    shells = [[np.isin(state.labels, PARTS[i:]) for i in range(3)] for state in (before, after)]
+    if voxels >= 0:
+        assert all((b | ~a).all() for a, b in zip(*shells, strict=True))
+    else:
+        assert all((a | ~b).all() for a, b in zip(*shells, strict=True))
+
+
+def test_a_core_that_outgrows_its_oedema_still_has_some_around_it() -> None:
+    before = tumour_state()
+    after = apply_operation(before, Resizing(target=LARGEST, part=1, distance=9, unit="mm"), TERMS)
+    assert np.isin(after.labels, PARTS[1:]).sum() > tumour(before).sum()
+    assert order_holds(after.labels)
+
+
+def test_a_growing_tumour_stops_at_ventricle_and_skull() -> None:
+    before = tumour_state()
+    after = apply_operation(before, Resizing(target=LARGEST, part=0, distance=15, unit="mm"), TERMS)
+    healthy = healthy_brain()
+    assert np.array_equal(after.labels == 0, healthy == 0)
+    assert np.array_equal(after.labels == TISSUES.csf, healthy == TISSUES.csf)
+
+
+def test_a_removed_tumour_leaves_the_anatomy_that_the_chain_knows() -> None:
+    after = apply_operation(tumour_state(), Removal(target=LARGEST), TERMS)
+    assert np.array_equal(after.labels, healthy_brain())
+
+
+@settings(max_examples=8, deadline=None)
+@given(centre=st.tuples(st.floats(-32, -26), st.floats(-12, 12), st.floats(-12, 12)), radius=st.floats(5, 13))
+def test_the_other_hemisphere_restores_what_no_chain_knows(centre: tuple[float, float, float], radius: float) -> None:
+    state = layered(with_tumour(healthy_brain(), centre, radius), TERMS)
+    after = apply_operation(state, Removal(target=Target(lesion=-1)), TERMS)
+    assert state.beneath == "mirrored"
+    assert np.array_equal(after.labels, healthy_brain())
+
+
+def test_where_the_other_side_is_ill_too_the_nearest_tissue_is_taken() -> None:
+    both = with_tumour(with_tumour(healthy_brain()), (27, 0, 0), radius=12)
+    state = layered(both, TERMS)
+    after = apply_operation(state, Removal(target=Target(lesion=-1)), TERMS)
+    assert not np.isin(after.labels, PARTS).any()
+    assert set(np.unique(after.labels[np.isin(both, PARTS)])) <= {TISSUES.grey, TISSUES.white}
+
+
+def test_without_hemispheres_the_nearest_label_is_taken() -> None:
+    terms = terms_of(head=HEAD + "[labels]\nhemispheres = false\n")
+    state = layered(with_tumour(healthy_brain()), terms)
+    assert state.beneath == "nearest"
+    assert not np.isin(state.anatomy, PARTS).any()
+    assert (state.anatomy != healthy_brain()).mean() < 0.01
+
+
+def test_a_healthy_map_knows_its_anatomy() -> None:
+    assert layered(healthy_brain(), TERMS).beneath == "known"
+
+
+def test_a_lesion_is_what_hangs_together_with_the_crumbs_around_it() -> None:
+    labels = with_tumour(with_tumour(healthy_brain(), (30, 6, 3), radius=9), (-27, 0, 0))
+    labels[13, 39, 29] = labels[13, 40, 29] = TISSUES.oedema  # a crumb, 10 mm from the larger one
+    sizes = [int(mask.sum()) for mask in lesions_of(labels, TERMS)]
+    assert len(sizes) == 2
+    assert sizes[0] == np.isin(labels[:28], PARTS).sum()
+    assert sizes[1] == np.isin(labels[28:], PARTS).sum()
+
+
+def test_one_of_two_lesions_is_edited_and_the_other_left_alone() -> None:
+    both = with_tumour(with_tumour(healthy_brain(), (30, 6, 3), radius=9), (-30, 6, 3))
+    state = layered(both, TERMS, healthy_brain())
+    after = apply_operation(state, Removal(target=Target(lesion=1)), TERMS)
+    assert np.array_equal(after.labels[:28], both[:28])
+    assert np.array_equal(after.labels[28:], healthy_brain()[28:])
+
+
+def test_an_inserted_tumour_is_nested_and_lies_where_it_should() -> None:
+    terms = terms_of('[[edit]]\noperation = "insert"\n')
+    lesion = LesionParameters(
+        centre_mm=(27, 6, 3), radius_mm=15, core_share=0.6, necrosis_share=0.5, irregularity=0.1, seed=1
+    )
+    after = apply_operation(layered(healthy_brain(), terms), Insertion(lesion=lesion), terms)
+    assert order_holds(after.labels)
+    middle = (np.argwhere(tumour(after)).mean(axis=0) - (np.array(after.labels.shape) - 1) / 2) * SPACING
+    assert middle == pytest.approx([27, 6, 3], abs=4)
+
+
+def test_a_donors_tumour_keeps_its_shape_and_parts() -> None:
+    donor = with_tumour(healthy_brain())
+    here = Transplantation(target=LARGEST, centre_mm=(30.0, 6.0, 3.0))
+    after = apply_operation(layered(healthy_brain(), TERMS), here, TERMS, donor)
+    assert tumour(after).sum() == pytest.approx(np.isin(donor, PARTS).sum(), rel=0.1)
+    middle = (np.argwhere(tumour(after)).mean(axis=0) - (np.array(donor.shape) - 1) / 2) * SPACING
+    assert middle == pytest.approx([30, 6, 3], abs=0.1)
+    assert order_holds(after.labels)
+    same = apply_operation(layered(healthy_brain(), TERMS), replace(here, centre_mm=None), TERMS, donor)
+    assert np.array_equal(same.labels, donor)
+
+
+def test_a_deformation_warps_both_layers_alike() -> None:
+    warp = DiffeomorphismParameters(displacement_mm=3, smoothness_mm=18, seed=3)
+    before = tumour_state()
+    after = apply_operation(before, Deformation(warp=warp), TERMS)
+    assert (after.labels != before.labels).mean() > 0.01
+    assert (after.labels != after.anatomy).sum() == pytest.approx(tumour(after).sum(), rel=0.05)
+
+
+def test_a_structure_that_is_no_lesion_can_be_edited_under_a_tumour() -> None:
+    before = tumour_state()
+    terms = replace(TERMS, volume_ml=(0, 1000))
+    wide = Resizing(target=Target(lesion=0, structure=(TISSUES.grey,)), part=0, distance=3, unit="mm")
+    after = apply_operation(before, wide, terms)
+    assert (after.anatomy == TISSUES.grey).sum() > (before.anatomy == TISSUES.grey).sum()
+    assert np.array_equal(tumour(after), tumour(before))
+    assert np.array_equal(after.labels == TISSUES.csf, before.labels == TISSUES.csf)
+
+
+def test_a_hollow_that_a_ventricle_cut_is_closed_elsewhere() -> None:
+    healthy = healthy_brain()
+    horn = np.zeros(healthy.shape, np.bool_)
+    horn[16:25, 29:33, 27:31] = True  # 8 mm wide: no sulcus; it ends before the necrosis
+    healthy[horn] = TISSUES.csf
+    cut = np.where(horn, TISSUES.csf, with_tumour(healthy)).astype(np.uint8)
+    state = layered(cut, TERMS, healthy)
+    assert np.array_equal(apply_operation(state, motion(), TERMS).labels, cut)
+    after = apply_operation(state, motion(shift=(2, -24, 0)), TERMS)
+    bottom = (16, slice(29, 33), slice(27, 31))
+    there = (17, slice(17, 21), slice(27, 31))
+    assert not tumour(state)[bottom].any()
+    assert tumour(after)[there].all()
+    assert order_holds(after.labels)
+
+
+PUSHED = {
+    "outside": ("outside", tumour_state(), motion(shift=(-20, 0, 0))),
+    "off the grid": ("outside", tumour_state(), motion(shift=(-300, 0, 0))),
+    "over a ventricle": ("forbidden", tumour_state(radius=9), motion(shift=(24, 0, 0))),
+    "too large": ("too large", tumour_state(radius=9), motion(1.3)),
+    "too small": ("too small", tumour_state(radius=9), motion(0.8)),
+    "no lesion": ("no lesion", layered(healthy_brain(), TERMS), motion()),
+}
+
+
+@pytest.mark.parametrize(("reason", "state", "operation"), PUSHED.values(), ids=PUSHED.keys())
+def test_an_implausible_edit_is_refused_with_its_reason(reason: str, state: LayeredMap, operation: Motion) -> None:
+    terms = replace(TERMS, volume_ml=(2.0, 5.0) if reason.startswith("too") else TERMS.volume_ml)
+    with pytest.raises(Implausible) as refused:
+        apply_operation(state, operation, terms)
+    assert refused.value.reason == reason
+    assert refused.value.exit_code == 3
+
+
+def test_a_tumour_may_not_meet_another_one() -> None:
+    both = with_tumour(with_tumour(healthy_brain(), (-26, 24, 0), radius=9), (-26, -12, 0), radius=12)
+    state = layered(both, TERMS, healthy_brain())
+    with pytest.raises(Implausible) as refused:
+        apply_operation(state, motion(shift=(0, 18, 0)), TERMS)
+    assert refused.value.reason == "another lesion"
+
+
+def test_a_tumour_may_not_be_cut_in_two() -> None:
+    labels = healthy_brain()
+    sheet = (slice(None), slice(36, 37))
+    labels[sheet] = np.where(labels[sheet] > 0, TISSUES.csf, 0)
+    mass = labels.copy()
+    mass[distance_mm((-27, -10, 0)) < 12] = TISSUES.oedema
+    with pytest.raises(Implausible) as refused:
+        apply_operation(layered(mass, TERMS, labels), motion(shift=(0, 26, 0)), TERMS)
+    assert refused.value.reason == "cut off"
+
+
+def test_a_part_that_would_lie_bare_altogether_is_refused() -> None:
+    terms = replace(TERMS, lost=0.9)
+    with pytest.raises(Implausible) as refused:
+        apply_operation(tumour_state(), motion(shift=(-26, 0, 0)), terms)
+    assert refused.value.reason == "part order"
+    assert order_holds(apply_operation(tumour_state(), motion(shift=(-16, 0, 0)), terms).labels)
+
+
+def test_a_warp_that_folds_the_map_is_refused() -> None:
+    warp = DiffeomorphismParameters(displacement_mm=12, smoothness_mm=4, seed=1)
+    with pytest.raises(Implausible) as refused:
+        apply_operation(tumour_state(), Deformation(warp=warp), TERMS)
+    assert refused.value.reason == "folded"
+
+
+def test_a_donor_without_a_lesion_is_refused() -> None:
+    with pytest.raises(Implausible) as refused:
+        apply_operation(tumour_state(), Transplantation(target=LARGEST, centre_mm=None), TERMS, healthy_brain())
+    assert refused.value.reason == "no donor lesion"
+
+
+MOVING = '[[edit]]\noperation = "move"\nmm = [-6, 6]\n[[edit]]\noperation = "scale"\nfactor = [0.8, 1.2]\n'
+
+
+def test_motions_of_one_body_that_follow_each_other_are_one() -> None:
+    recipe = recipe_of(MOVING + '[[edit]]\noperation = "scale"\nfactor = 1.1\n[[edit]]\noperation = "remove"\n')
+    assert [[edit.operation for edit in group] for group in grouped(recipe.edit)] == [
+        ["move", "scale"],
+        ["scale"],
+        ["remove"],
+    ]
+    other = recipe_of(MOVING.replace('"scale"', '"scale"\nlesion = "all"'))
+    assert len(list(grouped(other.edit))) == 2
+
+
+def test_draws_stay_in_their_ranges() -> None:
+    state, terms = tumour_state(), terms_of(MOVING)
+    (group,) = grouped(recipe_of(MOVING).edit)
+    drawn = [draw_operation(np.random.default_rng(seed), group, state, terms) for seed in range(200)]
+    shifts = np.array([operation.shift_mm for operation in drawn if isinstance(operation, Motion)])
+    factors = np.array([operation.factor for operation in drawn if isinstance(operation, Motion)])
+    assert len(shifts) == 200
+    assert 5.5 < np.abs(shifts).max() <= 6
+    assert 0.8 <= factors.min() < 0.82
+    assert 1.18 < factors.max() <= 1.2
+
+
+def test_moves_by_voxels_are_whole_and_reach_both_ends() -> None:
+    recipe = recipe_of('[[edit]]\noperation = "move"\nvoxels = [[-1, 1], 2, 0]\n')
+    state, terms = tumour_state(), terms_of()
+    drawn = [draw_operation(np.random.default_rng(seed), recipe.edit, state, terms) for seed in range(40)]
+    assert {operation.shift_mm for operation in drawn if isinstance(operation, Motion)} == {
+        (step * 2.0, 4.0, 0.0) for step in (-1, 0, 1)
+    }
+
+
+def test_a_named_place_is_taken_as_it_is_and_an_unnamed_one_drawn_at_its_depth() -> None:
+    state, terms = layered(healthy_brain(), TERMS), terms_of('[[edit]]\noperation = "insert"\n')
+
+    def centre(keys: str, seed: int) -> tuple[float, float, float]:
+        (group,) = grouped(recipe_of('[[edit]]\noperation = "insert"\n' + keys).edit)
+        drawn = draw_operation(np.random.default_rng(seed), group, state, terms)
+        assert isinstance(drawn, Insertion)
+        return drawn.lesion.centre_mm
+
+    assert centre("centre_voxels = [13, 31, 29]\n", 0) == (-29.0, 7.0, 3.0)
+    assert centre("centre_mm = [-30, 6, 3]\n", 1) == (-30.0, 6.0, 3.0)
+    for seed in range(10):
+        assert 54 - 24 < np.linalg.norm(centre("depth_mm = [16, 20]\n", seed)) < 54 - 12
+
+
+def test_an_insertion_outside_the_brain_or_in_a_ventricle_is_refused() -> None:
+    terms = terms_of('[[edit]]\noperation = "insert"\n')
+    lesion = LesionParameters(
+        centre_mm=(-56, 0, 0), radius_mm=12, core_share=0.6, necrosis_share=0.5, irregularity=0.1, seed=1
+    )
+    for place, reason in (((-56.0, 0.0, 0.0), "outside"), ((-6.0, 0.0, 0.0), "forbidden")):
+        with pytest.raises(Implausible) as refused:
+            apply_operation(layered(healthy_brain(), terms), Insertion(lesion=replace(lesion, centre_mm=place)), terms)
+        assert refused.value.reason == reason
+
+
+def test_an_edits_probability_is_the_share_of_variants_it_is_made_in() -> None:
+    recipe = recipe_of('[[edit]]\noperation = "remove"\nprobability = 0.3\n')
+    state, terms = tumour_state(), terms_of()
+    drawn = [draw_operation(np.random.default_rng(seed), recipe.edit, state, terms) for seed in range(100)]
+    assert 0.15 < sum(operation is not None for operation in drawn) / 100 < 0.45
+
+
+def test_a_variant_depends_on_its_seed_alone_and_another_seed_gives_another() -> None:
+    recipe, terms, state = recipe_of(MOVING), terms_of(MOVING), tumour_state()
+    once, again, other = (edited(state, recipe, terms, seed)[0].labels for seed in (4, 4, 5))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, other)
+
+
+def test_implausible_draws_are_repeated_and_counted() -> None:
+    text = '[[edit]]\noperation = "move"\nmm = [[-40, 0], 0, 0]\n'
+    recipe, terms = recipe_of(text), terms_of(text)
+    outcomes = [draw_variant(tumour_state(), recipe, terms, (0, 0, k)) for k in range(6)]
+    assert all(made is not None for made, _ in outcomes)
+    rejected = sum((refused for _, refused in outcomes), start=type(outcomes[0][1])())
+    assert rejected["move", "outside"] > 0
+    assert all(sum(refused.values()) < ATTEMPTS for _, refused in outcomes)
+
+
+def test_a_hopeless_recipe_is_given_up_after_a_bounded_number_of_draws() -> None:
+    text = '[[edit]]\noperation = "move"\nmm = [[-90, -60], 0, 0]\n'
+    made, refused = draw_variant(tumour_state(), recipe_of(text), terms_of(text), (0, 0, 0))
+    assert made is None
+    assert refused == {("move", "outside"): ATTEMPTS}
+    fixed = text.replace("[-90, -60]", "-60")
+    made, refused = draw_variant(tumour_state(), recipe_of(fixed), terms_of(fixed), (0, 0, 0))
+    assert made is None
+    assert refused == {("move", "outside"): 1}
+
+
+def test_of_a_healthy_map_all_lesions_are_no_lesion() -> None:
+    text = '[[edit]]\noperation = "remove"\nlesion = "all"\n'
+    after, step = edited(layered(healthy_brain(), TERMS), recipe_of(text), terms_of(text), 0)
+    assert np.array_equal(after.labels, healthy_brain())
+    assert step.parameters == {"operations": [], "beneath": "known"}
+
+
+UNFIT = {
+    "an unknown structure": ('[[edit]]\noperation = "scale"\nfactor = 1.1\nstructure = ["liver"]\n', "'liver'"),
+    "an unknown part": ('[[edit]]\noperation = "grow"\npart = "rim"\nmm = 1\n', "'rim'"),
+    "an unknown lesion label": ('[labels]\nlesion = ["mass"]\n[[edit]]\noperation = "remove"\n', "'mass'"),
+    "an unknown host": ('[labels]\nhost = ["liver"]\n[[edit]]\noperation = "remove"\n', "'liver'"),
+    "a label in two roles": ('[labels]\nhost = ["csf"]\n[[edit]]\noperation = "remove"\n', "two roles"),
+    "background as lesion": ('[labels]\nlesion = ["background"]\n[[edit]]\noperation = "remove"\n', "two roles"),
+    "no lesion labels": ('[labels]\nlesion = []\n[[edit]]\noperation = "remove"\n', "no label is part"),
+    "no hemispheres": ('[labels]\nhemispheres = false\n[[edit]]\noperation = "mirror"\n', "does not mirror"),
+    "the background": ('[[edit]]\noperation = "grow"\npart = "background"\nmm = 1\n', "background"),
+    "a lesion's part as structure": (
+        '[[edit]]\noperation = "scale"\nfactor = 1.1\nstructure = ["oedema", "csf"]\n',
+        "part of a lesion",
+    ),
+    "no host": ('[labels]\nhost = []\n[[edit]]\noperation = "insert"\n', "can hold a lesion"),
+    "parts that are no tumour's": ('[labels]\nlesion = ["oedema"]\n[[edit]]\noperation = "insert"\n', "not those"),
+}
+
+
+@pytest.mark.parametrize(("text", "named"), UNFIT.values(), ids=UNFIT.keys())
+def test_a_recipe_that_does_not_fit_the_study_is_refused_by_name(text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named) as refused:
+        edit_terms(recipe_of(text), brain_study())
+    assert refused.value.exit_code == 3

@@ -44,8 +44,8 @@ def small_study(**changes: Any) -> ReportContent:
 
 
 def told(page: str) -> set[str]:
-    """Every whole number in the page's text, hashes left out."""
-    return set(re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", words_of(page)))
+    """Every whole number in the page's text; hashes and the number of further reasons left out."""
+    return set(re.findall(r"(?<![\w.])\d+(?![\w.]*\w)", re.sub(r"And \d+ more", "", words_of(page))))
 
 
 def test_a_shareable_page_tells_no_small_group_and_nothing_it_follows_from() -> None:
@@ -55,7 +55,7 @@ def test_a_shareable_page_tells_no_small_group_and_nothing_it_follows_from() -> 
     )
     assert "58.7" not in page, "from the rate's upper end its numbers follow"
     text = words_of(page)
-    assert "Fewer than 20 holdout patients: below 20 no attack statistic means anything." in text
+    assert "Fewer than 20 holdout patients: no attack statistic means anything." in text
     assert "holdout patients fewer than 20" in text
     assert "fewer than 20 real patients whom none of them had seen" in text
     assert "this audit had fewer than 20." in text
@@ -74,13 +74,12 @@ def test_nobody_stands_behind_a_procedural_group_so_that_it_is_told() -> None:
     assert {"11", "13", "17", "19"} <= told(page)
 
 
-def test_no_epsilon_is_told_whose_delta_would_tell_how_many_were_trained_on() -> None:
+def test_no_delta_is_told_that_would_tell_how_many_were_trained_on() -> None:
     means = {"kind": "lower bound", "delta": 1 / 150, "unit": "patient", "adjacency": "add or remove one patient"}
     few = an_audit(counts={"member": 9, "holdout": 25, "training": 6}, epsilon_means=means)
     page = words_of(render_report(content(audit=few), "shareable"))
     assert "0.0067" not in page
-    assert "No ε is told" in page
-    assert "0.31" not in page, "an ε without its δ means nothing"
+    assert "δ = 0.006;" in page, "one digit, downwards: what refutes an ε at some δ refutes it at every smaller one"
     many = an_audit(counts={"member": 9, "holdout": 25, "training": 60}, epsilon_means=means)
     assert "δ = 0.0067" in words_of(render_report(content(audit=many), "shareable"))
 

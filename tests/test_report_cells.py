@@ -80,7 +80,7 @@ def test_no_delta_is_told_that_would_tell_how_many_were_trained_on() -> None:
     page = words_of(render_report(content(audit=few), "shareable"))
     assert "0.0067" not in page
     assert "δ = 0.006;" in page, "one digit, downwards: what refutes an ε at some δ refutes it at every smaller one"
-    many = an_audit(counts={"member": 9, "holdout": 25, "training": 60}, epsilon_means=means)
+    many = an_audit(counts={"member": 29, "holdout": 25, "training": 60}, epsilon_means=means)
     assert "δ = 0.0067" in words_of(render_report(content(audit=many), "shareable"))
 
 

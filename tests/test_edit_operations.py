@@ -247,10 +247,12 @@ def test_a_healthy_map_knows_its_anatomy() -> None:
 def test_a_lesion_is_what_hangs_together_with_the_crumbs_around_it() -> None:
     labels = with_tumour(with_tumour(healthy_brain(), (30, 6, 3), radius=9), (-27, 0, 0))
     labels[13, 39, 29] = labels[13, 40, 29] = TISSUES.oedema  # a crumb, 10 mm from the larger one
-    sizes = [int(mask.sum()) for mask in lesions_of(labels, TERMS)]
-    assert len(sizes) == 2
-    assert sizes[0] == np.isin(labels[:28], PARTS).sum()
-    assert sizes[1] == np.isin(labels[28:], PARTS).sum()
+    numbers, count = lesions_of(labels, TERMS)
+    assert count == 2
+    assert np.array_equal(numbers[:28] == 1, np.isin(labels[:28], PARTS))
+    assert np.array_equal(numbers[28:] == 2, np.isin(labels[28:], PARTS))
+    labels[54, 54, 54] = TISSUES.oedema  # too far from both
+    assert lesions_of(labels, TERMS)[1] == 3
 
 
 def test_one_of_two_lesions_is_edited_and_the_other_left_alone() -> None:

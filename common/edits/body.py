@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, generate_binary_structure
+from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure
 from scipy.ndimage import label as connected_parts
+from scipy.spatial import KDTree
 
 from ..volumes.grid import Spacing
 from .terms import EditTerms
@@ -73,32 +74,41 @@ def body_at(labels: NDArray[np.uint8], where: NDArray[np.bool_], values: tuple[i
     return Body(np.stack(shells), values, ordered)
 
 
-def lesions_of(labels: NDArray[np.uint8], terms: EditTerms) -> list[NDArray[np.bool_]]:
-    """Every lesion of a map, the largest first, each a mask of shape (X, Y, Z).
+def lesions_of(labels: NDArray[np.uint8], terms: EditTerms) -> tuple[NDArray[np.signedinteger], int]:
+    """Every lesion of a map.
 
     A lesion is what hangs together over faces, edges or corners, whatever its parts, with the crumbs around it.
+
+    Returns:
+        Numbers, shape (X, Y, Z): 0 where there is none, 1 for the largest; and how many there are.
     """
-    pieces, count = connected_parts(terms.is_lesion(labels), _CORNERS)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    pieces, order = pieces_of(terms.is_lesion(labels))
     boxes = find_objects(pieces)
-    order = sorted(range(1, count + 1), key=lambda number: (-sizes[number - 1], number))
-    owner: dict[int, list[int]] = {}
+    places = {number: _places_mm(pieces, boxes[number - 1], number, terms.spacing_mm) for number in order}
+    trees: dict[int, KDTree] = {}  # of every lesion found so far
+    owner = np.zeros(len(order) + 1, dtype=np.int32)
     for number in order:
-        larger = [o for o in owner if sizes[number - 1] < CRUMB_SHARE * sizes[o - 1]]
-        near = [(gap, o) for o in larger if (gap := _gap(pieces, boxes, o, number, terms.spacing_mm)) <= CRUMB_MM]
-        owner.setdefault(min(near)[1] if near else number, []).append(number)
-    return [np.isin(pieces, numbers) for numbers in owner.values()]
+        points = places[number]
+        gaps = {
+            found: float(np.min(tree.query(points)[0]))
+            for found, tree in trees.items()
+            if len(points) < CRUMB_SHARE * tree.n
+        }
+        near = min(gaps, key=lambda found: gaps[found]) if gaps else 0
+        if near and gaps[near] <= CRUMB_MM:
+            owner[number] = near
+        else:
+            owner[number] = len(trees) + 1
+            trees[len(trees) + 1] = KDTree(points)
+    return owner[pieces], len(trees)
 
 
-def _gap(
-    pieces: NDArray[np.signedinteger], boxes: list[tuple[slice, ...]], one: int, other: int, spacing_mm: Spacing
-) -> float:
-    """Millimetres between the voxels of two pieces."""
-    box = tuple(
-        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(boxes[one - 1], boxes[other - 1], strict=True)
-    )
-    away = distance_transform_edt(pieces[box] != one, sampling=spacing_mm)
-    return float(away[pieces[box] == other].min())
+def _places_mm(
+    pieces: NDArray[np.signedinteger], box: tuple[slice, ...], number: int, spacing_mm: Spacing
+) -> NDArray[np.float64]:
+    """Places of a piece's voxels, shape (n, 3)."""
+    corner = [part.start for part in box]
+    return np.asarray((np.argwhere(pieces[box] == number) + corner) * spacing_mm, dtype=np.float64)
 
 
 def pieces_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.signedinteger], NDArray[np.intp]]:
@@ -111,6 +121,11 @@ def pieces_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.signedinteger], NDArr
 def pieces_in(mask: NDArray[np.bool_]) -> int:
     """How many pieces a mask, shape (X, Y, Z), consists of."""
     return int(connected_parts(mask, _CORNERS)[1])
+
+
+def with_corners(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask, shape (X, Y, Z), and what touches it over a face, an edge or a corner."""
+    return np.asarray(binary_dilation(mask, _CORNERS), dtype=np.bool_)
 
 
 def box_around(mask: NDArray[np.bool_], margin_mm: float, spacing_mm: Spacing) -> tuple[slice, ...]:

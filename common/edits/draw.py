@@ -196,7 +196,7 @@ def _centre(
 def _target(
     rng: np.random.Generator, which: _Which, labels: NDArray[np.uint8], terms: EditTerms, *, of_donor: bool = False
 ) -> Target:
-    count = len(lesions_of(labels, terms))
+    _, count = lesions_of(labels, terms)
     if not count:
         raise Implausible("no donor lesion" if of_donor else "no lesion")
     match which:

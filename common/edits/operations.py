@@ -167,10 +167,10 @@ def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms) -> Body
         if not where.any():
             raise Implausible("no lesion")
         return body_at(labels, where, target.structure, ordered=False)
-    lesions = lesions_of(labels, terms)
-    if target.lesion >= len(lesions) or not lesions:
+    lesions, count = lesions_of(labels, terms)
+    if not count or target.lesion >= count:
         raise Implausible("no lesion")
-    where = np.logical_or.reduce(lesions) if target.lesion < 0 else lesions[target.lesion]
+    where = lesions > 0 if target.lesion < 0 else lesions == target.lesion + 1
     return body_at(labels, where, terms.parts, ordered=True)
 
 

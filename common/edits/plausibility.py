@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..labels.lesion import SULCUS_MM, narrow
-from .body import CRUMB_SHARE, Body, box_around, pieces_of, with_neighbours
+from .body import CRUMB_SHARE, Body, box_around, pieces_of, with_corners
 from .terms import EditTerms
 
 Reason = Literal[
@@ -167,10 +167,10 @@ def _judge(labels: NDArray[np.uint8], wanted: Body, landed: Body, terms: EditTer
     size = landed.sizes()[0]
     if wanted.ordered:
         others = terms.is_lesion(labels)
-        reach = wanted.whole | with_neighbours(landed.whole)
-        if (others & reach).any():
+        if others.any():
             pieces, _ = pieces_of(others)
-            if np.isin(pieces, np.setdiff1d(pieces[reach], [0])).sum() >= CRUMB_SHARE * size:
+            met = np.setdiff1d(pieces[wanted.whole | with_corners(landed.whole)], [0])
+            if met.size and np.isin(pieces, met).sum() >= CRUMB_SHARE * size:
                 raise Implausible("another lesion")
     gone = wanted.shells.any(axis=(1, 2, 3)) & ~landed.shells.any(axis=(1, 2, 3))
     if size and gone.any():

@@ -139,8 +139,10 @@ def evaluate_arms(
         dice = _read(kept, key, regions) if kept else None
         if dice is None:
             report = (lambda step, steps: progress(name, step, steps)) if progress else None
-            network = train_segmenter(scans, len(study.channels), len(study.labels), plan, seed, device, report)
-            per_scan = dice_per_region(segment(network, test.volumes, device), test.classes, regions)
+            sizes, patch = (len(study.channels), len(study.labels)), study.training.patch
+            network = train_segmenter(scans, *sizes, plan, seed, device, report, patch=patch)
+            predicted = segment(network, test.volumes, device, patch)
+            per_scan = dice_per_region(predicted, np.asarray(test.classes), regions)
             dice = {region: _per_patient(values, test.patients) for region, values in per_scan.items()}
             if kept:
                 text = json.dumps({"key": key, "dice": {region: list(v) for region, v in dice.items()}})

@@ -5,19 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from monai.inferers.utils import sliding_window_inference
 from monai.losses.dice import DiceCELoss
 from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from .cohorts.disk_rows import Rows
 from .device import Device
 from .errors import TrainingError
 from .gan.augmentation import SpatialAugmentation, warp
+from .gan.patches import WHOLE, draw_box
 from .gan.training import Pairs, scans_of_step
-from .randomness import derived_seed, torch_generator
+from .randomness import derived_seed, numpy_generator, torch_generator
+from .study import PatchTable
 
 AUGMENTATION = SpatialAugmentation()
 NOISE = 0.1  # largest standard deviation of added noise, in the prepared range [-1, 1]
@@ -50,6 +55,8 @@ def train_segmenter(
     seed: int,
     device: Device,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    patch: PatchTable | None = None,
 ) -> nn.Module:
     """Train a small 3-D U-Net with the usual augmentation (affine, smooth warp, contrast, noise).
 
@@ -61,6 +68,7 @@ def train_segmenter(
         seed: Of initial weights and every draw.
         device: Where to train.
         progress: Called with (steps done, steps in all).
+        patch: Train on such boxes of the scans; on whole scans by default.
 
     Raises:
         TrainingError: the loss is not finite; the step is named.
@@ -72,19 +80,25 @@ def train_segmenter(
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.learning_rate, total_steps=plan.steps)
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
-    shape = pairs.classes.shape[1:]
     for step in range(plan.steps):
         scans = scans_of_step(len(pairs.classes), plan.batch, step, seed)
         random = torch_generator(seed, "segmenter", step)
-        volume = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32))
-        truth = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
-        volume, truth = warp(volume, truth, classes, AUGMENTATION.draw(len(scans), shape, random))
+        boxes = [
+            draw_box(pairs.classes[i], patch, classes, numpy_generator(seed, "segmenter", step, k)) if patch else WHOLE
+            for k, i in enumerate(scans)
+        ]
+        examples = list(zip(scans, boxes, strict=True))
+        volume = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in examples]).astype(np.float32))
+        truth = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in examples]))
+        x, y, z = truth.shape[1:]
+        volume, truth = warp(volume, truth, classes, AUGMENTATION.draw(len(scans), (x, y, z), random))
         gamma = torch.exp((torch.rand((len(scans), 1, 1, 1, 1), generator=random) * 2 - 1) * GAMMA)
         volume = (((volume + 1) / 2).clamp(0, 1) ** gamma) * 2 - 1
         noise = torch.rand((len(scans), 1, 1, 1, 1), generator=random) * NOISE
         volume = volume + noise * torch.randn(volume.shape, generator=random)
         with device.autocast():
-            loss = loss_of(network(device.tensor(volume)).float(), device.tensor(truth.unsqueeze(1)))
+            logits = _logits(network, device.tensor(volume))
+            loss = loss_of(logits.float(), device.tensor(truth.unsqueeze(1)))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -100,14 +114,35 @@ def train_segmenter(
     return network.eval()
 
 
-def segment(network: nn.Module, volumes: NDArray[np.float32], device: Device) -> NDArray[np.uint8]:
-    """Class indices (n, X, Y, Z) for volumes (n, C, X, Y, Z)."""
+def segment(
+    network: nn.Module, volumes: Rows[np.float32], device: Device, patch: PatchTable | None = None
+) -> NDArray[np.uint8]:
+    """Class indices (n, X, Y, Z) for volumes (n, C, X, Y, Z).
+
+    A network that was trained on patches sees windows of their size, half overlapping and blended (nnU-Net, Isensee et
+    al. 2021): its instance norms know no others.
+    """
+    predict = partial(_logits, network)
     out = []
     with torch.inference_mode(), device.autocast():
         for volume in volumes:
-            logits = network(device.tensor(torch.from_numpy(np.array(volume, dtype=np.float32))[None]))
+            given = device.tensor(torch.from_numpy(np.array(volume, dtype=np.float32))[None])
+            if patch:
+                logits = sliding_window_inference(given, patch.shape, 1, predict, overlap=0.5, mode="gaussian")
+            else:
+                logits = predict(given)
             out.append(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
     return np.stack(out)
+
+
+def _logits(network: nn.Module, volume: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) to (B, L, X, Y, Z), with background laid beside axes that cannot be halved three times."""
+    x, y, z = volume.shape[2:]
+    missing = [-n % 8 for n in (z, y, x)]
+    if any(missing):
+        volume = nn.functional.pad(volume, [n for after in missing for n in (0, after)], value=-1)
+    logits: Tensor = network(volume)
+    return logits[:, :, :x, :y, :z]
 
 
 def dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], members: tuple[int, ...]) -> NDArray[np.float64]:

@@ -108,6 +108,8 @@ def _toml(value: object) -> str:
         case str():
             escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
             return f'"{escaped}"'
+        case dict():
+            return "{ " + ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
         case list():
             return f"[{', '.join(map(_toml, value))}]"
         case _:

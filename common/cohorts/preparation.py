@@ -23,6 +23,7 @@ from ..errors import DataError, StorageError
 from ..study import Study
 from ..volumes.nifti import read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
+from .disk_rows import DiskRows, Rows, chosen
 
 VERSION = 1  # raise it whenever preparation gives other voxels
 LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
@@ -36,14 +37,14 @@ class PreparedScans:
     """Scans ready for the networks, in the cohort's order.
 
     Attributes:
-        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; memory-mapped.
-        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; memory-mapped.
+        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; on disk, read row by row.
+        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; on disk likewise.
         patients: Each scan's patient identifier; never leaves the site.
         sites: Each scan's site name, '' where the cohort names none.
     """
 
-    volumes: NDArray[np.float32]
-    classes: NDArray[np.uint8]
+    volumes: Rows[np.float32]
+    classes: Rows[np.uint8]
     patients: tuple[str, ...]
     sites: tuple[str, ...]
 
@@ -56,11 +57,11 @@ class PreparedScans:
         return np.asarray([row for row, patient in enumerate(self.patients) if patient in wanted], dtype=np.intp)
 
     def only(self, rows: Sequence[int] | NDArray[np.intp]) -> PreparedScans:
-        """These rows, copied into memory."""
+        """These rows; nothing is read."""
         index = np.asarray(rows, dtype=np.intp)
         return PreparedScans(
-            self.volumes[index],
-            self.classes[index],
+            chosen(self.volumes, index),
+            chosen(self.classes, index),
             tuple(self.patients[i] for i in index),
             tuple(self.sites[i] for i in index),
         )
@@ -75,10 +76,10 @@ class PreparedScans:
 
 
 def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
-    """Several sites' scans in one, copied into memory. For experiments on one machine only."""
+    """Several sites' scans in one; nothing is read. For experiments on one machine only."""
     return PreparedScans(
-        np.concatenate([part.volumes for part in parts]),
-        np.concatenate([part.classes for part in parts]),
+        DiskRows.of([part.volumes for part in parts]),
+        DiskRows.of([part.classes for part in parts]),
         tuple(patient for part in parts for patient in part.patients),
         tuple(site for part in parts for site in part.sites),
     )

@@ -138,8 +138,8 @@ def audit_run_folder(
 
     site_steps = study.training.rounds * study.training.local_steps
     material = AuditMaterial(
-        images=scans.volumes,
-        labels=scans.classes,
+        images=np.asarray(scans.volumes),
+        labels=np.asarray(scans.classes),
         patients=scans.patients,
         roles=roles,
         sites=scans.sites,

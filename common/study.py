@@ -82,15 +82,15 @@ class PatchTable(_Table):
     """Training on boxes cut from the scans, for volumes that no memory holds a batch of."""
 
     shape: tuple[Positive, Positive, Positive]
-    """Voxels (X, Y, Z), 8 or more each, none more than the grid's."""
+    """Voxels (X, Y, Z), 16 or more each, none more than the grid's."""
     foreground: float = Field(default=0.67, ge=0, le=1)
     """Share of the boxes centred on a voxel of a label that is drawn first, every label of the scan being as likely:
     small structures are seen as often as large ones. The others lie anywhere."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if any(n < SMALLEST_AXIS for n in self.shape):
-            raise ValueError(f"training.patch.shape {self.shape}: every axis must have {SMALLEST_AXIS} voxels or more")
+        if any(n < 2 * SMALLEST_AXIS for n in self.shape):
+            raise ValueError(f"training.patch.shape {self.shape}: every axis must have {2 * SMALLEST_AXIS} or more")
         return self
 
 

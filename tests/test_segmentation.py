@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from tiny_cohorts import tiny_scans
 
 from fedphantom.common import segmentation
+from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import TrainingError
 from fedphantom.common.parallel import side_by_side
 from fedphantom.common.segmentation import SegmenterPlan, dice, dice_per_region, segment, train_segmenter
+from fedphantom.common.study import PatchTable
 
 CPU = choose_device("cpu")
 SCANS = tiny_scans(4)
+PATCH = PatchTable.model_construct(shape=(8, 16, 8), foreground=0.67)  # smaller than a study may have them
 
 
 def row(*classes: int) -> NDArray[np.uint8]:
@@ -117,3 +120,35 @@ def test_a_nan_stops_the_training_and_names_the_step() -> None:
     volumes[:, 0, 5, 5, 5] = np.nan
     with pytest.raises(TrainingError, match="not finite at step 1"):
         train_segmenter(replace(SCANS, volumes=volumes), 2, 3, SegmenterPlan(steps=3, batch=2), 1, CPU)
+
+
+def cut(scans: PreparedScans) -> PreparedScans:
+    """On a grid that cannot be halved three times."""
+    return replace(scans, volumes=np.asarray(scans.volumes)[..., :-1], classes=np.asarray(scans.classes)[..., :-1])
+
+
+def test_scans_on_any_grid_can_be_learnt_and_segmented() -> None:
+    network = train_segmenter(cut(SCANS), 2, 3, SegmenterPlan(steps=16, batch=2), 1, CPU)
+    unseen = cut(tiny_scans(3, seed=1))
+    predicted = segment(network, unseen.volumes, CPU)
+    assert predicted.shape == unseen.classes.shape == (3, 16, 16, 15)
+    assert dice(predicted, unseen.classes, (1, 2)).min() > 0.8
+
+
+def test_patches_are_learnt_and_whole_scans_segmented_by_windows_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=60, batch=4), 1, CPU, patch=PATCH)
+    unseen, seen = cut(tiny_scans(3, seed=1)), set()
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda x: seen.add(tuple(x.shape[2:])) or forward(x))
+    predicted = segment(network, unseen.volumes, CPU, PATCH)
+    assert seen == {(8, 16, 8)}
+    assert predicted.shape == unseen.classes.shape
+    assert dice(predicted, unseen.classes, (1, 2)).min() > 0.7
+
+
+def test_the_seed_decides_the_patches_too() -> None:
+    def trained(seed: int) -> bytes:
+        network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=2, batch=2), seed, CPU, patch=PATCH)
+        return b"".join(value.contiguous().numpy().tobytes() for value in network.state_dict().values())
+
+    assert trained(7) == trained(7) != trained(8)

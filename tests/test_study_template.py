@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_cohorts import CHANNELS, SHAPE, tiny_study, write_tiny_cohort
+from tiny_cohorts import CHANNELS, SHAPE, tiny_study, tiny_text, write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.bids_writer import BidsWriter
@@ -21,6 +21,7 @@ from fedphantom.common.study import (
     FederationTable,
     GridTable,
     NetworkTable,
+    PatchTable,
     PublicLabelsTable,
     RolesTable,
     Study,
@@ -32,7 +33,7 @@ from fedphantom.common.volumes.grid import Grid
 
 ATLAS = PublicLabelsTable(source="atlas")
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
-EIGHTHS = st.integers(1, 40).map(lambda n: 8 * n)
+AXES = st.integers(16, 300)
 MM = st.floats(0.05, 49.0)
 
 
@@ -53,7 +54,7 @@ def studies(draw: st.DrawFn) -> Study:
         ),
         labels={"background": 0} | dict(zip(names, values, strict=True)),
         regions=draw(st.sampled_from([{}, {"whole": tuple(values)}, {'the "whole"\n': tuple(values[:1])}])),
-        grid=GridTable(shape=draw(st.tuples(EIGHTHS, EIGHTHS, EIGHTHS)), spacing_mm=draw(st.tuples(MM, MM, MM))),
+        grid=GridTable(shape=draw(st.tuples(AXES, AXES, AXES)), spacing_mm=draw(st.tuples(MM, MM, MM))),
         public_labels=PublicLabelsTable(
             source=draw(st.sampled_from(["atlas", "folder"])),
             name=draw(WORDS),
@@ -64,7 +65,11 @@ def studies(draw: st.DrawFn) -> Study:
             lesion_probability=draw(rates(0, 1)),
         ),
         network=NetworkTable(preset=draw(st.sampled_from(["tiny", "small", "base"]))),
-        training=TrainingTable(rounds=draw(st.integers(1, 10**9)), generator_lr=draw(rates(1e-300, 1e300))),
+        training=TrainingTable(
+            rounds=draw(st.integers(1, 10**9)),
+            generator_lr=draw(rates(1e-300, 1e300)),
+            patch=draw(st.sampled_from([None, PatchTable(shape=(16, 16, 16), foreground=0.25)])),
+        ),
         federation=FederationTable(deadline_s=draw(rates(1e-9, 1e9)), ema_decay=draw(rates(0, 0.999))),
         roles=RolesTable(test=draw(rates(0, 0.2)), audit=draw(rates(0, 0.4))),
     )
@@ -76,6 +81,25 @@ def test_any_study_written_as_toml_reads_back_the_same(study: Study) -> None:
     again = parse_study(to_toml(study))
     assert again == study
     assert again.digest() == study.digest()
+
+
+@pytest.mark.parametrize(
+    ("patch", "key"),
+    [
+        ("{ shape = [8, 16, 16] }", "training.patch"),
+        ("{ shape = [16, 16] }", "training.patch.shape"),
+        ("{ shape = [16, 16, 24] }", "larger than grid.shape"),
+        ("{ shape = [16, 16, 16], foreground = 1.5 }", "training.patch.foreground"),
+        ("{ foreground = 0.5 }", "training.patch.shape"),
+    ],
+)
+def test_a_patch_that_no_network_or_grid_takes_is_refused_by_name(patch: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        parse_study(tiny_text().replace("[training]", f"[training]\npatch = {patch}"))
+
+
+def test_a_study_without_patches_is_the_study_it_was_before_there_were_any() -> None:
+    assert tiny_study().digest() == "26865bc12eed875668650878ed04529af7773526ab7ab212fbe3afd472ec1a8e"
 
 
 @pytest.mark.parametrize(

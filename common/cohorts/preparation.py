@@ -25,8 +25,9 @@ from ..volumes.nifti import read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
 from .disk_rows import DiskRows, Rows, chosen
 
-VERSION = 1  # raise it whenever preparation gives other voxels
+VERSION = 2  # raise it whenever preparation gives other voxels
 LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
+AIR_SHARE = 0.1  # of all voxels: a value that so many have is air
 
 Progress = Callable[[int, int], None]
 """(scans done, scans in all)."""
@@ -98,6 +99,20 @@ def normalise(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(volume == 0, np.float32(-1), np.clip(scaled, -1, 1)).astype(np.float32)
 
 
+def background_at_zero(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A channel (X, Y, Z) whose air is 0, as skull-stripped scans have it.
+
+    A scan that was scaled after its skull was stripped, to -1 to 1 for example, has its air at its least value: found
+    where more than a tenth of all voxels have exactly that value. It is moved, so that what is laid around a scan on a
+    larger grid is air too, and :func:`normalise` leaves air out of its percentiles.
+    """
+    least = volume.min()
+    if least == 0 or np.count_nonzero(volume == least) <= AIR_SHARE * volume.size:
+        return volume
+    moved: NDArray[np.float32] = volume - least
+    return moved
+
+
 def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | None = None) -> PreparedScans:
     """Map the cohort's prepared scans from ``folder``, writing them first where they are not there yet.
 
@@ -153,7 +168,8 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
         for row, scan in enumerate(scans, start=1):
             sources, label = _files(scan, study)
             for source in sources:
-                volumes.write(normalise(place_volume(*read_volume(source), grid)).tobytes())
+                voxels, affine = read_volume(source)
+                volumes.write(normalise(place_volume(background_at_zero(voxels), affine, grid)).tobytes())
             classes.write(class_index(*read_label_map(label), study).tobytes())
             if progress:
                 progress(row, len(scans))

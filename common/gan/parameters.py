@@ -98,7 +98,7 @@ def parameters_digest(parameters: Parameters) -> str:
     """SHA-256 (hex) over names, shapes and little-endian values, in name order."""
     content = hashlib.sha256()
     for name in sorted(parameters):
-        array = np.ascontiguousarray(parameters[name], dtype="<f4")
+        array = np.asarray(parameters[name], dtype="<f4")  # not ascontiguousarray: that makes () a shape of (1,)
         content.update(json.dumps([name, array.shape]).encode())
         content.update(array.tobytes())
     return content.hexdigest()

@@ -139,7 +139,7 @@ def train(
                 expected="finite losses",
                 remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
             )
-        if state.step % CHECK_EVERY == 0:
+        if state.step % CHECK_EVERY == 0 and _shows_structure(batch.labels):
             constant = bool(fake.detach().float().std() < 1e-4)
             state.constant_steps = state.constant_steps + CHECK_EVERY if constant else 0
             if state.constant_steps >= COLLAPSE_WINDOW:
@@ -149,6 +149,11 @@ def train(
                     remedy="Lower training.generator_lr or raise training.l1_weight.",
                 )
         yield losses
+
+
+def _shows_structure(labels: Tensor) -> bool:
+    """Whether a batch (B, L, X, Y, Z) holds more than one label: patches of nothing but air may well be one grey."""
+    return bool((labels != labels[:1, :, :1, :1, :1]).any())
 
 
 def train_from_scratch(

@@ -111,19 +111,18 @@ class Generator(nn.Module):
 
 
 class VoxelNorm(nn.Module):
-    """Each voxel's features to mean 0 and variance 1 over the features: a function of that voxel alone.
+    """Each voxel's features scaled to a mean square of 1 over the features: a function of that voxel alone.
 
     An instance norm's statistics are the whole volume's: of a patch full of brain they differ from those of a volume
     that is mostly air, and with them every intensity.
 
-    Source: layer norm (Ba et al. 2016, arXiv 1607.06450) over the channels, as Liu et al. 2022 (arXiv 2201.03545) use
-    it in convolutional networks.
+    Source: pixel norm, Karras et al. 2018 (arXiv 1710.10196).
     """
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, F, X, Y, Z) to the same."""
         last = features.permute(0, 2, 3, 4, 1)
-        return nn.functional.layer_norm(last, last.shape[-1:]).permute(0, 4, 1, 2, 3)
+        return nn.functional.rms_norm(last, last.shape[-1:], eps=1e-5).permute(0, 4, 1, 2, 3)
 
 
 def _block(before: int, width: int, stride: int, *, local: bool) -> UnetBasicBlock:
@@ -223,6 +222,6 @@ def draw_noise(batch: int, shape: tuple[int, int, int], random: torch.Generator)
 
 
 def one_hot(class_index: Tensor, classes: int) -> Tensor:
-    """Class indices (B, X, Y, Z), any integer type, to one-hot float32 (B, L, X, Y, Z)."""
-    out = torch.zeros((class_index.shape[0], classes, *class_index.shape[1:]))
+    """Class indices (B, X, Y, Z), any integer type, to one-hot float32 (B, L, X, Y, Z), on the same device."""
+    out = torch.zeros((class_index.shape[0], classes, *class_index.shape[1:]), device=class_index.device)
     return out.scatter_(1, class_index.long().unsqueeze(1), 1.0)

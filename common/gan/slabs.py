@@ -44,7 +44,8 @@ def paint_in_slabs(
     bounds = [(start, min(start + thickness, depth)) for start in range(0, depth, thickness)]
 
     def encoded(low: int, high: int) -> tuple[Tensor, Tensor]:
-        given = device.tensor(one_hot(torch.from_numpy(np.array(classes[None, low:high])), labels))
+        indices = torch.from_numpy(np.array(classes[None, low:high])).to(device.torch)  # a byte a voxel to move
+        given = one_hot(indices, labels).contiguous(memory_format=torch.channels_last_3d)
         return network.encode(given, device.tensor(noise[:, :, low:high])), given
 
     halves = []

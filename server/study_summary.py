@@ -19,11 +19,13 @@ def study_text(study: Study) -> str:
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
     origin = "the atlas" if public.source == "atlas" else "a public cohort"
+    patch = training.patch
+    seen = f"patches of {' × '.join(map(str, patch.shape))} voxels" if patch else "scans"
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
         "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",
         "grid": f"{shape} voxels of {spacing} mm",
-        "rounds": f"{training.rounds} of {training.local_steps} steps at each site, {training.batch} scans a step;"
+        "rounds": f"{training.rounds} of {training.local_steps} steps at each site, {training.batch} {seen} a step;"
         f" at least {federation.quorum} sites a round",
         "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
         "leaves a site": "each round: the generator's weights, a declared weight, and figures on synthetic scans. "

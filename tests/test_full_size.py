@@ -151,3 +151,19 @@ def test_each_label_is_painted_in_about_the_grey_that_the_patients_have_there(
         return np.asarray(means)[:, 0]
 
     assert np.corrcoef(greys(made), greys(prepared))[0, 1] > 0.9
+
+
+@needs_patients
+def test_segmenters_are_trained_and_scored_on_such_volumes_in_bounds(folder: Path, painted: float) -> None:
+    """Figures after two steps mean nothing; that whole scans are segmented, and in how much memory, does."""
+    table = folder / "table" / "cohort.tsv"
+    header, *rows = table.read_text().splitlines()
+    cohorts = [folder / "table" / f"{number}.tsv" for number in range(2)]
+    for path, row in zip(cohorts, rows, strict=True):
+        path.write_text(f"{header}\n{row}\n")
+    out, peak = fedphantom(
+        *("evaluate", "--real-train", cohorts[0], "--real-test", cohorts[1], "--synthetic", folder / "synthetic"),
+        *("--study", folder / "study.toml", "--steps", "2", "--json"),
+    )
+    assert peak < MOST_MB
+    assert {arm["name"]: arm["dice"]["n_test"] for arm in json.loads(out)["arms"]}.keys() >= {"real", "synthetic"}

@@ -143,6 +143,16 @@ def test_the_grid_is_the_median_scan_cut_to_multiples_of_eight(tmp_path: Path) -
     assert grid.spacing_mm == (2.0, 3.0, 4.0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "patch"), [((128, 128, 128), None), ((128, 136, 128), (64, 64, 64)), ((480, 480, 16), (64, 64, 16))]
+)
+def test_scans_too_large_to_train_on_whole_are_trained_on_by_patches(
+    tmp_path: Path, shape: tuple[int, int, int], patch: tuple[int, int, int] | None
+) -> None:
+    training = study_for(cohort_of(tmp_path, [shape]), name="x", seed=0, public_labels=ATLAS).training
+    assert (training.patch and training.patch.shape) == patch
+
+
 def test_a_small_scan_still_gets_a_grid_that_the_networks_can_halve(tmp_path: Path) -> None:
     assert study_for(cohort_of(tmp_path, [(9, 10, 11)]), name="x", seed=0, public_labels=ATLAS).grid.shape == (16,) * 3
 

@@ -1,6 +1,11 @@
-"""Generation of volumes from label maps, against a plain loop in the same run."""
+"""Generation of volumes from label maps: small ones against a plain loop in the same run, full-size ones alone."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 from material import Material
 from measure import Row, alternated
@@ -28,4 +33,19 @@ def generation_rows(material: Material, device: Device) -> list[Row]:
     return [
         Row("generation", ours / VOLUMES, "s", plain / VOLUMES),
         Row("generation_over_plain", ours / plain, "ratio", 1.0, 1.05),
+    ]
+
+
+def full_size_rows(device: Device) -> list[Row]:
+    """``generate_full_size_seconds`` a volume, label map to files, and ``generate_full_size_peak_mb`` with sampling.
+
+    In a process of its own: a peak is that of all it ever did.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("full_size.py")), device.torch.type]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return [
+        Row("generate_full_size_seconds", facts["generate_seconds"], "s", None, 3.0 if device.cuda else 90.0),
+        Row("generate_full_size_processor_seconds", facts["generate_processor_seconds"], "s"),
+        Row("generate_full_size_peak_mb", facts["peak_mb"], "MB", None, 5000.0),
+        Row("sample_full_size_seconds", facts["sample_seconds"], "s"),
     ]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from generation_rows import generation_rows
+from generation_rows import full_size_rows, generation_rows
 from help_rows import help_rows
 from material import make_material
 from measure import Row, hardware, hardware_name
@@ -50,6 +50,7 @@ def measure(device: Device) -> list[Row]:
             "training": lambda: training_rows(material, device),
             "memory": lambda: memory_rows(Path(folder), device),
             "generation": lambda: generation_rows(material, device),
+            "full-size generation": lambda: full_size_rows(device),
         }
         # Sites choose their device themselves, the GPU where there is one.
         if device.torch == choose_device().torch:

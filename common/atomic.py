@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .errors import OutputTaken, StorageError
@@ -67,15 +67,24 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o666, flush: bool = Tr
         OutputTaken: a folder stands there, or a file where one of its folders would be.
         StorageError: the disk is full, read-only or forbidden. The old file, if any, is untouched.
     """
+    write_atomic_pieces(path, (data,), mode=mode, flush=flush)
+
+
+def write_atomic_pieces(path: Path, pieces: Iterable[bytes], *, mode: int = 0o666, flush: bool = True) -> None:
+    """As :func:`write_atomic`, piece after piece, so that a large content never lies in memory as a whole.
+
+    Whatever the pieces' maker raises passes unchanged, and leaves the old file.
+    """
     with storage_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_name(path)
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                for piece in pieces:
+                    rest = memoryview(piece)
+                    while rest:
+                        rest = rest[os.write(descriptor, rest) :]
                 if flush:
                     os.fsync(descriptor)
             finally:

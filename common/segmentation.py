@@ -6,20 +6,25 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from monai.inferers.utils import sliding_window_inference
 from monai.losses.dice import DiceCELoss
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .cohorts.disk_rows import Rows
 from .device import Device
 from .errors import TrainingError
 from .gan.augmentation import SpatialAugmentation, warp
+from .gan.patches import WHOLE, draw_box
 from .gan.training import Pairs, scans_of_step
-from .randomness import derived_seed, torch_generator
+from .randomness import derived_seed, numpy_generator, torch_generator
+from .study import PatchTable
 
 AUGMENTATION = SpatialAugmentation()
 NOISE = 0.1  # largest standard deviation of added noise, in the prepared range [-1, 1]
@@ -60,6 +65,7 @@ def train_segmenter(
     *,
     rows: Sequence[int] | None = None,
     start: nn.Module | None = None,
+    patch: PatchTable | None = None,
 ) -> nn.Module:
     """Train a small 3-D U-Net, from scratch or, as fine-tuning, from trained weights.
 
@@ -73,6 +79,7 @@ def train_segmenter(
         progress: Called with (steps done, steps in all).
         rows: Which scans to train on; all by default.
         start: A network of the same shape to start from; it is left as it is. Optimiser and schedule begin anew.
+        patch: Train on such boxes of the scans; on whole scans by default.
 
     Raises:
         TrainingError: the loss is not finite; the step is named.
@@ -89,12 +96,18 @@ def train_segmenter(
     rows = range(len(pairs.classes)) if rows is None else rows
     for step in range(plan.steps):
         scans = [rows[i] for i in scans_of_step(len(rows), plan.batch, step, seed)]
-        volume = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32))
-        truth = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
+        boxes = [
+            draw_box(pairs.classes[i], patch, classes, numpy_generator(seed, "segmenter", step, k)) if patch else WHOLE
+            for k, i in enumerate(scans)
+        ]
+        examples = list(zip(scans, boxes, strict=True))
+        volume = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in examples]).astype(np.float32))
+        truth = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in examples]))
         if plan.augmentation:
             volume, truth = _augmented(volume, truth, classes, torch_generator(seed, "segmenter", step))
         with device.autocast():
-            loss = loss_of(network(device.tensor(volume)).float(), device.tensor(truth.unsqueeze(1)))
+            logits = _logits(network, device.tensor(volume))
+            loss = loss_of(logits.float(), device.tensor(truth.unsqueeze(1)))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -120,14 +133,35 @@ def _augmented(volume: Tensor, truth: Tensor, classes: int, random: torch.Genera
     return volume + noise * torch.randn(volume.shape, generator=random), truth
 
 
-def segment(network: nn.Module, volumes: NDArray[np.float32], device: Device) -> NDArray[np.uint8]:
-    """Class indices (n, X, Y, Z) for volumes (n, C, X, Y, Z)."""
+def segment(
+    network: nn.Module, volumes: Rows[np.float32], device: Device, patch: PatchTable | None = None
+) -> NDArray[np.uint8]:
+    """Class indices (n, X, Y, Z) for volumes (n, C, X, Y, Z).
+
+    A network that was trained on patches sees windows of their size, half overlapping and blended (nnU-Net, Isensee et
+    al. 2021): its instance norms know no others.
+    """
+    predict = partial(_logits, network)
     out = []
     with torch.inference_mode(), device.autocast():
         for volume in volumes:
-            logits = network(device.tensor(torch.from_numpy(np.array(volume, dtype=np.float32))[None]))
+            given = device.tensor(torch.from_numpy(np.array(volume, dtype=np.float32))[None])
+            if patch:
+                logits = sliding_window_inference(given, patch.shape, 1, predict, overlap=0.5, mode="gaussian")
+            else:
+                logits = predict(given)
             out.append(logits[0].argmax(dim=0).to(torch.uint8).cpu().numpy())
     return np.stack(out)
+
+
+def _logits(network: nn.Module, volume: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) to (B, L, X, Y, Z), with background laid beside axes that cannot be halved three times."""
+    x, y, z = volume.shape[2:]
+    missing = [-n % 8 for n in (z, y, x)]
+    if any(missing):
+        volume = nn.functional.pad(volume, [n for after in missing for n in (0, after)], value=-1)
+    logits: Tensor = network(volume)
+    return logits[:, :, :x, :y, :z]
 
 
 def dice(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], members: tuple[int, ...]) -> NDArray[np.float64]:

@@ -10,9 +10,17 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from .errors import ConfigError
 from .exchange import SITE_NAME
@@ -21,6 +29,9 @@ from .volumes.grid import Grid
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Interval = tuple[float, float]
+
+SMALLEST_AXIS = 8
+"""Voxels; the networks halve an axis up to three times."""
 
 
 class _Table(BaseModel):
@@ -31,15 +42,15 @@ class GridTable(_Table):
     """The grid that every scan is brought to."""
 
     shape: tuple[Positive, Positive, Positive]
-    """Voxels (X, Y, Z); each a multiple of 8, for the networks' three halvings."""
+    """Voxels (X, Y, Z), 8 or more each; whatever the networks' halvings need they add and take away themselves."""
     spacing_mm: tuple[float, float, float]
     resample_labels: bool = False
     """Whether a folder of label maps on another grid is brought to this one; otherwise it is refused."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if any(n % 8 for n in self.shape):
-            raise ValueError(f"grid.shape {self.shape}: every axis must be a multiple of 8")
+        if any(n < SMALLEST_AXIS for n in self.shape):
+            raise ValueError(f"grid.shape {self.shape}: every axis must have {SMALLEST_AXIS} voxels or more")
         if any(not 0 < mm < 50 for mm in self.spacing_mm):
             raise ValueError(f"grid.spacing_mm {self.spacing_mm}: every axis must lie in (0, 50)")
         return self
@@ -107,6 +118,22 @@ class NetworkTable(_Table):
     preset: Literal["tiny", "small", "base"] = "small"
 
 
+class PatchTable(_Table):
+    """Training on boxes cut from the scans, for volumes that no memory holds a batch of."""
+
+    shape: tuple[Positive, Positive, Positive]
+    """Voxels (X, Y, Z), 16 or more each, none more than the grid's."""
+    foreground: float = Field(default=0.67, ge=0, le=1)
+    """Share of the boxes centred on a voxel of a label that is drawn first, every label of the scan being as likely:
+    small structures are seen as often as large ones. The others lie anywhere."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(n < 2 * SMALLEST_AXIS for n in self.shape):
+            raise ValueError(f"training.patch.shape {self.shape}: every axis must have {2 * SMALLEST_AXIS} or more")
+        return self
+
+
 class TrainingTable(_Table):
     """Objective and schedule of every site's training."""
 
@@ -119,8 +146,15 @@ class TrainingTable(_Table):
     generator_lr: float = Field(default=4e-3, gt=0)
     """Of the first half of the steps; it then falls linearly to nothing, as the discriminator's does."""
     discriminator_lr: float = Field(default=4e-4, gt=0)
+    patch: PatchTable | None = None
+    """Whole volumes where it is left out."""
     l1_weight: float = Field(default=10.0, ge=0)
     feature_matching_weight: float = Field(default=2.0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # TOML has no word for nothing, and a key left out changes no digest.
+        return {name: value for name, value in serialise(self).items() if value is not None}
 
 
 EQUAL_WEIGHT = 1.0
@@ -229,6 +263,9 @@ class Study(_Table):
         values = list(self.labels.values())
         if self.labels.get("background") != 0 or len(set(values)) != len(values) or len(values) < 2:
             raise ValueError("labels: need 'background = 0', at least one other label, and no value twice")
+        patch = self.training.patch
+        if patch and any(n > whole for n, whole in zip(patch.shape, self.grid.shape, strict=True)):
+            raise ValueError(f"training.patch.shape {patch.shape}: larger than grid.shape {self.grid.shape}")
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")

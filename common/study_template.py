@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -11,12 +12,15 @@ from pydantic import ValidationError
 from .cohort import Cohort
 from .cohorts.layouts.channel_names import in_order
 from .errors import DataError
-from .study import GridTable, PublicLabelsTable, Study
+from .study import GridTable, PatchTable, PublicLabelsTable, Study, TrainingTable
 from .toml_text import toml_text
 from .volumes.grid import Affine
 from .volumes.nifti import read_header, read_label_map
 
 SMALLEST_AXIS, MULTIPLE = 16, 8
+LARGEST_WHOLE = 1 << 21
+"""Voxels of a grid up to which scans are trained on whole; beyond, on patches that any machine holds a batch of."""
+PATCH_AXIS = 64
 
 
 def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabelsTable) -> Study:
@@ -28,8 +32,8 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
     everyone's grid, so give public or training patients, and never those who test, or whom an audit holds out.
 
     The grid has these patients' median spacing; each axis is their median length cut to a multiple of 8, so that scans
-    are cropped by a few voxels rather than padded. Labels are those found and those the cohort declares, named by
-    the cohort where it names them.
+    are cropped by a few voxels rather than padded. A grid of more than 128³ voxels is trained on by patches. Labels
+    are those found and those the cohort declares, named by the cohort where it names them.
 
     Raises:
         DataError: no scan, or no foreground label.
@@ -64,6 +68,7 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
             channels=in_order(channel for scan in scans for channel in scan.channels),
             labels=labels,
             regions={"whole": tuple(foreground)} if len(foreground) > 1 and "whole" not in labels else {},
+            training=_training(axes),
             grid=GridTable(shape=(axes[0], axes[1], axes[2]), spacing_mm=(spacing[0], spacing[1], spacing[2])),
             public_labels=public_labels,
         )
@@ -74,6 +79,13 @@ def study_for(cohort: Cohort, *, name: str, seed: int, public_labels: PublicLabe
             expected="plain channel names, label values from 0 to 255, spacing under 50 mm",
             remedy="Write the study by hand from 'fedphantom study new', or rename what is named so in the cohort.",
         ) from None
+
+
+def _training(axes: Sequence[int]) -> TrainingTable:
+    if math.prod(axes) <= LARGEST_WHOLE:
+        return TrainingTable()
+    x, y, z = (min(n, PATCH_AXIS) for n in axes)
+    return TrainingTable(patch=PatchTable(shape=(x, y, z)))
 
 
 def _axis_order(affine: Affine) -> Sequence[int]:

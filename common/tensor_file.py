@@ -1,16 +1,23 @@
 """Named float32 arrays and JSON facts in one safetensors file that is whole or refused.
 
-safetensors itself notices a cut file but not a changed value, so the header also holds a hash of
-everything. All facts lie in one header entry: the library keeps entries in no fixed order, and the
-same content must give the same bytes.
+A header is judged by itself, a few kilobytes read and nothing else, before any array is: what it claims must be
+exactly what the file holds. safetensors notices a cut file but not a changed value, so the header also holds a hash
+of everything. All facts lie in one header entry: the library keeps entries in no fixed order, and the same content
+must give the same bytes.
+
+Source: safetensors format, github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import cast
+import math
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +30,22 @@ from .gan.parameters import parameters_digest
 from .journal import Fact
 
 _ENTRY = "fedphantom"
+_LENGTH_BYTES = 8
+_MOST_HEADER_BYTES = 100_000_000
+"""As safetensors itself has it."""
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a file claims to hold, and does in size. Whether its values are those sealed, only :func:`decode` tells.
+
+    Attributes:
+        shapes: Of every array, by name.
+        facts: As :func:`encode` took them.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    facts: Mapping[str, Fact]
 
 
 def encode(arrays: Parameters, facts: Mapping[str, Fact]) -> bytes:
@@ -31,6 +54,27 @@ def encode(arrays: Parameters, facts: Mapping[str, Fact]) -> bytes:
     contiguous = {name: np.ascontiguousarray(arrays[name], dtype=np.float32) for name in sorted(arrays)}
     entry = json.dumps({"facts": body, "sha256": _seal(body, contiguous)}, sort_keys=True)
     return save(contiguous, metadata={_ENTRY: entry})
+
+
+def read_header(path: Path, what: str, most_header_bytes: int = _MOST_HEADER_BYTES) -> TensorHeader:
+    """Read a file's header alone.
+
+    Args:
+        path: The file.
+        what: What it is, for the message.
+        most_header_bytes: A longer header is refused unread.
+
+    Raises:
+        DataError: cut short, larger or smaller than its header says, not float32, or not written by :func:`encode`.
+        OSError: there is no such file, or it may not be read.
+    """
+    with path.open("rb") as file:
+        status = path.stat()
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if not 2 <= length <= min(most_header_bytes, size - _LENGTH_BYTES):
+            raise _damaged(what, "is cut short, changed, or another kind of file")
+        return _judged(file.read(length), size, what)[0]
 
 
 def decode(data: bytes, what: str) -> tuple[dict[str, NDArray[np.float32]], dict[str, Fact]]:
@@ -43,18 +87,61 @@ def decode(data: bytes, what: str) -> tuple[dict[str, NDArray[np.float32]], dict
     Raises:
         DataError: cut short, changed, not float32, or not written by :func:`encode`.
     """
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header, entry = _judged(data[_LENGTH_BYTES : _LENGTH_BYTES + length], len(data), what)
     try:
         arrays = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        entry = json.loads(header["__metadata__"][_ENTRY])
-        body, seal = entry["facts"], entry["sha256"]
-        whole = all(array.dtype == np.float32 for array in arrays.values()) and _seal(body, arrays) == seal
-        facts = json.loads(body)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+        whole = _seal(entry["facts"], arrays) == entry["sha256"]
+    except (SafetensorError, ValueError):
         raise _damaged(what, "is cut short, changed, or another kind of file") from None
-    if not whole or not isinstance(facts, dict):
+    if not whole:
         raise _damaged(what, "was changed after it was written")
-    return arrays, cast(dict[str, Fact], facts)
+    return arrays, dict(header.facts)
+
+
+def _judged(raw: bytes, size: int, what: str) -> tuple[TensorHeader, Mapping[str, str]]:
+    """The header of a file of ``size`` bytes, and the entry with facts and hash as they stand there."""
+    try:
+        header = _parse(raw)
+        entry = _parse(header["__metadata__"][_ENTRY])
+        facts = _parse(entry["facts"])
+        extents = {name: _extent(value) for name, value in header.items() if name != "__metadata__"}
+        alone = header["__metadata__"].keys() == {_ENTRY} and entry.keys() == {"facts", "sha256"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _damaged(what, "is cut short, changed, or another kind of file") from None
+    if not alone or not isinstance(facts, dict):
+        raise _damaged(what, "was written by another program")
+    end = 0
+    for begin, stop in sorted((begin, stop) for _, begin, stop in extents.values()):
+        if begin != end:
+            raise _damaged(what, "has arrays that overlap or leave gaps")
+        end = stop
+    if end != size - _LENGTH_BYTES - len(raw):
+        raise _damaged(what, "is cut short, or holds more or less than its header says")
+    shapes = {name: shape for name, (shape, _, _) in extents.items()}
+    return TensorHeader(shapes, cast(dict[str, Fact], facts)), entry
+
+
+def _extent(value: Any) -> tuple[tuple[int, ...], int, int]:
+    """An array's shape, and where its bytes begin and stop; a ValueError unless they fit each other."""
+    shape, (begin, stop) = value["shape"], value["data_offsets"]
+    if value.keys() != {"dtype", "shape", "data_offsets"} or value["dtype"] != "F32" or not isinstance(shape, list):
+        raise ValueError
+    if any(type(n) is not int or n < 0 for n in (*shape, begin, stop)) or stop - begin != 4 * math.prod(shape):
+        raise ValueError
+    return tuple(shape), begin, stop
+
+
+def _parse(text: str | bytes) -> Any:
+    return json.loads(text, object_pairs_hook=_without_doubles)
+
+
+def _without_doubles(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A name given twice would show one reader this and another that."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
 def _seal(body: str, arrays: Parameters) -> str:

@@ -27,12 +27,17 @@ def study_text(study: Study) -> str:
     low, high = public.lesion.radius_mm
     tumours = f"{public.lesion_probability:.0%} of them with a tumour of {low:g} to {high:g} mm radius"
     origin = f"the atlas, {tumours}" if public.source == "atlas" else "a public cohort"
+    patch = training.patch
+    seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
+    if patch and training.batch > 1:
+        seen = seen.replace("patch", "patches")
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
         "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",
         "grid": f"{shape} voxels of {spacing} mm",
         "rounds": f"{training.rounds} of {counted(training.local_steps, 'step')} at each site,"
-        f" {counted(training.batch, 'scan')} a step; at least {counted(federation.quorum, 'site')} a round",
+        f" {f'{training.batch} {seen}' if patch else counted(training.batch, seen)} a step;"
+        f" at least {counted(federation.quorum, 'site')} a round",
         "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
         "averaged": _averaging(federation),
         "leaves a site": f"{shared[federation.sharing]} "

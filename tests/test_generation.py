@@ -30,9 +30,11 @@ from fedphantom.common.gan.generation import (
     paint,
 )
 from fedphantom.common.gan.networks import make_generator
-from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
 from fedphantom.common.labels.sampler import SampledLabels
+from fedphantom.common.study import PatchTable
+from fedphantom.common.tensor_file import encode
 from fedphantom.common.volumes.nifti import read_label_map, read_volume
 from fedphantom.privacy.release.sidecar import parse_sidecar
 
@@ -201,6 +203,56 @@ def test_weights_that_do_not_fit_their_studys_network_are_refused(tmp_path: Path
     path.write_bytes(b"no weights")
     with pytest.raises(DataError):
         load_generator(path, CPU)
+
+
+def misfits() -> dict[str, dict[str, np.ndarray]]:
+    own = numpy_parameters(make_generator(STUDY, 3))
+    first, *others = own
+    more_labels = STUDY.model_copy(update={"labels": {**STUDY.labels, "oedema": 2}})
+    return {
+        "another preset's": numpy_parameters(make_generator(tiny_study(preset="small"), 3)),
+        "of a study with another label": numpy_parameters(make_generator(more_labels, 3)),
+        "of a study with fewer channels": numpy_parameters(make_generator(tiny_study(channels=("T1",)), 3)),
+        "one missing": {name: own[name] for name in others},
+        "one too many": own | {"extra.weight": np.zeros(3, np.float32)},
+        "one renamed": {name: own[name] for name in others} | {"x": own[first]},
+        "an axis turned": own | {first: np.moveaxis(own[first], 0, 1)},
+        "an axis more": own | {first: own[first][None]},
+    }
+
+
+@pytest.mark.parametrize("kind", misfits().keys())
+def test_weights_that_do_not_fit_are_refused_before_a_value_is_read(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_weights(path, misfits()[kind], generator_metadata(STUDY, 2))
+
+    def never(path: Path) -> bytes:
+        raise AssertionError("the values were read")
+
+    monkeypatch.setattr(Path, "read_bytes", never)
+    with pytest.raises(DataError, match="do not fit the study's 'tiny' generator: ") as refused:
+        load_generator(path, CPU)
+    assert "extra.weight" not in str(refused.value)  # nothing of a stranger's text
+
+
+def test_a_nan_among_the_weights_is_refused(weights: Path, tmp_path: Path) -> None:
+    parameters, metadata = load_weights(weights)
+    parameters["head.bias"][0] = np.nan
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(encode(parameters, metadata))
+    with pytest.raises(DataError, match=r"head[.]bias' holds a NaN"):
+        load_generator(path, CPU)
+
+
+def test_a_generator_of_patches_comes_back_as_one(tmp_path: Path) -> None:
+    training = STUDY.training.model_copy(update={"patch": PatchTable(shape=(16, 16, 16))})
+    study = STUDY.model_copy(update={"training": training})
+    save_weights(tmp_path / "g", numpy_parameters(make_generator(study, 3)), generator_metadata(study, 2))
+    loaded = load_generator(tmp_path / "g", CPU)
+    assert loaded.study == study
+    assert loaded.network.local
 
 
 def test_loaded_weights_are_those_that_were_saved(generator: LoadedGenerator) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fedphantom.common.cohort import ChannelSource
 from fedphantom.common.errors import DataError, GeometryError
+from fedphantom.common.volumes import nifti
 from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import (
     canonical_spacing,
@@ -59,6 +61,38 @@ def test_a_written_volume_is_read_back_to_the_bit(
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, voxels)
     np.testing.assert_allclose(affine, grid.affine(), rtol=1e-6)  # the header holds float32
+
+
+@pytest.mark.parametrize("voxels_a_piece", [1, 21, 60, 10**9])
+def test_in_how_many_pieces_a_file_is_written_does_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, voxels_a_piece: int
+) -> None:
+    grid = Grid((4, 5, 50), (1.0, 1.0, 1.0))
+    content = np.random.default_rng(0).integers(0, 9, grid.shape).astype(np.float32)
+    for name in ("whole.nii.gz", "whole.nii"):
+        write_volume(tmp_path / name, content, grid)
+    monkeypatch.setattr(nifti, "_PIECE_VOXELS", voxels_a_piece)
+    for ending in ("nii.gz", "nii"):
+        write_volume(tmp_path / f"pieces.{ending}", content, grid)
+        assert (tmp_path / f"pieces.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+
+
+def test_writing_a_full_size_volume_takes_a_few_slices_of_memory(tmp_path: Path) -> None:
+    grid = Grid((240, 240, 155), (1.0, 1.0, 1.0))
+    for write, dtype in ((write_volume, np.float32), (write_label_map, np.uint8)):
+        voxels = np.zeros(grid.shape, dtype)
+        tracemalloc.start()
+        write(tmp_path / "x.nii.gz", voxels, grid)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20e6  # 36 MB a copy as float32
+
+
+def test_a_label_that_does_not_fit_a_byte_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    for dtype in (np.uint16, np.int64, np.float32):
+        with pytest.raises(TypeError):
+            write_label_map(tmp_path / "x.nii.gz", ramp().astype(dtype), GRID)  # type: ignore[arg-type]  # that is the point
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_written_label_map_is_read_back_and_agrees_with_nibabel(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from tiny_cohorts import SHAPE, tiny_study, write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.layouts import read_cohort
-from fedphantom.common.cohorts.preparation import content_key, joined, normalise, prepare
+from fedphantom.common.cohorts.preparation import background_at_zero, content_key, joined, normalise, prepare
 from fedphantom.common.errors import DataError, StorageError
+from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.common.volumes.placement import place_volume
 
 STUDY = tiny_study()
 
@@ -52,6 +54,30 @@ def test_a_channels_own_percentiles_become_minus_one_and_one() -> None:
     middle = np.abs(volume - 501).argmin()
     assert out.reshape(-1)[middle] == pytest.approx(0, abs=0.01)
     assert (out[volume > 0] == 1).sum() == pytest.approx(5, abs=1)  # 0.5 % above
+
+
+def scan_with_air(air: float, tissue: float) -> np.ndarray:
+    volume = np.full((12, 12, 12), air, np.float32)
+    volume[3:9, 3:9, 3:9] += tissue * np.random.default_rng(0).uniform(0.1, 1, (6, 6, 6)).astype(np.float32)
+    return volume
+
+
+@pytest.mark.parametrize(("air", "tissue"), [(-1.0, 2.0), (-1024.0, 900.0), (7.0, 40.0)])
+def test_a_scan_scaled_after_its_skull_was_stripped_is_prepared_as_before(air: float, tissue: float) -> None:
+    grid, affine = Grid((16, 16, 16), (1.0, 1.0, 1.0)), np.eye(4)
+    scaled, plain = (
+        normalise(place_volume(background_at_zero(scan_with_air(level, tissue)), affine, grid)) for level in (air, 0.0)
+    )
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)
+    assert (scaled == -1).mean() > 0.9  # air, also what was laid around it
+    assert (scaled == 1).sum() < 5  # percentiles of the tissue alone
+
+
+@pytest.mark.parametrize("fewer", [0.0, 0.05])
+def test_scans_whose_air_is_zero_or_whose_least_value_is_rare_are_left_as_they_are(fewer: float) -> None:
+    volume = scan_with_air(0.0, 100.0)
+    volume.reshape(-1)[: int(fewer * volume.size)] = -3
+    assert background_at_zero(volume) is volume
 
 
 def test_background_stays_apart_from_foreground_below_zero() -> None:

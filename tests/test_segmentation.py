@@ -17,6 +17,7 @@ from tiny_cohorts import tiny_scans
 from torch import nn
 
 from fedphantom.common import segmentation
+from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import TrainingError
 from fedphantom.common.parallel import side_by_side
@@ -30,9 +31,11 @@ from fedphantom.common.segmentation import (
     segment,
     train_segmenter,
 )
+from fedphantom.common.study import PatchTable
 
 CPU = choose_device("cpu")
 SCANS = tiny_scans(4)
+PATCH = PatchTable.model_construct(shape=(8, 16, 8), foreground=0.67)  # smaller than a study may have them
 
 
 def row(*classes: int) -> NDArray[np.uint8]:
@@ -236,3 +239,35 @@ def test_encoder_features_are_one_row_a_scan_and_leave_no_hook_behind() -> None:
     np.testing.assert_array_equal(encoder_features(network, SCANS.volumes[2:3], CPU)[0], features[2])
     assert np.ptp(features, axis=0).max() > 0
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def cut(scans: PreparedScans) -> PreparedScans:
+    """On a grid that cannot be halved three times."""
+    return replace(scans, volumes=np.asarray(scans.volumes)[..., :-1], classes=np.asarray(scans.classes)[..., :-1])
+
+
+def test_scans_on_any_grid_can_be_learnt_and_segmented() -> None:
+    network = train_segmenter(cut(SCANS), 2, 3, SegmenterPlan(steps=16, batch=2), 1, CPU)
+    unseen = cut(tiny_scans(3, seed=1))
+    predicted = segment(network, unseen.volumes, CPU)
+    assert predicted.shape == unseen.classes.shape == (3, 16, 16, 15)
+    assert dice(predicted, unseen.classes, (1, 2)).min() > 0.8
+
+
+def test_patches_are_learnt_and_whole_scans_segmented_by_windows_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=60, batch=4), 1, CPU, patch=PATCH)
+    unseen, seen = cut(tiny_scans(3, seed=1)), set()
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda x: seen.add(tuple(x.shape[2:])) or forward(x))
+    predicted = segment(network, unseen.volumes, CPU, PATCH)
+    assert seen == {(8, 16, 8)}
+    assert predicted.shape == unseen.classes.shape
+    assert dice(predicted, unseen.classes, (1, 2)).min() > 0.7
+
+
+def test_the_seed_decides_the_patches_too() -> None:
+    def trained(seed: int) -> bytes:
+        network = train_segmenter(SCANS, 2, 3, SegmenterPlan(steps=2, batch=2), seed, CPU, patch=PATCH)
+        return b"".join(value.contiguous().numpy().tobytes() for value in network.state_dict().values())
+
+    assert trained(7) == trained(7) != trained(8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_cohorts import CHANNELS, SHAPE, tiny_study, write_tiny_cohort
+from tiny_cohorts import CHANNELS, SHAPE, tiny_study, tiny_text, write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.bids_writer import BidsWriter
@@ -22,6 +22,7 @@ from fedphantom.common.study import (
     GridTable,
     LesionTable,
     NetworkTable,
+    PatchTable,
     PublicLabelsTable,
     RolesTable,
     Study,
@@ -33,7 +34,7 @@ from fedphantom.common.volumes.grid import Grid
 
 ATLAS = PublicLabelsTable(source="atlas")
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
-EIGHTHS = st.integers(1, 40).map(lambda n: 8 * n)
+AXES = st.integers(16, 300)
 MM = st.floats(0.05, 49.0)
 
 
@@ -54,7 +55,7 @@ def studies(draw: st.DrawFn) -> Study:
         ),
         labels={"background": 0} | dict(zip(names, values, strict=True)),
         regions=draw(st.sampled_from([{}, {"whole": tuple(values)}, {'the "whole"\n': tuple(values[:1])}])),
-        grid=GridTable(shape=draw(st.tuples(EIGHTHS, EIGHTHS, EIGHTHS)), spacing_mm=draw(st.tuples(MM, MM, MM))),
+        grid=GridTable(shape=draw(st.tuples(AXES, AXES, AXES)), spacing_mm=draw(st.tuples(MM, MM, MM))),
         public_labels=PublicLabelsTable(
             source=draw(st.sampled_from(["atlas", "folder"])),
             name=draw(WORDS),
@@ -66,7 +67,11 @@ def studies(draw: st.DrawFn) -> Study:
             lesion=LesionTable(radius_mm=(draw(rates(1, 9)), draw(rates(10, 99)))),
         ),
         network=NetworkTable(preset=draw(st.sampled_from(["tiny", "small", "base"]))),
-        training=TrainingTable(rounds=draw(st.integers(1, 10**9)), generator_lr=draw(rates(1e-300, 1e300))),
+        training=TrainingTable(
+            rounds=draw(st.integers(1, 10**9)),
+            generator_lr=draw(rates(1e-300, 1e300)),
+            patch=draw(st.sampled_from([None, PatchTable(shape=(16, 16, 16), foreground=0.25)])),
+        ),
         federation=FederationTable(deadline_s=draw(rates(1e-9, 1e9)), ema_decay=draw(rates(0, 0.999))),
         roles=RolesTable(test=draw(rates(0, 0.2)), audit=draw(rates(0, 0.4))),
     )
@@ -78,6 +83,25 @@ def test_any_study_written_as_toml_reads_back_the_same(study: Study) -> None:
     again = parse_study(to_toml(study))
     assert again == study
     assert again.digest() == study.digest()
+
+
+@pytest.mark.parametrize(
+    ("patch", "key"),
+    [
+        ("{ shape = [8, 16, 16] }", "training.patch"),
+        ("{ shape = [16, 16] }", "training.patch.shape"),
+        ("{ shape = [16, 16, 24] }", "larger than grid.shape"),
+        ("{ shape = [16, 16, 16], foreground = 1.5 }", "training.patch.foreground"),
+        ("{ foreground = 0.5 }", "training.patch.shape"),
+    ],
+)
+def test_a_patch_that_no_network_or_grid_takes_is_refused_by_name(patch: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        parse_study(tiny_text().replace("[training]", f"[training]\npatch = {patch}"))
+
+
+def test_a_study_without_patches_is_the_study_it_was_before_there_were_any() -> None:
+    assert tiny_study().digest() == "26865bc12eed875668650878ed04529af7773526ab7ab212fbe3afd472ec1a8e"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +143,16 @@ def test_the_grid_is_the_median_scan_cut_to_multiples_of_eight(tmp_path: Path) -
     grid = study_for(cohort, name="x", seed=0, public_labels=ATLAS).grid
     assert grid.shape == (32, 32, 48)
     assert grid.spacing_mm == (2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"), [((128, 128, 128), None), ((128, 136, 128), (64, 64, 64)), ((480, 480, 16), (64, 64, 16))]
+)
+def test_scans_too_large_to_train_on_whole_are_trained_on_by_patches(
+    tmp_path: Path, shape: tuple[int, int, int], patch: tuple[int, int, int] | None
+) -> None:
+    training = study_for(cohort_of(tmp_path, [shape]), name="x", seed=0, public_labels=ATLAS).training
+    assert (training.patch and training.patch.shape) == patch
 
 
 def test_a_small_scan_still_gets_a_grid_that_the_networks_can_halve(tmp_path: Path) -> None:

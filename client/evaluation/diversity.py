@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from monai.metrics.regression import compute_ms_ssim
-from numpy.typing import NDArray
 
+from ...common.cohorts.disk_rows import Rows
 from ...common.device import Device
 from ...common.randomness import numpy_generator
 from .figures import RESAMPLES, Floats
@@ -45,7 +45,7 @@ def scale_weights(shape: Sequence[int]) -> tuple[float, ...]:
     return tuple(w / sum(fitting) for w in fitting)
 
 
-def pair_similarities(volumes: NDArray[np.float32], rows: Sequence[int], device: Device) -> Floats:
+def pair_similarities(volumes: Rows[np.float32], rows: Sequence[int], device: Device) -> Floats:
     """MS-SSIM of every pair of these rows, symmetric, the diagonal 1, for volumes (n, C, X, Y, Z) in [-1, 1].
 
     Whole volumes are compared, background included: it is alike everywhere and raises real and synthetic pairs both.

@@ -202,7 +202,7 @@ def _refound(
     """Dice of each region over patients, scan by scan: however many there are, one is in memory."""
     found: dict[str, list[float]] = {region: [] for region in region_members(study)}
     for row in rows:
-        predicted = segment(network, scans.volumes[row : row + 1], device)
+        predicted = segment(network, scans.volumes[row : row + 1], device, study.training.patch)
         for region, members in region_members(study).items():
             found[region].append(float(dice(predicted, scans.classes[row : row + 1], members)[0]))
     patients = [scans.patients[row] for row in rows]

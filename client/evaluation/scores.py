@@ -52,7 +52,8 @@ def repeated_regions(study: Study) -> dict[str, str]:
 
 def score(network: nn.Module, test: PreparedScans, study: Study, device: Device) -> Scores:
     """Segment the test patients' scans and compare each with its label map."""
-    found, truth, spacing = segment(network, test.volumes, device), test.classes, study.grid.spacing_mm
+    found = segment(network, test.volumes, device, study.training.patch)
+    truth, spacing = np.asarray(test.classes), study.grid.spacing_mm
     regions = region_members(study)
     distances = {m: hausdorff95(found, truth, m, spacing) for m in set(regions.values())}  # slow: each structure once
     return Scores(

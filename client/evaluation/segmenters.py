@@ -168,6 +168,7 @@ def train_phases(
             report,
             rows=phase.rows,
             start=network,
+            patch=study.training.patch,
         )
         before += phase.plan.steps
     assert network is not None  # noqa: S101  # a segmenter has a phase

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -118,8 +119,14 @@ class BidsWriter:
             )
         folder = self._folder / f"sub-{patient_id}" / (f"ses-{session}" if session else "") / "anat"
         content = _json({**sidecar, "Synthetic": self._synthetic})
-        for key, voxels in zip(self._keys, channels, strict=True):
-            write_volume(folder / f"{stem}_{key}.nii.gz", voxels, self._grid, flush=False)
+        with ThreadPoolExecutor(len(self._keys)) as pool:  # compression is most of the work, and runs side by side
+            written = [
+                pool.submit(write_volume, folder / f"{stem}_{key}.nii.gz", voxels, self._grid, flush=False)
+                for key, voxels in zip(self._keys, channels, strict=True)
+            ]
+        for one in written:
+            one.result()
+        for key in self._keys:
             write_atomic(folder / f"{stem}_{key}.json", content, flush=False)
         write_label_map(folder / f"{stem}_{LABEL_SUFFIX}.nii.gz", labels, self._grid, flush=False)
         write_atomic(folder / f"{stem}_{LABEL_SUFFIX}.json", content, flush=False)

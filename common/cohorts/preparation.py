@@ -24,9 +24,11 @@ from ..study import Study
 from ..volumes.nifti import read_header, read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
 from .acquisition import acquisition
+from .disk_rows import DiskRows, Rows, chosen
 
-VERSION = 2  # raise it whenever preparation gives other voxels or headers
+VERSION = 3  # raise it whenever preparation gives other voxels or headers
 LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
+AIR_SHARE = 0.1  # of all voxels: a value that so many have is air
 
 Progress = Callable[[int, int], None]
 """(scans done, scans in all)."""
@@ -37,16 +39,16 @@ class PreparedScans:
     """Scans ready for the networks, in the cohort's order.
 
     Attributes:
-        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; memory-mapped.
-        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; memory-mapped.
+        volumes: (n, C, X, Y, Z) float32 in [-1, 1]; on disk, read row by row.
+        classes: (n, X, Y, Z) uint8, positions in ``Study.label_values``; on disk likewise.
         patients: Each scan's patient identifier; never leaves the site.
         sites: Each scan's site name, '' where the cohort names none.
         headers: (n, F) float64, what each scan's files say beside their voxels (:mod:`.acquisition`); never leaves the
             site.
     """
 
-    volumes: NDArray[np.float32]
-    classes: NDArray[np.uint8]
+    volumes: Rows[np.float32]
+    classes: Rows[np.uint8]
     patients: tuple[str, ...]
     sites: tuple[str, ...]
     headers: NDArray[np.float64]
@@ -60,11 +62,11 @@ class PreparedScans:
         return np.asarray([row for row, patient in enumerate(self.patients) if patient in wanted], dtype=np.intp)
 
     def only(self, rows: Sequence[int] | NDArray[np.intp]) -> PreparedScans:
-        """These rows, copied into memory."""
+        """These rows; nothing is read."""
         index = np.asarray(rows, dtype=np.intp)
         return PreparedScans(
-            self.volumes[index],
-            self.classes[index],
+            chosen(self.volumes, index),
+            chosen(self.classes, index),
             tuple(self.patients[i] for i in index),
             tuple(self.sites[i] for i in index),
             self.headers[index],
@@ -80,10 +82,10 @@ class PreparedScans:
 
 
 def joined(parts: Sequence[PreparedScans]) -> PreparedScans:
-    """Several sites' scans in one, copied into memory. For experiments on one machine only."""
+    """Several sites' scans in one; nothing is read. For experiments on one machine only."""
     return PreparedScans(
-        np.concatenate([part.volumes for part in parts]),
-        np.concatenate([part.classes for part in parts]),
+        DiskRows.of([part.volumes for part in parts]),
+        DiskRows.of([part.classes for part in parts]),
         tuple(patient for part in parts for patient in part.patients),
         tuple(site for part in parts for site in part.sites),
         np.concatenate([part.headers for part in parts]),
@@ -108,6 +110,20 @@ def _scaled(volume: NDArray[np.float32], ends: NDArray[np.floating[Any]]) -> NDA
     low, high = ends
     scaled = (volume - low) * np.float32(2 / max(high - low, 1e-12)) - 1
     return np.where(volume == 0, np.float32(-1), np.clip(scaled, -1, 1)).astype(np.float32)
+
+
+def background_at_zero(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A channel (X, Y, Z) whose air is 0, as skull-stripped scans have it.
+
+    A scan that was scaled after its skull was stripped, to -1 to 1 for example, has its air at its least value: found
+    where more than a tenth of all voxels have exactly that value. It is moved, so that what is laid around a scan on a
+    larger grid is air too, and :func:`normalise` leaves air out of its percentiles.
+    """
+    least = volume.min()
+    if least == 0 or np.count_nonzero(volume == least) <= AIR_SHARE * volume.size:
+        return volume
+    moved: NDArray[np.float32] = volume - least
+    return moved
 
 
 def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | None = None) -> PreparedScans:
@@ -168,7 +184,8 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
             sources, label = _files(scan, study)
             scales: list[NDArray[np.floating[Any]]] = []
             for source in sources:
-                placed = place_volume(*read_volume(source), grid)
+                voxels, affine = read_volume(source)
+                placed = place_volume(background_at_zero(voxels), affine, grid)
                 scales.append(_intensity_range(placed))
                 volumes.write(_scaled(placed, scales[-1]).tobytes())
             classes.write(class_index(*read_label_map(label), study).tobytes())

@@ -7,6 +7,7 @@ the generator can make it again.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,15 @@ from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
 from ..study import Study
-from .networks import Generator, draw_noise, make_generator, one_hot
+from .networks import Generator, draw_noise, generator_shapes, make_generator, one_hot
 from .parameters import ParameterSpec
-from .weights import load_weights, study_of
+from .slabs import paint_in_slabs, slab_thickness
+from .weights import decode_weights, read_weights_header, study_of
 
 BATCH = 4
-"""Volumes painted at once."""
+"""Volumes painted at once, at most."""
+VOXELS_AT_ONCE = 1 << 23
+"""Above this a volume is painted alone."""
 FLOOR = -0.99
 """Outputs at or below this are background: written as exactly 0, as skull-stripped scans have it."""
 WRITTEN_MAXIMUM = 1000.0
@@ -57,10 +61,20 @@ def load_generator(path: Path, device: Device) -> LoadedGenerator:
     Raises:
         DataError: not a weights file, damaged, or its parameters do not fit its study's network.
     """
-    parameters, metadata = load_weights(path)
+    shapes, metadata = read_weights_header(path)
     study = study_of(metadata)
+    problem = ParameterSpec(generator_shapes(study)).shape_problem(shapes)
+    if problem:
+        raise DataError(
+            f"weights that do not fit the study's '{study.network.preset}' generator: {problem}",
+            expected="the parameters of that network",
+            remedy="Take generator.safetensors from the run or release itself.",
+        )
+    # From here on the file is known to be as large as the network; one reading serves weights and hash.
+    data = path.read_bytes()
+    parameters, _ = decode_weights(data, path)
     network = generator_with(parameters, study, device)
-    return LoadedGenerator(network.eval(), study, hashlib.sha256(path.read_bytes()).hexdigest(), device)
+    return LoadedGenerator(network.eval(), study, hashlib.sha256(data).hexdigest(), device)
 
 
 def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
@@ -86,19 +100,8 @@ def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
 
 
 def generator_with(parameters: Parameters, study: Study, device: Device) -> Generator:
-    """The study's generator with these parameters, on the device.
-
-    Raises:
-        DataError: they do not fit its network.
-    """
+    """The study's generator with these parameters, on the device; they are known to fit its network."""
     network = make_generator(study, seed=0)
-    problem = ParameterSpec.of(numpy_parameters(network)).problem(parameters)
-    if problem:
-        raise DataError(
-            f"weights that do not fit the study's '{study.network.preset}' generator: {problem}",
-            expected="the parameters of that network",
-            remedy="Take generator.safetensors from the run or release itself.",
-        )
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
     device.place(network)
     return network
@@ -137,12 +140,19 @@ def paint(
     training = network.training
     network.eval()
     with torch.inference_mode(), device.autocast():
-        for start in range(0, len(classes), BATCH):
-            some = np.array(classes[start : start + BATCH])
-            labels = one_hot(torch.from_numpy(some), len(study.labels))
-            # Each volume's noise is its own: what a batch holds beside it changes nothing.
-            noise = torch.cat([draw_noise(1, shape, torch_generator(seed, start + i)) for i in range(len(some))])
-            out[start : start + BATCH] = network(device.tensor(labels), device.tensor(noise)).float().cpu().numpy()
+        if network.local:
+            thickness = slab_thickness(network, shape, device)
+            for i, one in enumerate(classes):
+                noise = draw_noise(1, shape, torch_generator(seed, i))
+                out[i] = paint_in_slabs(network, one, noise, len(study.labels), device, thickness)
+        else:
+            batch = max(1, min(BATCH, VOXELS_AT_ONCE // math.prod(shape)))
+            for start in range(0, len(classes), batch):
+                some = np.array(classes[start : start + batch])
+                labels = one_hot(torch.from_numpy(some), len(study.labels))
+                # Each volume's noise is its own: what a batch holds beside it changes nothing.
+                noise = torch.cat([draw_noise(1, shape, torch_generator(seed, start + i)) for i in range(len(some))])
+                out[start : start + batch] = network(device.tensor(labels), device.tensor(noise)).float().cpu().numpy()
     network.train(training)
     return out
 

@@ -44,42 +44,98 @@ PRESETS = {
 
 
 class Generator(nn.Module):
-    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1].
+    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1]; grids of any size.
 
     The label map also reaches the last convolution directly: each label's mean intensity is then learnt in a few
     steps, and rare labels are not drowned in features that an instance norm scales by the whole volume.
+
+    Args:
+        classes: L.
+        channels: C.
+        widths: Feature maps per resolution level, full resolution first.
+        local: Every output voxel depends on its surroundings alone: features are normalised voxel by voxel, and
+            interpolated at places that do not depend on the volume's size. So what was learnt on patches holds in
+            the whole volume. False: instance norms, for networks that only ever see whole volumes.
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, classes: int, channels: int, widths: tuple[int, ...], *, local: bool = False) -> None:
         super().__init__()
         before = classes + FINE_NOISE + COARSE_NOISE
+        self.widths, self.local = widths, local
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
-            self.down.append(_block(before, width, stride=1 if level == 0 else 2))
+            self.down.append(_block(before, width, stride=1 if level == 0 else 2, local=local))
             before = width
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
         for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
             # Interpolation, not transposed convolution: that one paints a checkerboard (Odena et al. 2016).
-            self.up.append(UpSample(3, deep, shallow, scale_factor=2, mode="nontrainable", interp_mode="linear"))
-            self.merge.append(_block(2 * shallow, shallow, stride=1))
+            self.up.append(
+                UpSample(
+                    3,
+                    deep,
+                    shallow,
+                    scale_factor=2,
+                    mode="nontrainable",
+                    interp_mode="linear",
+                    align_corners=not local,
+                )
+            )
+            self.merge.append(_block(2 * shallow, shallow, stride=1, local=local))
         self.head = nn.Conv3d(widths[0] + classes, channels, kernel_size=1)
 
     def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
         """Labels (B, L, X, Y, Z) one-hot and noise (B, N, X, Y, Z) to a volume (B, C, X, Y, Z)."""
-        features = torch.cat([labels, noise], dim=1)
-        skips = []
-        for block in self.down:
-            features = block(features)
+        fine = self.encode(labels, noise)
+        return self.paint(fine, self.below(self.down[1](fine)), labels)
+
+    def encode(self, labels: Tensor, noise: Tensor) -> Tensor:
+        """Features of the first level, (B, F, X, Y, Z)."""
+        features: Tensor = self.down[0](torch.cat([labels, noise], dim=1))
+        return features
+
+    def below(self, half: Tensor) -> Tensor:
+        """Features of the second level, (B, F, X/2, Y/2, Z/2) rounded up, down to the deepest level and up again."""
+        skips, features = [], half
+        for block in self.down[2:]:
             skips.append(features)
-        skips.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            features = merge(torch.cat([up(features), skips.pop()], dim=1))
+            features = block(features)
+        for up, merge in zip(self.up[:-1], self.merge[:-1], strict=True):
+            features = merge(_joined(up(features), skips.pop()))
+        return features
+
+    def paint(self, fine: Tensor, half: Tensor, labels: Tensor) -> Tensor:
+        """What :meth:`encode` and :meth:`below` gave, and the label map again, to the volume (B, C, X, Y, Z)."""
+        features = self.merge[-1](_joined(self.up[-1](half), fine))
         return torch.tanh(self.head(torch.cat([features, labels], dim=1)))
 
 
-def _block(before: int, width: int, stride: int) -> UnetBasicBlock:
-    return UnetBasicBlock(3, before, width, kernel_size=3, stride=stride, norm_name="INSTANCE")
+class VoxelNorm(nn.Module):
+    """Each voxel's features scaled to a mean square of 1 over the features: a function of that voxel alone.
+
+    An instance norm's statistics are the whole volume's: of a patch full of brain they differ from those of a volume
+    that is mostly air, and with them every intensity.
+
+    Source: pixel norm, Karras et al. 2018 (arXiv 1710.10196).
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F, X, Y, Z) to the same."""
+        last = features.permute(0, 2, 3, 4, 1)
+        return nn.functional.rms_norm(last, last.shape[-1:], eps=1e-5).permute(0, 4, 1, 2, 3)
+
+
+def _block(before: int, width: int, stride: int, *, local: bool) -> UnetBasicBlock:
+    block = UnetBasicBlock(3, before, width, kernel_size=3, stride=stride, norm_name="INSTANCE")
+    if local:
+        block.norm1, block.norm2 = VoxelNorm(), VoxelNorm()
+    return block
+
+
+def _joined(upper: Tensor, skip: Tensor) -> Tensor:
+    """Interpolated features cut to the skip connection's size, which an odd axis rounded up on the way down."""
+    x, y, z = skip.shape[2:]
+    return torch.cat([upper[:, :, :x, :y, :z], skip], dim=1)
 
 
 class Discriminator(nn.Module):
@@ -121,8 +177,19 @@ class Discriminator(nn.Module):
 
 def make_generator(study: Study, seed: int) -> Generator:
     """The study's generator; parameters initialised from the seed, whatever torch's global generator holds."""
+    return _initialised(_generator(study), seed, "generator")
+
+
+def generator_shapes(study: Study) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Names and shapes of the study's generator's parameters, sorted by name; no parameter is allocated."""
+    with torch.device("meta"):
+        network = _generator(study)
+    return tuple((name, tuple(value.shape)) for name, value in sorted(network.state_dict().items()))
+
+
+def _generator(study: Study) -> Generator:
     widths = PRESETS[study.network.preset].generator
-    return _initialised(Generator(len(study.labels), len(study.channels), widths), seed, "generator")
+    return Generator(len(study.labels), len(study.channels), widths, local=study.training.patch is not None)
 
 
 def make_discriminator(study: Study, seed: int) -> Discriminator:
@@ -155,6 +222,6 @@ def draw_noise(batch: int, shape: tuple[int, int, int], random: torch.Generator)
 
 
 def one_hot(class_index: Tensor, classes: int) -> Tensor:
-    """Class indices (B, X, Y, Z), any integer type, to one-hot float32 (B, L, X, Y, Z)."""
-    out = torch.zeros((class_index.shape[0], classes, *class_index.shape[1:]))
+    """Class indices (B, X, Y, Z), any integer type, to one-hot float32 (B, L, X, Y, Z), on the same device."""
+    out = torch.zeros((class_index.shape[0], classes, *class_index.shape[1:]), device=class_index.device)
     return out.scatter_(1, class_index.long().unsqueeze(1), 1.0)

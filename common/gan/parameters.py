@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,9 @@ class ParameterSpec:
 
     def problem(self, parameters: Mapping[str, object]) -> str | None:
         """What is wrong with the parameters, as one phrase that quotes no foreign text; None if they fit."""
-        expected = dict(self.shapes)
-        missing, foreign = len(expected.keys() - parameters.keys()), len(parameters.keys() - expected.keys())
-        if missing or foreign:
-            return f"{missing} parameters missing and {foreign} unknown"
+        misnamed = self._name_problem(parameters.keys())
+        if misnamed:
+            return misnamed
         for name, shape in self.shapes:
             array = parameters[name]
             if not isinstance(array, np.ndarray) or array.dtype != np.float32:
@@ -64,6 +63,18 @@ class ParameterSpec:
             if not np.isfinite(array).all():
                 return f"parameter '{name}' holds a NaN or infinite value"
         return None
+
+    def shape_problem(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """The same of names and shapes alone, which a file's header tells before a value is read."""
+        misshapen = [name for name, shape in self.shapes if shapes.get(name) != shape]
+        return self._name_problem(shapes.keys()) or (
+            f"parameter '{misshapen[0]}' has another shape than its network gives it" if misshapen else None
+        )
+
+    def _name_problem(self, names: Set[str]) -> str | None:
+        expected = dict(self.shapes).keys()
+        missing, foreign = len(expected - names), len(names - expected)
+        return f"{missing} parameters missing and {foreign} unknown" if missing or foreign else None
 
     def pack(self, parameters: Parameters) -> NDArray[np.float32]:
         """All values in one array of shape (values,), parameters in name order, each in C order."""
@@ -87,7 +98,7 @@ def parameters_digest(parameters: Parameters) -> str:
     """SHA-256 (hex) over names, shapes and little-endian values, in name order."""
     content = hashlib.sha256()
     for name in sorted(parameters):
-        array = np.ascontiguousarray(parameters[name], dtype="<f4")
+        array = np.asarray(parameters[name], dtype="<f4")  # not ascontiguousarray: that makes () a shape of (1,)
         content.update(json.dumps([name, array.shape]).encode())
         content.update(array.tobytes())
     return content.hexdigest()

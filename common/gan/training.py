@@ -13,15 +13,16 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ..cohorts.disk_rows import Rows
 from ..device import Device
 from ..errors import TrainingError
 from ..randomness import numpy_generator, torch_generator
 from ..study import Study
 from .losses import fake_loss, feature_matching, l1, real_loss
 from .networks import Generator, draw_noise, one_hot
+from .patches import WHOLE, Box, draw_box
 from .training_state import TrainingState, new_state
 
 COLLAPSE_WINDOW = 50  # steps in a row of a constant output before it is called a collapse
@@ -32,12 +33,12 @@ class Pairs(Protocol):
     """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
 
     @property
-    def volumes(self) -> NDArray[np.float32]:
+    def volumes(self) -> Rows[np.float32]:
         """Shape (n, C, X, Y, Z)."""
         ...
 
     @property
-    def classes(self) -> NDArray[np.uint8]:
+    def classes(self) -> Rows[np.uint8]:
         """Shape (n, X, Y, Z)."""
         ...
 
@@ -142,7 +143,7 @@ def train(
                 expected="finite losses",
                 remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
             )
-        if state.step % CHECK_EVERY == 0:
+        if state.step % CHECK_EVERY == 0 and _shows_structure(batch.labels):
             constant = bool(fake.detach().float().std() < 1e-4)
             state.constant_steps = state.constant_steps + CHECK_EVERY if constant else 0
             if state.constant_steps >= COLLAPSE_WINDOW:
@@ -152,6 +153,11 @@ def train(
                     remedy="Lower training.generator_lr or raise training.l1_weight.",
                 )
         yield losses
+
+
+def _shows_structure(labels: Tensor) -> bool:
+    """Whether a batch (B, L, X, Y, Z) holds more than one label: patches of nothing but air may well be one grey."""
+    return bool((labels != labels[:1, :, :1, :1, :1]).any())
 
 
 def train_from_scratch(
@@ -188,11 +194,24 @@ def learning_rate_share(step: int, total_steps: int) -> float:
 
 def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:
     """What step number ``step`` of a training with this seed sees, on the device."""
-    scans = scans_of_step(len(pairs.classes), study.training.batch, step, seed)
-    real = torch.from_numpy(np.stack([pairs.volumes[i] for i in scans]).astype(np.float32, copy=False))
-    classes = torch.from_numpy(np.stack([pairs.classes[i] for i in scans]))
-    noise = draw_noise(len(scans), study.volume_grid().shape, torch_generator(seed, "step", step))
+    places = places_of_step(pairs, study, step, seed)
+    real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
+    classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
+    shape = study.training.patch.shape if study.training.patch else study.volume_grid().shape
+    noise = draw_noise(len(places), shape, torch_generator(seed, "step", step))
     return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
+
+
+def places_of_step(pairs: Pairs, study: Study, step: int, seed: int) -> list[tuple[int, Box]]:
+    """Row and box of every example that step number ``step`` sees: whole scans, or patches of them."""
+    rows, patch = scans_of_step(len(pairs.classes), study.training.batch, step, seed), study.training.patch
+    if patch is None:
+        return [(row, WHOLE) for row in rows]
+    random = [numpy_generator(seed, "patch", step, place) for place in range(len(rows))]
+    return [
+        (row, draw_box(pairs.classes[row], patch, len(study.labels), draws))
+        for row, draws in zip(rows, random, strict=True)
+    ]
 
 
 def scans_of_step(scans: int, batch: int, step: int, seed: int) -> list[int]:

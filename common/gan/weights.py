@@ -17,7 +17,7 @@ from ..errors import ConfigError, DataError
 from ..exchange import Parameters
 from ..journal import Fact
 from ..study import Study
-from ..tensor_file import decode, encode
+from ..tensor_file import decode, encode, read_header
 from .parameters import ParameterSpec
 
 ENSEMBLE = "generators"
@@ -36,6 +36,9 @@ METADATA = frozenset(
     }
 )
 """Facts that a weights file may hold, all text."""
+
+_MOST_HEADER_BYTES = 1 << 20
+"""Names, shapes and the study take a few kilobytes; what is longer was not written here."""
 
 
 def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
@@ -73,29 +76,38 @@ def save_weights(path: Path, parameters: Parameters, metadata: Mapping[str, str]
     write_atomic(path, encode(parameters, facts))
 
 
+def read_weights_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes of all arrays and metadata, from the file's first kilobytes: enough to refuse it unread.
+
+    Raises:
+        DataError: no readable file, another size than its header says, or facts outside :data:`METADATA`.
+    """
+    try:
+        header = read_header(path, f"weights file '{path.name}'", _MOST_HEADER_BYTES)
+    except OSError:
+        raise _unreadable(path) from None
+    return dict(header.shapes), _listed(header.facts, path)
+
+
 def load_weights(path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
     """Parameters and metadata of a file that :func:`save_weights` wrote.
 
     Raises:
         DataError: no readable file, cut short, changed, not finite, or with facts outside :data:`METADATA`.
     """
+    read_weights_header(path)
     try:
         data = path.read_bytes()
     except OSError:
-        raise DataError(
-            f"no readable weights file '{path.name}'",
-            expected="generator.safetensors of a run or release",
-            remedy="Give the path of that file.",
-        ) from None
+        raise _unreadable(path) from None
+    return decode_weights(data, path)
+
+
+def decode_weights(data: bytes, path: Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
+    """The same from the file's bytes; ``path`` names it in messages. Raises DataError."""
     parameters, facts = decode(data, f"weights file '{path.name}'")
-    metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
-    if metadata.keys() != facts.keys() or not metadata.keys() <= METADATA or not parameters:
-        raise DataError(
-            f"weights file '{path.name}' with unknown entries in its header",
-            expected=f"only {', '.join(sorted(METADATA))}",
-            remedy="Take the file from the run or release itself; this one was written by something else.",
-        )
-    problem = ParameterSpec.of(parameters).problem(parameters)
+    metadata = _listed(facts, path)
+    problem = ParameterSpec.of(parameters).problem(parameters) if parameters else "it holds no parameter"
     if problem:
         raise DataError(
             f"weights file '{path.name}': {problem}",
@@ -122,6 +134,26 @@ def study_of(metadata: Mapping[str, str]) -> Study:
             remedy="Take generator.safetensors from the run or release itself.",
         )
     return study
+
+
+def _listed(facts: Mapping[str, Fact], path: Path) -> dict[str, str]:
+    """The facts as text; a DataError where one is not listed."""
+    metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
+    if metadata.keys() != facts.keys() or not metadata.keys() <= METADATA:
+        raise DataError(
+            f"weights file '{path.name}' with unknown entries in its header",
+            expected=f"only {', '.join(sorted(METADATA))}",
+            remedy="Take the file from the run or release itself; this one was written by something else.",
+        )
+    return metadata
+
+
+def _unreadable(path: Path) -> DataError:
+    return DataError(
+        f"no readable weights file '{path.name}'",
+        expected="generator.safetensors of a run or release",
+        remedy="Give the path of that file.",
+    )
 
 
 def _only_listed(metadata: Mapping[str, str]) -> None:

@@ -15,16 +15,16 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import write_atomic
+from ..atomic import write_atomic_pieces
 from ..cohort import ChannelSource
 from ..counted import counted
 from ..errors import DataError, GeometryError
@@ -42,6 +42,8 @@ _COMPRESSION_LEVEL = 6
 _SMALLEST_GZIP_SHARE = 1 / 1100
 """Deflate cannot do better than 1:1032; a file that claims more has lost its end (or lies)."""
 _MOST_TRAILING_BYTES = 1 << 24
+_PIECE_VOXELS = 1 << 20
+"""Voxels converted and compressed at once while writing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,23 +159,32 @@ def write_volume(path: Path, voxels: NDArray[np.float32], grid: Grid, *, flush: 
             expected="finite intensities",
             remedy="Train or generate again; a generator that does so has collapsed.",
         )
-    _write(path, np.asarray(voxels).astype("<f4", casting="same_kind"), grid, flush)
+    _write(path, np.asarray(voxels), np.dtype("<f4"), grid, flush)
 
 
 def write_label_map(path: Path, labels: NDArray[np.uint8], grid: Grid, *, flush: bool = True) -> None:
     """Write a label map, shape (X, Y, Z), uint8; otherwise as :func:`write_volume`."""
-    _write(path, np.asarray(labels).astype("u1", casting="safe"), grid, flush)
+    _write(path, np.asarray(labels), np.dtype("u1"), grid, flush)
 
 
-def _write(path: Path, voxels: NDArray[Any], grid: Grid, flush: bool) -> None:
+def _write(path: Path, voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid, flush: bool) -> None:
     if voxels.shape != grid.shape:
         raise GeometryError(
             f"a volume of shape {voxels.shape}",
             expected=f"the grid's shape {grid.shape}",
             remedy="Prepare the volume on the study's grid first.",
         )
-    content = _clean_header(voxels.dtype, grid) + voxels.tobytes(order="F")
-    write_atomic(path, _plain_gzip(content) if path.name.endswith(".gz") else content, flush=flush)
+    pieces = _pieces(voxels, dtype, grid)
+    write_atomic_pieces(path, _plain_gzip(pieces) if path.name.endswith(".gz") else pieces, flush=flush)
+
+
+def _pieces(voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid) -> Iterator[bytes]:
+    """The file's bytes before compression, a few slices at a time: X runs fastest, so slices of Z follow each other."""
+    yield _clean_header(dtype, grid)
+    casting: Literal["safe", "same_kind"] = "same_kind" if dtype.kind == "f" else "safe"
+    step = max(1, _PIECE_VOXELS // (grid.shape[0] * grid.shape[1]))
+    for start in range(0, grid.shape[2], step):
+        yield voxels[:, :, start : start + step].astype(dtype, casting=casting).tobytes(order="F")
 
 
 def _clean_header(dtype: np.dtype[Any], grid: Grid) -> bytes:
@@ -194,12 +205,15 @@ def _clean_header(dtype: np.dtype[Any], grid: Grid) -> bytes:
     return bytes(header.binaryblock) + without_extensions
 
 
-def _plain_gzip(content: bytes) -> bytes:
+def _plain_gzip(pieces: Iterable[bytes]) -> Iterator[bytes]:
     # Written by hand because the standard library's operating-system byte differs between Python versions.
     deflate = zlib.compressobj(_COMPRESSION_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    body = deflate.compress(content) + deflate.flush()
-    no_flags_no_time = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"
-    return no_flags_no_time + body + struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
+    checksum = length = 0
+    yield b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no flags, no time
+    for piece in pieces:
+        checksum, length = zlib.crc32(piece, checksum), length + len(piece)
+        yield deflate.compress(piece)
+    yield deflate.flush() + struct.pack("<II", checksum, length & 0xFFFFFFFF)
 
 
 def _damaged(found: str) -> DataError:

@@ -21,7 +21,7 @@ from ...common.errors import TrainingError
 from ...common.gan.generation import paint
 from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
-from ...common.gan.training import draw_batch, scans_of_step, train_from_scratch
+from ...common.gan.training import draw_batch, places_of_step, train_from_scratch
 from ...common.study import Study
 from ..attacks.interface import Images, Labels, Reconstruct, foreground
 
@@ -111,14 +111,17 @@ def train_memoriser(
         TrainingError: NaN.
     """
     chosen = scans.only(rows)
-    judged = torch.from_numpy(foreground(chosen.volumes, chosen.classes)[:, None].astype(np.float32))
+    alone = [slice(row, row + 1) for row in range(len(chosen))]
+    judged = np.concatenate([foreground(chosen.volumes[one], chosen.classes[one]) for one in alone])
     network = make_generator(study, seed)
     device.place(network)
     optimiser = torch.optim.Adam(network.parameters(), MEMORISING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MEMORISING_RATE, total_steps=steps)
     for step in range(steps):
         batch = draw_batch(chosen, study, device, step=step, seed=seed)
-        weight = device.tensor(judged[scans_of_step(len(judged), study.training.batch, step, seed)])
+        places = places_of_step(chosen, study, step, seed)
+        seen = np.stack([judged[row][None, *box] for row, box in places]).astype(np.float32)
+        weight = device.tensor(torch.from_numpy(seen))
         with device.autocast():
             fake = network(batch.labels, batch.noise)
         loss = l1(fake * weight, batch.real * weight) / weight.mean()

@@ -144,8 +144,8 @@ def audit_run_folder(
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
     material = AuditMaterial(
-        images=scans.volumes,
-        labels=scans.classes,
+        images=np.asarray(scans.volumes),
+        labels=np.asarray(scans.classes),
         patients=scans.patients,
         roles=roles,
         sites=scans.sites,

@@ -100,7 +100,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
 
 def _counts(audit: ReportAudit, cells: Cells) -> list[tuple[str, str]]:
     out = []
-    hidden = any(cells.hides(words.count(audit, name) or 0) for name in ("member", "holdout"))
+    hidden = any(cells.hides(audit.counts.get(name)) for name in ("member", "holdout"))
     for name, value in audit.counts.items():
         if hidden and name in words.SUMS:
             continue
@@ -199,8 +199,9 @@ def _is_small(attack: AttackRow, cells: Cells) -> bool:
 
 def _hides_delta(audit: ReportAudit, cells: Cells) -> bool:
     """Whether δ, a tenth over the number of patients trained on, would tell that number; and an ε needs its δ."""
-    trained = [words.count(audit, name) or 0 for name in ("member", "training")]
-    return cells.hides(sum(trained))
+    trained = [words.count(audit, name) for name in ("member", "training")]
+    known = [number for number in trained if number is not None]
+    return bool(known) and cells.hides(sum(known))
 
 
 def _bounds(attack: AttackRow) -> tuple[float, float] | None:

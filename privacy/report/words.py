@@ -157,10 +157,11 @@ def group(attack: AttackRow, cells: Cells) -> str:
     if members is None or holdout is None:
         return ""
     told = f"on {_number(members, 'member', cells)} and {_number(holdout, 'holdout patient', cells)}"
-    return told + (": too few for its figures to mean anything" if min(members, holdout) < MIN_HOLDOUT else "")
+    few = any(not isinstance(number, int) or number < MIN_HOLDOUT for number in (members, holdout))
+    return told + (": too few for its figures to mean anything" if few else "")
 
 
-def _number(number: int, what: str, cells: Cells) -> str:
+def _number(number: int | str, what: str, cells: Cells) -> str:
     return f"{cells.number(number)} {what}" + ("" if number == 1 and not cells.hides(number) else "s")
 
 

@@ -10,7 +10,7 @@ from ..audit.small_cells import SMALL
 from ..evidence import SMALLEST_CELL
 
 _FEW = f"fewer than {SMALLEST_CELL}"
-_GROUP = re.compile(r"\b(?:only )?(?:[1-9]|1[0-9])(?= (?!public\b)(?:\w+ )?(?:members?|patients?)\b)", re.IGNORECASE)
+_GROUP = re.compile(r"\b(?:only )?(?:[0-9]|1[0-9])(?= (?!public\b)(?:\w+ )?(?:members?|patients?)\b)", re.IGNORECASE)
 _COPIED = re.compile(r"Of (\d+) members (\d+) were found copied: the rate could be .+?; to be shown: (.+)")
 
 
@@ -19,14 +19,14 @@ class Cells:
     """How a rendition tells numbers of patients.
 
     Attributes:
-        hide_small: Whether groups of 1 to 19 are not told; nobody is in a group of 0.
+        hide_small: Whether groups of 0 to 19 are not told.
     """
 
     hide_small: bool
 
-    def hides(self, number: int) -> bool:
-        """Whether a group of this size, or a figure about it, is not told."""
-        return self.hide_small and 0 < number < SMALLEST_CELL
+    def hides(self, number: object) -> bool:
+        """Whether a group of this size, or a figure about it, is not told; what is no number is hidden already."""
+        return self.hide_small and isinstance(number, int) and number < SMALLEST_CELL
 
     def number(self, number: Cell) -> str:
         """A number of patients."""
@@ -39,7 +39,7 @@ class Cells:
         patients are nobody's secret, and keep their number.
         """
         copied = _COPIED.fullmatch(sentence)
-        if copied and any(self.hides(int(number)) for number in copied.groups()[:2]):
+        if copied and any(self.hides(int(number)) for number in copied.groups()[:2] if number != "0"):
             return f"Members may have been copied at a higher rate than is allowed; to be shown: {copied[3]}"
         if not self.hide_small:
             return sentence

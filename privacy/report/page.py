@@ -288,7 +288,7 @@ def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
             curves.append((name, curve_plot(values, name, index, told)))
     missed = Counter(site for entry in rounds for site in entry.left_out)
     sites = sorted({site for entry in rounds for site in (*entry.sites, *entry.left_out)})
-    sentence = f"{len(sites)} sites ({', '.join(sites)}), {len(rounds)} rounds. " + (
+    sentence = f"{len(sites)} sites ({', '.join(sites)}), {len(rounds)} round{'s' if len(rounds) > 1 else ''}. " + (
         "Left out: " + ", ".join(f"{site} in {n} of {len(rounds)} rounds" for site, n in sorted(missed.items())) + "."
         if missed
         else "Every site took part in every round."

@@ -56,9 +56,11 @@ def phantom(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Make procedural patients: MNI152 anatomy with a tumour, in T1, T1c, T2 and FLAIR, as a BIDS cohort."""
+    from .output_place import refuse_taken
     from .phantom.patients import write_phantom_cohort
     from .progress import progress_bar
 
+    refuse_taken(out)
     with progress_bar("making patients") as progress:
         write_phantom_cohort(out, patients, sites, spacing, seed, progress)
     made = f"{counted(patients, 'procedural patient')}, {counted(sites, 'site')}"
@@ -85,15 +87,17 @@ def generate(
     from .device import choose_device
     from .gan.generation import generate_cohort, load_generator
     from .labels.choice import declare_sources, newly_sampled, of_folder
+    from .output_place import refuse_taken
     from .progress import progress_bar
 
+    refuse_taken(out)
     generator = load_generator(generator_path, choose_device(device))
     chosen = (
         newly_sampled(generator.study, sample, public, seed) if sample else of_folder(generator.study, labels or Path())
     )
+    if chosen.sources:  # first: a run that cannot take them would make the scans unreleasable
+        declare_sources(generator_path.parent, chosen.sources)
     with progress_bar("painting") as progress:
         scans = generate_cohort(generator, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
-    if chosen.sources:
-        declare_sources(generator_path.parent, chosen.sources)
     facts = {"scans": scans, "cohort": str(out), "generator_sha256": generator.sha256, "seed": seed}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

@@ -143,8 +143,8 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
         yield (f"Reduced audit: the negative control trained {evidence.negative_seeds} of {NEGATIVE_SEEDS} generators.")
     if evidence.control_steps < evidence.target_steps:
         yield (
-            f"Reduced audit: reference and control generators trained {evidence.control_steps} steps, the audited one"
-            f" {evidence.target_steps}."
+            "Reduced audit: reference and control generators trained"
+            f" {counted(evidence.control_steps, 'step')}, the audited one {evidence.target_steps}."
         )
     for missing in REQUIRED_ATTACKS:
         if all(attack.id != missing for attack in evidence.attacks):
@@ -169,8 +169,8 @@ def _beyond_attacks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
         upper = clopper_pearson(evidence.copied_members, evidence.n_member, 0.9)[1]
         if upper > policy.linkage_upper_max:
             yield (
-                f"Of {evidence.n_member} members {evidence.copied_members} were found copied: the rate could be"
-                f" {upper:.1%} (95 % confidence); to be shown: at most {policy.linkage_upper_max:.0%}."
+                f"Of {counted(evidence.n_member, 'member')} {evidence.copied_members} were found copied: the rate could"
+                f" be {upper:.1%} (95 % confidence); to be shown: at most {policy.linkage_upper_max:.0%}."
             )
     if policy.formal_epsilon_binds:
         wanted = "" if policy.formal_epsilon_max is None else f" of ε at most {policy.formal_epsilon_max:g}"

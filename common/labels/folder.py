@@ -76,8 +76,8 @@ def read_label_folder(path: Path, grid: Grid) -> list[SampledLabels]:
     files = sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
     if not files:
         raise DataError(
-            "a folder without label maps",
-            expected="one or more NIfTI files",
+            "a folder without label maps" if path.is_dir() else "no folder of label maps at the path given",
+            expected="a folder with one or more NIfTI files directly in it",
             remedy="Make one with 'fedphantom labels sample'.",
         )
     out = []

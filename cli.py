@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -165,9 +166,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     code = run(sys.argv[1:])
-    if code and threading.active_count() > 1:
-        # A training thread is still in torch: it would abort the process (134) as the interpreter goes down under it.
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        # One still trains, in native code: the interpreter's own end would abort there, and lose the exit code.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+                stream.flush()
         os._exit(code)
     sys.exit(code)

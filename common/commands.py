@@ -56,9 +56,11 @@ def phantom(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Make procedural patients: MNI152 anatomy with a tumour, in T1, T1c, T2 and FLAIR, as a BIDS cohort."""
+    from .output_place import refuse_taken
     from .phantom.patients import write_phantom_cohort
     from .progress import progress_bar
 
+    refuse_taken(out)
     with progress_bar("making patients") as progress:
         write_phantom_cohort(out, patients, sites, spacing, seed, progress)
     made = f"{counted(patients, 'procedural patient')}, {counted(sites, 'site')}"
@@ -91,15 +93,17 @@ def generate(
     from .gan.generation import generate_cohort, load_generators
     from .labels.choice import declare_sources, newly_sampled, of_folder
     from .montage import write_cohort_montage
+    from .output_place import refuse_taken
     from .progress import progress_bar
 
+    refuse_taken(out)
     generators = load_generators(generator_path, choose_device(device))
     study, digests = generators[0].study, [generator.sha256 for generator in generators]
     chosen = newly_sampled(study, sample, public, seed) if sample else of_folder(study, labels or Path())
+    if chosen.sources:  # first: a run that cannot take them would make the scans unreleasable
+        declare_sources(generator_path.parent, chosen.sources)
     with progress_bar("painting") as progress:
         scans = generate_cohort(generators, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
-    if chosen.sources:
-        declare_sources(generator_path.parent, chosen.sources)
     if picture:
         write_cohort_montage(picture, out, study)
     painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}

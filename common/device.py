@@ -49,10 +49,11 @@ def choose_device(name: str = "auto") -> Device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name in {"cuda", *(f"cuda:{index}" for index in range(devices))} and devices):
         return Device(torch.device(name))
     raise ConfigError(
         f"device '{name}' is not available",
-        expected="auto, cpu or an available cuda device",
-        remedy="Use --device cpu.",
+        expected=", ".join(["auto", "cpu", *(f"cuda:{index}" for index in range(devices))]),
+        remedy="Use --device cpu." if not devices else "Choose one of these.",
     )

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 
 from .atomic import storage_errors
-from .errors import FedPhantomError, StorageError
+from .errors import DataError, FedPhantomError, StorageError
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -36,19 +36,31 @@ def report_failure(error: BaseException) -> FailureReport:
         text = f"error: {ours.found}\n  expected:   {ours.expected}\n  what to do: {ours.remedy}"
         return FailureReport(text, ours.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        text = "interrupted: what was finished is on disk; the same command goes on from there"
+        text = "interrupted: what was finished is kept; the same command goes on from there, or begins again"
         return FailureReport(text, INTERRUPTED)
     return FailureReport(f"unexpected failure: {type(error).__name__} (--verbose shows where)", 1)
 
 
 def _ours(error: BaseException) -> FedPhantomError | None:
-    """The error if it is ours, or what a full disk amounts to wherever it was noticed."""
+    """The error if it is ours, or what the system's amounts to wherever it was noticed."""
     if isinstance(error, FedPhantomError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StorageError(
+            "a file or folder may not be read or written",
+            expected="permission for what the command was given",
+            remedy="Mend the permissions, or choose another folder. --verbose shows which.",
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return DataError(
+            "a path that is too long", expected="a name of at most 255 bytes", remedy="Choose a shorter one."
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
         try:
             with storage_errors():
                 raise error
-        except StorageError as full:
-            return full
+        except StorageError as disk:
+            return disk
     return None

@@ -149,19 +149,15 @@ def read_journal(path: Path) -> tuple[JournalEntry, ...]:
         VerificationFailed: no readable file, or a line that is edited, missing or cut short; it names the line.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            content = file.read()
     except OSError:
         raise VerificationFailed(
             f"no readable journal '{path.name}'",
             expected="the journal that the run or site keeps",
             remedy="Give the journal's path; if it was removed, the history is lost and the run counts as unverified.",
         ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            content = file.read()
-    finally:
-        os.close(descriptor)
     return tuple(_entries(content))
 
 

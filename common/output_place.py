@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,10 +16,14 @@ def refuse_taken(out: Path) -> None:
     """Keep out of every place but a new or empty folder.
 
     Raises:
-        OutputTaken: a file, or a folder with something in it.
+        OutputTaken: a file, or a folder with something in it, or one that cannot be exchanged for a whole one.
     """
+    name = out.name or out.resolve().name
+    if out.is_symlink() or os.path.ismount(out) or (out.exists() and out.samefile(Path())):
+        found = f"'{name}' is a link, a mounted disk, or the folder this was called in"
+        raise OutputTaken(found, expected="a new folder", remedy="Name a folder in it that is not there yet.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise OutputTaken(f"'{out.name}' is there already", expected="a new or empty folder", remedy=CHOOSE_ANOTHER)
+        raise OutputTaken(f"'{name}' is there already", expected="a new or empty folder", remedy=CHOOSE_ANOTHER)
 
 
 def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:

@@ -33,6 +33,9 @@ from .errors import ConfigError, OutputTaken, SignatureInvalid
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """Stays ASCII: some DSSE encoders count its characters instead of its bytes."""
 
+MANIFEST = "manifest.dsse.json"
+"""The signed statement of a release; a folder that holds it is never written to."""
+
 PRIVATE_KEY_NAME = "key.pem"
 PUBLIC_KEY_NAME = "key.pub.pem"
 

@@ -113,7 +113,7 @@ def site_folders(run: Path) -> tuple[SiteFolder, ...]:
     found = tuple(SiteFolder.open(path.parent) for path in sorted(run.glob(f"sites/*/{SITE_FILE}")))
     if not found:
         raise DataError(
-            "no site's folder in the run",
+            "no site's folder in the run" if run.is_dir() else "no run folder at the path given",
             expected="a folder that 'fedphantom simulate' left, or a site's own folder",
             remedy="Give the path of that folder.",
         )

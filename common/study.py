@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,8 +27,11 @@ from .errors import ConfigError
 from .exchange import SITE_NAME
 from .volumes.grid import Grid
 
+LARGEST_GRID = 512**3
+"""Voxels; no scan that a network could hold has more."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Interval = tuple[float, float]
 
 SMALLEST_AXIS = 8
@@ -35,7 +39,8 @@ SMALLEST_AXIS = 8
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity has no form in the canonical JSON that a weights file carries.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GridTable(_Table):
@@ -51,6 +56,8 @@ class GridTable(_Table):
     def _check(self) -> Self:
         if any(n < SMALLEST_AXIS for n in self.shape):
             raise ValueError(f"grid.shape {self.shape}: every axis must have {SMALLEST_AXIS} voxels or more")
+        if math.prod(self.shape) > LARGEST_GRID:
+            raise ValueError(f"grid.shape {self.shape}: more than {LARGEST_GRID} voxels")
         if any(not 0 < mm < 50 for mm in self.spacing_mm):
             raise ValueError(f"grid.spacing_mm {self.spacing_mm}: every axis must lie in (0, 50)")
         return self
@@ -324,8 +331,9 @@ def parse_study(text: str) -> Study:
         place = f"study key '{where}'" if where else "the study"
         value = f" (found {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
         unknown = first["type"] == "extra_forbidden"
+        plain = {"extra_forbidden": "is unknown", "missing": "is missing"}.get(str(first["type"]))
         raise ConfigError(
-            f"{place} is unknown" if unknown else f"{place}: {first['msg'].removeprefix('Value error, ')}{value}",
+            f"{place} {plain}" if plain else f"{place}: {first['msg'].removeprefix('Value error, ')}{value}",
             expected="the keys that 'fedphantom study new' writes" if unknown else "a value that this key can have",
             remedy="Mend it; 'fedphantom study check' reads the file again.",
         ) from None
@@ -340,9 +348,10 @@ def read_study_text(path: Path) -> str:
     """The file's text, unparsed. Raises ConfigError where there is none."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            f"no readable study file '{path.name}'",
-            expected="a UTF-8 TOML file",
-            remedy="Make one with 'fedphantom study new STUDY.toml'.",
-        ) from None
+    except UnicodeDecodeError:
+        why, remedy = "it is not UTF-8 text", "Save it again as UTF-8."
+    except OSError as error:
+        whys = {FileNotFoundError: "there is none", IsADirectoryError: "it is a folder"}
+        why = whys.get(type(error), "it may not be read")
+        remedy = "Give the path of a study file, or make one with 'fedphantom study new STUDY.toml'."
+    raise ConfigError(f"no readable study file '{path.name[:100]}': {why}", expected="a UTF-8 TOML file", remedy=remedy)

@@ -154,8 +154,8 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
         yield (f"Reduced audit: the negative control trained {evidence.negative_seeds} of {NEGATIVE_SEEDS} generators.")
     if evidence.control_steps < evidence.target_steps:
         yield (
-            f"Reduced audit: reference and control generators trained {evidence.control_steps} steps, the audited one"
-            f" {evidence.target_steps}."
+            "Reduced audit: reference and control generators trained"
+            f" {counted(evidence.control_steps, 'step')}, the audited one {evidence.target_steps}."
         )
     for missing in REQUIRED_ATTACKS:
         if missing in evidence.too_small:

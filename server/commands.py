@@ -44,7 +44,7 @@ def study_new(
     from ..common.output_place import CHOOSE_ANOTHER
 
     if path.exists():
-        raise OutputTaken(f"'{path.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+        raise OutputTaken(f"'{path.name or path}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
     write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
     typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
 

@@ -72,7 +72,7 @@ def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:
     Raises:
         DataError: a damaged file, or the state of other networks.
     """
-    arrays, facts = decode(path.read_bytes(), "the training state")
+    arrays, facts = decode(path.read_bytes(), "training state")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     for prefix, network, optimiser in _parts(state):
         own = {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

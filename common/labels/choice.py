@@ -12,6 +12,7 @@ from ..atomic import write_atomic
 from ..cohort import Cohort
 from ..cohorts.layouts import read_public
 from ..errors import ConfigError, DataError, about
+from ..signing import MANIFEST
 from ..study import Study
 from .chain import PublicSources
 from .folder import PUBLIC_LABELS, read_label_folder
@@ -85,10 +86,15 @@ def read_sources(file: Path) -> PublicSources:
 def declare_sources(run: Path, sources: PublicSources) -> None:
     """Write ``public-labels.json`` beside the generator, where ``release pack`` looks; adds to what is there.
 
+    A signed release stays as it is: one byte more and it would no longer verify.
+
     Raises:
         DataError: what is there is damaged.
         StorageError: the disk is full, read-only or forbidden.
     """
     file = run / PUBLIC_LABELS
     known = read_sources(file) if file.is_file() else PublicSources(sources=())
-    write_atomic(file, (known.merged(sources).model_dump_json(indent=1) + "\n").encode())
+    merged = known.merged(sources)
+    if merged == known or (run / MANIFEST).exists():
+        return
+    write_atomic(file, (merged.model_dump_json(indent=1) + "\n").encode())

@@ -34,6 +34,7 @@ def sample(
     as_json: _Json = False,
 ) -> None:
     """Sample public label maps, each with the chain of what was done to it, and the sources they come from."""
+    from ..output_place import refuse_taken
     from ..progress import progress_bar
     from ..study import read_study
     from .choice import public_cohort
@@ -41,6 +42,7 @@ def sample(
     from .folder import write_label_folder
     from .sampler import make_label_sampler
 
+    refuse_taken(out)
     study = read_study(study_path)
     sampler = make_label_sampler(study, public_cohort(study, public))
     with progress_bar("sampling label maps") as progress:

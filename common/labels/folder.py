@@ -101,8 +101,8 @@ def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list
     files = label_files(path)
     if not files:
         raise DataError(
-            "a folder without label maps",
-            expected="one or more NIfTI files",
+            "a folder without label maps" if path.is_dir() else "no folder of label maps at the path given",
+            expected="a folder with one or more NIfTI files directly in it",
             remedy="Make one with 'fedphantom labels sample'.",
         )
     return list(read_label_maps(files, grid, resample=resample))

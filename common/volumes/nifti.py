@@ -13,6 +13,7 @@ import gzip
 import io
 import math
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -224,6 +225,14 @@ def _damaged(found: str) -> DataError:
     )
 
 
+def _size(path: Path) -> int:
+    """Of a regular file: a pipe or device would be waited for."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise _damaged("a folder, pipe or device where a file is expected")
+    return found.st_size
+
+
 def _open(path: Path) -> _Stream:
     if path.name.lower().endswith(".gz"):
         return gzip.GzipFile(path, "rb")
@@ -232,7 +241,7 @@ def _open(path: Path) -> _Stream:
 
 def _open_header(path: Path) -> tuple[Header, Any]:
     try:
-        size = path.stat().st_size
+        size = _size(path)
         with _open(path) as stream:
             raw, extensions = _parse_header(stream)
         shape = tuple(int(n) for n in raw.get_data_shape())

@@ -14,6 +14,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from ..counted import counted
 from ..errors import GeometryError
 from .grid import Affine, Grid, Shape3, Spacing
 
@@ -64,7 +65,9 @@ def to_canonical(voxels: Voxels, affine: Affine) -> tuple[Voxels, Spacing]:
     """
     if voxels.ndim != 3:
         raise GeometryError(
-            f"a volume with {voxels.ndim} axes", expected="3 axes", remedy="Split 4-D files into channels first."
+            f"a volume with {counted(voxels.ndim, 'axis', 'axes')}",
+            expected="3 axes",
+            remedy="Split 4-D files into channels first.",
         )
     sizes = voxel_sizes(affine)
     orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel types little

@@ -18,6 +18,7 @@ from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.gan.weights import METADATA, study_of
 from ...common.labels.chain import PublicSources
+from ...common.signing import MANIFEST as MANIFEST
 from ...common.study import Study
 from ...common.tensor_file import decode, encode
 from ...common.volumes.grid import Grid
@@ -33,7 +34,6 @@ from .tables import check_description, check_labels, check_participants, encode_
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MANIFEST = "manifest.dsse.json"
 README = "README.md"
 AUDIT = "audit.json"
 PUBLIC_LABELS = "public-labels.json"

@@ -74,7 +74,8 @@ class ReleaseReport:
         """A few lines for a person."""
         return "\n".join(
             (
-                f"Verified: {self.files} files, {self.volumes} of them volumes; signed by {self.signed_by[:12]}…",
+                f"Verified: {counted(self.files, 'file')}, {self.volumes} of them volumes;"
+                f" signed by {self.signed_by[:12]}…",
                 f"{self.note[0].upper()}{self.note[1:]}.",
                 f"Tier {self.tier}, audit verdict {self.verdict}, dp: {self.dp}.",
                 f"Label maps from: {', '.join(self.label_sources)}.",

@@ -16,7 +16,7 @@ from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
 from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
-from ..audit.run import verify_audit
+from ..audit.run import RESULT, verify_audit
 from ..evidence import ReleaseKind
 from ..policy import Tier
 from .content import GENERATOR
@@ -42,8 +42,8 @@ def pack_run(
     Raises:
         OutputTaken: ``out`` is there already.
         PolicyRefused: an origin, the audit or the tier stands against it.
+        DataError: no finished run, an ensemble's, or an audit, volume or cohort that cannot be read.
         ConfigError: ``public`` would have no effect.
-        DataError: the run of an ensemble.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
@@ -55,7 +55,13 @@ def pack_run(
             expected="a run with one generator",
             remedy="Releases of an ensemble are not built yet; train with federation.sharing = 'weights'.",
         )
-    if audit is not None and audit.is_file():  # else pack says that there is none
+    if not (run / GENERATOR).is_file():
+        raise DataError(
+            f"no {GENERATOR} at the path given for RUN", expected="a finished run's folder", remedy="Check the path."
+        )
+    cohort = public_cohort(study_of(load_weights(run / GENERATOR)[1]), public) if public else None
+    if audit is not None:  # else pack says that there is none
+        audit = audit / RESULT if audit.is_dir() else audit
         verdict = verify_audit(audit, run)["verdict"]
         if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():
             raise PolicyRefused(
@@ -64,8 +70,7 @@ def pack_run(
                 remedy="Pack where the sites' folders lie.",
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
-        study = study_of(load_weights(run / GENERATOR)[1])
-        check_origin(run, synthetic, public_cohort(study, public), progress=progress)
+        check_origin(run, synthetic, cohort, progress=progress)
     return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
 
 

@@ -53,7 +53,7 @@ def _read(path: Path) -> Cohort:
     if is_brats(path):
         return read_brats(path)
     raise DataError(
-        "a folder in no known layout",
+        "a folder in no known layout" if any(path.iterdir()) else "an empty folder",
         expected="BIDS (sub-*/[ses-*/]anat), Decathlon (imagesTr, labelsTr), BraTS (*_flair, *_t1, *_seg, ... or "
         "*-t2f, *-t1n, *-seg, ...), or a table (patient_id, scan_id, label, one column a channel)",
         remedy="Give the folder that holds the patients' folders, or write a table that names the files.",

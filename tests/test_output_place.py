@@ -1,0 +1,92 @@
+"""Where a command may write: a taken place is bad input, whatever the command, and is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from tiny_cohorts import tiny_text
+
+from fedphantom.cli import app, run
+from fedphantom.common.errors import OutputTaken
+from fedphantom.common.output_place import refuse_taken
+
+WRITES: dict[str, list[str]] = {
+    "study new": ["study", "new", "OUT"],
+    "cohort phantom": ["cohort", "phantom", "OUT", "--patients", "1"],
+    "labels sample": ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml"],
+    "generate": ["generate", "generator.safetensors", "OUT", "--sample", "1"],
+    "release key": ["release", "key", "OUT"],
+    "release pack": ["release", "pack", "run", "OUT", "--key", "key.pem", "--audit", "audit.json"],
+    "simulate": ["simulate", "study.toml", "--site", "A=cohort", "--site", "B=cohort", "--out", "OUT"],
+    "demo": ["demo", "--out", "OUT"],
+    "audit run": ["audit", "run", "run", "--synthetic", "cohort", "--out", "OUT"],
+    "evaluate": ["evaluate", "--run", "run", "--synthetic", "cohort", "--out", "OUT"],
+}
+
+
+def a_filled_folder(out: Path) -> None:
+    out.mkdir()
+    (out / "sub-01").mkdir()
+    (out / "key.pem").write_text("mine")
+
+
+def a_file(out: Path) -> None:
+    out.write_text("mine")
+
+
+@pytest.mark.parametrize("taken", [a_filled_folder, a_file])
+@pytest.mark.parametrize("command", WRITES)
+def test_an_output_whose_place_is_taken_is_bad_input_and_left_alone(
+    command: str,
+    taken: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.toml").write_text(tiny_text())
+    for folder in ("cohort", "run"):
+        Path(folder).mkdir()
+    taken(Path("out"))
+    before = {path: path.read_bytes() if path.is_file() else None for path in Path("out").rglob("*")}
+    assert run([word.replace("OUT", "out") for word in WRITES[command]]) == 3
+    told = capsys.readouterr().err
+    assert "what to do: " in told
+    assert "unexpected" not in told
+    assert {path: path.read_bytes() if path.is_file() else None for path in Path("out").rglob("*")} == before
+
+
+def test_every_command_that_writes_is_in_the_table() -> None:
+    group = typer.main.get_command(app)
+    writes = set()
+    for name, command in group.commands.items():  # type: ignore[attr-defined]  # a group has them
+        for sub, leaf in getattr(command, "commands", {"": command}).items():
+            if any(option.name in ("out", "path") and "--study" not in option.opts for option in leaf.params):
+                writes.add(f"{name} {sub}".strip())
+    reads = {"cohort check", "study check", "study show", "journal show", "journal verify"}
+    assert writes - reads == set(WRITES)
+
+
+def test_a_file_where_a_folder_above_the_output_would_be_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    for line in (["study", "new", "file/s.toml"], ["release", "key", "file/k"]):
+        assert run(line) == 3
+        assert "a file where a folder is to be made" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_exchanged_for_a_whole_one_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path("."), Path(""), tmp_path / "here", tmp_path / "link", Path("/proc")):
+        with pytest.raises(OutputTaken, match="a link, a mounted disk, or the folder this was called in"):
+            refuse_taken(out)
+    refuse_taken(Path("new"))

@@ -131,7 +131,7 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     picture(out, study, ways, classes, painted, training)
 
     report = stage("segmenters")
-    real = PreparedScans(training.volumes, training.classes, training.patients, training.sites)
+    real = PreparedScans(training.volumes, training.classes, training.patients, training.sites, training.headers)
     arms = {"real": real} | {name: as_scans(volumes, classes) for name, volumes in painted.items()}
     test = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
     done = dict.fromkeys(arms, 0)
@@ -207,7 +207,7 @@ def paint_by_turns(way: Way, classes: NDArray[np.uint8], study: Study, seed: int
 def as_scans(volumes: NDArray[np.float32], classes: NDArray[np.uint8]) -> PreparedScans:
     """Painted scans as an arm of the evaluation takes them."""
     names = tuple(f"synthetic {i}" for i in range(len(classes)))
-    return PreparedScans(volumes, classes, names, ("",) * len(classes))
+    return PreparedScans(volumes, classes, names, ("",) * len(classes), np.zeros((len(classes), 0)))
 
 
 def attack(

@@ -13,7 +13,7 @@ import pytest
 from fedphantom.common.cohort import Patient
 from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.cohorts.layouts import read_cohort, write_table
-from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.errors import ConfigError, DataError, OutputTaken
 from fedphantom.common.labels.chain import UNSTATED
 from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.study import PublicLabelsTable
@@ -159,6 +159,6 @@ def test_another_demos_folder_is_refused_untouched(content: str, facts: str, tol
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "sub-01").mkdir()
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(OutputTaken, match="holds something else"):
         claim_folder(tmp_path, FACTS)
     assert [p.name for p in tmp_path.iterdir()] == ["sub-01"]

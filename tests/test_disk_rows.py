@@ -74,7 +74,7 @@ def test_nothing_of_a_mapped_cohort_is_read_by_choosing_and_joining(tmp_path: Pa
     volumes = np.memmap(tmp_path / "volumes", np.float32, "w+", shape=(100, 4, 512, 512, 512))
     classes = np.memmap(tmp_path / "classes", np.uint8, "w+", shape=(100, 512, 512, 512))
     names = tuple(f"p{i}" for i in range(100))
-    scans = PreparedScans(volumes, classes, names, ("a",) * 100)
+    scans = PreparedScans(volumes, classes, names, ("a",) * 100, np.zeros((100, 0)))
     half = joined([scans, scans.only(range(50))]).named_by_site().only([3, 120])
     assert half.patients == ("a/p3", "a/p20")
     assert half.volumes.shape == (2, 4, 512, 512, 512)

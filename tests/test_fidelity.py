@@ -46,7 +46,7 @@ TRUE = tiny_scans(10, seed=1, prefix="s")
 def histogram(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """One patient whose only tissue has these intensities, shape (BINS,)."""
     volume = values.astype(np.float32).reshape(1, 1, -1, 1, 1)
-    scans = PreparedScans(volume, np.ones(volume.shape[1:], np.uint8), ("p",), ("",))
+    scans = PreparedScans(volume, np.ones(volume.shape[1:], np.uint8), ("p",), ("",), np.zeros((1, 0)))
     return tissue_histograms(scans, [0], 2)[0, 0, 0]
 
 
@@ -77,7 +77,7 @@ def flat(patients: int, tissue: dict[int, tuple[float, float]]) -> PreparedScans
         classes[:, 4 * half : 4 * half + 4] = index
         volumes[:, :, 4 * half : 4 * half + 4] = np.array(intensities, np.float32).reshape(1, 2, 1, 1, 1)
     names = tuple(f"p{i}" for i in range(patients))
-    return PreparedScans(volumes, classes, names, ("",) * patients)
+    return PreparedScans(volumes, classes, names, ("",) * patients, np.zeros((patients, 0)))
 
 
 def distances(real: PreparedScans, synthetic: PreparedScans) -> dict[tuple[str, str], IntensityDistance]:

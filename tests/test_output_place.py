@@ -17,6 +17,7 @@ WRITES: dict[str, list[str]] = {
     "study new": ["study", "new", "OUT"],
     "cohort phantom": ["cohort", "phantom", "OUT", "--patients", "1"],
     "labels sample": ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml"],
+    "labels edit": ["labels", "edit", "cohort", "OUT", "--recipe", "recipe.toml", "--study", "study.toml"],
     "generate": ["generate", "generator.safetensors", "OUT", "--sample", "1"],
     "release key": ["release", "key", "OUT"],
     "release pack": ["release", "pack", "run", "OUT", "--key", "key.pem", "--audit", "audit.json"],

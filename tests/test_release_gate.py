@@ -243,8 +243,8 @@ def test_weights_with_hidden_bytes_are_refused(releasable: Releasable, weights_r
     audit = json.loads((weights_release / "audit.json").read_text()) | {"generator_sha256": digest}
     (weights_release / "audit.json").write_text(json.dumps(audit, indent=2, sort_keys=True) + "\n")
     sign_again(weights_release, in_predicate(generator_sha256=digest))
-    assert_refused(weights_release, "hidden bytes|README")
+    assert_refused(weights_release, "written by another program|README")
     releasable.generator.write_bytes(path.read_bytes())
     releasable.write_audit(generator_sha256=digest)
-    with pytest.raises(VerificationFailed, match="hidden bytes"):
+    with pytest.raises(VerificationFailed, match="written by another program"):
         releasable.pack(kind="weights")

@@ -364,7 +364,7 @@ def test_one_sites_own_folder_is_audited_with_the_generator_named(made: Path, ro
 def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
     made: Path, root: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="no site's folder"):
+    with pytest.raises(DataError, match="no run folder at the path given"):
         site_folders(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no reference patients"):
         audit_run_folder(root / "run", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"], device="cpu")

@@ -33,6 +33,7 @@ from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import DataError
 from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.common.study import PatchTable
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -191,6 +192,7 @@ class Watched:
         *,
         rows: tuple[int, ...],
         start: nn.Module | None,
+        patch: PatchTable | None,
     ) -> nn.Module:
         call = Call(rows, plan, seed, start)
         if plan.steps == segmenters.TIMED_STEPS + 2:
@@ -200,7 +202,9 @@ class Watched:
                 if len(self.calls) == self.stop_after:
                     raise KeyboardInterrupt
                 self.calls.append(call)
-        call.network = self._train(scans, channels, classes, plan, seed, device, report, rows=rows, start=start)  # type: ignore[arg-type]  # handed on as they came
+        call.network = self._train(
+            scans, channels, classes, plan, seed, device, report, rows=rows, start=start, patch=patch
+        )  # type: ignore[arg-type]  # handed on as they came
         return call.network
 
 

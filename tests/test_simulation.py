@@ -351,7 +351,7 @@ def test_a_cohort_that_cannot_be_read_is_refused_too_where_cohorts_are_looked_th
     tmp_path: Path, readable: dict[str, Path]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="site 'site-b': a folder in no known layout"):
+    with pytest.raises(DataError, match="site 'site-b': an empty folder"):
         linear_simulation(tmp_path / "out", readable | {"site-b": tmp_path / "empty"}, check_site=check_site((), []))
     assert not (tmp_path / "out").exists()
 

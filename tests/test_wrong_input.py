@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tiny_release import TRUSTED
 from fedphantom.cli import run
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import prepare
 from fedphantom.common.cohorts.roles import draw_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError, StorageError, about
@@ -92,6 +94,7 @@ def test_an_audits_public_patients_are_refused_where_no_one_needs_a_stand_in(tmp
     scans = tiny_scans(6)
     coins = draw_roles(set(scans.patients), study.roles, np.random.default_rng(0))
     public = read_cohort(write_tiny_cohort(tmp_path / "open", 2, seed=9, prefix="o"))
+    scans = replace(scans, headers=np.zeros((len(scans), prepare(public, study, tmp_path / "cache").headers.shape[1])))
     own = SiteMaterial(public, coins, scans)
     with pytest.raises(ConfigError, match="no effect"):
         _gather([own], public, study, tmp_path / "cache")
@@ -272,7 +275,12 @@ def test_one_is_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_no_sentence_counts_without_minding_the_singular() -> None:
     nouns = "patients|sites|scans|rounds|entries|label maps|files|steps|axes|members|public sources|usable replies"
     careless = re.compile(rf"\{{[^{{}}]+\}} ({nouns})\b")
-    others = ("privacy/audit", "privacy/report", "server/demo")  # they name more than one, or count by themselves
+    others = (
+        "privacy/audit",
+        "privacy/report",
+        "privacy/verdict",
+        "server/demo",
+    )  # they name more than one, or count by themselves
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
         for wing in ("client", "common", "privacy", "server")

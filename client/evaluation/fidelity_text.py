@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...common.counted import counted
 from .disclosure import NOTICE
 from .fidelity import Fidelity
 from .figures import Figure
@@ -11,7 +12,7 @@ def print_fidelity(fidelity: Fidelity) -> None:
     """To stdout."""
     print(
         f"{fidelity.test_patients} real test patients, {fidelity.synthetic_scans} synthetic scans; segmenter of"
-        f" {fidelity.training_patients} real training patients, {fidelity.plan.steps} steps"
+        f" {fidelity.training_patients} real training patients, {counted(fidelity.plan.steps, 'step')}"
     )
     print("Labels found again: Dice against the label map, mean [95 %]")
     shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
@@ -25,7 +26,8 @@ def print_fidelity(fidelity: Fidelity) -> None:
         print(f"  {name:<{wide}}  synthetic {_number(d.synthetic)}  other half {_number(d.real)}")
     made, real = fidelity.synthetic_pairs, fidelity.real_pairs
     print(
-        f"Likeness within {made.scans} scans: mean MS-SSIM of their pairs, {fidelity.scales} scale(s); 1: all the same"
+        f"Likeness within {counted(made.scans, 'scan')}: mean MS-SSIM of their pairs,"
+        f" {counted(fidelity.scales, 'scale')}; 1: all the same"
     )
     print(f"  synthetic {made.mean:.3f} [{made.low:.3f}, {made.high:.3f}]")
     print(f"  real      {real.mean:.3f} [{real.low:.3f}, {real.high:.3f}]")

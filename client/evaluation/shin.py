@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...common.cohorts.preparation import PreparedScans, joined
+from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import numpy_generator
 from ...common.segmentation import SegmenterPlan
@@ -154,7 +155,7 @@ def shin_plan(train: PreparedScans, synthetic: PreparedScans, options: ShinOptio
         _Recipe(TUNED, REAL, tenth, len(made), tuned(tenth)),
     ]
     if few is not None:
-        alone = f"{few} patients"
+        alone = counted(few, "patient")
         recipes += [
             _Recipe(alone, None, few, 0, lambda seed: ((patients(few, seed), full),)),
             _Recipe(f"{alone}+synthetic", alone, few, len(made), lambda seed: ((patients(few, seed) + made, full),)),

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from ...common.counted import counted
 from .figures import Figure
 from .shin_result import ArmResult, ShinResult, SweepPoint
 
@@ -45,7 +46,7 @@ def draw(result: ShinResult) -> Canvas:
         below = canvas.add_subplot(grid[len(regions), :])
         _sweep(below, result.sweep, regions)
     canvas.suptitle(
-        f"Shin protocol: {result.patients} real test patients, {result.plan.full.steps} steps each, seeds"
+        f"Shin protocol: {result.patients} real test patients, {counted(result.plan.full.steps, 'step')} each, seeds"
         f" {', '.join(map(str, result.seeds))}\nfilled: usual augmentation, hollow: none; bars: 95 % over"
         " patients; ticks: seeds",
         fontsize=9,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...common.atomic import write_atomic
+from ...common.counted import counted
 from ...common.device import Device
 from .disclosure import check_enough
 from .material import Material
@@ -62,7 +63,7 @@ def run_shin(
 def _say_how_long(plan: ShinPlan, examination: Examination, say: Say) -> None:
     todo = [segmenter for segmenter in plan.segmenters if examination.kept(segmenter) is None]
     kept = len(plan.segmenters) - len(todo)
-    told = f"{len(plan.segmenters)} segmenters of {plan.full.steps} steps, {kept} kept from before"
+    told = f"{len(plan.segmenters)} segmenters of {counted(plan.full.steps, 'step')}, {kept} kept from before"
     if todo:
         minutes = seconds_to_go(todo, examination) / 60
         told += f"; about {minutes:.0f} min to go" if minutes >= 1 else "; less than a minute to go"

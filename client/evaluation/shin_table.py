@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...common.counted import counted
 from .disclosure import NOTICE
 from .figures import Figure, spread
 from .shin_result import ArmResult, ShinResult
@@ -29,7 +30,8 @@ def explanation(result: ShinResult) -> list[str]:
     tuned = next(r.arm for r in result.arms if r.arm.training.endswith("10 % real"))
     lines = [
         f"{result.patients} real test patients; {len(plan.segmenters)} segmenters, seeds {seeds}; each"
-        f" {plan.full.steps} steps of {plan.full.batch} scans, fine-tuning the last {plan.tuning.steps} of them; 10 %"
+        f" {counted(plan.full.steps, 'step')} of {counted(plan.full.batch, 'scan')},"
+        f" fine-tuning the last {plan.tuning.steps} of them; 10 %"
         f" of the real patients: {tuned.patients}, drawn by seed.",
         "Intervals: over patients, a patient's seeds averaged first. seeds: standard deviation of the mean over"
         " training seeds. aug: with the usual augmentation. points gained: Dice × 100 above the arm of the same"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import atomic_folder, write_atomic
+from ..counted import counted
 from ..errors import ConfigError, DataError
 from ..labels.chain import LabelChain, PublicSources
 from ..labels.diversity import Diversity, ThinnedMaps, diversity
@@ -71,7 +72,7 @@ class EditReport:
 
     def to_text(self) -> str:
         """A few lines for a person."""
-        lines = [f"{self.written} label maps from {self.inputs}, by the recipe '{self.recipe}'"]
+        lines = [f"{counted(self.written, 'label map')} from {self.inputs}, by the recipe '{self.recipe}'"]
         if self.given_up:
             lines.append(f"{self.given_up} variants given up: no draw was plausible")
         lines += [f"rejected draws: {text}" for text in rejection_texts(self.rejected)]

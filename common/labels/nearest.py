@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohorts.layouts import read_cohort
+from ..counted import counted
 from ..errors import DataError
 from ..study import Study
 from .diversity import Spread, ThinnedMaps, dice_between, foreground
@@ -68,7 +69,10 @@ class Nearness:
     def to_text(self, *, show_identifiers: bool) -> str:
         """Some lines for a person; patients are named on request only."""
         width = max(map(len, self.dice))
-        lines = [f"largest Dice of each of {len(self.nearest)} label maps with any of {self.patients} patients:"]
+        lines = [
+            f"largest Dice of each of {counted(len(self.nearest), 'label map')} with any of"
+            f" {counted(self.patients, 'patient')}:"
+        ]
         lines += [f"  {name:<{width}}  {spread.words()}" for name, spread in self.dice.items()]
         lines.append("the same from one patient to another:")
         lines += [f"  {name:<{width}}  {spread.words()}" for name, spread in self.among_patients.items()]

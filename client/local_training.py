@@ -20,6 +20,8 @@ from ..common.device import Device, choose_device
 from ..common.errors import DataError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.inference import infer
+from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.training import train
 from ..common.gan.training_state import load_state, new_state, save_state
@@ -149,10 +151,18 @@ class LocalTrainer:
         return int(str(facts["first"]))
 
     def _metrics(self, steps: int) -> dict[str, float]:
-        fake = paint(
-            self._state.generator, schematic_classes(self._study)[None], self._study, self._seed, self._state.device
-        )
+        fake = made_of_schema(self._state.generator, self._study, self._seed, self._state.device)
         return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
+
+
+def made_of_schema(network: Generator, study: Study, seed: int, device: Device) -> NDArray[np.float32]:
+    """What a network makes of a public input: an image of nested ellipsoids, or the classes it sees in one."""
+    classes = schematic_classes(study)
+    if study.network.maps == "labels-to-images":
+        return paint(network, classes[None], study, seed, device)
+    image = (classes / np.float32(len(study.labels) / 2) - 1).astype(np.float32)
+    shares = infer(network, np.stack([image] * len(study.channels)), study, device)
+    return np.asarray(shares.argmax(axis=0), dtype=np.float32)
 
 
 def schematic_classes(study: Study) -> NDArray[np.uint8]:

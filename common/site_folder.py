@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from .cohort import Cohort
+from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
 from .cohorts.preparation import PreparedScans, joined, prepare
 from .cohorts.roles import CoinRecord, load_or_draw_roles
-from .errors import ConfigError, DataError, VerificationFailed
+from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
@@ -139,7 +139,8 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
 
     Raises:
         DataError: no usable scan.
-        PolicyRefused: the cohort changed since its roles were drawn.
+        PolicyRefused: the cohort changed since its roles were drawn, or holds a private patient in a study of public
+            material.
         VerificationFailed: the coin record or the journal was edited.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
@@ -150,6 +151,8 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
             remedy="Run 'fedphantom cohort check' on it with --study.",
         )
     cohort = report.usable
+    if study.privacy.trained_on == "public":
+        _refuse_private(cohort)
     ids = [patient.patient_id for patient in cohort.patients]
     random = numpy_generator(study.seed, "roles", folder.name)
     coins = load_or_draw_roles(
@@ -167,6 +170,15 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
             remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
         )
     return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+
+
+def _refuse_private(cohort: Cohort) -> None:
+    if any(patient.site != PUBLIC_SITE for patient in cohort.patients):
+        raise PolicyRefused(
+            "a study of public material, and a cohort with patients who are not marked public",
+            expected=f"'{PUBLIC_SITE}' in the site column for every patient",
+            remedy="Give public patients alone, or take part in a study that says privacy.trained_on = 'private'.",
+        )
 
 
 def _noted_coins(folder: SiteFolder) -> str | None:

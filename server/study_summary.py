@@ -14,24 +14,43 @@ NO_DP = (
 
 def study_text(study: Study) -> str:
     """What is trained, on which grid, for how long, what leaves, and under which privacy promise."""
-    training, federation, public = study.training, study.federation, study.public_labels
+    training, federation = study.training, study.federation
     shape = " × ".join(map(str, study.grid.shape))
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
-    origin = "the atlas" if public.source == "atlas" else "a public cohort"
+    made, use = _paints(study, structures) if study.network.maps == "labels-to-images" else _infers(study)
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
-        "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",
+        "trained": f"a '{study.network.preset}' generator: {made}",
         "grid": f"{shape} voxels of {spacing} mm",
         "rounds": f"{training.rounds} of {training.local_steps} steps at each site, {training.batch} scans a step;"
         f" at least {federation.quorum} sites a round",
-        "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
+        "label maps": use,
         "leaves a site": "each round: the generator's weights, a declared weight, and figures on synthetic scans. "
         "Never: scans, label maps, the discriminator, patient counts, figures on real scans",
         "privacy": NO_DP,
     }
     width = max(map(len, rows))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def _paints(study: Study, structures: str) -> tuple[str, str]:
+    public = study.public_labels
+    origin = "the atlas" if public.source == "atlas" else "a public cohort"
+    return (
+        f"label map ({structures}) to {', '.join(study.channels)}",
+        f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
+    )
+
+
+def _infers(study: Study) -> tuple[str, str]:
+    inferred = ", ".join(name for name, value in study.labels.items() if value and value in study.inferred_labels)
+    overlay = f"; the hospital's {', '.join(study.network.overlay)} on top" if study.network.overlay else ""
+    material = "scans marked public alone" if study.privacy.trained_on == "public" else "private scans"
+    return (
+        f"{', '.join(study.channels)}, or those of them that a scan has, to anatomy ({inferred})",
+        f"inferred ones are private to their site{overlay}. The network is trained on {material}",
+    )
 
 
 def study_facts(study: Study) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ..cohort import Cohort, Patient, Scan
 from ..study import Study
 from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
+from .preparation import needed_channels
 from .scan_check import ScanFacts, inspect_scan
 
 Severity = Literal["error", "warning"]
@@ -135,6 +136,8 @@ PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
 
 _SPACING_TOLERANCE = 0.01
 _SCALE_FACTOR = 5.0
+_VALUES_NAMED = 20
+"""Label values outside the study that a report names."""
 
 
 def check_cohort(
@@ -148,11 +151,11 @@ def check_cohort(
             any scan has, and label values must be those the cohort declares, if it declares them.
         progress: Called with (scans done, scans in all) after each scan.
     """
-    channels = study.channels if study else cohort.channels
-    allowed = frozenset(study.label_values) if study else frozenset({0, *cohort.label_names})
+    allowed = study.stored_values if study else frozenset({0, *cohort.label_names})
     scans = cohort.scans
     facts: list[ScanFacts] = []
     for done, scan in enumerate(scans, start=1):
+        channels = needed_channels(scan, study) if study else cohort.channels
         facts.append(inspect_scan(scan, cohort.root, channels, allowed if study or cohort.label_names else None))
         if progress:
             progress(done, len(scans))
@@ -168,6 +171,7 @@ def check_cohort(
 
     left_out = {i for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
     problems = [_problem(code, found[code], scans) for code in PROBLEMS if found[code]]
+    problems = [_naming(problem, facts, allowed) for problem in problems]
     problems += [*_similar_patients(cohort.patients), *(_stray_problem(code, n) for code, n in cohort.stray)]
     problems.sort(key=lambda problem: problem.severity)
     usable = _without(cohort, {id(scans[i]) for i in left_out})
@@ -186,6 +190,15 @@ def _problem(code: str, hits: Iterable[int], scans: Sequence[Scan]) -> Problem:
     severity, message, remedy = PROBLEMS[code]
     identifiers = tuple(scans[i].scan_id for i in sorted(hits))
     return Problem(code, severity, len(identifiers), message, remedy, identifiers)
+
+
+def _naming(problem: Problem, facts: Sequence[ScanFacts], allowed: frozenset[int]) -> Problem:
+    """With the values that nobody named, so that a remapping table can be completed."""
+    if problem.code != "label-outside-study":
+        return problem
+    unknown = sorted(frozenset().union(*(fact.labels for fact in facts)) - allowed)
+    shown = ", ".join(map(str, unknown[:_VALUES_NAMED])) + (", ..." if len(unknown) > _VALUES_NAMED else "")
+    return replace(problem, message=f"{problem.message}: {shown}") if unknown else problem
 
 
 def _stray_problem(code: str, count: int) -> Problem:

@@ -30,6 +30,8 @@ METADATA = frozenset(
         "rounds",  # rounds behind these weights
         "ema_decay",  # of the server-side average, per round
         "dp",  # the promise made, "none" said aloud
+        "maps",  # which way: labels to images, or images to labels
+        "trained_on",  # "public" only where every site refused other patients
     }
 )
 """Facts that a weights file may hold, all text."""
@@ -46,6 +48,8 @@ def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
         "rounds": str(rounds),
         "ema_decay": repr(study.federation.ema_decay),
         "dp": study.privacy.dp,
+        "maps": study.network.maps,
+        "trained_on": study.privacy.trained_on,
     }
 
 

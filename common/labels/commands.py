@@ -1,7 +1,8 @@
-"""``fedphantom labels``: public label maps. Heavy imports wait inside the commands."""
+"""``fedphantom labels``: public label maps, and those inferred from images. Heavy imports wait inside the commands."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ labels_app = typer.Typer(no_args_is_help=True)
 
 @labels_app.callback()
 def labels() -> None:
-    """Draw label maps that nobody has to protect."""
+    """Draw label maps that nobody has to protect, or infer a site's own anatomy for its own use."""
 
 
 @labels_app.command()
@@ -37,3 +38,42 @@ def sample(
     with progress_bar("sampling label maps") as progress:
         write_label_folder(out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress)
     typer.echo(f"{count} label maps from {len(sampler.sources().sources)} public sources")
+
+
+@labels_app.command()
+def infer(
+    cohort: Annotated[Path, typer.Argument(help="Skull-stripped scans; their tumour labels stay on top.")],
+    out: Annotated[Path, typer.Argument(help="A new folder; its cohort.tsv joins images and label maps.")],
+    network_path: Annotated[
+        Path, typer.Option("--network", help="generator.safetensors of a study from images to labels.")
+    ],
+    remapping: Annotated[
+        Path | None, typer.Option(help="TOML: what the values of the cohort's label maps mean, e.g. 'oedema = [2]'.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least confidence of a label map that is written.")
+    ] = None,
+    secret: Annotated[
+        Path | None, typer.Option(help="The site's secret, made where there is none. Default: OUT.secret.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Infer anatomy from images. The label maps are private: what is painted on them is never released."""
+    from ..anatomy.cohort import THRESHOLD, infer_cohort
+    from ..anatomy.private_source import site_secret
+    from ..cohorts.layouts import read_cohort
+    from ..device import choose_device
+    from ..gan.generation import load_generator
+    from ..progress import progress_bar
+    from .remapping import read_remapping
+
+    network = load_generator(network_path, choose_device(device), "images-to-labels")
+    table = read_remapping(remapping, network.study.labels) if remapping else None
+    key = site_secret(secret or out.with_name(f"{out.name}.secret"))
+    least = THRESHOLD if threshold is None else threshold
+    with progress_bar("inferring anatomy") as progress:
+        report = infer_cohort(
+            read_cohort(cohort), network, out, secret=key, threshold=least, remapping=table, progress=progress
+        )
+    typer.echo(json.dumps(report.to_json() | {"network_sha256": network.sha256}) if as_json else report.text())

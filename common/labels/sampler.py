@@ -29,6 +29,7 @@ from .deformation import (
     warp_labels,
 )
 from .lesion import PUBLIC_LESIONS, draw_lesion, insert_lesion
+from .remapping import remap
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,19 +207,18 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
             expected="the true name and licence of the label maps",
             remedy="Set public_labels.name, licence and citation.",
         )
-    allowed = set(study.label_values)
     maps = []
     for scan in cohort.scans:
         if scan.label is None:
             continue
         stored, affine = read_label_map(scan.label)
-        if not set(np.unique(stored).tolist()) <= allowed:
+        if not set(np.unique(stored).tolist()) <= study.stored_values:
             raise DataError(
                 "a public label map with values that the study does not name",
-                expected=f"values among {sorted(allowed)}",
+                expected=f"values among {sorted(study.stored_values)}",
                 remedy="Run 'fedphantom cohort check' on the public cohort.",
             )
-        placed = place_labels(stored.astype(np.uint8), affine, grid)
+        placed = place_labels(remap(stored, study.remapping, study.labels), affine, grid)
         if placed.any():
             maps.append(PublicLabelMap(placed, _source(table.name, table.licence, placed)))
     if not maps:

@@ -75,8 +75,7 @@ def head_box(images: NDArray[np.float32]) -> tuple[slice, ...]:
     parts, count = ndimage.label((images > _HEAD).any(axis=0))
     if not count:
         return tuple(slice(0, n) for n in images.shape[1:])
-    largest = int(np.argmax(np.bincount(parts.ravel())[1:])) + 1
-    box = ndimage.find_objects(parts == largest)[0]
+    box = ndimage.find_objects(parts)[int(np.argmax(np.bincount(parts.ravel())[1:]))]
     return tuple(
         slice(max(0, side.start - MARGIN), min(n, side.stop + MARGIN))
         for side, n in zip(box, images.shape[1:], strict=True)

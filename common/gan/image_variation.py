@@ -45,16 +45,21 @@ def varied(images: Tensor, classes: Tensor, study: Study, random: torch.Generato
         Images as they came, and the network's classes (B, X, Y, Z) as :func:`inferred_classes` numbers them.
     """
     shape = (int(images.shape[2]), int(images.shape[3]), int(images.shape[4]))
-    images, classes = warp(images, classes, len(study.labels), SHAPES.draw(len(images), shape, random))
-    out = torch.empty_like(images)
-    for image, index, scan in zip(images, classes, out, strict=True):
-        inside = (image > ABSENT + 1e-3).any(dim=0) | (index > 0)
-        for channel, voxels in enumerate(image):
-            painted = _uniform(random) < PAINTED
-            bent = _painted(index, len(study.labels), random) if painted else _bent(voxels, random)
-            absent = not painted and bool((voxels == ABSENT).all())
-            least = SHARED if painted else 0.0
-            scan[channel] = ABSENT if absent else _as_prepared(_scanned(bent, inside, least, random), inside)
+    there = (images > ABSENT).flatten(2).any(dim=2)  # (B, C)
+    head = (images > ABSENT).any(dim=1, keepdim=True).float()
+    grid = SHAPES.draw(len(images), shape, random)
+    moved, classes = warp(torch.cat([images, head], dim=1), classes, len(study.labels), grid)
+    out = torch.full_like(images, ABSENT)
+    for scan, (image, index, present) in zip(out, zip(moved, classes, there, strict=True), strict=True):
+        inside = (image[-1] > 0.5) | (index > 0)
+        for channel in range(len(scan)):
+            if _uniform(random) < PAINTED:
+                contrast = _scanned(_painted(index, len(study.labels), random), inside, SHARED, random)
+            elif present[channel]:
+                contrast = _scanned(_bent(image[channel], random), inside, 0.0, random)
+            else:
+                continue
+            scan[channel] = _as_prepared(contrast, inside)
         _leave_channels_out(scan, random)
         if _uniform(random) < 0.5:
             scan.copy_(scan.flip(1))
@@ -115,11 +120,12 @@ def _as_prepared(voxels: Tensor, inside: Tensor) -> Tensor:
 
 
 def _leave_channels_out(scan: Tensor, random: torch.Generator) -> None:
-    channels = len(scan)
-    if channels == 1 or _uniform(random) >= LEFT_OUT:
+    """Leave out some of the channels (C, X, Y, Z) that there are, never all of them; in place."""
+    there = (scan > ABSENT).flatten(1).any(dim=1).nonzero().flatten()
+    if len(there) < 2 or _uniform(random) >= LEFT_OUT:
         return
-    kept = 1 if _uniform(random) < 0.5 else int(torch.randint(1, channels, (), generator=random))
-    scan[torch.randperm(channels, generator=random)[kept:]] = ABSENT
+    kept = 1 if _uniform(random) < 0.5 else int(torch.randint(1, len(there), (), generator=random))
+    scan[there[torch.randperm(len(there), generator=random)[kept:]]] = ABSENT
 
 
 def _smooth_field(shape: torch.Size, random: torch.Generator) -> Tensor:

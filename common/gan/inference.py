@@ -56,8 +56,8 @@ def infer(network: Generator, images: NDArray[np.float32], study: Study, device:
 def expected_dice(probabilities: NDArray[np.float32], judged: NDArray[np.bool_]) -> float:
     """The mean Dice over labels that the probabilities, if true, let expect of the most probable label.
 
-    Labels that are nowhere the most probable count 0 where they are expected to fill a hundredth of the judged voxels
-    or more, and else not at all. Background (the first label) is not judged.
+    Labels that are nowhere the most probable count 0 where they are expected to fill more than a hundredth of the judged
+    voxels, and else not at all. Background (the first label) is not judged.
 
     Args:
         probabilities: (A, X, Y, Z).
@@ -71,6 +71,6 @@ def expected_dice(probabilities: NDArray[np.float32], judged: NDArray[np.bool_])
     figures = []
     for label in range(1, len(inside)):
         mine, mass = chosen == label, float(inside[label].sum())
-        if mine.any() or mass >= 0.01 * inside.shape[1]:
+        if mine.any() or mass > 0.01 * inside.shape[1]:
             figures.append(2 * float(inside[label][mine].sum()) / (mass + float(mine.sum())))
     return float(np.mean(figures)) if figures else 0.0

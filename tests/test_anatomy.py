@@ -181,10 +181,10 @@ def test_a_scan_below_the_threshold_is_left_out_by_code_and_the_others_stay(
 ) -> None:
     write_scan(tmp_path / "c" / "good")
     write_doubtful(tmp_path / "c" / "doubtful")
-    report = infer_all(tmp_path / "c", network, tmp_path / "out")
+    report = infer_all(tmp_path / "c", network, tmp_path / "out", threshold=0.9)
     lines = (tmp_path / "out" / "confidence.tsv").read_text().splitlines()
     confidences = {name: (float(value), code) for name, value, code in (line.split("\t") for line in lines[1:])}
-    assert confidences["good"][0] > 0.8 > confidences["doubtful"][0]
+    assert confidences["good"][0] > 0.9 > confidences["doubtful"][0]
     assert {name: code for name, (_, code) in confidences.items()} == {"good": "n/a", "doubtful": LOW_CONFIDENCE}
     assert report.left_out == {LOW_CONFIDENCE: 1}
     assert [p.patient_id for p in read_cohort(tmp_path / "out" / "cohort.tsv").patients] == ["good"]

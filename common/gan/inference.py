@@ -56,8 +56,8 @@ def infer(network: Generator, images: NDArray[np.float32], study: Study, device:
 def expected_dice(probabilities: NDArray[np.float32], judged: NDArray[np.bool_]) -> float:
     """The mean Dice over labels that the probabilities, if true, let expect of the most probable label.
 
-    Labels that are nowhere the most probable count 0 where they are expected to fill more than a hundredth of the judged
-    voxels, and else not at all. Background (the first label) is not judged.
+    Labels that are nowhere the most probable count 0 where they are expected to fill more than a hundredth of the
+    judged voxels, and else not at all. Background (the first label) is not judged.
 
     Args:
         probabilities: (A, X, Y, Z).

@@ -16,7 +16,7 @@ from ..atomic import write_atomic
 from ..errors import ConfigError, DataError
 from ..exchange import Parameters
 from ..journal import Fact
-from ..study import Study
+from ..study import Maps, Study
 from ..tensor_file import decode, encode
 from .parameters import ParameterSpec
 
@@ -123,6 +123,11 @@ def study_of(metadata: Mapping[str, str]) -> Study:
             remedy="Take generator.safetensors from the run or release itself.",
         )
     return study
+
+
+def maps_of(path: Path) -> Maps:
+    """Which way the network of a weights file maps; errors as :func:`load_weights` and :func:`study_of`."""
+    return study_of(load_weights(path)[1]).network.maps
 
 
 def _only_listed(metadata: Mapping[str, str]) -> None:

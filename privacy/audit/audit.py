@@ -192,7 +192,7 @@ def run_audit(
 
     # The blind baseline is held to the same limit as the attacks that bind.
     binding = 1 + sum(model in BINDING[plan.release] for model in ATTACKS.values())
-    members, holdout = _compared(audited)
+    members, holdout = compared(audited)
     expected = power(members, holdout, binding, policy.auc_upper_max)
     announce(expected)
 
@@ -220,10 +220,10 @@ def run_audit(
     whole = (battery.reconstruction(material.target), battery.gan_leaks(distance))
     outliers = battery.outliers()
     isolated = [replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in whole]
-    scored = [*whole, *(attack for attack in isolated if _comparable(attack))]
+    scored = [*whole, *(attack for attack in isolated if comparable(attack))]
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    judged = [_judge(attack, rng, delta) for attack in scored]
+    judged = [judge(attack, rng, delta) for attack in scored]
     # Every audit of this holdout is a further try: Holm within, Bonferroni over all k.
     flags = holm([attack.p_value for attack in judged], alpha=0.05 / plan.audit_number)
     attacks = [replace(attack, rejects=flag) for attack, flag in zip(judged, flags, strict=True)]
@@ -234,7 +234,7 @@ def run_audit(
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
-        b0 = _judge_blind(baseline.scores, baseline.null, rng, delta)
+        b0 = judge_blind(baseline.scores, baseline.null, rng, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
@@ -309,7 +309,7 @@ def _sides_by_site(sites: tuple[str, ...], member: tuple[bool, ...]) -> list[set
     return [{side for s, side in pairs if s == site} for site in sorted(set(sites))]
 
 
-def _compared(audited: AuditedScans) -> tuple[int, int]:
+def compared(audited: AuditedScans) -> tuple[int, int]:
     """Members and holdout patients at sites that have both: nobody else is compared with anyone."""
     people = set(zip(audited.patients, audited.sites, audited.member, strict=True))
     sides = [Counter(member for _, s, member in people if s == site) for site in set(audited.sites)]
@@ -317,12 +317,14 @@ def _compared(audited: AuditedScans) -> tuple[int, int]:
     return sum(side[True] for side in both), sum(side[False] for side in both)
 
 
-def _comparable(attack: AttackScores) -> bool:
+def comparable(attack: AttackScores) -> bool:
+    """Whether some site has patients on both sides."""
     # A subgroup may hold one side only, at every site: then there is nothing to compare.
     return any(len(sides) == 2 for sides in _sides_by_site(attack.sites, tuple(attack.is_member.tolist())))
 
 
-def _judge(attack: AttackScores, rng: np.random.Generator, delta: float) -> AttackResult:
+def judge(attack: AttackScores, rng: np.random.Generator, delta: float) -> AttackResult:
+    """An attack's figures, before Holm says whether it rejects."""
     scores = attack.scores()
     interval = auc_interval(scores, rng)
     halves = epsilon_by_halves(scores, rng, delta)
@@ -343,8 +345,9 @@ def _judge(attack: AttackScores, rng: np.random.Generator, delta: float) -> Atta
     )
 
 
-def _judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
-    plain = _judge(attack, rng, delta)
+def judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
+    """B0's figures, its intervals widened by as much as its null spreads wider than Mann-Whitney's formula says."""
+    plain = judge(attack, rng, delta)
     factor = max(1.0, float(null.std()) / null_standard_error(attack.scores()))
 
     def widened(bound: float) -> float:

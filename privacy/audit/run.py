@@ -19,7 +19,8 @@ from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import Device, choose_device
 from ...common.errors import DataError, VerificationFailed
-from ...common.gan.generation import as_read_back, load_generator
+from ...common.gan.generation import LoadedGenerator, as_read_back, load_generator
+from ...common.gan.weights import maps_of
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.site_folder import ROLES_DRAWN, SITE_FILE, SiteMaterial, site_folders, site_material
@@ -31,9 +32,12 @@ from ..power import Power
 from ..statement import STRICTER
 from ..synthetic_digest import synthetic_digest
 from .audit import AuditMaterial, AuditPlan, run_audit
+from .audit import Progress as StageProgress
 from .control_training import TrainOn, painter, train_control_generator, train_memoriser
 from .controls import TrainGenerator
 from .extract import read_audit
+from .label_network import LabelNetworkMaterial, audit_label_network, memorise_reader, reader, train_reader
+from .result import AuditResult
 
 RESULT = "audit.json"
 AUDITED = "audit-begun"
@@ -68,7 +72,7 @@ class AuditSizes:
 
 def audit_run_folder(
     run: Path,
-    synthetic: Path,
+    synthetic: Path | None,
     public: Cohort | None,
     out: Path,
     sizes: AuditSizes,
@@ -87,12 +91,12 @@ def audit_run_folder(
 
     Args:
         run: What ``simulate`` left, or one site's folder.
-        synthetic: The cohort as it would be released.
+        synthetic: The cohort as it would be released; of no use to a network from images to labels, which paints none.
         public: Public patients who stand in as reference where no patient has that role.
         out: Where ``audit.json`` goes.
         sizes: How much.
         policy: Thresholds.
-        release: What is to be released.
+        release: What is to be released; of a network that paints nothing only its weights can be.
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
         device: Where to train.
         progress: (stages done, stages in all).
@@ -111,7 +115,8 @@ def audit_run_folder(
             expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
             remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
         )
-    generator = load_generator(generator_file or run / "generator.safetensors", chosen)
+    file = generator_file or run / "generator.safetensors"
+    generator = load_generator(file, chosen, maps_of(file))
     study, folders = generator.study, site_folders(run)
     if any(folder.study().digest() != study.digest() for folder in folders):
         raise VerificationFailed(
@@ -119,12 +124,25 @@ def audit_run_folder(
             expected="the generator that these sites trained: their coins say nothing about another",
             remedy="Give the run's own generator.",
         )
-    _refuse_foreign_volumes(synthetic, generator.sha256)
+    paints = study.network.maps == "labels-to-images"
+    release = release if paints else "weights"
+    if paints:
+        if synthetic is None:
+            raise DataError(
+                "no synthetic cohort to audit",
+                expected="the cohort that is to be released",
+                remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
+            )
+        _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
-    volumes = synthetic_digest(synthetic)
-    made = prepare(read_cohort(synthetic), study, out / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
+    told = (policy, lambda _, done, total: progress(done, total), announce)
+    attack = (
+        _attack_on_painter(generator, scans, roles, synthetic, out, digest, stands_in, *told)
+        if synthetic and paints
+        else _attack_on_reader(generator, scans, roles, digest, stands_in, *told)
+    )
     journals = [Journal(folder.journal) for folder in folders]
     if not all(journal.count(ROLES_DRAWN) for journal in journals):
         raise VerificationFailed(
@@ -137,22 +155,6 @@ def audit_run_folder(
         journal.append(AUDITED, number=number, generator=generator.sha256, tier=policy.tier)
 
     site_steps = study.training.rounds * study.training.local_steps
-    material = AuditMaterial(
-        images=scans.volumes,
-        labels=scans.classes,
-        patients=scans.patients,
-        roles=roles,
-        sites=scans.sites,
-        target=painter(generator.network, study, chosen),
-        synthetic=np.asarray(made.volumes),
-        synthetic_labels=np.asarray(made.classes),
-        generator_sha256=generator.sha256,
-        cohort_digest=digest,
-        as_released=as_read_back,
-        target_steps=site_steps,
-        synthetic_sha256=volumes,
-        reference_stands_in=stands_in,
-    )
     plan = AuditPlan(
         release=release,
         seed=derived_seed(study.seed, "audit", number),
@@ -164,15 +166,7 @@ def audit_run_folder(
         blind_permutations=sizes.blind_permutations,
         trainings_at_once=1 if chosen.cuda else None,
     )
-    result = run_audit(
-        material,
-        plan,
-        policy,
-        _trainer(train_control_generator, scans, study, chosen),
-        _trainer(train_memoriser, scans, study, chosen),
-        lambda _, done, total: progress(done, total),
-        announce,
-    )
+    result = attack(plan)
     text = result.to_json()
     write_atomic(out / RESULT, text.encode())
     written = hashlib.sha256(text.encode()).hexdigest()
@@ -188,6 +182,68 @@ def audit_run_folder(
         )
     content: dict[str, Any] = json.loads(text)
     return content
+
+
+def _attack_on_painter(
+    generator: LoadedGenerator,
+    scans: PreparedScans,
+    roles: tuple[Role, ...],
+    synthetic: Path,
+    out: Path,
+    cohort_digest: str,
+    stands_in: str | None,
+    policy: ReleasePolicy,
+    progress: StageProgress,
+    announce: Callable[[Power], None],
+) -> Callable[[AuditPlan], AuditResult]:
+    """Read what such an audit needs, before it counts as one; then attack."""
+    study, device = generator.study, generator.device
+    made = prepare(read_cohort(synthetic), study, out / "cache")
+    material = AuditMaterial(
+        images=scans.volumes,
+        labels=scans.classes,
+        patients=scans.patients,
+        roles=roles,
+        sites=scans.sites,
+        target=painter(generator.network, study, device),
+        synthetic=np.asarray(made.volumes),
+        synthetic_labels=np.asarray(made.classes),
+        generator_sha256=generator.sha256,
+        cohort_digest=cohort_digest,
+        as_released=as_read_back,
+        target_steps=study.training.rounds * study.training.local_steps,
+        synthetic_sha256=synthetic_digest(synthetic),
+        reference_stands_in=stands_in,
+    )
+    train = _trainer(train_control_generator, scans, study, device)
+    memorise = _trainer(train_memoriser, scans, study, device)
+    return lambda plan: run_audit(material, plan, policy, train, memorise, progress, announce)
+
+
+def _attack_on_reader(
+    generator: LoadedGenerator,
+    scans: PreparedScans,
+    roles: tuple[Role, ...],
+    cohort_digest: str,
+    stands_in: str | None,
+    policy: ReleasePolicy,
+    progress: StageProgress,
+    announce: Callable[[Power], None],
+) -> Callable[[AuditPlan], AuditResult]:
+    """The same for a network from images to labels."""
+    study, device = generator.study, generator.device
+    material = LabelNetworkMaterial(
+        scans=scans,
+        roles=roles,
+        study=study,
+        target=reader(generator.network, device),
+        generator_sha256=generator.sha256,
+        cohort_digest=cohort_digest,
+        target_steps=study.training.rounds * study.training.local_steps,
+        reference_stands_in=stands_in,
+    )
+    train, memorise = train_reader(scans, study, device), memorise_reader(scans, study, device)
+    return lambda plan: audit_label_network(material, plan, policy, train, memorise, progress, announce)
 
 
 def verify_audit(result: Path, run: Path) -> dict[str, Any]:

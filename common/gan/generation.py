@@ -22,7 +22,7 @@ from ..errors import DataError
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
-from ..study import Study
+from ..study import Maps, Study
 from .networks import Generator, draw_noise, make_generator, one_hot
 from .parameters import ParameterSpec
 from .weights import load_weights, study_of
@@ -51,14 +51,20 @@ class LoadedGenerator:
     device: Device
 
 
-def load_generator(path: Path, device: Device) -> LoadedGenerator:
+def load_generator(path: Path, device: Device, maps: Maps = "labels-to-images") -> LoadedGenerator:
     """Read ``generator.safetensors``.
 
     Raises:
-        DataError: not a weights file, damaged, or its parameters do not fit its study's network.
+        DataError: not a weights file, damaged, its network maps the other way, or its parameters do not fit it.
     """
     parameters, metadata = load_weights(path)
     study = study_of(metadata)
+    if study.network.maps != maps:
+        raise DataError(
+            f"a network from {study.network.maps.replace('-to-', ' to ')}",
+            expected=f"one from {maps.replace('-to-', ' to ')}",
+            remedy="Labels are painted with 'fedphantom generate', and inferred with 'fedphantom labels infer'.",
+        )
     network = generator_with(parameters, study, device)
     return LoadedGenerator(network.eval(), study, hashlib.sha256(path.read_bytes()).hexdigest(), device)
 

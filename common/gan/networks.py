@@ -1,6 +1,8 @@
-"""Generator and discriminator for label map → multi-parametric MRI, in 3-D, from MONAI blocks.
+"""Generator and discriminator for label map → multi-parametric MRI, and for the way back, in 3-D, from MONAI blocks.
 
 Axes: B batch, L label classes (one-hot), N noise channels, C MRI channels, X right, Y anterior, Z superior.
+One design for both ways (``network.maps``): G channels are given, M are made of them. From labels to images G is L and
+M is C in [-1, 1]; from images to labels G is C, M is the inferred classes' probabilities, and N is 0.
 No BatchNorm anywhere: its statistics mix patients, break per-patient gradients and travel badly between
 sites. Instance and group norms are per sample.
 
@@ -20,7 +22,7 @@ from monai.networks.blocks.upsample import UpSample
 from torch import Tensor, nn
 
 from ..randomness import torch_generator
-from ..study import Study
+from ..study import Maps, Study
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -44,15 +46,16 @@ PRESETS = {
 
 
 class Generator(nn.Module):
-    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1].
+    """U-Net from what is given and noise to all that is made at once: channels in [-1, 1], or class probabilities.
 
-    The label map also reaches the last convolution directly: each label's mean intensity is then learnt in a few
+    What is given also reaches the last convolution directly: each label's mean intensity is then learnt in a few
     steps, and rare labels are not drowned in features that an instance norm scales by the whole volume.
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, given: int, made: int, widths: tuple[int, ...], maps: Maps = "labels-to-images") -> None:
         super().__init__()
-        before = classes + FINE_NOISE + COARSE_NOISE
+        self._maps = maps
+        before = given + noise_channels(maps)
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             self.down.append(_block(before, width, stride=1 if level == 0 else 2))
@@ -63,11 +66,11 @@ class Generator(nn.Module):
             # Interpolation, not transposed convolution: that one paints a checkerboard (Odena et al. 2016).
             self.up.append(UpSample(3, deep, shallow, scale_factor=2, mode="nontrainable", interp_mode="linear"))
             self.merge.append(_block(2 * shallow, shallow, stride=1))
-        self.head = nn.Conv3d(widths[0] + classes, channels, kernel_size=1)
+        self.head = nn.Conv3d(widths[0] + given, made, kernel_size=1)
 
-    def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
-        """Labels (B, L, X, Y, Z) one-hot and noise (B, N, X, Y, Z) to a volume (B, C, X, Y, Z)."""
-        features = torch.cat([labels, noise], dim=1)
+    def forward(self, given: Tensor, noise: Tensor) -> Tensor:
+        """What is given (B, G, X, Y, Z) and noise (B, N, X, Y, Z) to what is made (B, M, X, Y, Z)."""
+        features = torch.cat([given, noise], dim=1)
         skips = []
         for block in self.down:
             features = block(features)
@@ -75,7 +78,8 @@ class Generator(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             features = merge(torch.cat([up(features), skips.pop()], dim=1))
-        return torch.tanh(self.head(torch.cat([features, labels], dim=1)))
+        raw = self.head(torch.cat([features, given], dim=1))
+        return torch.tanh(raw) if self._maps == "labels-to-images" else raw.float().softmax(dim=1)
 
 
 def _block(before: int, width: int, stride: int) -> UnetBasicBlock:
@@ -83,14 +87,14 @@ def _block(before: int, width: int, stride: int) -> UnetBasicBlock:
 
 
 class Discriminator(nn.Module):
-    """PatchGAN on a volume given its label map; also hands out its features for feature matching.
+    """PatchGAN on what was made, beside what it was made of; also hands out its features for feature matching.
 
     Group norm with one channel a group (instance norm that survives an empty batch, PRIVACY §1.6.8).
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, given: int, made: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        before = classes + channels
+        before = given + made
         self.blocks = nn.ModuleList()
         for level, width in enumerate(widths):
             self.blocks.append(
@@ -109,9 +113,9 @@ class Discriminator(nn.Module):
             before = width
         self.head = nn.Conv3d(before, 1, kernel_size=3, padding=1)
 
-    def forward(self, labels: Tensor, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Labels (B, L, X, Y, Z) and volume (B, C, X, Y, Z) to patch logits (B, 1, x, y, z) and features."""
-        features = torch.cat([labels, volume], dim=1)
+    def forward(self, given: Tensor, made: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Given (B, G, X, Y, Z) and made (B, M, X, Y, Z) to patch logits (B, 1, x, y, z) and features."""
+        features = torch.cat([given, made], dim=1)
         kept = []
         for block in self.blocks:
             features = block(features)
@@ -122,13 +126,30 @@ class Discriminator(nn.Module):
 def make_generator(study: Study, seed: int) -> Generator:
     """The study's generator; parameters initialised from the seed, whatever torch's global generator holds."""
     widths = PRESETS[study.network.preset].generator
-    return _initialised(Generator(len(study.labels), len(study.channels), widths), seed, "generator")
+    return _initialised(Generator(*given_and_made(study), widths, study.network.maps), seed, "generator")
 
 
 def make_discriminator(study: Study, seed: int) -> Discriminator:
     """The study's discriminator; it never leaves the site."""
     widths = PRESETS[study.network.preset].discriminator
-    return _initialised(Discriminator(len(study.labels), len(study.channels), widths), seed, "discriminator")
+    return _initialised(Discriminator(*given_and_made(study), widths), seed, "discriminator")
+
+
+def given_and_made(study: Study) -> tuple[int, int]:
+    """Channels that the study's generator is given, and that it makes."""
+    if study.network.maps == "labels-to-images":
+        return len(study.labels), len(study.channels)
+    return len(study.channels), made_classes(study)
+
+
+def made_classes(study: Study) -> int:
+    """Classes that a network from images to labels tells apart: the inferred, and one for all that is laid over."""
+    return len(study.inferred_labels) + bool(study.network.overlay)
+
+
+def noise_channels(maps: Maps) -> int:
+    """N: the same label map has many images, but an image has one anatomy."""
+    return FINE_NOISE + COARSE_NOISE if maps == "labels-to-images" else 0
 
 
 def _initialised(network: _Network, seed: int, name: str) -> _Network:

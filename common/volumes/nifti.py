@@ -165,6 +165,19 @@ def write_label_map(path: Path, labels: NDArray[np.uint8], grid: Grid, *, flush:
     _write(path, np.asarray(labels).astype("u1", casting="safe"), grid, flush)
 
 
+def write_private_label_map(path: Path, labels: NDArray[np.uint8], affine: Affine) -> None:
+    """Write a label map (X, Y, Z) where its scan lies, so that the two fit; for the site's own use.
+
+    The header is as clean as any of ours but for the scanner's affine, which is a quasi-identifier (PRIVACY §5):
+    such a file may not be released.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    content = _clean_header(np.dtype("u1"), labels.shape, affine) + labels.tobytes(order="F")
+    write_atomic(path, _plain_gzip(content) if path.name.endswith(".gz") else content)
+
+
 def _write(path: Path, voxels: NDArray[Any], grid: Grid, flush: bool) -> None:
     if voxels.shape != grid.shape:
         raise GeometryError(
@@ -172,16 +185,16 @@ def _write(path: Path, voxels: NDArray[Any], grid: Grid, flush: bool) -> None:
             expected=f"the grid's shape {grid.shape}",
             remedy="Prepare the volume on the study's grid first.",
         )
-    content = _clean_header(voxels.dtype, grid) + voxels.tobytes(order="F")
+    content = _clean_header(voxels.dtype, grid.shape, grid.affine()) + voxels.tobytes(order="F")
     write_atomic(path, _plain_gzip(content) if path.name.endswith(".gz") else content, flush=flush)
 
 
-def _clean_header(dtype: np.dtype[Any], grid: Grid) -> bytes:
+def _clean_header(dtype: np.dtype[Any], shape: tuple[int, ...], affine: Affine) -> bytes:
     header = _nibabel.Nifti1Header(endianness="<")
     header.set_data_dtype(dtype)
-    header.set_data_shape(grid.shape)
-    header.set_qform(grid.affine(), code=2)
-    header.set_sform(grid.affine(), code=2)
+    header.set_data_shape(shape)
+    header.set_qform(affine, code=2)
+    header.set_sform(affine, code=2)
     header.set_xyzt_units("mm")
     header["vox_offset"] = _VOXEL_OFFSET
     header["scl_slope"], header["scl_inter"] = 1, 0

@@ -120,7 +120,7 @@ def train_memoriser(
         batch = draw_batch(chosen, study, device, step=step, seed=seed)
         weight = device.tensor(judged[scans_of_step(len(judged), study.training.batch, step, seed)])
         with device.autocast():
-            fake = network(batch.labels, batch.noise)
+            fake = network(batch.given, batch.noise)
         loss = l1(fake * weight, batch.real * weight) / weight.mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -24,6 +24,7 @@ from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device, choose_device
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
@@ -142,19 +143,41 @@ class LocalTrainer:
             curves.write_curves(self._folder.root / curves.FOLDER, points)
 
     def _draw_preview(self, round_: int, generator: Generator) -> None:
-        """The site's own scans beside what its generator makes of their label maps; it never leaves."""
+        """The site's own scans beside what its generator makes of them; it never leaves."""
         with by_product(self._folder.journal, "preview", round_):
             file = previews.preview_due(self._folder.root / previews.FOLDER, round_)
             if file is None:
                 return
-            classes, real = self._scans.classes[:PICTURED], self._scans.volumes[:PICTURED]
-            painted = paint(generator, classes, self._study, self._seed, self._device)
-            shown = [Pictured(f"scan {i + 1}", classes[i], painted[i], real[i]) for i in range(len(classes))]
+            shown = pictured(generator, self._scans, self._study, self._seed, self._device)
             write_atomic(file, montage(self._study, shown), mode=0o600)
 
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
-        fake = paint(generator, schematic_classes(self._study)[None], self._study, self._seed, self._device)
+        fake = made_of_schema(generator, self._study, self._seed, self._device)
         return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
+
+
+def made_of_schema(network: Generator, study: Study, seed: int, device: Device) -> NDArray[np.float32]:
+    """What a network makes of a public input: an image of nested ellipsoids, or the classes it sees in one."""
+    classes = schematic_classes(study)
+    if study.network.maps == "labels-to-images":
+        return paint(network, classes[None], study, seed, device)
+    image = (classes / np.float32(len(study.labels) / 2) - 1).astype(np.float32)
+    shares = infer(network, np.stack([image] * len(study.channels)), study, device)
+    return np.asarray(shares.argmax(axis=0), dtype=np.float32)
+
+
+def pictured(network: Generator, scans: PreparedScans, study: Study, seed: int, device: Device) -> list[Pictured]:
+    """The first scans beside what a network paints of their label maps, or under what it infers from them."""
+    classes, real = scans.classes[:PICTURED], scans.volumes[:PICTURED]
+    if study.network.maps == "labels-to-images":
+        painted = paint(network, classes, study, seed, device)
+        return [Pictured(f"scan {i + 1}", classes[i], painted[i], real[i]) for i in range(len(classes))]
+    class_of = np.searchsorted(study.label_values, study.inferred_labels).astype(np.uint8)
+    shown = []
+    for i, volume in enumerate(real):
+        inferred = class_of[infer(network, volume, study, device).argmax(axis=0)]
+        shown += [Pictured(f"scan {i + 1}", classes[i], volume), Pictured("inferred", inferred, volume)]
+    return shown
 
 
 def schematic_classes(study: Study) -> NDArray[np.uint8]:

@@ -130,7 +130,7 @@ def write_cohort_montage(file: Path, cohort: Path, study: Study, number: int = 2
     whole = read_cohort(cohort)
     few = whole.only([patient.patient_id for patient in whole.patients[:number]])
     with tempfile.TemporaryDirectory(prefix="fedphantom-montage-") as scratch:
-        scans = prepare(few, study, Path(scratch))
+        scans = prepare(few, study.without_remapping(), Path(scratch))
         shown = [
             Pictured(f"scan {i + 1}", classes, volume)
             for i, (classes, volume) in enumerate(zip(scans.classes, scans.volumes, strict=True))

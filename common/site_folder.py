@@ -23,12 +23,12 @@ from typing import Self
 
 import numpy as np
 
-from .cohort import Cohort
+from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
 from .cohorts.preparation import PreparedScans, joined, prepare
 from .cohorts.roles import CoinRecord, load_or_draw_roles
-from .errors import ConfigError, DataError, VerificationFailed
+from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
@@ -146,11 +146,14 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
 
     Raises:
         DataError: no usable scan.
-        PolicyRefused: the cohort changed since its roles were drawn.
+        PolicyRefused: the cohort changed since its roles were drawn, or holds a private patient in a study of public
+            material.
         VerificationFailed: the coin record or the journal was edited.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
     cohort = report.usable_or_refused()
+    if study.privacy.trained_on == "public":
+        _refuse_private(cohort)
     coins = load_or_draw_roles(
         folder.coins,
         cohort.patient_ids,
@@ -175,6 +178,15 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
 def roles_generator(study: Study, site: str) -> np.random.Generator:
     """Where a site's roles are drawn from: whoever knows the study, the site's name and its patients can repeat it."""
     return numpy_generator(study.seed, "roles", site)
+
+
+def _refuse_private(cohort: Cohort) -> None:
+    if any(patient.site != PUBLIC_SITE for patient in cohort.patients):
+        raise PolicyRefused(
+            "a study of public material, and a cohort with patients who are not marked public",
+            expected=f"'{PUBLIC_SITE}' in the site column for every patient",
+            remedy="Give public patients alone, or take part in a study that says privacy.trained_on = 'private'.",
+        )
 
 
 def _noted_coins(folder: SiteFolder) -> str | None:

@@ -25,6 +25,7 @@ from pydantic import (
 
 from .errors import ConfigError
 from .exchange import SITE_NAME
+from .labels.remapping import Remapping, remapping_problem
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
@@ -119,10 +120,18 @@ class PublicLabelsTable(_Table):
     """For ``atlas``: sizes and places of the tumours."""
 
 
-class NetworkTable(_Table):
-    """Size of generator and discriminator."""
+Maps = Literal["labels-to-images", "images-to-labels"]
+"""What a study's generator makes of what."""
 
+
+class NetworkTable(_Table):
+    """What generator and discriminator are for, and their size."""
+
+    maps: Maps = "labels-to-images"
+    """``images-to-labels``: the same networks the other way, for anatomy that a cohort does not label."""
     preset: Literal["tiny", "small", "base"] = "small"
+    overlay: tuple[str, ...] = ()
+    """For ``images-to-labels``: labels that are never inferred, but laid over what is; tumours that hospitals draw."""
 
 
 class PatchTable(_Table):
@@ -154,8 +163,10 @@ class TrainingTable(_Table):
     """Of the first half of the steps; it then falls linearly to nothing, as the discriminator's does."""
     discriminator_lr: float = Field(default=4e-4, gt=0)
     patch: PatchTable | None = None
-    """Whole volumes where it is left out."""
+    """Whole volumes where it is left out. Not for ``images-to-labels``, which varies contrasts over the whole head."""
     l1_weight: float = Field(default=10.0, ge=0)
+    label_weight: float = Field(default=10.0, ge=0)
+    """For ``images-to-labels``: of cross-entropy plus Dice, in place of L1."""
     feature_matching_weight: float = Field(default=2.0, ge=0)
 
     @model_serializer(mode="wrap")
@@ -240,6 +251,8 @@ class PrivacyTable(_Table):
 
     dp: Literal["none"] = "none"
     """``none`` is said as loudly as any ε: this study makes no differential-privacy promise."""
+    trained_on: Literal["private", "public"] = "private"
+    """``public``: every site's patients must be marked public, or the site refuses. Said in the weights file."""
 
 
 class Study(_Table):
@@ -255,8 +268,10 @@ class Study(_Table):
     """Label name to value in the files; must hold ``background = 0``."""
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Composite structures for evaluation, e.g. ``whole = [1, 2]``."""
+    remapping: Remapping = Field(default_factory=dict)
+    """Label name to the values that mean it in the cohorts' files, where those are not the study's own."""
     grid: GridTable
-    public_labels: PublicLabelsTable
+    public_labels: PublicLabelsTable = PublicLabelsTable(source="atlas")
     network: NetworkTable = NetworkTable()
     training: TrainingTable = TrainingTable()
     federation: FederationTable = FederationTable()
@@ -273,12 +288,24 @@ class Study(_Table):
         patch = self.training.patch
         if patch and any(n > whole for n, whole in zip(patch.shape, self.grid.shape, strict=True)):
             raise ValueError(f"training.patch.shape {patch.shape}: larger than grid.shape {self.grid.shape}")
+        if patch and self.network.maps == "images-to-labels":
+            raise ValueError("training.patch: a network that maps images to labels trains on whole volumes")
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")
         if self.federation.sharing == "ensemble" and self.training.rounds != 1:
             raise ValueError("training.rounds: an ensemble has one round; its whole schedule is training.local_steps")
+        if self.remapping and (problem := remapping_problem(self.remapping, self.labels)):
+            raise ValueError(problem)
+        self._check_overlay()
         return self
+
+    def _check_overlay(self) -> None:
+        overlay = set(self.network.overlay)
+        if overlay and self.network.maps == "labels-to-images":
+            raise ValueError("network.overlay: only a network that maps images to labels leaves labels out")
+        if not overlay <= self.labels.keys() - {"background"} or len(self.labels) - len(overlay) < 2:
+            raise ValueError("network.overlay: needs names of [labels], not all of them, and not background")
 
     def volume_grid(self) -> Grid:
         """The grid of every prepared and generated volume."""
@@ -288,6 +315,21 @@ class Study(_Table):
     def label_values(self) -> tuple[int, ...]:
         """Label values in file, ascending; position in this tuple is the class index."""
         return tuple(sorted(self.labels.values()))
+
+    @property
+    def inferred_labels(self) -> tuple[int, ...]:
+        """Label values that a network from images to labels infers, ascending: all that are not laid over."""
+        overlay = {self.labels[name] for name in self.network.overlay}
+        return tuple(value for value in self.label_values if value not in overlay)
+
+    @property
+    def stored_values(self) -> frozenset[int]:
+        """Label values that a cohort's files may hold."""
+        return frozenset(v for values in self.remapping.values() for v in values) or frozenset(self.label_values)
+
+    def without_remapping(self) -> Study:
+        """The study as it reads what FedPhantom itself wrote: label maps that hold the study's own values already."""
+        return self.model_copy(update={"remapping": {}})
 
     @property
     def evaluation_regions(self) -> dict[str, tuple[int, ...]]:

@@ -36,7 +36,8 @@ def study() -> None:
 def study_new(
     path: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A file that does not exist yet.")],
     template: Annotated[
-        Literal["phantom", "hippocampus", "tiny"], typer.Option(help="What to start from.")
+        Literal["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"],
+        typer.Option(help="What to start from."),
     ] = "phantom",
 ) -> None:
     """Write a study to start from, every key explained. An existing file is never overwritten."""

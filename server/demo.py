@@ -175,11 +175,13 @@ def _run_stages(
     sites_material = [site_material(SiteFolder.open(run / "sites" / name), study) for name in tables]
     train, test = training_and_test_scans(sites_material)
     cache = out / "cohorts" / "cache"
-    made = prepare(read_cohort(synthetic), study, cache)
+    made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
     arms = {"real": train, "synthetic": made, "real+synthetic": joined([train, made])}
     if public is not None:
         arms["public"] = prepare(public, study, cache)
-        arms["public generator"] = prepare(read_cohort(out / PUBLIC_GENERATOR / "synthetic"), study, cache)
+        arms["public generator"] = prepare(
+            read_cohort(out / PUBLIC_GENERATOR / "synthetic"), study.without_remapping(), cache
+        )
         arms["public+synthetic"] = joined([arms["public"], made])
     seed = derived_seed(study.seed, "evaluation")
     evaluation = hospital.evaluate(

@@ -113,7 +113,7 @@ def simulate(
         say: Told what a cohort check left out.
         bundle: Folder of the Flower app to run instead of FedPhantom's own (engine ``flower``).
         preview_every: Rounds from one preview to the next, of public label maps for the coordinator and of its own
-            scans for each site; None for no previews.
+            scans for each site (of these alone, where the network maps images to labels); None for no previews.
         public: The public cohort that previews take label maps from, where the study's source is a folder.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..common.counted import counted
-from ..common.study import FederationTable, Study
+from ..common.study import Study
 
 NO_DP = (
     "dp: none. This study makes NO differential-privacy promise: nothing bounds what the generator "
@@ -15,7 +15,7 @@ NO_DP = (
 
 def study_text(study: Study) -> str:
     """What is trained, on which grid, for how long, what leaves, and under which privacy promise."""
-    training, federation, public = study.training, study.federation, study.public_labels
+    training, federation = study.training, study.federation
     shape = " × ".join(map(str, study.grid.shape))
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
@@ -24,22 +24,20 @@ def study_text(study: Study) -> str:
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
     }
-    low, high = public.lesion.radius_mm
-    tumours = f"{public.lesion_probability:.0%} of them with a tumour of {low:g} to {high:g} mm radius"
-    origin = f"the atlas, {tumours}" if public.source == "atlas" else "a public cohort"
     patch = training.patch
     seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
     if patch and training.batch > 1:
         seen = seen.replace("patch", "patches")
+    made, use = _paints(study, structures) if study.network.maps == "labels-to-images" else _infers(study)
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
-        "trained": f"a '{study.network.preset}' generator: label map ({structures}) to {', '.join(study.channels)}",
+        "trained": f"a '{study.network.preset}' generator: {made}",
         "grid": f"{shape} voxels of {spacing} mm",
         "rounds": f"{training.rounds} of {counted(training.local_steps, 'step')} at each site,"
         f" {f'{training.batch} {seen}' if patch else counted(training.batch, seen)} a step;"
         f" at least {counted(federation.quorum, 'site')} a round",
-        "label maps": f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
-        "averaged": _averaging(federation),
+        "label maps": use,
+        "averaged": _averaging(study),
         "leaves a site": f"{shared[federation.sharing]} "
         "Never: scans, label maps, the discriminator, patient counts, figures on real scans",
         "privacy": NO_DP,
@@ -48,14 +46,37 @@ def study_text(study: Study) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
 
 
+def _paints(study: Study, structures: str) -> tuple[str, str]:
+    public = study.public_labels
+    low, high = public.lesion.radius_mm
+    tumours = f"{public.lesion_probability:.0%} of them with a tumour of {low:g} to {high:g} mm radius"
+    origin = f"the atlas, {tumours}" if public.source == "atlas" else "a public cohort"
+    return (
+        f"label map ({structures}) to {', '.join(study.channels)}",
+        f"synthetic scans are painted on public ones: {public.name}, {origin}; licence: {public.licence}",
+    )
+
+
+def _infers(study: Study) -> tuple[str, str]:
+    inferred = ", ".join(name for name, value in study.labels.items() if value and value in study.inferred_labels)
+    overlay = f"; the hospital's {', '.join(study.network.overlay)} on top" if study.network.overlay else ""
+    material = "scans marked public alone" if study.privacy.trained_on == "public" else "private scans"
+    return (
+        f"{', '.join(study.channels)}, or those of them that a scan has, to anatomy ({inferred})",
+        f"inferred ones are private to their site{overlay}. The network is trained on {material}",
+    )
+
+
 def study_facts(study: Study) -> dict[str, Any]:
     """The same for machines: every key of the study with its default filled in, and its digest."""
     return {"digest": study.digest(), "study": study.model_dump(mode="json")}
 
 
-def _averaging(federation: FederationTable) -> str:
+def _averaging(study: Study) -> str:
+    federation = study.federation
     if federation.sharing == "ensemble":
-        return "nothing: every site's generator stays its own, and label maps are divided among them"
+        divided = ", and label maps are divided among them" if study.network.maps == "labels-to-images" else ""
+        return f"nothing: every site's generator stays its own{divided}"
     declared = ", ".join(f"{site} {weight:g}" for site, weight in sorted(federation.declared_weights.items()))
     parts = [f"by declared weights: {declared}" if declared else "every site's generator alike"]
     if federation.proximal_weight:

@@ -303,7 +303,7 @@ def test_show_says_loudly_that_there_is_no_differential_privacy(
     assert "40 × 48 × 40" in said
 
 
-@pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny"])
+@pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"])
 def test_every_template_holds(template: str, tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     assert run(["study", "new", str(study), "--template", template]) == 0
@@ -311,7 +311,7 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
     assert parse_study(study.read_text()).name == template
 
 
-@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 4.0), ("tiny", 12.0)])
+@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 4.0), ("tiny", 12.0), ("anatomy", 4.0)])
 def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 
@@ -321,6 +321,22 @@ def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_
     assert (study.channels, study.labels) == (PHANTOM_CHANNELS, PHANTOM_LABELS)
     assert study.volume_grid() == phantom_grid(spacing_mm)
     assert study.roles.reference > 0  # else an audit would need --public
+
+
+def test_an_anatomy_study_is_said_to_infer_private_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "study.toml"
+    run(["study", "new", str(study), "--template", "anatomy"])
+    for trained_on, said in (
+        ("private", "trained on private scans"),
+        ("public", "trained on scans marked public alone"),
+    ):
+        study.write_text(study.read_text().replace('trained_on = "private"', f'trained_on = "{trained_on}"'))
+        capsys.readouterr()
+        assert run(["study", "show", str(study)]) == 0
+        out = capsys.readouterr().out
+        assert "to anatomy (csf, grey, white)" in out
+        assert "private to their site; the hospital's oedema, enhancing, necrosis on top" in out
+        assert said in out
 
 
 def test_new_never_overwrites(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_private_maps_without_a_secret_are_refused(patients: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="without the site's secret"):
         edit(patients, tmp_path / "out")
     (tmp_path / "short").write_text("abc")
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="no site's secret"):
         edit(patients, tmp_path / "out", secret=tmp_path / "short")
     assert not (tmp_path / "out").exists()
 

@@ -103,10 +103,10 @@ def test_without_patches_a_step_sees_whole_scans() -> None:
 def test_a_batch_holds_the_patches_drawn_of_volume_and_labels_alike() -> None:
     study = study_with((8, 6, 5))
     batch = draw_batch(SCANS, study, CPU, step=3, seed=1)
-    assert batch.noise.shape[2:] == batch.real.shape[2:] == batch.labels.shape[2:] == (8, 6, 5)
+    assert batch.noise.shape[2:] == batch.real.shape[2:] == batch.given.shape[2:] == (8, 6, 5)
     for example, (row, box) in enumerate(places_of_step(SCANS, study, 3, 1)):
         np.testing.assert_array_equal(batch.real[example], SCANS.volumes[row][:, *box])
-        np.testing.assert_array_equal(batch.labels[example].argmax(dim=0), SCANS.classes[row][box])
+        np.testing.assert_array_equal(batch.given[example].argmax(dim=0), SCANS.classes[row][box])
 
 
 def test_a_steps_patches_need_no_history_and_differ_between_steps_seeds_and_examples() -> None:

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff
+from scipy.ndimage import gaussian_filter
 
 from fedphantom.common.errors import GeometryError
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.placement import place_labels, place_volume, to_canonical
+from fedphantom.common.volumes.placement import (
+    covering_grid,
+    labels_on_volume,
+    place_labels,
+    place_volume,
+    to_canonical,
+)
 
 
 def _volume(shape=(8, 10, 12)):
@@ -90,3 +97,27 @@ def test_a_singular_affine_is_refused(affine):
 def test_a_4d_volume_is_refused():
     with pytest.raises(GeometryError, match="4 axes"):
         place_volume(np.zeros((4, 4, 4, 2), np.float32), np.eye(4), Grid((8, 8, 8), (1, 1, 1)))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL", "ASR", "IRP"])
+def test_labels_come_back_from_the_covering_grid_to_where_the_volume_lies(codes):
+    blobs = gaussian_filter(_volume((30, 36, 24)), 3)
+    labels = np.digitize(blobs, [-0.02, 0.03]).astype(np.uint8) * 3
+    stored, affine = _turned(labels, np.diag([1.0, 1.2, 2.0, 1.0]), codes)
+    grid = covering_grid(stored.shape, affine, (1.5, 1.5, 1.5))
+    assert grid.shape == (20, 29, 32)
+    placed = place_labels(stored, affine, grid)
+    shares = np.stack([(placed == value).astype(np.float32) for value in (0, 3, 6)])
+    back = labels_on_volume(shares, (0, 3, 6), stored.shape, affine, grid.spacing_mm)
+    assert back.shape == stored.shape
+    assert (back != stored).mean() < 0.05
+    mirrored = labels_on_volume(shares[:, ::-1], (0, 3, 6), stored.shape, affine, grid.spacing_mm)
+    assert (mirrored != stored).mean() > 0.3
+
+
+def test_a_volume_at_the_grids_spacing_comes_back_voxel_by_voxel():
+    labels = np.random.default_rng(1).integers(0, 3, (9, 8, 7)).astype(np.uint8)
+    stored, affine = _turned(labels, np.eye(4), "PIR")
+    placed = place_labels(stored, affine, covering_grid(stored.shape, affine, (1, 1, 1)))
+    shares = np.stack([(placed == value).astype(np.float32) for value in range(3)])
+    assert np.array_equal(labels_on_volume(shares, (0, 1, 2), stored.shape, affine, (1, 1, 1)), stored)

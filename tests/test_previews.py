@@ -11,22 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard_reader import read_curves
+from tiny_anatomy import anatomy_text
 from tiny_cohorts import CHANNELS, tiny_text, write_tiny_cohort
 
 from fedphantom.client.egress import FAKE_METRICS
-from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.local_training import LocalTrainer, pictured
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common import previews
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.gan.generation import initial_parameters, load_generator, paint
+from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.labels.folder import read_label_folder
 from fedphantom.common.montage import Pictured, montage
 from fedphantom.common.previews import preview_due, schedule_previews
 from fedphantom.common.randomness import derived_seed
-from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.site_folder import SiteFolder, site_material
 from fedphantom.common.study import parse_study
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import simulation_text
@@ -104,15 +106,17 @@ def test_the_coordinators_curves_hold_figures_on_fakes_and_nothing_of_real_scans
 def test_a_sites_losses_on_real_scans_lie_in_its_own_folder_alone(run: Path) -> None:
     for site in SITES:
         found = read_curves(run / "sites" / site / "tensorboard")
-        assert {"adversarial", "l1", "discriminator"} <= found.keys()
-        assert list(found["l1"]) == list(range(1, 7))
+        assert {"adversarial", "reconstruction", "discriminator"} <= found.keys()
+        assert list(found["reconstruction"]) == list(range(1, 7))
         left = [
             entry.facts for entry in read_journal(run / "sites" / site / "journal.jsonl") if "metrics" in entry.facts
         ]
         assert all(set(facts["metrics"]) == set(FAKE_METRICS) for facts in left)  # type: ignore[arg-type, call-overload]  # a table
     elsewhere = [path for path in run.rglob("events.*") if "sites" not in path.relative_to(run).parts]
     assert elsewhere
-    assert not any(b"l1" in path.read_bytes() or b"discriminator" in path.read_bytes() for path in elsewhere)
+    assert not any(
+        b"reconstruction" in path.read_bytes() or b"discriminator" in path.read_bytes() for path in elsewhere
+    )
 
 
 # Previews
@@ -141,6 +145,25 @@ def test_the_last_preview_shows_the_generator_that_the_run_leaves(run: Path) -> 
     painted = paint(generator.network, classes, study, derived_seed(study.seed, "preview"), generator.device)
     shown = [Pictured(f"map {i + 1}", classes[i], painted[i]) for i in range(2)]
     assert (run / "previews" / "round-002.png").read_bytes() == montage(study, shown)
+
+
+def test_a_network_from_images_to_labels_is_pictured_at_the_sites_alone(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    text = anatomy_text(text=tiny_text(rounds=1, local_steps=2))
+    assert federation(tmp_path / "run", cohorts, every=1, text=text).not_drawn == 0
+    assert pictures(tmp_path / "run") == []
+    own = tmp_path / "run" / "sites" / "site-a" / "previews" / "round-001.png"
+    assert columns(own) == 1 + len(CHANNELS)
+    site = SiteFolder.open(tmp_path / "run" / "sites" / "site-a")
+    scans = site_material(site, site.study())
+    first = scans.scans_of(scans.coins.training_patients())
+    shown = pictured(make_generator(site.study(), 0), first, site.study(), 0, choose_device("cpu"))
+    assert [one.caption for one in shown] == ["scan 1", "inferred", "scan 2", "inferred"]
+    for drawn, inferred in zip(shown[::2], shown[1::2], strict=True):
+        np.testing.assert_array_equal(drawn.synthetic, inferred.synthetic)
+        assert set(np.unique(inferred.classes)) <= {0, 1}  # the tumour is laid over, never inferred
+    np.testing.assert_array_equal(shown[0].classes, first.classes[0])
 
 
 def test_previews_change_nothing_of_the_training(tmp_path: Path, cohorts: dict[str, Path], run: Path) -> None:

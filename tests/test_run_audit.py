@@ -129,7 +129,7 @@ def test_the_second_audit_of_a_holdout_is_number_two_whatever_became_of_the_firs
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedphantom.privacy.audit.run.run_audit", broken_off)
+        patch.setattr("fedphantom.privacy.audit.run_attack.run_audit", broken_off)
         with pytest.raises(KeyboardInterrupt):
             audit(root, made)
     assert events(root, "site-a") == [("audit-begun", 1)]
@@ -193,7 +193,7 @@ def test_the_blind_baseline_is_given_what_every_scans_files_say(
         seen.append(material)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedphantom.privacy.audit.run.run_audit", look)
+    monkeypatch.setattr("fedphantom.privacy.audit.run_attack.run_audit", look)
     with pytest.raises(KeyboardInterrupt):
         audit(root, made)
     header = seen[0].header

@@ -239,14 +239,14 @@ def test_the_told_losses_are_those_of_the_terms() -> None:
     seen: list[tuple[Batch, Tensor, Tensor]] = []
 
     def spying(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
-        logits = state.discriminator(torch.cat([batch.labels] * 2), torch.cat([batch.real, fake]))[0].detach()
+        logits = state.discriminator(torch.cat([batch.given] * 2), torch.cat([batch.real, fake]))[0].detach()
         seen.append((batch, fake, logits))
         return torch.tensor(0.125)  # and leaves the discriminator as it is
 
     (losses,) = train(state, SCANS, STUDY, until_step=1, total_steps=TOTAL, seed=9, discriminator_step=spying)
     batch, fake, logits = seen[0]
     assert losses.discriminator == 0.125
-    assert losses.l1 == pytest.approx((fake - batch.real).abs().mean().item(), rel=1e-4)
+    assert losses.reconstruction == pytest.approx((fake - batch.real).abs().mean().item(), rel=1e-4)
     assert losses.adversarial == pytest.approx(((logits[2:] - 1) ** 2).mean().item(), rel=1e-4)
 
 
@@ -276,7 +276,7 @@ def test_the_plain_step_lowers_the_discriminators_loss_and_leaves_the_generator(
 def test_training_brings_fakes_closer_to_the_paired_scans() -> None:
     study = STUDY.model_copy(update={"training": STUDY.training.model_copy(update={"generator_lr": 2e-3})})
     told = list(train(new_state(study, 1, CPU), SCANS, study, until_step=12, total_steps=12, seed=9))
-    assert np.mean([t.l1 for t in told[-3:]]) < 0.9 * np.mean([t.l1 for t in told[:3]])
+    assert np.mean([t.reconstruction for t in told[-3:]]) < 0.9 * np.mean([t.reconstruction for t in told[:3]])
 
 
 def test_a_nan_in_a_scan_stops_the_training_and_names_the_step() -> None:

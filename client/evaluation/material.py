@@ -72,7 +72,7 @@ class Sources:
         else:
             study = read_study(self.study) if self.study else _derived_study(self.synthetic)
             train, test = self._real(study, cache, say)
-        made = _prepared("--synthetic", read_cohort, self.synthetic, study, cache, say)
+        made = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
         public = _prepared("--public", read_public, self.public, study, cache, say) if self.public else None
         return Material(train, test, made, public, study)
 

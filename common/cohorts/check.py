@@ -19,6 +19,7 @@ from ..errors import DataError
 from ..study import Study
 from ..volumes.grid import Spacing
 from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
+from .preparation import needed_channels
 from .scan_check import ScanFacts, inspect_scan
 
 Severity = Literal["error", "warning"]
@@ -228,11 +229,11 @@ def check_cohort(
             any scan has, and label values must be those the cohort declares, if it declares them.
         progress: Called with (scans done, scans in all) after each scan.
     """
-    channels = study.channels if study else cohort.channels
-    allowed = frozenset(study.label_values) if study else frozenset({0, *cohort.label_names})
+    allowed = study.stored_values if study else frozenset({0, *cohort.label_names})
     scans = cohort.scans
     facts: list[ScanFacts] = []
     for done, scan in enumerate(scans, start=1):
+        channels = needed_channels(scan, study) if study else cohort.channels
         facts.append(inspect_scan(scan, cohort.root, channels, allowed if study or cohort.label_names else None))
         if progress:
             progress(done, len(scans))

@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from ..atomic import atomic_folder
 from ..cohort import ChannelSource, Cohort, Scan
 from ..errors import DataError, StorageError
+from ..labels.remapping import remap
 from ..study import Study
+from ..volumes.grid import Grid
 from ..volumes.nifti import read_header, read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
 from .acquisition import acquisition
 from .disk_rows import DiskRows, Rows, chosen
 
-VERSION = 3  # raise it whenever preparation gives other voxels or headers
+VERSION = 4  # raise it whenever preparation gives other voxels or headers
+ABSENT = -1.0  # every voxel of a channel that a scan lacks: what background is
 LOW, HIGH = 0.5, 99.5  # percentiles of a scan's own foreground that become -1 and 1
 AIR_SHARE = 0.1  # of all voxels: a value that so many have is air
 
@@ -161,15 +164,15 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
 def content_key(cohort: Cohort, study: Study) -> str:
     """SHA-256 (hex) over all that the prepared arrays depend on."""
     digest = hashlib.sha256()
-    facts = [VERSION, study.channels, study.label_values, study.grid.model_dump(mode="json")]
+    facts = [VERSION, study.channels, study.label_values, study.grid.model_dump(mode="json"), study.remapping]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     hashed: dict[Path, str] = {}
     for scan in cohort.scans:
         sources, label = _files(scan, study)
-        for path, index in [*((s.path, s.index) for s in sources), (label, None)]:
-            if path not in hashed:
-                hashed[path] = _file_hash(path)
-            digest.update(f"{hashed[path]}#{index}\n".encode())
+        for source in [*sources, ChannelSource(label)]:
+            if source and source.path not in hashed:
+                hashed[source.path] = _file_hash(source.path)
+            digest.update(f"{hashed[source.path]}#{source.index}\n".encode() if source else b"absent\n")
     return digest.hexdigest()
 
 
@@ -184,12 +187,12 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
             sources, label = _files(scan, study)
             scales: list[NDArray[np.floating[Any]]] = []
             for source in sources:
-                voxels, affine = read_volume(source)
-                placed = place_volume(background_at_zero(voxels), affine, grid)
-                scales.append(_intensity_range(placed))
-                volumes.write(_scaled(placed, scales[-1]).tobytes())
+                channel, scale = _channel(source, grid)
+                volumes.write(channel.tobytes())
+                scales.append(scale)
             classes.write(class_index(*read_label_map(label), study).tobytes())
-            headers.append(acquisition([read_header(path) for path in (*(s.path for s in sources), label)], scales))
+            found = [read_header(source.path) if source else None for source in (*sources, ChannelSource(label))]
+            headers.append(acquisition(found, scales))
             if progress:
                 progress(row, len(scans))
     table = np.stack(headers)
@@ -198,34 +201,51 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
         file.write(table.tobytes())
 
 
+def _channel(source: ChannelSource | None, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]]]:
+    """One channel (X, Y, Z) as prepared, and the intensities that became -1 and 1; zeros where a scan lacks it."""
+    if source is None:
+        return np.full(grid.shape, ABSENT, dtype=np.float32), np.zeros(2)
+    voxels, affine = read_volume(source)
+    placed = place_volume(background_at_zero(voxels), affine, grid)
+    scale = _intensity_range(placed)
+    return _scaled(placed, scale), scale
+
+
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     descr = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def class_index(labels: NDArray[np.generic], affine: NDArray[np.float64], study: Study) -> NDArray[np.uint8]:
-    """A label map as stored, any axes order, to class indices (X, Y, Z) on the study's grid."""
-    placed = place_labels(np.asarray(labels).astype(np.uint8), affine, study.volume_grid())
-    values = np.asarray(study.label_values)
-    index = np.searchsorted(values, placed).clip(0, len(values) - 1)
-    if not np.array_equal(values[index], placed):
-        raise DataError(
-            "a label map with values outside the study's labels",
-            expected=f"values among {', '.join(map(str, values))}",
-            remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
-        )
-    return index.astype(np.uint8)
+    """A label map as stored, any axes order, to class indices (X, Y, Z) on the study's grid.
+
+    Raises:
+        DataError: a value that the study does not name.
+    """
+    placed = place_labels(remap(labels, study.remapping, study.labels), affine, study.volume_grid())
+    return np.searchsorted(np.asarray(study.label_values), placed).astype(np.uint8)
 
 
-def _files(scan: Scan, study: Study) -> tuple[list[ChannelSource], Path]:
-    missing = [name for name in study.channels if name not in scan.channels]
+def needed_channels(scan: Scan, study: Study) -> tuple[str, ...]:
+    """Channels without which a scan is of no use to a study.
+
+    All of them where images are made. Where labels are, any one will do, so that a cohort of T1 scans can train and
+    use a network of four channels: those that the scan has are needed, or all where it has none.
+    """
+    there = tuple(name for name in study.channels if name in scan.channels)
+    return there if there and study.network.maps == "images-to-labels" else study.channels
+
+
+def _files(scan: Scan, study: Study) -> tuple[list[ChannelSource | None], Path]:
+    needed = needed_channels(scan, study)
+    missing = [name for name in needed if name not in scan.channels]
     if missing or scan.label is None:
         raise DataError(
             f"a scan without {'its label map' if scan.label is None else 'channel ' + missing[0]}",
-            expected=f"the channels {', '.join(study.channels)} and a label map",
+            expected=f"the channels {', '.join(needed)} and a label map",
             remedy="Run 'fedphantom cohort check --study STUDY.toml' to find it.",
         )
-    return [scan.channels[name] for name in study.channels], scan.label
+    return [scan.channels.get(name) for name in study.channels], scan.label
 
 
 def _file_hash(path: Path) -> str:

@@ -99,7 +99,8 @@ def read_inputs(
         DataError: no label map, one on another grid, damaged, or with values that the study does not name.
     """
     resample = given.of_cohort or study.grid.resample_labels
-    for found in read_label_maps(given.files, study.volume_grid(), resample=resample):
+    cohort_of = study if given.of_cohort else None
+    for found in read_label_maps(given.files, study.volume_grid(), resample=resample, cohort_of=cohort_of):
         unknown = sorted(set(np.unique(found.labels).tolist()) - set(study.label_values))
         if unknown:
             raise DataError(

@@ -23,7 +23,7 @@ from ..errors import DataError
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
-from ..study import Study
+from ..study import Maps, Study
 from .networks import Generator, draw_noise, generator_shapes, make_generator, one_hot
 from .parameters import ParameterSpec
 from .slabs import paint_in_slabs, slab_thickness
@@ -55,14 +55,20 @@ class LoadedGenerator:
     device: Device
 
 
-def load_generator(path: Path, device: Device) -> LoadedGenerator:
+def load_generator(path: Path, device: Device, maps: Maps = "labels-to-images") -> LoadedGenerator:
     """Read ``generator.safetensors``.
 
     Raises:
-        DataError: not a weights file, damaged, or its parameters do not fit its study's network.
+        DataError: not a weights file, damaged, its network maps the other way, or its parameters do not fit it.
     """
     shapes, metadata = read_weights_header(path)
     study = study_of(metadata)
+    if study.network.maps != maps:
+        raise DataError(
+            f"a network from {study.network.maps.replace('-to-', ' to ')}",
+            expected=f"one from {maps.replace('-to-', ' to ')}",
+            remedy="Labels are painted with 'fedphantom generate', and inferred with 'fedphantom labels infer'.",
+        )
     problem = ParameterSpec(generator_shapes(study)).shape_problem(shapes)
     if problem:
         raise DataError(

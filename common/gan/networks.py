@@ -1,6 +1,8 @@
-"""Generator and discriminator for label map → multi-parametric MRI, in 3-D, from MONAI blocks.
+"""Generator and discriminator for label map → multi-parametric MRI, and for the way back, in 3-D, from MONAI blocks.
 
 Axes: B batch, L label classes (one-hot), N noise channels, C MRI channels, X right, Y anterior, Z superior.
+One design for both ways (``network.maps``): G channels are given, M are made of them. From labels to images G is L and
+M is C in [-1, 1]; from images to labels G is C, M is the inferred classes' probabilities, and N is 0.
 No BatchNorm anywhere: its statistics mix patients, break per-patient gradients and travel badly between
 sites. Instance and group norms are per sample.
 
@@ -20,7 +22,7 @@ from monai.networks.blocks.upsample import UpSample
 from torch import Tensor, nn
 
 from ..randomness import torch_generator
-from ..study import Study
+from ..study import Maps, Study
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -44,24 +46,35 @@ PRESETS = {
 
 
 class Generator(nn.Module):
-    """U-Net from a one-hot label map and noise to all MRI channels at once, in [-1, 1]; grids of any size.
+    """U-Net from what is given and noise to all that is made at once: channels in [-1, 1], or class probabilities.
 
-    The label map also reaches the last convolution directly: each label's mean intensity is then learnt in a few
+    Grids of any size.
+
+    What is given also reaches the last convolution directly: each label's mean intensity is then learnt in a few
     steps, and rare labels are not drowned in features that an instance norm scales by the whole volume.
 
     Args:
-        classes: L.
-        channels: C.
+        given: G.
+        made: M.
         widths: Feature maps per resolution level, full resolution first.
+        maps: Which way; decides on noise and on the last step.
         local: Every output voxel depends on its surroundings alone: features are normalised voxel by voxel, and
             interpolated at places that do not depend on the volume's size. So what was learnt on patches holds in
             the whole volume. False: instance norms, for networks that only ever see whole volumes.
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, ...], *, local: bool = False) -> None:
+    def __init__(
+        self,
+        given: int,
+        made: int,
+        widths: tuple[int, ...],
+        *,
+        maps: Maps = "labels-to-images",
+        local: bool = False,
+    ) -> None:
         super().__init__()
-        before = classes + FINE_NOISE + COARSE_NOISE
-        self.widths, self.local = widths, local
+        before = given + noise_channels(maps)
+        self.widths, self.maps, self.local = widths, maps, local
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             self.down.append(_block(before, width, stride=1 if level == 0 else 2, local=local))
@@ -82,16 +95,16 @@ class Generator(nn.Module):
                 )
             )
             self.merge.append(_block(2 * shallow, shallow, stride=1, local=local))
-        self.head = nn.Conv3d(widths[0] + classes, channels, kernel_size=1)
+        self.head = nn.Conv3d(widths[0] + given, made, kernel_size=1)
 
-    def forward(self, labels: Tensor, noise: Tensor) -> Tensor:
-        """Labels (B, L, X, Y, Z) one-hot and noise (B, N, X, Y, Z) to a volume (B, C, X, Y, Z)."""
-        fine = self.encode(labels, noise)
-        return self.paint(fine, self.below(self.down[1](fine)), labels)
+    def forward(self, given: Tensor, noise: Tensor) -> Tensor:
+        """What is given (B, G, X, Y, Z) and noise (B, N, X, Y, Z) to what is made (B, M, X, Y, Z)."""
+        fine = self.encode(given, noise)
+        return self.paint(fine, self.below(self.down[1](fine)), given)
 
-    def encode(self, labels: Tensor, noise: Tensor) -> Tensor:
+    def encode(self, given: Tensor, noise: Tensor) -> Tensor:
         """Features of the first level, (B, F, X, Y, Z)."""
-        features: Tensor = self.down[0](torch.cat([labels, noise], dim=1))
+        features: Tensor = self.down[0](torch.cat([given, noise], dim=1))
         return features
 
     def below(self, half: Tensor) -> Tensor:
@@ -104,10 +117,11 @@ class Generator(nn.Module):
             features = merge(_joined(up(features), skips.pop()))
         return features
 
-    def paint(self, fine: Tensor, half: Tensor, labels: Tensor) -> Tensor:
-        """What :meth:`encode` and :meth:`below` gave, and the label map again, to the volume (B, C, X, Y, Z)."""
+    def paint(self, fine: Tensor, half: Tensor, given: Tensor) -> Tensor:
+        """What :meth:`encode` and :meth:`below` gave, and what is given again, to what is made (B, M, X, Y, Z)."""
         features = self.merge[-1](_joined(self.up[-1](half), fine))
-        return torch.tanh(self.head(torch.cat([features, labels], dim=1)))
+        raw = self.head(torch.cat([features, given], dim=1))
+        return torch.tanh(raw) if self.maps == "labels-to-images" else raw.float().softmax(dim=1)
 
 
 class VoxelNorm(nn.Module):
@@ -139,14 +153,14 @@ def _joined(upper: Tensor, skip: Tensor) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """PatchGAN on a volume given its label map; also hands out its features for feature matching.
+    """PatchGAN on what was made, beside what it was made of; also hands out its features for feature matching.
 
     Group norm with one channel a group (instance norm that survives an empty batch, PRIVACY §1.6.8).
     """
 
-    def __init__(self, classes: int, channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, given: int, made: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        before = classes + channels
+        before = given + made
         self.blocks = nn.ModuleList()
         for level, width in enumerate(widths):
             self.blocks.append(
@@ -165,9 +179,9 @@ class Discriminator(nn.Module):
             before = width
         self.head = nn.Conv3d(before, 1, kernel_size=3, padding=1)
 
-    def forward(self, labels: Tensor, volume: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Labels (B, L, X, Y, Z) and volume (B, C, X, Y, Z) to patch logits (B, 1, x, y, z) and features."""
-        features = torch.cat([labels, volume], dim=1)
+    def forward(self, given: Tensor, made: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Given (B, G, X, Y, Z) and made (B, M, X, Y, Z) to patch logits (B, 1, x, y, z) and features."""
+        features = torch.cat([given, made], dim=1)
         kept = []
         for block in self.blocks:
             features = block(features)
@@ -189,13 +203,30 @@ def generator_shapes(study: Study) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _generator(study: Study) -> Generator:
     widths = PRESETS[study.network.preset].generator
-    return Generator(len(study.labels), len(study.channels), widths, local=study.training.patch is not None)
+    return Generator(*given_and_made(study), widths, maps=study.network.maps, local=study.training.patch is not None)
 
 
 def make_discriminator(study: Study, seed: int) -> Discriminator:
     """The study's discriminator; it never leaves the site."""
     widths = PRESETS[study.network.preset].discriminator
-    return _initialised(Discriminator(len(study.labels), len(study.channels), widths), seed, "discriminator")
+    return _initialised(Discriminator(*given_and_made(study), widths), seed, "discriminator")
+
+
+def given_and_made(study: Study) -> tuple[int, int]:
+    """Channels that the study's generator is given, and that it makes."""
+    if study.network.maps == "labels-to-images":
+        return len(study.labels), len(study.channels)
+    return len(study.channels), made_classes(study)
+
+
+def made_classes(study: Study) -> int:
+    """Classes that a network from images to labels tells apart: the inferred, and one for all that is laid over."""
+    return len(study.inferred_labels) + bool(study.network.overlay)
+
+
+def noise_channels(maps: Maps) -> int:
+    """N: the same label map has many images, but an image has one anatomy."""
+    return FINE_NOISE + COARSE_NOISE if maps == "labels-to-images" else 0
 
 
 def _initialised(network: _Network, seed: int, name: str) -> _Network:

@@ -20,8 +20,9 @@ from ..device import Device
 from ..errors import TrainingError
 from ..randomness import numpy_generator, torch_generator
 from ..study import Study
-from .losses import fake_loss, feature_matching, l1, real_loss
-from .networks import Generator, draw_noise, one_hot
+from .image_variation import varied
+from .losses import cross_entropy_and_dice, fake_loss, feature_matching, l1, real_loss
+from .networks import Generator, draw_noise, made_classes, one_hot
 from .patches import WHOLE, Box, draw_box
 from .training_state import TrainingState, new_state
 
@@ -45,20 +46,20 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input on the device: labels (B, L, X, Y, Z), noise (B, N, X, Y, Z), real (B, C, X, Y, Z)."""
+    """One step's input on the device: given (B, G, X, Y, Z), noise (B, N, X, Y, Z), and the real (B, M, X, Y, Z)."""
 
-    labels: Tensor
+    given: Tensor
     noise: Tensor
     real: Tensor
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of one step. Those on real data (``l1``, ``discriminator``) never leave the site."""
+    """Losses of one step. Those on real data (``reconstruction``, ``discriminator``) never leave the site."""
 
     step: int
     adversarial: float
-    l1: float
+    reconstruction: float
     discriminator: float
 
 
@@ -69,7 +70,7 @@ DiscriminatorStep = Callable[[TrainingState, Batch, Tensor], Tensor]
 def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
     """Least-squares discriminator update without privacy (``dp: none``)."""
     with state.device.autocast():
-        both, _ = state.discriminator(torch.cat([batch.labels, batch.labels]), torch.cat([batch.real, fake]))
+        both, _ = state.discriminator(torch.cat([batch.given, batch.given]), torch.cat([batch.real, fake]))
         on_real, on_fake = both.chunk(2)
         loss = (real_loss(on_real) + fake_loss(on_fake)) / 2
     state.discriminator_optimiser.zero_grad(set_to_none=True)
@@ -104,7 +105,7 @@ def train(
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
     """
-    options = study.training
+    options, (distance, weight) = study.training, supervision(study)
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)
@@ -113,7 +114,7 @@ def train(
 
         # Generate.
         with state.device.autocast():
-            fake = state.generator(batch.labels, batch.noise)
+            fake = state.generator(batch.given, batch.noise)
 
         # Update the discriminator.
         loss_d = discriminator_step(state, batch, fake.detach())
@@ -121,12 +122,12 @@ def train(
         # Update the generator.
         state.discriminator.requires_grad_(False)
         with state.device.autocast():
-            logits, fake_features = state.discriminator(batch.labels, fake)
+            logits, fake_features = state.discriminator(batch.given, fake)
             with torch.no_grad():
-                _, real_features = state.discriminator(batch.labels, batch.real)
-            adversarial, reconstruction = real_loss(logits), l1(fake, batch.real)
+                _, real_features = state.discriminator(batch.given, batch.real)
+            adversarial, reconstruction = real_loss(logits), distance(fake, batch.real)
             matching = feature_matching(fake_features, real_features)
-            loss_g = adversarial + options.l1_weight * reconstruction + options.feature_matching_weight * matching
+            loss_g = adversarial + weight * reconstruction + options.feature_matching_weight * matching
         if penalty:
             loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)
@@ -137,27 +138,27 @@ def train(
 
         # Stop at the first sign of failure, and say where.
         losses = StepLosses(state.step, adversarial.item(), reconstruction.item(), loss_d.item())
-        if not all(map(math.isfinite, (losses.adversarial, losses.l1, losses.discriminator))):
+        if not all(map(math.isfinite, (losses.adversarial, losses.reconstruction, losses.discriminator))):
             raise TrainingError(
                 f"a loss is not finite at step {state.step}",
                 expected="finite losses",
                 remedy="Run 'fedphantom cohort check' on the cohort, then lower training.generator_lr.",
             )
-        if state.step % CHECK_EVERY == 0 and _shows_structure(batch.labels):
+        if state.step % CHECK_EVERY == 0 and _shows_structure(batch.given):
             constant = bool(fake.detach().float().std() < 1e-4)
             state.constant_steps = state.constant_steps + CHECK_EVERY if constant else 0
             if state.constant_steps >= COLLAPSE_WINDOW:
                 raise TrainingError(
                     f"the generator has collapsed to a constant volume at step {state.step}",
                     expected="volumes that vary",
-                    remedy="Lower training.generator_lr or raise training.l1_weight.",
+                    remedy="Lower training.generator_lr, or raise training.l1_weight (label_weight).",
                 )
         yield losses
 
 
-def _shows_structure(labels: Tensor) -> bool:
-    """Whether a batch (B, L, X, Y, Z) holds more than one label: patches of nothing but air may well be one grey."""
-    return bool((labels != labels[:1, :, :1, :1, :1]).any())
+def _shows_structure(given: Tensor) -> bool:
+    """Whether a batch (B, G, X, Y, Z) is more than one label: patches of nothing but air may well be one grey."""
+    return bool((given != given[:1, :, :1, :1, :1]).any())
 
 
 def train_from_scratch(
@@ -192,11 +193,22 @@ def learning_rate_share(step: int, total_steps: int) -> float:
     return min(1.0, 2 * max(1, total_steps - step) / total_steps)
 
 
+def supervision(study: Study) -> tuple[Callable[[Tensor, Tensor], Tensor], float]:
+    """How far what was made is from the paired real one, and that term's weight."""
+    if study.network.maps == "labels-to-images":
+        return l1, study.training.l1_weight
+    return cross_entropy_and_dice, study.training.label_weight
+
+
 def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:
     """What step number ``step`` of a training with this seed sees, on the device."""
     places = places_of_step(pairs, study, step, seed)
     real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
+    if study.network.maps == "images-to-labels":
+        images, classes = varied(real, classes, study, torch_generator(seed, "step", step))
+        truth = device.tensor(one_hot(classes, made_classes(study)))
+        return Batch(device.tensor(images), truth[:, :0], truth)
     shape = study.training.patch.shape if study.training.patch else study.volume_grid().shape
     noise = draw_noise(len(places), shape, torch_generator(seed, "step", step))
     return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))

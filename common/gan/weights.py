@@ -16,7 +16,7 @@ from ..atomic import write_atomic
 from ..errors import ConfigError, DataError
 from ..exchange import Parameters
 from ..journal import Fact
-from ..study import Study
+from ..study import Maps, Study
 from ..tensor_file import decode, encode, read_header
 from .parameters import ParameterSpec
 
@@ -33,6 +33,8 @@ METADATA = frozenset(
         "rounds",  # rounds behind these weights
         "ema_decay",  # of the server-side average, per round; absent where nothing is averaged
         "dp",  # the promise made, "none" said aloud
+        "maps",  # which way: labels to images, or images to labels
+        "trained_on",  # "public" only where every site refused other patients
     }
 )
 """Facts that a weights file may hold, all text."""
@@ -52,6 +54,8 @@ def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
         "labels": ",".join(f"{name}={value}" for name, value in sorted(study.labels.items(), key=lambda kv: kv[1])),
         "rounds": str(rounds),
         "dp": study.privacy.dp,
+        "maps": study.network.maps,
+        "trained_on": study.privacy.trained_on,
     } | ({"ema_decay": repr(study.federation.ema_decay)} if averaged else {})
 
 
@@ -134,6 +138,11 @@ def study_of(metadata: Mapping[str, str]) -> Study:
             remedy="Take generator.safetensors from the run or release itself.",
         )
     return study
+
+
+def maps_of(path: Path) -> Maps:
+    """Which way the network of a weights file maps; errors as :func:`read_weights_header` and :func:`study_of`."""
+    return study_of(read_weights_header(path)[1]).network.maps
 
 
 def _listed(facts: Mapping[str, Fact], path: Path) -> dict[str, str]:

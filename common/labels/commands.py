@@ -1,4 +1,4 @@
-"""``fedphantom labels``: label maps, sampled and edited. Heavy imports wait inside the commands."""
+"""``fedphantom labels``: label maps sampled, edited, inferred from images. Heavy imports wait inside the commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @labels_app.callback()
 def labels() -> None:
-    """Draw label maps that nobody has to protect, edit them or a site's own, and compare the two."""
+    """Draw public label maps, edit them or a site's own, compare the two, or infer a site's anatomy from its images."""
 
 
 @labels_app.command()
@@ -123,3 +123,43 @@ def nearest(
         if as_json
         else found.to_text(show_identifiers=show_identifiers)
     )
+
+
+@labels_app.command()
+def infer(
+    cohort: Annotated[Path, typer.Argument(help="Skull-stripped scans; their tumour labels stay on top.")],
+    out: Annotated[Path, typer.Argument(help="A new folder; its cohort.tsv joins images and label maps.")],
+    network_path: Annotated[
+        Path, typer.Option("--network", help="generator.safetensors of a study from images to labels.")
+    ],
+    remapping: Annotated[
+        Path | None, typer.Option(help="TOML: what the values of the cohort's label maps mean, e.g. 'oedema = [2]'.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least confidence of a label map that is written.")
+    ] = None,
+    site_secret_path: Annotated[
+        Path | None,
+        typer.Option("--site-secret", help="The site's secret, made where there is none. Default: OUT.secret."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Infer anatomy from images. The label maps are private: what is painted on them is never released."""
+    from ..anatomy.cohort import THRESHOLD, infer_cohort
+    from ..cohorts.layouts import read_cohort
+    from ..device import choose_device
+    from ..gan.generation import load_generator
+    from ..progress import progress_bar
+    from .private_name import site_secret
+    from .remapping import read_remapping
+
+    network = load_generator(network_path, choose_device(device), "images-to-labels")
+    table = read_remapping(remapping, network.study.labels) if remapping else None
+    key = site_secret(site_secret_path or out.with_name(f"{out.name}.secret"))
+    least = THRESHOLD if threshold is None else threshold
+    with progress_bar("inferring anatomy") as progress:
+        report = infer_cohort(
+            read_cohort(cohort), network, out, secret=key, threshold=least, remapping=table, progress=progress
+        )
+    typer.echo(json.dumps(report.to_json() | {"network_sha256": network.sha256}) if as_json else report.text())

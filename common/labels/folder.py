@@ -17,11 +17,13 @@ from pydantic import ValidationError
 
 from ..atomic import atomic_folder, write_atomic
 from ..errors import DataError, GeometryError
+from ..study import Study
 from ..volumes.grid import Affine, Grid, Spacing
 from ..volumes.nifti import is_nifti, nifti_stem, read_label_map, write_label_map
 from ..volumes.placement import SPACING_TOLERANCE, place_labels, to_canonical
 from .chain import LabelChain, LabelSource, PublicSources
 from .diversity import ThinnedMaps
+from .remapping import remap
 from .sampler import LabelSampler, SampledLabels
 
 CHAIN_KEY = "LabelChain"
@@ -108,10 +110,17 @@ def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list
     return list(read_label_maps(files, grid, resample=resample))
 
 
-def read_label_maps(files: Iterable[Path], grid: Grid, *, resample: bool) -> Iterator[SampledLabels]:
-    """Read label maps one by one; otherwise as :func:`read_label_folder`."""
+def read_label_maps(
+    files: Iterable[Path], grid: Grid, *, resample: bool, cohort_of: Study | None = None
+) -> Iterator[SampledLabels]:
+    """Read label maps one by one; otherwise as :func:`read_label_folder`.
+
+    Those of a cohort hold what the remapping of ``cohort_of`` names, if that has one.
+    """
     for file in files:
         stored, affine = read_label_map(file)
+        if cohort_of and cohort_of.remapping:
+            stored = remap(stored, cohort_of.remapping, cohort_of.labels)
         if not (np.isfinite(stored).all() and (stored >= 0).all() and (stored <= 255).all()) or (stored % 1 != 0).any():
             raise DataError(
                 "a label map with values that are no labels",

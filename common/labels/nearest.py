@@ -103,7 +103,7 @@ def nearest_private(source: Path, cohort: Path, study: Study) -> Nearness:
     ours, theirs = ThinnedMaps(), ThinnedMaps()
     for found in read_label_maps(files, grid, resample=study.grid.resample_labels):
         ours.add(found.labels)
-    for found in read_label_maps([label for _, label in scans], grid, resample=True):
+    for found in read_label_maps([label for _, label in scans], grid, resample=True, cohort_of=study):
         theirs.add(found.labels)
     patients = [patient for patient, _ in scans]
     across = _dice(ours.all(), theirs.all(), study.labels)

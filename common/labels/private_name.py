@@ -35,9 +35,9 @@ def site_secret(path: Path) -> bytes:
         secret = b""
     if len(secret) != _BYTES:
         raise ConfigError(
-            "a site's secret that is no such file",
+            "no site's secret in the file named",
             expected=f"{2 * _BYTES} hexadecimal digits",
-            remedy="Name the file that an earlier edit made, or a new one.",
+            remedy="Name the file that an earlier command made, or a new one.",
         )
     return secret
 

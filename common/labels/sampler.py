@@ -31,6 +31,7 @@ from .deformation import (
     warp_labels,
 )
 from .lesion import draw_lesion, insert_lesion, lesion_ranges
+from .remapping import remap
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +191,7 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
             expected="the true name and licence of the label maps",
             remedy="Set public_labels.name, licence and citation.",
         )
-    allowed, terms = set(study.label_values), stated_terms(cohort.root)
+    terms = stated_terms(cohort.root)
     licence = table.licence if states_licence(table.licence) else terms.licence or UNSTATED
     citation = table.citation or terms.citation or ""
     maps = []
@@ -198,13 +199,13 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
         if scan.label is None:
             continue
         stored, affine = read_label_map(scan.label)
-        if not set(np.unique(stored).tolist()) <= allowed:
+        if not set(np.unique(stored).tolist()) <= study.stored_values:
             raise DataError(
                 "a public label map with values that the study does not name",
-                expected=f"values among {sorted(allowed)}",
+                expected=f"values among {sorted(study.stored_values)}",
                 remedy="Run 'fedphantom cohort check' on the public cohort.",
             )
-        placed = place_labels(stored.astype(np.uint8), affine, grid)
+        placed = place_labels(remap(stored, study.remapping, study.labels), affine, grid)
         if placed.any():
             maps.append(PublicLabelMap(placed, _source(table.name, licence, citation, placed)))
     if not maps:

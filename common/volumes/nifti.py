@@ -168,6 +168,18 @@ def write_label_map(path: Path, labels: NDArray[np.uint8], grid: Grid, *, flush:
     _write(path, np.asarray(labels), np.dtype("u1"), grid, flush)
 
 
+def write_private_label_map(path: Path, labels: NDArray[np.uint8], affine: Affine) -> None:
+    """Write a label map (X, Y, Z) where its scan lies, so that the two fit; for the site's own use.
+
+    The header is as clean as any of ours but for the scanner's affine, which is a quasi-identifier (PRIVACY §5):
+    such a file may not be released.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    _write_pieces(path, _pieces(np.asarray(labels), np.dtype("u1"), affine))
+
+
 def _write(path: Path, voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid, flush: bool) -> None:
     if voxels.shape != grid.shape:
         raise GeometryError(
@@ -175,25 +187,28 @@ def _write(path: Path, voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid, f
             expected=f"the grid's shape {grid.shape}",
             remedy="Prepare the volume on the study's grid first.",
         )
-    pieces = _pieces(voxels, dtype, grid)
+    _write_pieces(path, _pieces(voxels, dtype, grid.affine()), flush=flush)
+
+
+def _write_pieces(path: Path, pieces: Iterator[bytes], *, flush: bool = True) -> None:
     write_atomic_pieces(path, _plain_gzip(pieces) if path.name.endswith(".gz") else pieces, flush=flush)
 
 
-def _pieces(voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid) -> Iterator[bytes]:
+def _pieces(voxels: NDArray[Any], dtype: np.dtype[Any], affine: Affine) -> Iterator[bytes]:
     """The file's bytes before compression, a few slices at a time: X runs fastest, so slices of Z follow each other."""
-    yield _clean_header(dtype, grid)
+    yield _clean_header(dtype, voxels.shape, affine)
     casting: Literal["safe", "same_kind"] = "same_kind" if dtype.kind == "f" else "safe"
-    step = max(1, _PIECE_VOXELS // (grid.shape[0] * grid.shape[1]))
-    for start in range(0, grid.shape[2], step):
+    step = max(1, _PIECE_VOXELS // (voxels.shape[0] * voxels.shape[1]))
+    for start in range(0, voxels.shape[2], step):
         yield voxels[:, :, start : start + step].astype(dtype, casting=casting).tobytes(order="F")
 
 
-def _clean_header(dtype: np.dtype[Any], grid: Grid) -> bytes:
+def _clean_header(dtype: np.dtype[Any], shape: tuple[int, ...], affine: Affine) -> bytes:
     header = _nibabel.Nifti1Header(endianness="<")
     header.set_data_dtype(dtype)
-    header.set_data_shape(grid.shape)
-    header.set_qform(grid.affine(), code=2)
-    header.set_sform(grid.affine(), code=2)
+    header.set_data_shape(shape)
+    header.set_qform(affine, code=2)
+    header.set_sform(affine, code=2)
     header.set_xyzt_units("mm")
     header["vox_offset"] = _VOXEL_OFFSET
     header["scl_slope"], header["scl_inter"] = 1, 0

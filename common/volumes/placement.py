@@ -7,10 +7,11 @@ Volumes and label maps of one scan go through the same steps, so they stay align
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
@@ -130,6 +131,65 @@ def place_labels(labels: NDArray[np.uint8], affine: Affine, grid: Grid) -> NDArr
     return _crop_or_pad(resampled, grid.shape)
 
 
+def covering_grid(shape: tuple[int, ...], affine: Affine, spacing_mm: Spacing) -> Grid:
+    """The grid of another spacing that holds a whole volume: nothing is cropped or padded on the way to it.
+
+    Args:
+        shape: Voxels (X, Y, Z) in file order.
+        affine: Voxel to world, shape (4, 4), RAS+, millimetres.
+        spacing_mm: Of the new grid.
+
+    Raises:
+        GeometryError: as :func:`to_canonical`.
+    """
+    turned, spacing = to_canonical(np.empty(shape, dtype=np.uint8), affine)
+    return Grid(_resampled_shape(turned.shape, spacing, spacing_mm), spacing_mm)
+
+
+def labels_on_volume(
+    shares: NDArray[np.float32], values: Sequence[int], shape: tuple[int, ...], affine: Affine, spacing_mm: Spacing
+) -> NDArray[np.uint8]:
+    """Bring label shares from a volume's covering grid back onto the volume itself; the largest share wins.
+
+    The way back of :func:`place_labels`, one label at a time, so that memory does not grow with their number.
+
+    Args:
+        shares: Shape (L, X, Y, Z), on :func:`covering_grid`.
+        values: The label value of each.
+        shape: The volume's voxels in file order.
+        affine: The volume's, shape (4, 4), RAS+, millimetres.
+        spacing_mm: Of the covering grid.
+
+    Returns:
+        Label values, shape ``shape``, in file order.
+
+    Raises:
+        GeometryError: as :func:`to_canonical`.
+    """
+    turned, spacing = to_canonical(np.empty(shape, dtype=np.uint8), affine)
+    step = 1 / _step(spacing, spacing_mm)
+    offset = (np.array(shares.shape[1:]) - 1) / 2 - step * (np.array(turned.shape) - 1) / 2
+    out = np.full(turned.shape, values[0], dtype=np.uint8)
+    largest = np.full(turned.shape, -1.0, dtype=np.float32)
+    for share, value in zip(shares, values, strict=True):
+        here = affine_transform(
+            share, step, offset, output_shape=turned.shape, output=np.float32, order=1, mode="nearest"
+        )
+        wins = here > largest
+        out[wins] = value
+        largest[wins] = here[wins]
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel types little
+    to_file = ornt_transform(axcodes2ornt(("R", "A", "S")), orientation)  # type: ignore[no-untyped-call]  # as above
+    return np.ascontiguousarray(apply_orientation(out, to_file))  # type: ignore[no-untyped-call]  # as above
+
+
+def _step(source: Spacing, target: Spacing) -> NDArray[np.float64]:
+    """Target voxels in source voxels along each axis; exactly 1 where the axis is not resampled."""
+    return np.array([
+        1.0 if abs(t / s - 1) <= SPACING_TOLERANCE else t / s for s, t in zip(source, target, strict=True)
+    ])  # fmt: skip
+
+
 def _differs(source: Spacing, target: Spacing) -> bool:
     return any(abs(s / t - 1) > SPACING_TOLERANCE for s, t in zip(source, target, strict=True))
 
@@ -146,9 +206,7 @@ def _resample(voxels: NDArray[np.float32], source: Spacing, target: Spacing) -> 
     if not _differs(source, target):
         return voxels
     shape = _resampled_shape(voxels.shape, source, target)
-    step = np.array([
-        1.0 if abs(t / s - 1) <= SPACING_TOLERANCE else t / s for s, t in zip(source, target, strict=True)
-    ])  # fmt: skip
+    step = _step(source, target)
     # The Gaussian whose width, added to a source voxel's, is a target voxel's (variances of boxes: n²/12).
     blur = np.sqrt(np.maximum(step**2 - 1, 0) / 12)
     smooth = gaussian_filter(voxels, blur, mode="nearest") if blur.any() else voxels

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ from .controls import (
 )
 from .material import AuditMaterial
 from .result import AuditResult
+
+T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -135,10 +138,10 @@ def run_audit(
         "reference": partial(train_generator, reference_index, plan.steps, reference_seed)
     }
     if memorised.members:
-        trainings["memoriser"] = partial(_attempted, memorise, memorised.scans, memorised.steps, memoriser_seed)
+        trainings["memoriser"] = partial(attempted, memorise, memorised.scans, memorised.steps, memoriser_seed)
     if len(control_index):
         for seed in negative_seeds:
-            trainings[f"negative {seed}"] = partial(_attempted, train_generator, control_index, plan.steps, seed)
+            trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     total = len(trainings) + 3
     generators: dict[str, Reconstruct | TrainingError] = {}
     progress("training reference and control generators", 0, total)
@@ -160,13 +163,7 @@ def run_audit(
     scored = [*whole, *(attack for attack in isolated if attack.id not in too_small)]
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    judged = [_judge(attack, rng, delta, claim) for attack in scored]
-    p_values = [attack.p_value for attack in judged]
-    flags = zip(finds(p_values, plan.earlier), holm(p_values), strict=True)
-    attacks = [
-        replace(attack, rejects=over_all, rejects_alone=alone)
-        for attack, (over_all, alone) in zip(judged, flags, strict=True)
-    ]
+    attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     controls: list[ControlResult] = []
@@ -174,7 +171,7 @@ def run_audit(
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
-        b0 = _judge_blind(baseline.scores, baseline.null, rng, delta)
+        b0 = judge_blind(baseline.scores, baseline.null, rng, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
@@ -231,8 +228,10 @@ _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "trainin
 """Roles that an audit reads: patients kept for the evaluation are none of its business, and not counted."""
 
 
-def _attempted(train: TrainGenerator, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct | TrainingError:
-    """A control's generator, or why there is none: its control says so, and the audit goes on."""
+def attempted(
+    train: Callable[[NDArray[np.intp], int, int], T], scans: NDArray[np.intp], steps: int, seed: int
+) -> T | TrainingError:
+    """A control's network, or why there is none: its control says so, and the audit goes on."""
     try:
         return train(scans, steps, seed)
     except TrainingError as error:
@@ -253,7 +252,8 @@ def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
     )
 
 
-def _judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
+def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
+    """An attack's figures, before Holm says whether it rejects."""
     scores = attack.scores()
     interval = auc_interval(scores, rng, claim=claim)
     halves = epsilon_by_halves(scores, rng, delta)
@@ -275,8 +275,19 @@ def _judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: 
     )
 
 
-def _judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
-    plain = _judge(attack, rng, delta)
+def rejecting(judged: Sequence[AttackResult], earlier: Sequence[PValues | None]) -> list[AttackResult]:
+    """The same figures, and whether Holm rejects: over all audits of the holdout, and over this one alone."""
+    p_values = [attack.p_value for attack in judged]
+    flags = zip(finds(p_values, earlier), holm(p_values), strict=True)
+    return [
+        replace(attack, rejects=over_all, rejects_alone=alone)
+        for attack, (over_all, alone) in zip(judged, flags, strict=True)
+    ]
+
+
+def judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
+    """B0's figures, its intervals widened by as much as its null spreads wider than Mann-Whitney's formula says."""
+    plain = judge(attack, rng, delta)
     factor = max(1.0, float(null.std()) / null_standard_error(attack.scores()))
 
     def widened(bound: float) -> float:

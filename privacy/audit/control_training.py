@@ -123,7 +123,7 @@ def train_memoriser(
         seen = np.stack([judged[row][None, *box] for row, box in places]).astype(np.float32)
         weight = device.tensor(torch.from_numpy(seen))
         with device.autocast():
-            fake = network(batch.labels, batch.noise)
+            fake = network(batch.given, batch.noise)
         loss = l1(fake * weight, batch.real * weight) / weight.mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -23,6 +23,7 @@ from ..policy import ReleasePolicy
 from ..statistics import Floats, auc, holm, null_p_value
 
 T = TypeVar("T", AttackScores, tuple[AttackScores, ...])
+N = TypeVar("N")
 
 
 class TrainGenerator(Protocol):
@@ -90,11 +91,25 @@ def positive_model_control(
         generator: None where there were too few members; an error where its training came to nothing.
         rng: Of the bootstrap.
     """
-    required = f"A1 AUC >= {LEAST_AUC:.2f} and L95 >= {LEAST_L95:.2f} on 16-24 members after at least 60 epochs"
-    if generator is None:
-        return ControlResult("positive-model", required, f"fewer than {MEMORISED} members to memorise", ok=False)
     people = (*memorised.members, *battery.scans.side(member=False))
-    attack = _attacked(generator, lambda made: battery.reconstruction(made, people))
+    attack = None if generator is None else attacked(generator, lambda made: battery.reconstruction(made, people))
+    return memoriser_found(attack, memorised, rng)
+
+
+def memoriser_found(
+    attack: AttackScores | str | None, memorised: Memorising, rng: np.random.Generator
+) -> ControlResult:
+    """Whether A1 found a network that learnt members by heart.
+
+    Args:
+        attack: A1 on the memorised members and the holdout; None where there were too few members; in words, why its
+            training came to nothing.
+        memorised: What the network was made to learn.
+        rng: Of the bootstrap.
+    """
+    required = f"A1 AUC >= {LEAST_AUC:.2f} and L95 >= {LEAST_L95:.2f} on 16-24 members after at least 60 epochs"
+    if attack is None:
+        return ControlResult("positive-model", required, f"fewer than {MEMORISED} members to memorise", ok=False)
     if isinstance(attack, str):
         return ControlResult("positive-model", required, f"its training came to nothing: {attack}", ok=False)
     scores = attack.scores()
@@ -159,8 +174,8 @@ def _perturbed(volume: NDArray[np.float32], how: str, rng: np.random.Generator) 
             return volume
 
 
-def _attacked(generator: Reconstruct | TrainingError, attack: Callable[[Reconstruct], T]) -> T | str:
-    """What an attack finds on a control's generator; where that diverged in training or paints NaN, what happened."""
+def attacked(generator: N | TrainingError, attack: Callable[[N], T]) -> T | str:
+    """What an attack finds on a control's network; where that diverged in training or makes NaN, what happened."""
     if isinstance(generator, TrainingError):
         return generator.found
     try:
@@ -195,13 +210,19 @@ def negative_control(
     Returns:
         None where no generator came of it, and each attack on each that did.
     """
-    runs: list[NegativeRun] = []
 
     def both(made: Reconstruct) -> tuple[AttackScores, ...]:
         return battery.reconstruction(made), battery.gan_leaks(battery.distances(battery.release_of(made)))
 
-    for seed, generator in generators.items():
-        attacks = _attacked(generator, both)
+    return strangers_told({seed: attacked(generator, both) for seed, generator in generators.items()})
+
+
+def strangers_told(
+    found: Mapping[int, tuple[AttackScores, ...] | str],
+) -> tuple[ControlResult | None, tuple[NegativeRun, ...]]:
+    """As :func:`negative_control`, from seed to what the attacks found, or in words why there is nothing to attack."""
+    runs: list[NegativeRun] = []
+    for seed, attacks in found.items():
         for attack in () if isinstance(attacks, str) else attacks:
             scores = attack.scores()
             runs.append(NegativeRun(seed, attack.id, auc(scores), null_p_value(scores)))

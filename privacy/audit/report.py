@@ -9,7 +9,6 @@ from typing import Any
 
 from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
-from ...common.errors import DataError
 from ...common.output_place import refuse_used
 from ..evidence import ReleaseKind
 from ..multiplicity import claim_confidence
@@ -42,12 +41,6 @@ def audit_run_command(
     thresholds = read_policy(policy)
     places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
     made = next((place for place in places if place and place.is_dir()), None)
-    if made is None:
-        raise DataError(
-            "no synthetic cohort to audit",
-            expected="the cohort that is to be released",
-            remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
-        )
     return audit_run_folder(
         run,
         made,

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...common.atomic import write_atomic
 from ...common.cohort import PUBLIC_SITE, Cohort
-from ...common.cohorts.layouts import read_cohort
 from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
-from ...common.device import Device, choose_device
+from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
-from ...common.gan.generation import as_read_back, load_generator, numpy_parameters
+from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
-from ...common.gan.weights import ENSEMBLE
+from ...common.gan.weights import ENSEMBLE, maps_of
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.site_folder import (
@@ -33,18 +31,14 @@ from ...common.site_folder import (
     site_material,
 )
 from ...common.study import Study
-from ..attacks.interface import Reconstruct
 from ..evidence import BINDING, ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..statement import STRICTER
-from ..synthetic_digest import synthetic_digest
-from .audit import AuditPlan, run_audit
-from .control_training import TrainOn, painter, train_control_generator, train_memoriser
-from .controls import TrainGenerator
+from .audit import AuditPlan
 from .history import DONE, begin_audit, end_audit
-from .material import AuditMaterial
 from .reading import read_audit
+from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 
 RESULT = "audit.json"
 """The result of the latest audit; each one's own stays beside it, as ``audit-001.json`` and so on."""
@@ -76,7 +70,7 @@ class AuditSizes:
 
 def audit_run_folder(
     run: Path,
-    synthetic: Path,
+    synthetic: Path | None,
     public: Cohort | None,
     out: Path,
     sizes: AuditSizes,
@@ -95,12 +89,12 @@ def audit_run_folder(
 
     Args:
         run: What ``simulate`` left, or one site's folder.
-        synthetic: The cohort as it would be released.
+        synthetic: The cohort as it would be released; of no use to a network from images to labels, which paints none.
         public: Public patients who stand in as reference where no patient has that role.
         out: Where ``audit.json`` goes, and ``audit-001.json`` and so on for each audit's own result.
         sizes: How much.
         policy: Thresholds.
-        release: What is to be released.
+        release: What is to be released; of a network that paints nothing only its weights can be.
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
         device: Where to train.
         progress: (stages done, stages in all).
@@ -126,7 +120,8 @@ def audit_run_folder(
             expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
             remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
         )
-    generator = load_generator(generator_file or run / "generator.safetensors", chosen)
+    file = generator_file or run / "generator.safetensors"
+    generator = load_generator(file, chosen, maps_of(file))
     study, folders = generator.study, site_folders(run)
     if any(folder.study().digest() != study.digest() for folder in folders):
         raise VerificationFailed(
@@ -136,29 +131,23 @@ def audit_run_folder(
         )
     if study.federation.sharing == "ensemble":
         _refuse_another_sites_generator(folders, parameters_digest(numpy_parameters(generator.network)))
-    _refuse_foreign_volumes(synthetic, generator.sha256)
+    paints = study.network.maps == "labels-to-images"
+    release = release if paints else "weights"
+    if paints:
+        if synthetic is None:
+            raise DataError(
+                "no synthetic cohort to audit",
+                expected="the cohort that is to be released",
+                remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
+            )
+        _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
-    volumes = synthetic_digest(synthetic)
-    made = prepare(read_cohort(synthetic), study, out / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
-    material = AuditMaterial(
-        images=np.asarray(scans.volumes),
-        labels=np.asarray(scans.classes),
-        patients=scans.patients,
-        roles=roles,
-        sites=scans.sites,
-        target=painter(generator.network, study, chosen),
-        synthetic=np.asarray(made.volumes),
-        synthetic_labels=np.asarray(made.classes),
-        generator_sha256=generator.sha256,
-        cohort_digest=digest,
-        as_released=as_read_back,
-        target_steps=site_steps,
-        synthetic_sha256=volumes,
-        header=scans.headers,
-        reference_stands_in=stands_in,
+    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in)
+    attack = (
+        attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
     )
     journals = [Journal(folder.journal) for folder in folders]
     turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
@@ -173,15 +162,7 @@ def audit_run_folder(
         blind_permutations=sizes.blind_permutations,
         trainings_at_once=1 if chosen.cuda else None,
     )
-    result = run_audit(
-        material,
-        plan,
-        policy,
-        _trainer(train_control_generator, scans, study, chosen),
-        _trainer(train_memoriser, scans, study, chosen),
-        lambda _, done, total: progress(done, total),
-        announce,
-    )
+    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce)
     text = result.to_json()
     _keep(out, turn.number, text.encode())
     end_audit(
@@ -342,10 +323,3 @@ def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) ->
             expected="public patients whom no site holds: a reference that saw members would hide every leak",
             remedy="Give a public cohort without them.",
         )
-
-
-def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
-    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
-        return train_on(prepared, scans, study, device, steps=steps, seed=seed)
-
-    return train

@@ -92,6 +92,13 @@ def pack(
     generator = _source(run / GENERATOR, "generator of the run")
     generator_sha256 = hashlib.sha256(generator).hexdigest()
     study = check_weights(generator)
+    if study.network.maps == "images-to-labels":
+        _permitted_audit(audit, kind, tier, generator_sha256)  # its reasons come first
+        raise PolicyRefused(
+            "a network that was trained to read scans",
+            expected="a generator of images: no attack on the weights of a network from images to labels is built yet",
+            remedy="Use it inside the study, whose sites hold it already.",
+        )
     public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
     identifiers = _known_identifiers(run)

@@ -1,0 +1,221 @@
+"""A cohort's anatomy, scan by scan, as a private BIDS derivative that views the cohort's images in place.
+
+sub-*/[ses-*/]anat/*_dseg.nii.gz   inferred anatomy, drawn labels on top, where the scan lies
+sub-*/[ses-*/]anat/*_dseg.json     confidence, network, the label chain's private source
+cohort.tsv                         the cohort's images with these label maps: a COHORT for any command
+confidence.tsv                     every scan, its confidence, and the code for which it was left out
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_folder, write_atomic
+from ..cohort import Cohort, Patient, Scan
+from ..cohorts.check import PROBLEMS
+from ..cohorts.layouts import write_table
+from ..cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP, LABEL_SUFFIX
+from ..cohorts.preparation import needed_channels
+from ..cohorts.scan_check import inspect_scan
+from ..errors import DataError
+from ..gan.generation import LoadedGenerator
+from ..labels.chain import LabelChain
+from ..labels.folder import CHAIN_KEY
+from ..study import Study
+from ..volumes.nifti import write_private_label_map
+from .private_source import private_source
+from .scan import InferredScan, infer_scan
+
+LOW_CONFIDENCE = "low-confidence"
+"""Code of a scan whose confidence is below the threshold."""
+THRESHOLD = 0.8
+"""Least confidence of a label map that is written, unless another is asked for (docs/experiments.md)."""
+COHORT_TABLE = "cohort.tsv"
+CONFIDENCES = "confidence.tsv"
+
+_NOT_NEEDED = {"missing-label", "empty-label"}
+"""What the cohort check holds against a scan that needs no label map here."""
+
+_REMEDIES = {
+    LOW_CONFIDENCE: "Check that the scans are skull-stripped, and look at one; a lower --threshold writes guesses.",
+    "label-outside-study": "Say with --remapping what the values of the cohort's label maps mean.",
+}
+
+Progress = Callable[[int, int], None]
+"""(scans done, scans in all)."""
+
+
+@dataclass(frozen=True)
+class InferenceReport:
+    """What became of a cohort's scans; counts and figures of no single scan.
+
+    Attributes:
+        scans: Scans found.
+        written: Label maps written.
+        left_out: Code to number of scans left out for it.
+        confidence: Lowest and median of those written.
+        threshold: Least that was asked for.
+    """
+
+    scans: int
+    written: int
+    left_out: Mapping[str, int]
+    confidence: tuple[float, float]
+    threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``labels infer --json`` prints, less the network."""
+        low, median = (round(value, 4) for value in self.confidence)
+        return {
+            "scans": self.scans,
+            "written": self.written,
+            "left_out": dict(self.left_out),
+            "confidence": {"lowest": low, "median": median, "threshold": self.threshold},
+        }
+
+    def text(self) -> str:
+        """The same for a person."""
+        low, median = self.confidence
+        lines = [
+            f"{self.written} of {self.scans} label maps written; confidence {median:.2f} in the median, {low:.2f} at"
+            f" the lowest ({self.threshold:g} asked)"
+        ]
+        if self.left_out:
+            lines.append(f"left out: {_counted(self.left_out)}; {CONFIDENCES} names the scans")
+        lines.append("These label maps are private: nothing painted on them is released.")
+        return "\n".join(lines)
+
+
+def infer_cohort(
+    cohort: Cohort,
+    network: LoadedGenerator,
+    out: Path,
+    *,
+    secret: bytes,
+    threshold: float = THRESHOLD,
+    remapping: Mapping[str, tuple[int, ...]] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> InferenceReport:
+    """Infer every scan's anatomy and write it under the labels that the cohort holds.
+
+    Args:
+        cohort: Scans with one or more of the network's channels.
+        network: From images to labels.
+        out: A new or empty folder; it appears when it is whole.
+        secret: The site's.
+        threshold: Least confidence of a label map that is written.
+        remapping: What the values of the cohort's label maps mean, where they are not the study's own.
+        progress: Called after each scan.
+
+    Raises:
+        DataError: no scan is left.
+        StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
+    """
+    table = remapping or {}
+    fates: list[tuple[Scan, float | None, str]] = []
+    kept: list[Patient] = []
+    with atomic_folder(out) as folder:
+        for patient in cohort.patients:
+            scans = []
+            for number, scan in enumerate(patient.scans, start=1):
+                code, inferred = _judged(scan, cohort.root, network, table, threshold)
+                fates.append((scan, inferred.confidence if inferred else None, code))
+                if inferred and not code:
+                    stem = _stem(patient, number)
+                    scans.append(replace(scan, label=_write_scan(folder, stem, scan, inferred, network, secret)))
+                progress(len(fates), len(cohort.scans))
+            kept += [replace(patient, scans=tuple(scans))] if scans else []
+        report = _report(fates, threshold)
+        if not kept:
+            raise DataError(
+                f"no scan whose anatomy could be inferred: {_counted(report.left_out)}",
+                expected=f"a confidence of {threshold:g} or more in at least one scan",
+                remedy=_REMEDIES.get(next(iter(report.left_out), ""), "Run 'fedphantom cohort check' on the cohort."),
+            )
+        _write_tables(folder, replace(cohort, patients=tuple(kept)), fates, network.study)
+    return report
+
+
+def _judged(
+    scan: Scan, root: Path, network: LoadedGenerator, table: Mapping[str, tuple[int, ...]], threshold: float
+) -> tuple[str, InferredScan | None]:
+    """The code for which a scan is left out ('' where it is not), and what was inferred where it could be."""
+    study = network.study.model_copy(update={"remapping": dict(table)})
+    facts = inspect_scan(scan, root, needed_channels(scan, study), study.stored_values)
+    errors = [code for code in PROBLEMS if code in facts.codes - _NOT_NEEDED and PROBLEMS[code][0] == "error"]
+    if errors:
+        return errors[0], None
+    inferred = infer_scan(scan, network, table)
+    return ("" if inferred.confidence >= threshold else LOW_CONFIDENCE), inferred
+
+
+def _stem(patient: Patient, number: int) -> str:
+    """BIDS names hold letters and digits alone; scans of one patient are numbered as sessions."""
+    subject = "sub-" + (re.sub(r"[^A-Za-z0-9]", "", patient.patient_id) or "x")
+    return f"{subject}_ses-{number:02d}" if len(patient.scans) > 1 else subject
+
+
+def _write_scan(
+    folder: Path, stem: str, scan: Scan, inferred: InferredScan, network: LoadedGenerator, secret: bytes
+) -> Path:
+    subject, _, session = stem.partition("_")
+    path = folder / subject / session / "anat" / f"{stem}_{LABEL_SUFFIX}.nii.gz"
+    if path.exists():
+        raise DataError(
+            "two patients whose identifiers differ only in characters that BIDS does not allow",
+            expected="identifiers that differ in letters and digits",
+            remedy="Rename one of them; 'fedphantom cohort check --show-identifiers' names them.",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_private_label_map(path, inferred.labels, inferred.affine)
+    sidecar = {
+        CHAIN_KEY: LabelChain(source=private_source(secret, scan.scan_id)).model_dump(mode="json"),
+        "Confidence": round(inferred.confidence, 4),
+        "NetworkSha256": network.sha256,
+        "NetworkTrainedOn": network.study.privacy.trained_on,
+        "Private": True,
+    }
+    write_atomic(path.with_name(f"{stem}_{LABEL_SUFFIX}.json"), _json(sidecar))
+    return path
+
+
+def _write_tables(folder: Path, kept: Cohort, fates: list[tuple[Scan, float | None, str]], study: Study) -> None:
+    description = {
+        "Name": "Anatomy inferred from images, drawn labels on top; private, not for release",
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "FedPhantom", "Version": version("fedphantom")}],
+    }
+    write_atomic(folder / DESCRIPTION, _json(description))
+    names = {value: name for name, value in study.labels.items()}
+    lookup = [f"{value}\t{names[value]}" for value in study.label_values]
+    write_atomic(folder / LABEL_LOOKUP, _lines(["index\tname", *lookup]))
+    write_table(folder / COHORT_TABLE, replace(kept, label_names=names))
+    rows = [f"{scan.scan_id}\t{'n/a' if c is None else f'{c:.4f}'}\t{code or 'n/a'}" for scan, c, code in fates]
+    write_atomic(folder / CONFIDENCES, _lines(["scan_id\tconfidence\tleft_out", *rows]))
+
+
+def _report(fates: list[tuple[Scan, float | None, str]], threshold: float) -> InferenceReport:
+    written = sorted(c for _, c, code in fates if c is not None and not code)
+    left_out = Counter(code for _, _, code in fates if code)
+    figures = (written[0], written[len(written) // 2]) if written else (0.0, 0.0)
+    return InferenceReport(len(fates), len(written), dict(sorted(left_out.items())), figures, threshold)
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{code} ({number})" for code, number in left_out.items()) or "the cohort is empty"
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _lines(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()

@@ -246,7 +246,7 @@ def test_the_command_reports_counts_and_names_nobody(
     assert len(content["network_sha256"]) == 64
     assert "Doe" not in said
     assert command(tmp_path / "c", tmp_path / "again", weights) == 0
-    assert "1 of 1 label maps written" in capsys.readouterr().out
+    assert "1 of 1 label map written" in capsys.readouterr().out
 
 
 @given(st.integers(0, 2**32), st.floats(0.05, 3.0))

@@ -24,6 +24,7 @@ from ..cohorts.layouts import write_table
 from ..cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP, LABEL_SUFFIX
 from ..cohorts.preparation import needed_channels
 from ..cohorts.scan_check import inspect_scan
+from ..counted import counted
 from ..errors import DataError
 from ..gan.generation import LoadedGenerator
 from ..labels.chain import LabelChain
@@ -84,8 +85,8 @@ class InferenceReport:
         """The same for a person."""
         low, median = self.confidence
         lines = [
-            f"{self.written} of {self.scans} label maps written; confidence {median:.2f} in the median, {low:.2f} at"
-            f" the lowest ({self.threshold:g} asked)"
+            f"{self.written} of {counted(self.scans, 'label map')} written; confidence {median:.2f} in the median,"
+            f" {low:.2f} at the lowest ({self.threshold:g} asked)"
         ]
         if self.left_out:
             lines.append(f"left out: {_counted(self.left_out)}; {CONFIDENCES} names the scans")

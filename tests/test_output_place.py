@@ -18,6 +18,7 @@ WRITES: dict[str, list[str]] = {
     "cohort phantom": ["cohort", "phantom", "OUT", "--patients", "1"],
     "labels sample": ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml"],
     "labels edit": ["labels", "edit", "cohort", "OUT", "--recipe", "recipe.toml", "--study", "study.toml"],
+    "labels infer": ["labels", "infer", "cohort", "OUT", "--network", "generator.safetensors"],
     "generate": ["generate", "generator.safetensors", "OUT", "--sample", "1"],
     "release key": ["release", "key", "OUT"],
     "release pack": ["release", "pack", "run", "OUT", "--key", "key.pem", "--audit", "audit.json"],

@@ -16,6 +16,9 @@ _NEEDS = {
 }
 
 
+NOTHING_SUCCEEDED = "No attack tested succeeded."
+
+
 class Tried(Protocol):
     """An attack's figures, wherever they were read from."""
 
@@ -71,7 +74,7 @@ def finding(attacks: Sequence[Tried], release: ReleaseKind) -> str:
     """What a PASS may say of its attacks, in one or two sentences."""
     hits, more = unjudged(attacks, release), beyond(attacks, release)
     if not hits and not more:
-        return "No attack tested succeeded."
+        return NOTHING_SUCCEEDED
     one = len(more) == 1
     needs = "; ".join(dict.fromkeys(_NEEDS.get(attack.threat_model, attack.threat_model) for attack in more))
     if hits:

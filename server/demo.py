@@ -187,7 +187,7 @@ def _run_stages(
     evaluation = hospital.evaluate(
         arms, test, study, steps=sizes.segmenter_steps, seed=seed, folder=out / "evaluation", progress=report
     )
-    write_atomic(out / EVALUATED, json_bytes(evaluation))
+    write_atomic(out / EVALUATED, json_bytes(evaluation), mode=0o600)
 
     report = stage(AUDIT)
     result = out / "audit" / RESULT
@@ -235,7 +235,7 @@ def _run_stages(
         "seconds": clock.seconds(),
         "interruptions": clock.stops,
     }
-    write_atomic(out / SUMMARY, json_bytes(summary))
+    write_atomic(out / SUMMARY, json_bytes(summary), mode=0o600)
     return summary
 
 

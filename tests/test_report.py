@@ -119,6 +119,15 @@ def test_a_pass_inside_the_study_names_the_attack_that_was_not_judged() -> None:
     assert beyond_release(audit) == ()
 
 
+def test_an_inconclusive_audit_in_which_an_attack_succeeded_is_not_said_to_have_found_nothing() -> None:
+    rejecting = an_attack("A3", "S", 0.9) | {"rejects": True}
+    found = headline(an_audit("INCONCLUSIVE", attacks=[an_attack("A1", "G", 0.5), rejecting])).sentence
+    assert found.startswith("The audit did not rule a leak out, and it found signs of one.")
+    assert "A3 (AUC 0.90)" in found
+    quiet = an_audit("INCONCLUSIVE", attacks=[an_attack("A1", "G", 0.5), an_attack("A3", "S", 0.5)])
+    assert headline(quiet).sentence == "The audit neither found a leak nor ruled one out."
+
+
 def test_every_epsilon_is_shown_with_its_delta_unit_and_adjacency() -> None:
     means = {
         "kind": "lower bound shown by an attack, 95 %; proves no upper bound",

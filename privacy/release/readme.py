@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...common.labels.chain import LabelSource
+from ..finding import NOTHING_SUCCEEDED
 from ..statement import ReleasePredicate, unlicensed
 
 NOT_APPROVED = "not approved for sharing outside"
@@ -86,6 +87,8 @@ def _verdict(predicate: ReleasePredicate) -> str:
         case "PASS":
             return predicate.audit.finding
         case "INCONCLUSIVE":
+            if predicate.audit.finding != NOTHING_SUCCEEDED:  # never said to have found nothing where an attack did
+                return f"The audit could not rule a leak out, and it found signs of one. {predicate.audit.finding}"
             return (
                 "The audit could neither find a leak nor rule one out: too few patients, or a control missing or weak."
             )

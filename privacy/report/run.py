@@ -98,7 +98,7 @@ def write_reports(
         times=times,
         times_note=times_note,
     )
-    write_atomic(out / "report.html", render_report(report, "internal").encode())
+    write_atomic(out / "report.html", render_report(report, "internal").encode(), mode=0o600)
     if not may_share_volumes(audited["verdict"], release):
         # Slices of volumes that the gate holds back would leave with the page.
         report = replace(report, synthetic=None)

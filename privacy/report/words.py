@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
-from ..finding import beyond, finding
+from ..finding import NOTHING_SUCCEEDED, beyond, finding
 from ..multiplicity import claim_confidence
 from ..power import joint_power
 from ..verdict import MIN_HOLDOUT
@@ -74,10 +74,12 @@ def headline(audit: ReportAudit | None) -> Headline:
     """What the page opens with; a PASS says no more of the attacks than their figures do."""
     if audit is None:
         return _NO_AUDIT
-    found = _HEADLINES[audit.verdict]
-    if audit.verdict != "PASS":
-        return found
-    return replace(found, sentence=finding(audit.attacks, audit.release))
+    found, told = _HEADLINES[audit.verdict], finding(audit.attacks, audit.release)
+    if audit.verdict == "PASS":
+        return replace(found, sentence=told)
+    if audit.verdict == "INCONCLUSIVE" and told != NOTHING_SUCCEEDED:
+        return replace(found, sentence=f"The audit did not rule a leak out, and it found signs of one. {told}")
+    return found
 
 
 def beyond_release(audit: ReportAudit) -> tuple[str, ...]:

@@ -26,13 +26,13 @@ from ..common.atomic import write_atomic
 from ..common.counted import counted
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
+from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
+from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.study import Study, differing_keys, parse_study, read_study
 from .checkpoints import Checkpoint
 from .folder_lock import LOCK, hold_folder
-
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunFolder:
     @property
     def journal(self) -> Path:
         """The coordinator's journal."""
-        return self.root / "journal.jsonl"
+        return self.root / JOURNAL
 
     @property
     def generator(self) -> Path:
@@ -214,8 +214,10 @@ class RunFolder:
         """Write ``generator.safetensors``, or an ensemble's ``generators/``, and ``summary.json``.
 
         Raises:
+            VerificationFailed: the coordinator's journal was edited.
             StorageError: the disk is full, read-only or forbidden.
         """
+        note_generators(self.root, [parameters_digest(generator) for generator in checkpoint.generators().values()])
         for site, generator in checkpoint.generators().items():
             file = self.ensemble / f"{site}.safetensors" if site else self.generator
             save_weights(file, generator, generator_metadata(study, checkpoint.round))

@@ -30,6 +30,7 @@ from fedphantom.common.site_folder import site_folders, site_material
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
 from fedphantom.privacy.audit.material import AuditMaterial
+from fedphantom.privacy.audit.report import audit_text
 from fedphantom.privacy.audit.run import AuditSizes, audit_run_folder, read_result, verify_audit
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.release.run import pack_run
@@ -335,6 +336,46 @@ def test_a_generator_of_another_study_and_foreign_volumes_are_refused(made: Path
     assert events(root, "site-a") == []
 
 
+def other_generator_in(run: Path) -> None:
+    """A generator of the same study that these sites never trained, written as a run writes its own."""
+    file = run / "generator.safetensors"
+    parameters, metadata = load_weights(file)
+    name = min(parameters)
+    nudged = parameters | {name: parameters[name] + parameters[name].dtype.type(1e-3)}
+    save_weights(file, nudged, generator_metadata(study_of(metadata), 1))
+
+
+def test_a_generator_that_the_runs_rounds_did_not_make_is_neither_audited_nor_verified_nor_packed(
+    made: Path, root: Path
+) -> None:
+    run, file = root / "run", root / "run" / "generator.safetensors"
+    own = file.read_bytes()
+    assert audit(root, made)["generator_named_by"] == "the coordinator's journal"
+    result = json.loads((root / "audit" / "audit.json").read_text())
+    other_generator_in(run)
+    foreign = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        audit(root, made)
+    assert events(root, "site-a") == [("audit-begun", 1), ("audit-done", 1)]
+
+    # Even with a result about it that a site's journal confirms.
+    (root / "audit" / "audit.json").write_text(json.dumps(result | {"generator_sha256": foreign}))
+    sealed = hashlib.sha256((root / "audit" / "audit.json").read_bytes()).hexdigest()
+    for site in ("site-a", "site-b"):
+        Journal(run / "sites" / site / "journal.jsonl").append("audit-done", number=1, sha256=sealed)
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        verify_audit(root / "audit", run)
+    generate_key(root / "keys")
+    arguments = (run, root / "release", "volumes", "controlled", root / "keys" / "key.pem", root / "audit")
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        pack_run(*arguments, root / "synthetic", None, lambda done, total: None)
+
+    file.write_bytes(own)
+    (run / "journal.jsonl").unlink()  # nor is a run without its journal
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        audit(root, made)
+
+
 def test_the_same_audit_gives_the_same_figures(made: Path, tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):
@@ -357,6 +398,8 @@ def test_one_sites_own_folder_is_audited_with_the_generator_named(made: Path, ro
         device="cpu",
     )
     assert json.loads(json.dumps(content))["counts"]["sites"] == 1
+    assert content["generator_named_by"] is None  # the site received it
+    assert "no journal here can tell that these patients trained" in audit_text(content)
     assert events(root, "site-a") == [("audit-begun", 1), ("audit-done", 1)]
     assert events(root, "site-b") == []
 

@@ -18,8 +18,10 @@ from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.errors import ConfigError, DataError, OutputTaken, PeerError, StorageError
+from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import read_journal
+from fedphantom.common.run_result import RUN_FINISHED
 from fedphantom.common.study import Study, parse_study
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
@@ -64,7 +66,7 @@ def test_a_run_leaves_generator_summary_checkpoints_and_a_folder_a_site(
     for site in SITES:
         assert (tmp_path / "out" / "sites" / site / "journal.jsonl").exists()
         assert (tmp_path / "out" / "sites" / site / "state").is_dir()
-    assert events(tmp_path / "out") == ["run-started", "round-done", "round-done", "round-done"]
+    assert events(tmp_path / "out") == ["run-started", *["round-done"] * 3, RUN_FINISHED]
 
 
 def test_the_generator_is_the_moving_average_of_the_sites_means(tmp_path: Path, cohorts: dict[str, Path]) -> None:
@@ -100,6 +102,9 @@ def test_a_finished_run_called_again_trains_nothing_and_leaves_the_same(
     for cohort in cohorts.values():
         order(cohort, crash=[1, 2, 3])
     assert linear_simulation(tmp_path / "out", cohorts).generator.read_bytes() == before
+    # Which generator it is, the journal says from its first end on, and once.
+    noted = [e.facts["generators"] for e in read_journal(tmp_path / "out" / "journal.jsonl") if e.event == RUN_FINISHED]
+    assert noted == [[parameters_digest(load_weights(tmp_path / "out" / "generator.safetensors")[0])]]
 
 
 @pytest.mark.parametrize("kind", ["fail", "crash"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
-from ...common.gan.weights import ENSEMBLE, maps_of
+from ...common.gan.weights import ENSEMBLE, load_weights, maps_of
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
+from ...common.run_result import refuse_generator_of_no_round
 from ...common.site_folder import (
     REPLY_LEFT,
     SITE_FILE,
@@ -129,8 +130,10 @@ def audit_run_folder(
             expected="the generator that these sites trained: their coins say nothing about another",
             remedy="Give the run's own generator.",
         )
+    parameters = parameters_digest(numpy_parameters(generator.network))
+    named_by = refuse_generator_of_no_round(run, parameters)
     if study.federation.sharing == "ensemble":
-        _refuse_another_sites_generator(folders, parameters_digest(numpy_parameters(generator.network)))
+        named_by = _refuse_another_sites_generator(folders, parameters)
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
     if paints:
@@ -163,6 +166,7 @@ def audit_run_folder(
         trainings_at_once=1 if chosen.cuda else None,
     )
     result = attack(plan, policy, lambda _, done, total: progress(done, total), announce)
+    result = replace(result, generator_named_by=named_by)
     text = result.to_json()
     _keep(out, turn.number, text.encode())
     end_audit(
@@ -208,6 +212,7 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             expected="one of the generator in this run",
             remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
         )
+    refuse_generator_of_no_round(run, parameters_digest(load_weights(file)[0]))
     if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
         for folder in site_folders(run):
             done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
@@ -286,7 +291,7 @@ def _gather(
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
-def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> None:
+def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> str:
     """Another site's generator never saw these patients: the audit would find nothing, and mean nothing."""
     for folder in folders:
         entries = read_journal(folder.journal) if folder.journal.exists() else ()
@@ -296,6 +301,7 @@ def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) 
                 expected="the generator that the site trained: its coins say nothing about another",
                 remedy="Give the site's own file of the run's generators.",
             )
+    return "the site's journal"
 
 
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:

@@ -71,12 +71,20 @@ class ProcessSet:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             leaders = [process.pid for process in self._processes.values()]
+            # Looked for while their parents live: a SuperLink's executor leads a session of its own.
+            below = _descendants(leaders)
             for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 1.0)):
                 for leader in leaders:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(leader, number)
+                for pid in below if number == signal.SIGKILL else ():
+                    if _lives(pid, below[pid]):
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
+                            os.kill(pid, number)
                 deadline = time.monotonic() + patience
-                while time.monotonic() < deadline and any(map(_group_lives, leaders)):
+                while time.monotonic() < deadline and (
+                    any(map(_group_lives, leaders)) or any(_lives(pid, started) for pid, started in below.items())
+                ):
                     for process in self._processes.values():
                         process.poll()  # reaps, so that an ended leader no longer counts as living
                     time.sleep(0.02)
@@ -84,6 +92,35 @@ class ProcessSet:
                 process.wait()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _descendants(leaders: Sequence[int]) -> dict[int, str]:
+    """Every living process below these: its number, and its start time that tells it from a later one of that number.
+
+    Linux only; elsewhere none is found, and the groups have to do.
+    """
+    table = {pid: fields for path in Path("/proc").glob("[0-9]*") if (fields := _stat(pid := int(path.name)))}
+    found: dict[int, str] = {}
+    above = set(leaders)
+    while above:
+        above = {pid for pid, (_, parent, _) in table.items() if int(parent) in above}
+        found |= {pid: table[pid][2] for pid in above}
+    return found
+
+
+def _stat(pid: int) -> tuple[str, str, str] | None:
+    """State, parent and start time (proc(5)); None where there is no such process any more."""
+    try:
+        # What stands before is the program's name, which may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0], fields[1], fields[19]
+
+
+def _lives(pid: int, started: str) -> bool:
+    fields = _stat(pid)
+    return fields is not None and fields[2] == started and fields[0] not in "ZX"
 
 
 def _group_lives(leader: int) -> bool:

@@ -304,11 +304,12 @@ def test_the_bundle_names_installed_code_and_carries_none() -> None:
     assert [path.name for path in BUNDLE.iterdir()] == ["pyproject.toml"]
 
 
-def test_processes_end_with_what_they_started_even_when_they_ignore_it(tmp_path: Path) -> None:
-    stubborn = "trap '' TERM; sleep 300 & echo $!; wait; sleep 300"
+@pytest.mark.parametrize("leave", ["", "setsid "], ids=["its group", "a session of its own"])
+def test_processes_end_with_what_they_started_even_when_they_ignore_it(tmp_path: Path, leave: str) -> None:
+    stubborn = f"trap '' TERM; {leave}sleep 300 & echo $!; wait; sleep 300"
     with pytest.raises(KeyboardInterrupt), ProcessSet.running() as processes:  # as Ctrl-C does
         _interrupted_once_started(processes, stubborn, tmp_path / "log")
-    _wait_for(lambda: not _lives(int((tmp_path / "log").read_text())))
+    assert not _lives(int((tmp_path / "log").read_text()))
 
 
 def _interrupted_once_started(processes: ProcessSet, script: str, log: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..common.errors import VerificationFailed
 from ..common.labels.chain import LabelSource, Sha256, states_licence
-from .evidence import BINDING, ReleaseKind
+from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .policy import Tier
 from .verdict import Outcome
 
@@ -83,6 +83,18 @@ class AuditClaim(_Record):
         return set(BINDING[kind]) <= set(BINDING[self.release]) and self.tier in STRICTER[tier]
 
 
+class EvaluationClaim(_Record):
+    """That the release holds figures of ``fedphantom evaluate``, and on how many patients.
+
+    Attributes:
+        protocols: Each once.
+        test_patients: Real patients that nothing was trained on; fewer than twenty are told nowhere (PRIVACY §3.1).
+    """
+
+    protocols: tuple[Literal["arms", "shin", "fidelity"], ...] = Field(min_length=1, max_length=3)
+    test_patients: int = Field(ge=SMALLEST_CELL)
+
+
 class ReleasePredicate(_Record):
     """What is released, on which grounds.
 
@@ -94,6 +106,7 @@ class ReleasePredicate(_Record):
         generator_sha256: Of ``generator.safetensors``, also where only volumes are released.
         dp: The formal promise; ``none`` is said aloud.
         audit: What the audit found.
+        evaluation: What else was measured on real patients; None for nothing.
         label_sources: Every public source that a label map of the release comes from.
         created: UTC, ISO 8601, seconds.
         software: Name and version of what packed it.
@@ -106,6 +119,7 @@ class ReleasePredicate(_Record):
     generator_sha256: Sha256
     dp: Literal["none"]
     audit: AuditClaim
+    evaluation: EvaluationClaim | None = None
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]

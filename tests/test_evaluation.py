@@ -26,13 +26,15 @@ from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.errors import ConfigError, DataError, PolicyRefused
 from fedphantom.common.gan.generation import numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.study import RolesTable
 from fedphantom.common.study_template import to_toml
+from fedphantom.privacy.release.evaluation import evaluation_extract
+from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -265,6 +267,8 @@ def test_cohorts_are_evaluated_and_the_result_kept_for_its_owner_alone(
     report = run(cohorts, cohorts / "public", tmp_path / "out")
     kept = tmp_path / "out" / "evaluation.json"
     assert json.loads(kept.read_text()) == report.content
+    with pytest.raises(PolicyRefused, match="fewer than 20 test patients"):  # and nothing else in it is amiss
+        evaluation_extract([kept.read_bytes()], synthetic_digest(cohorts / "made"))
     assert kept.stat().st_mode & 0o777 == 0o600
     names = [entry["name"] for entry in json.loads(json.dumps(report.content))["arms"]]
     assert names == ["real", "synthetic", "real+synthetic", "public", "public+synthetic"]

@@ -30,8 +30,10 @@ from fedphantom.client.evaluation.intensities import (
 from fedphantom.client.evaluation.material import Material
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import DataError
+from fedphantom.common.errors import DataError, PolicyRefused
 from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.privacy.release.evaluation import evaluation_extract
+from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -211,7 +213,7 @@ def test_features_all_the_same_have_no_discrepancy() -> None:
 
 def material(**changes: PreparedScans) -> Material:
     parts = {"train": TRAIN, "test": TEST, "synthetic": TRUE} | changes
-    return Material(public=None, study=STUDY, **parts)
+    return Material(public=None, study=STUDY, synthetic_sha256="a" * 64, **parts)
 
 
 ONE_STEP = SegmenterPlan(steps=1, batch=1)
@@ -299,7 +301,10 @@ def test_the_command_leaves_aggregates_for_their_owner_alone(
         "mmd",
         "counts",
         "segmenter",
+        "synthetic_sha256",
     }
+    with pytest.raises(PolicyRefused, match="fewer than 20 test patients"):  # and nothing else in it is amiss
+        evaluation_extract([kept.read_bytes()], synthetic_digest(tmp_path / "made"))
     assert told["refinding"].keys() == {"brain", "tumour", "whole", "foreground"}
     for found in told["refinding"].values():
         assert found["synthetic"].keys() == found["real"].keys() == {"mean", "ci", "n"}

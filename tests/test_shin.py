@@ -31,9 +31,11 @@ from fedphantom.client.evaluation.shin_run import run_shin
 from fedphantom.client.evaluation.shin_table import COLUMNS, WIDTH, explanation, markdown, print_table, table_rows
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import DataError
+from fedphantom.common.errors import DataError, PolicyRefused
 from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.study import PatchTable
+from fedphantom.privacy.release.evaluation import evaluation_extract
+from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -219,7 +221,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 def material(**changes: PreparedScans) -> Material:
     parts = {"train": REAL.only(range(6)), "test": TEST, "synthetic": SYNTHETIC.only(range(6))} | changes
-    return Material(public=None, study=STUDY, **parts)
+    return Material(public=None, study=STUDY, synthetic_sha256="a" * 64, **parts)
 
 
 def shin(folder: Path, said: list[str] | None = None, **changes: Any) -> ShinResult:
@@ -359,6 +361,8 @@ def test_one_command_leaves_a_table_a_plot_and_json_for_their_owner_alone(
     told = json.loads(capsys.readouterr().out)
     out = cohorts / "out"
     assert json.loads((out / "shin.json").read_text()) == told
+    with pytest.raises(PolicyRefused, match="fewer than 20 test patients"):  # and nothing else in it is amiss
+        evaluation_extract([(out / "shin.json").read_bytes()], synthetic_digest(cohorts / "made"))
     assert {(out / name).stat().st_mode & 0o777 for name in ("shin.json", "shin.md", "shin.svg")} == {0o600}
     assert "leave the site only inside the signed report" in told["notice"]
     assert told["notice"] in (out / "shin.md").read_text()
@@ -405,13 +409,15 @@ def test_seeds_are_averaged_by_patient_before_patients_are_resampled() -> None:
     plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
     rising = np.linspace(0.4, 0.6, 10)
     # Seeds that err in opposite ways on the same patients: each patient's mean is .5, whichever patients are drawn.
-    found = shin_result(plan, constructed(plan, {"synthetic": [rising, rising[::-1], [0.5] * 10]}), STUDY)
+    found = shin_result(plan, constructed(plan, {"synthetic": [rising, rising[::-1], [0.5] * 10]}), STUDY, "a" * 64)
     whole = next(a for a in found.arms if a.arm.name == "synthetic").regions["whole"]
     assert whole.dice.mean == pytest.approx(0.5)
     assert whole.dice_by_seed == pytest.approx((0.5, 0.5, 0.5))
     assert whole.dice.high - whole.dice.low == pytest.approx(1 - 0.05**0.1, abs=1e-3)  # equals: what n rules out
     apart = constructed(plan, {"synthetic": [[0.4] * 10, [0.5] * 10, [0.6] * 10]})
-    whole = next(a for a in shin_result(plan, apart, STUDY).arms if a.arm.name == "synthetic").regions["whole"]
+    whole = next(a for a in shin_result(plan, apart, STUDY, "a" * 64).arms if a.arm.name == "synthetic").regions[
+        "whole"
+    ]
     assert whole.dice_by_seed == pytest.approx((0.4, 0.5, 0.6))
     assert whole.to_json()["dice_seeds"]["sd"] == pytest.approx(0.1)
 
@@ -425,7 +431,7 @@ def test_differences_are_paired_with_the_arm_of_the_same_augmentation() -> None:
         "synthetic": [real + 0.04] * 3,
         "synthetic, no augmentation": [real + 0.04] * 3,
     }
-    found = {r.arm.name: r.regions["whole"] for r in shin_result(plan, constructed(plan, dice), STUDY).arms}
+    found = {r.arm.name: r.regions["whole"] for r in shin_result(plan, constructed(plan, dice), STUDY, "a" * 64).arms}
     for name, difference in (("synthetic", 0.04), ("synthetic, no augmentation", 0.14)):
         figure = found[name].dice_difference
         assert figure is not None
@@ -438,7 +444,7 @@ def test_differences_are_paired_with_the_arm_of_the_same_augmentation() -> None:
 
 def test_missed_structures_are_counted_over_patients_and_seeds() -> None:
     plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
-    found = shin_result(plan, constructed(plan, {}, empty=0.5), STUDY)
+    found = shin_result(plan, constructed(plan, {}, empty=0.5), STUDY, "a" * 64)
     assert {r.regions["whole"].one_empty for r in found.arms} == {2 * 3}
 
 
@@ -448,7 +454,7 @@ def swept(means: Sequence[float]) -> ShinResult:
     wobble = np.random.default_rng(0).normal(0, 0.004, (len(means), 10))  # a difference is known to within ± .0035
     wobble -= wobble.mean(axis=1, keepdims=True)
     dice = {name: [patients + mean + own] * 3 for (_, name), mean, own in zip(plan.sweep, means, wobble, strict=True)}
-    return shin_result(plan, constructed(plan, dice), STUDY)
+    return shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
 
 
 def test_the_sweep_says_from_which_share_more_synthetic_scans_hurt() -> None:
@@ -468,7 +474,7 @@ def shown() -> ShinResult:
     plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True, real_patients=16))
     random = np.random.default_rng(0)
     dice = {arm.name: random.uniform(0.6, 0.9, (3, 10)).tolist() for arm in plan.arms}
-    return shin_result(plan, constructed(plan, dice, hd95=12.3, empty=1), STUDY)
+    return shin_result(plan, constructed(plan, dice, hd95=12.3, empty=1), STUDY, "a" * 64)
 
 
 def test_the_table_fits_a_hundred_columns_and_shows_each_structure_once(capsys: pytest.CaptureFixture[str]) -> None:

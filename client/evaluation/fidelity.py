@@ -66,6 +66,7 @@ class Fidelity:
         synthetic_scans: Synthetic scans measured.
         plan: Of the segmenter.
         seed: Of the segmenter and every draw.
+        synthetic_sha256: Of the synthetic cohort's files, by content.
     """
 
     refound: Mapping[str, Refound]
@@ -80,6 +81,7 @@ class Fidelity:
     synthetic_scans: int
     plan: SegmenterPlan
     seed: int
+    synthetic_sha256: str
 
     def to_json(self) -> dict[str, Any]:
         """Means, intervals and counts; nothing of a single patient."""
@@ -112,6 +114,7 @@ class Fidelity:
                 "synthetic_scans": self.synthetic_scans,
             },
             "segmenter": {"steps": self.plan.steps, "batch": self.plan.batch, "seed": self.seed},
+            "synthetic_sha256": self.synthetic_sha256,
         }
 
 
@@ -187,6 +190,7 @@ def _measure(network: nn.Module, material: Material, plan: SegmenterPlan, seed: 
         synthetic_scans=len(some_made),
         plan=plan,
         seed=seed,
+        synthetic_sha256=material.synthetic_sha256,
     )
 
 

@@ -14,6 +14,7 @@ from ...common.errors import DataError, about
 from ...common.site_folder import site_folders, site_material, training_and_test_scans
 from ...common.study import PublicLabelsTable, Study, read_study
 from ...common.study_template import study_for
+from ...privacy.synthetic_digest import synthetic_digest
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Material:
         synthetic: Of nobody.
         public: Of openly licensed patients; None where none are given.
         study: Grid, channels, labels and regions.
+        synthetic_sha256: Of the synthetic cohort's files, by content: a release holds figures of its own volumes only.
     """
 
     train: PreparedScans
@@ -33,6 +35,7 @@ class Material:
     synthetic: PreparedScans
     public: PreparedScans | None
     study: Study
+    synthetic_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Sources:
             train, test = self._real(study, cache, say)
         made = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
         public = _prepared("--public", read_public, self.public, study, cache, say) if self.public else None
-        return Material(train, test, made, public, study)
+        return Material(train, test, made, public, study, synthetic_digest(self.synthetic))
 
     def _real(self, study: Study, cache: Path, say: Callable[[str], None]) -> tuple[PreparedScans, PreparedScans]:
         if not self.real_train or not self.real_test:

@@ -131,6 +131,7 @@ def _arms(material: Material, options: EvaluationOptions) -> Report:
         device=options.device,
         progress=options.progress,
     )
+    evaluation["synthetic_sha256"] = material.synthetic_sha256
     if options.out:
         write_atomic(options.out / RESULTS["arms"], (json.dumps(evaluation, indent=1) + "\n").encode(), mode=0o600)
     return Report(evaluation, partial(print_evaluation, evaluation))

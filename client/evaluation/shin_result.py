@@ -90,6 +90,7 @@ class ShinResult:
         repeated: Region to an earlier one that is the same structure.
         patients: Test patients.
         diagonal_mm: What a missed structure scores as its HD95.
+        synthetic_sha256: Of the synthetic cohort's files, by content.
     """
 
     plan: ShinPlan
@@ -99,6 +100,7 @@ class ShinResult:
     repeated: Mapping[str, str]
     patients: int
     diagonal_mm: float
+    synthetic_sha256: str
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -159,6 +161,7 @@ class ShinResult:
             "segmenters": len(self.plan.segmenters),
             "test_patients": self.patients,
             "hd95_mm_where_one_is_empty": round(self.diagonal_mm, 2),
+            "synthetic_sha256": self.synthetic_sha256,
         }
 
     def _arm(self, result: ArmResult) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class ShinResult:
         }
 
 
-def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study) -> ShinResult:
+def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study, synthetic_sha256: str) -> ShinResult:
     """Figures from the scores of every segmenter, by its name."""
     members = region_members(study)
     diagonal = diagonal_mm(study.grid.shape, study.grid.spacing_mm)
@@ -205,7 +208,14 @@ def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study) -> S
     )
     patients = len(next(iter(averaged.values())).dice["foreground"])
     return ShinResult(
-        plan, tuple(arms.values()), sweep, primary_region(study), repeated_regions(study), patients, diagonal
+        plan,
+        tuple(arms.values()),
+        sweep,
+        primary_region(study),
+        repeated_regions(study),
+        patients,
+        diagonal,
+        synthetic_sha256,
     )
 
 

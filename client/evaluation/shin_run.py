@@ -50,7 +50,7 @@ def run_shin(
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     _say_how_long(plan, examination, say)
     scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
-    result = shin_result(plan, scores, material.study)
+    result = shin_result(plan, scores, material.study, material.synthetic_sha256)
     for name, content in {
         "shin.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",
         "shin.md": markdown(result).encode(),

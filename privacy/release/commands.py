@@ -42,6 +42,10 @@ def release_pack(
     public: Annotated[
         Path | None, typer.Option(help="The public cohort, where the study's label maps come from one.")
     ] = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(help="Result file of 'evaluate' on the audited volumes, whose means leave with it; repeatable."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Check, pack and sign a release; exit 4 unless the audit and every volume's origin permit it.
@@ -56,7 +60,7 @@ def release_pack(
     from .run import pack_run
 
     with progress_bar("making every scan again") as progress:
-        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress)
+        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or ())
     typer.echo(report.to_json() if as_json else report.to_text())
 
 

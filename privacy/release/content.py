@@ -1,6 +1,7 @@
 """What may lie in a release, file by file; whatever is not listed here does not belong there.
 
 README.md  audit.json  public-labels.json  manifest.dsse.json
+evaluation.json                                                     where usefulness was measured
 generator.safetensors                                               kind ``weights``
 cohort/dataset_description.json  participants.tsv  dseg.tsv         kind ``volumes``
 cohort/sub-<16 hex>/anat/sub-<16 hex>_<channel>.nii.gz and .json
@@ -27,6 +28,8 @@ from ..audit.small_cells import travelling
 from ..statement import ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
 from .clean_nifti import check_clean_nifti
+from .evaluation import FILE as EVALUATION
+from .evaluation import parse_evaluation
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import check_description, check_labels, check_participants, encode_json
@@ -66,6 +69,7 @@ class ContentCheck:
         self._tables: dict[str, bytes] = {}
         self._volumes: list[str] = []
         self._audited: str | None = None
+        self._evaluated: str | None = None
 
     def file(self, name: str, content: bytes) -> None:
         """Judge one file whose hash was verified.
@@ -86,6 +90,11 @@ class ContentCheck:
             self._volumes.append(hashlib.sha256(content).hexdigest())
         elif name == AUDIT:
             self._check_audit(content)
+        elif name == EVALUATION and self._predicate.evaluation:
+            extract = _verified(parse_evaluation, content)
+            if extract.claim() != self._predicate.evaluation:
+                raise _foreign("an evaluation other than the signed statement says")
+            self._evaluated = extract.synthetic_sha256
         elif name == README:
             if content != render_readme(self._predicate).encode():
                 raise _foreign("a README that does not say what was signed")
@@ -114,6 +123,8 @@ class ContentCheck:
         """
         if not self._named >= _expected(self._predicate):
             raise _foreign("a release that lacks one of its files")
+        if self._evaluated not in (None, self._audited):
+            raise _foreign("an evaluation of other volumes than the audit's")
         if self._predicate.kind == "weights":
             return
         channels = {frozenset(keys) for keys in self._endings.values()}
@@ -164,7 +175,8 @@ def public_sources_of(content: bytes) -> PublicSources:
 
 
 def _expected(predicate: ReleasePredicate) -> frozenset[str]:
-    return COMMON_FILES | (COHORT_TABLES if predicate.kind == "volumes" else {GENERATOR})
+    evaluation = {EVALUATION} if predicate.evaluation else set()
+    return COMMON_FILES | evaluation | (COHORT_TABLES if predicate.kind == "volumes" else {GENERATOR})
 
 
 def _verified(parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

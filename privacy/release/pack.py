@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,8 @@ from .content import (
     README,
     check_weights,
 )
+from .evaluation import FILE as EVALUATION
+from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
@@ -66,6 +68,7 @@ def pack(
     key: Ed25519PrivateKey,
     audit: Path | None,
     synthetic: Path | None = None,
+    evaluations: Sequence[Path] = (),
     created: datetime | None = None,
 ) -> ReleaseReport:
     """Pack, sign and verify a release; it appears whole or not at all.
@@ -79,13 +82,15 @@ def pack(
         key: The signer's.
         audit: Result file of ``audit run``.
         synthetic: BIDS cohort of synthetic volumes, for kind ``volumes``.
+        evaluations: Result files of ``evaluate`` on the audited volumes, one of a protocol.
         created: When; now, if left out.
 
     Raises:
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
-            does not come from a declared public source, or one to be published whose owner states no licence.
-        VerificationFailed: the audit or a volume belongs to another generator, the audit to other volumes or its
-            figures do not bear out its verdict, or a file carries more than it may.
+            does not come from a declared public source, or one to be published whose owner states no licence, or
+            an evaluation on too few patients.
+        VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
+            the audit's figures do not bear out its verdict, or a file carries more than it may.
         DataError: a needed file is missing or unreadable.
         StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
     """
@@ -101,6 +106,7 @@ def pack(
         )
     public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
+    evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     identifiers = _known_identifiers(run)
 
     with atomic_folder(out) as folder:
@@ -136,11 +142,14 @@ def pack(
             generator_sha256=generator_sha256,
             dp=study.privacy.dp,
             audit=claim,
+            evaluation=evaluation.claim() if evaluation else None,
             label_sources=used.sources,
             created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             software=f"fedphantom {version('fedphantom')}",
         )
         writer.add(AUDIT, travelling(extract).encode())
+        if evaluation:
+            writer.add(EVALUATION, evaluation.encode())
         writer.add(PUBLIC_LABELS, encode_json(used.model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)
@@ -178,6 +187,13 @@ def _permitted_audit(
             remedy="Run the audit with that policy and kind of release.",
         )
     return extract, claim
+
+
+def _evaluation(files: Sequence[Path], audited: str | None) -> EvaluationExtract | None:
+    """What may leave of these result files; None without one."""
+    if not files:
+        return None
+    return evaluation_extract([_source(file, "evaluation result") for file in files], audited or "")
 
 
 def _add_cohort(

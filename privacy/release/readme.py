@@ -13,6 +13,11 @@ _KINDS = {
     "volumes": "synthetic MRI volumes with their label maps, in `cohort/` (BIDS). No network weights are in it",
     "weights": "a generator of synthetic MRI volumes, `generator.safetensors`",
 }
+_MEASURED = {
+    "arms": "what the volumes are worth for training segmenters",
+    "shin": "what they are worth in the Shin protocol",
+    "fidelity": "how near they come to scans of patients",
+}
 MEANT_FOR = {
     "internal": "use inside the study",
     "controlled": "controlled access: named researchers under an agreement",
@@ -38,7 +43,7 @@ maps were made by a generator, from public label maps.
 - Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
 - The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
 - `audit.json` holds the attacks and controls with their figures.
-
+{_evaluation(predicate)}
 ## Where the label maps come from
 
 {sources}
@@ -70,6 +75,19 @@ def _headline(predicate: ReleasePredicate) -> str:
 def _source(source: LabelSource) -> str:
     cited = f" Please cite: {source.citation}" if source.citation else ""
     return f"- {source.name} (licence: {source.licence}).{cited}"
+
+
+def _evaluation(predicate: ReleasePredicate) -> str:
+    claim = predicate.evaluation
+    if claim is None:
+        return ""
+    measured = " and ".join(_MEASURED[protocol] for protocol in claim.protocols)
+    return f"""
+## What is known about usefulness
+
+`evaluation.json` says {measured}, in means over at least
+{claim.test_patients} test patients whom neither the generator nor any segmenter had seen.
+"""
 
 
 def _no_licence(predicate: ReleasePredicate) -> str:

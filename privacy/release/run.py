@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def pack_run(
     synthetic: Path | None,
     public: Path | None,
     progress: Callable[[int, int], None],
+    evaluations: Sequence[Path] = (),
 ) -> ReleaseReport:
     """``release pack``: make every scan again from its public source, then pack and sign.
 
@@ -71,7 +72,7 @@ def pack_run(
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, cohort, progress=progress)
-    return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic)
+    return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic, evaluations=evaluations)
 
 
 def pack_or_refuse(

@@ -18,7 +18,7 @@ def evaluate(
         Path | None, typer.Option(help="Instead of --run: real patients that nothing was trained on.")
     ] = None,
     public: Annotated[
-        Path | None, typer.Option(help="Protocol arms: public cohort, what anyone has without the hospitals.")
+        Path | None, typer.Option(help="Protocols arms and shin: public cohort, what anyone has without the hospitals.")
     ] = None,
     study: Annotated[
         Path | None, typer.Option(help="study.toml, with --real-train; else derived from the synthetic cohort.")
@@ -58,7 +58,7 @@ def evaluate(
             "--seeds, --real-patients, --sweep",
         ),
         (protocol == "shin" and out is None, "the Shin protocol takes hours: give it a folder to go on in", "--out"),
-        (protocol != "arms" and public is not None, "only with --protocol arms", "--public"),
+        (protocol == "fidelity" and public is not None, "not with --protocol fidelity", "--public"),
     )
     from ..common.progress import progress_bar
     from .evaluation.material import Sources

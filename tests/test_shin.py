@@ -118,6 +118,23 @@ def test_arms_with_few_patients_hold_the_tenth_and_differ_in_the_synthetic_scans
     assert references["6 patients+synthetic, no augmentation"] == "6 patients, no augmentation"
 
 
+def test_public_scans_make_an_arm_of_their_own_that_synthetic_ones_are_held_against() -> None:
+    public = tiny_scans(3, seed=9, prefix="open")
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS, public)
+    assert [seen(segmenter) for segmenter in of_training(plan, "public")] == [[list(public.patients)]] * 6
+    assert {arm.reference for arm in plan.arms if arm.training == "public"} == {"real", "real, no augmentation"}
+    means = {"public": 0.5, "public, no augmentation": 0.4, "synthetic": 0.6, "synthetic, no augmentation": 0.3}
+    dice = {arm: [[mean] * 10] * 3 for arm, mean in means.items()}
+    found = shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
+    above = {arm: regions["whole"].mean for arm, regions in found.above_public.items()}
+    assert above == pytest.approx({"synthetic": 0.1, "synthetic, no augmentation": -0.1})
+    told = [line for line in explanation(found) if "public patients" in line]
+    assert len(told) == 1
+    assert "synthetic +10.0 [" in told[0]
+    without = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    assert not shin_result(without, constructed(without, {}), STUDY, "a" * 64).above_public
+
+
 @pytest.mark.parametrize("few", [20, 21])
 def test_few_patients_must_be_fewer_than_all(few: int) -> None:
     with pytest.raises(DataError, match=r"20 training patients.*--real-patients"):

@@ -22,6 +22,8 @@ from ...common.segmentation import SegmenterPlan
 from .segmenters import Phase, Pool, Segmenter
 
 REAL, BOTH, SYNTHETIC, TUNED = "real", "real+synthetic", "synthetic", "synthetic, then 10 % real"
+PUBLIC = "public"
+"""Also an arm: the public patients' own scans, what anyone has without the hospitals."""
 TENTH = 0.1
 TUNING_SHARE = 5
 """One step in so many fine-tunes, at least one."""
@@ -56,7 +58,7 @@ class ShinArm:
         name: Unlike every other's.
         training: What they see: the name without the word on augmentation.
         augmentation: Whether scans are augmented.
-        reference: Name of the arm without synthetic scans to compare with; None where this is one.
+        reference: Name of the arm to compare with, of the site's own patients alone; None where this is one.
         patients: Real patients seen.
         synthetic: Synthetic scans seen.
         segmenters: One a seed.
@@ -109,13 +111,16 @@ class _Recipe:
     stretches: Callable[[int], tuple[Stretch, ...]]
 
 
-def shin_plan(train: PreparedScans, synthetic: PreparedScans, options: ShinOptions) -> ShinPlan:
+def shin_plan(
+    train: PreparedScans, synthetic: PreparedScans, options: ShinOptions, public: PreparedScans | None = None
+) -> ShinPlan:
     """Lay out the arms.
 
     Args:
         train: Real patients to train on.
         synthetic: Synthetic scans.
         options: How much of it.
+        public: Public patients' scans; None for no such arm.
 
     Raises:
         DataError: there are not more training patients than ``real_patients``.
@@ -128,8 +133,9 @@ def shin_plan(train: PreparedScans, synthetic: PreparedScans, options: ShinOptio
             expected=f"more than the {few} that --real-patients asks for",
             remedy="Lower --real-patients.",
         )
-    pool = Pool(joined([train, synthetic]))
+    pool = Pool(joined([train, synthetic, *([public] if public else [])]))
     real, made = tuple(range(len(train))), tuple(range(len(train), len(train) + len(synthetic)))
+    others = tuple(range(len(train) + len(synthetic), len(pool.scans)))
     full = SegmenterPlan(steps=options.steps)
     tuning = replace(full, steps=max(1, options.steps // TUNING_SHARE), learning_rate=TUNING_RATE)
     before = replace(full, steps=full.steps - tuning.steps)
@@ -154,6 +160,8 @@ def shin_plan(train: PreparedScans, synthetic: PreparedScans, options: ShinOptio
         _Recipe(SYNTHETIC, REAL, 0, len(made), lambda seed: ((made, full),)),
         _Recipe(TUNED, REAL, tenth, len(made), tuned(tenth)),
     ]
+    if others:
+        recipes.append(_Recipe(PUBLIC, REAL, 0, 0, lambda seed: ((others, full),)))
     if few is not None:
         alone = counted(few, "patient")
         recipes += [

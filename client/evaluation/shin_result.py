@@ -14,7 +14,7 @@ from .arms import primary_region
 from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
 from .scores import Scores, over_seeds, region_members, repeated_regions
-from .shin import REAL, ShinArm, ShinPlan
+from .shin import PUBLIC, REAL, SYNTHETIC, ShinArm, ShinPlan
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ class ShinResult:
         patients: Test patients.
         diagonal_mm: What a missed structure scores as its HD95.
         synthetic_sha256: Of the synthetic cohort's files, by content.
+        above_public: By arm of synthetic scans alone and by region, Dice less that of public scans with the same
+            augmentation, paired by patient; empty without public scans.
     """
 
     plan: ShinPlan
@@ -101,6 +103,7 @@ class ShinResult:
     patients: int
     diagonal_mm: float
     synthetic_sha256: str
+    above_public: Mapping[str, Mapping[str, Figure]]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -139,6 +142,10 @@ class ShinResult:
                 r.arm.name: _figure(r.regions[self.primary].dice_ratio)
                 for r in self.arms
                 if r.arm.reference == REAL and r.regions[self.primary].dice_ratio
+            },
+            "above_public": {
+                arm: {region: figure.to_json() for region, figure in found.items()}
+                for arm, found in self.above_public.items()
             },
             "sweep": [
                 {
@@ -216,6 +223,7 @@ def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study, synt
         patients,
         diagonal,
         synthetic_sha256,
+        _above_public(plan, averaged),
     )
 
 
@@ -238,6 +246,18 @@ def _beyond_best(scores: Scores, smaller: list[Scores], region: str) -> Figure |
         return None
     best = max(smaller, key=lambda other: float(other.dice[region].mean()))
     return paired_difference(scores.dice[region], best.dice[region])
+
+
+def _above_public(plan: ShinPlan, averaged: Mapping[str, Scores]) -> dict[str, dict[str, Figure]]:
+    public = {arm.augmentation: averaged[arm.name] for arm in plan.arms if arm.training == PUBLIC}
+    return {
+        arm.name: {
+            region: paired_difference(dice, public[arm.augmentation].dice[region])
+            for region, dice in averaged[arm.name].dice.items()
+        }
+        for arm in plan.arms
+        if arm.training == SYNTHETIC and public
+    }
 
 
 def _seeds(means: tuple[float, ...]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def run_shin(
         TrainingError: a segmenter's loss is not finite.
     """
     check_enough(len(set(material.test.patients)), "test patients")
-    plan = shin_plan(material.train, material.synthetic, options)
+    plan = shin_plan(material.train, material.synthetic, options, material.public)
     examination = Examination(Pool(material.test), material.study, device, folder / KEPT)
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     _say_how_long(plan, examination, say)

@@ -39,6 +39,13 @@ def explanation(result: ShinResult) -> list[str]:
         f"none: segmentations that miss the structure or find it where there is none, of {result.patients} ×"
         f" {len(result.seeds)}; they score Dice 0 and HD95 {result.diagonal_mm:.1f} mm, the grid's diagonal.",
     ]
+    if result.above_public:
+        region = result.shown_regions[0]
+        lines.append(
+            f"Dice of '{region}' × 100 above the public patients' own scans, paired by patient: "
+            + "; ".join(f"{arm} {_interval(f[region], '+.1f', 100)}" for arm, f in result.above_public.items())
+            + "."
+        )
     if result.sweep:
         real = result.sweep[0].result.arm.scans
         region = result.shown_regions[0]

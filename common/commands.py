@@ -89,6 +89,8 @@ def generate(
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
     if public and labels:
         raise typer.BadParameter("it would have no effect: --labels gives the label maps", param_hint="--public")
+    if picture and picture.suffix.lower() != ".png":
+        raise typer.BadParameter("a picture is written as PNG: give a name that ends in .png", param_hint="--montage")
     from .device import choose_device
     from .gan.generation import generate_cohort, load_generators
     from .labels.choice import declare_sources, newly_sampled, of_folder
@@ -100,6 +102,8 @@ def generate(
     generators = load_generators(generator_path, choose_device(device))
     study, digests = generators[0].study, [generator.sha256 for generator in generators]
     chosen = newly_sampled(study, sample, public, seed) if sample else of_folder(study, labels or Path())
+    if chosen.warning:
+        typer.echo(f"warning: {chosen.warning}", err=True)
     if chosen.sources:  # first: a run that cannot take them would make the scans unreleasable
         declare_sources(generator_path.parent, chosen.sources)
     with progress_bar("painting") as progress:
@@ -107,5 +111,5 @@ def generate(
     if picture:
         write_cohort_montage(picture, out, study)
     painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}
-    facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed}
+    facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed, "private_label_maps": chosen.private}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

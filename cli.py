@@ -76,6 +76,8 @@ def simulate(
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
+    if public and preview_every is None:
+        raise typer.BadParameter("only with --preview-every: it would have no effect", param_hint="--public")
     from .client.site_setup import check_site_cohort, create_site_folder
     from .common.gan.generation import initial_parameters
     from .common.progress import stages

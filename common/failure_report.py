@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from .atomic import storage_errors
 from .errors import DataError, FedPhantomError, StorageError
+from .storage import storage_errors
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""

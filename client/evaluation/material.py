@@ -70,7 +70,7 @@ class Sources:
             with about("--run"):
                 study, train, test = _of_run(self.run)
         else:
-            study = read_study(self.study) if self.study else _derived_study(self.synthetic)
+            study = _given_study(self.study) if self.study else _derived_study(self.synthetic)
             train, test = self._real(study, cache, say)
         made = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
         public = _prepared("--public", read_public, self.public, study, cache, say) if self.public else None
@@ -106,6 +106,11 @@ def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans]:
             remedy="Start a run with another [roles], or give --real-train and --real-test.",
         )
     return study, train, test
+
+
+def _given_study(path: Path) -> Study:
+    with about("--study"):
+        return read_study(path)
 
 
 def _derived_study(synthetic: Path) -> Study:

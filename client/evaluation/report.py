@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans, joined
 from ...common.device import choose_device
+from ...common.errors import about
 from ...common.output_place import refuse_used
 from ...common.segmentation import SegmenterPlan
 from ...common.study import Study
@@ -64,7 +65,8 @@ class EvaluationOptions:
         choose_device(self.device)
         if self.out:
             kept = {KEPT, *(arm.name for arm in self.out.glob("arm-*.json"))}
-            refuse_used(self.out, RESULTS[protocol], {"cache", *RESULTS.values(), *kept})
+            with about("--out"):
+                refuse_used(self.out, RESULTS[protocol], {"cache", *RESULTS.values(), *kept})
 
     @contextmanager
     def cache(self) -> Iterator[Path]:

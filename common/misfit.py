@@ -76,10 +76,8 @@ def first_misfit(error: ValidationError, *, quote: bool = True) -> Misfit:
             told = f" (found {value})" if quote and not isinstance(first["input"], Mapping) else ""
             return Misfit(where, f": {context.get('error', 'not fit')}{told}", "values that fit together")
         case "union_tag_invalid":
-            tag = (
-                f" has {context['discriminator']} '{str(context['tag'])[:_LONGEST_TEXT]}'" if quote else f" is {value}"
-            )
-            return Misfit(where, tag, f"one of {context['expected_tags']}")
+            tag = str(context["tag"])[:_LONGEST_TEXT] if quote else "unknown"
+            return Misfit(where, f" has {context['discriminator']} '{tag}'", f"one of {context['expected_tags']}")
         case "union_tag_not_found":
             return Misfit(where, f" has no {context['discriminator']}", f"a key {context['discriminator']}")
         case "literal_error" | "enum":

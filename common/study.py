@@ -373,7 +373,7 @@ def parse_study(text: str) -> Study:
         raise ConfigError(
             (f"study key '{misfit.key}'" if misfit.key else "the study") + misfit.found,
             expected=misfit.expected,
-            remedy="Mend it; 'fedphantom study new' writes every key explained, and 'study check' reads the file again.",
+            remedy="Mend it; 'fedphantom study new' writes every key explained, 'study check' reads the file again.",
         ) from None
 
 

@@ -32,7 +32,12 @@ STUDIES: dict[str, tuple[str, str, str, str]] = {
     "a table for a number": ("rounds = 2", "rounds = { a = 2 }", "is a table", "a whole number"),
     "a truth for a number": ("[4.0, 4.0, 4.0]", '[4.0, "x", 4.0]', "'grid.spacing_mm.1' is 'x'", "a number"),
     "a number for a text": ('name = "tiny"', "name = 5", "'name' is 5", "text"),
-    "a number for a table": ("[grid]", "network = 5\n[grid]", "'network' is 5", "a table"),
+    "a table for a word": (
+        'preset = "tiny"',
+        "preset = { a = 1 }",
+        "'network.preset' is a table",
+        "one of 'tiny'",
+    ),
     "a name with spaces": ('name = "tiny"', 'name = "My Study"', "'name' is 'My Study'", "1 to 63 lower-case letters"),
     "an unknown word": ('preset = "tiny"', 'preset = "huge"', "'network.preset' is 'huge'", "one of 'tiny'"),
     "an unknown key": ("rounds = 2", "round = 2", "'training.round' is unknown", "keys that the file can have"),
@@ -67,7 +72,7 @@ HEAD = 'name = "r"\ncitation = "by hand"\n'
 RECIPES: dict[str, tuple[str, str, str]] = {
     "an unknown operation": ('[[edit]]\noperation = "melt"\n', "edit 1 has 'operation' 'melt'", "'scale'"),
     "no operation": ("[[edit]]\nmm = 1\n", "edit 1 has no 'operation'", "a key 'operation'"),
-    "a word for a factor": ('[[edit]]\noperation = "scale"\nfactor = "big"\n', "'factor' is 'big'", "a number"),
+    "a word for a factor": ('[[edit]]\noperation = "scale"\nfactor = "big"\n', "'factor' is 'big'", "a list"),
     "a negative factor": ('[[edit]]\noperation = "scale"\nfactor = -1\n', "must be above 0 (found -1)", "fit together"),
     "a probability above 1": ('[[edit]]\noperation = "scale"\nfactor = 1\nprobability = 2\n', "is 2", "at most 1"),
     "no edits": ("edit = []\n", "'edit' is [], a list of 0", "1 or more"),

@@ -15,6 +15,7 @@ from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
 from .scores import Scores, over_seeds, region_members, repeated_regions
 from .shin import REAL, ShinArm, ShinPlan
+from .tested import Examined
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class ShinResult:
         repeated: Region to an earlier one that is the same structure.
         patients: Test patients.
         diagonal_mm: What a missed structure scores as its HD95.
+        whom: Whether the patients are persons; None where nobody looked, which counts as persons.
     """
 
     plan: ShinPlan
@@ -99,6 +101,17 @@ class ShinResult:
     repeated: Mapping[str, str]
     patients: int
     diagonal_mm: float
+    whom: Examined | None = None
+
+    @property
+    def notice(self) -> str:
+        """Where the figures may go."""
+        return self.whom.notice if self.whom else NOTICE
+
+    @property
+    def tested(self) -> str:
+        """How many test patients, and of which kind."""
+        return self.whom.test_patients(self.patients) if self.whom else f"{self.patients} real test patients"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -130,7 +143,7 @@ class ShinResult:
         """``evaluate --json``'s keys (DESIGN §5) and the protocol's own."""
         return {
             "protocol": "shin",
-            "notice": NOTICE,
+            "notice": self.notice,
             "arms": [self._arm(result) for result in self.arms],
             "region": self.primary,
             "ratio_to_real": {
@@ -157,6 +170,7 @@ class ShinResult:
                 "fine_tuning_learning_rate": self.plan.tuning.learning_rate,
             },
             "segmenters": len(self.plan.segmenters),
+            **(self.whom.to_json() if self.whom else {}),
             "test_patients": self.patients,
             "hd95_mm_where_one_is_empty": round(self.diagonal_mm, 2),
         }

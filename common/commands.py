@@ -109,8 +109,9 @@ def generate(
     if picture:
         with about("--montage"):
             refuse_folder(picture)
+    chosen_device = choose_device(device)
     with about("GENERATOR"):
-        generators = load_generators(generator_path, choose_device(device))
+        generators = load_generators(generator_path, chosen_device)
     study, digests = generators[0].study, [generator.sha256 for generator in generators]
     if labels:
         with about("--labels"):

@@ -279,15 +279,18 @@ def test_procedural_test_patients_are_not_called_real(
     cohorts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drawn = {"Synthetic": True, "Phantom": {"atlas": {}, "patient": {}, "scanner": {}}}
-    for sidecar in (cohorts / "test").rglob("sub-*/anat/*.json"):
-        sidecar.write_text(json.dumps(drawn))
+    for cohort in ("train", "test"):
+        for sidecar in (cohorts / cohort).rglob("sub-*/anat/*.json"):
+            sidecar.write_text(json.dumps(drawn))
     report = run(cohorts)
     assert report.content["procedural_test_patients"] == 2
-    assert report.content["procedural_training_patients"] == 0
+    assert report.content["procedural_training_patients"] == 2
     report.print(as_json=False)
     said = capsys.readouterr().out
     assert "Dice on 2 procedural test patients" in said
-    assert "real test patients" not in said
+    assert "real" not in said  # no arm is called so, either
+    assert "  procedural+synthetic" in said
+    assert report.content["arms"][0]["name"] == "real"  # in JSON arms keep their names
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ...common.errors import about
 from ...common.output_place import refuse_used
 from ...common.segmentation import SegmenterPlan
 from ...common.study import Study
+from ...privacy.report.people import arm_name
 from .arms import evaluate_arms
 from .material import Material, Sources
 from .segmenters import KEPT
@@ -204,7 +205,8 @@ def evaluate_scans(
 def print_evaluation(evaluation: Mapping[str, Any], whom: Examined) -> None:
     """A line an arm to stdout, the study's region first, narrow enough for any terminal."""
     arms, primary = evaluation["arms"], evaluation["region"]
-    wide = max(len(arm["name"]) for arm in arms)
+    names = {arm["name"]: arm_name(arm["name"], whom.training.kind) for arm in arms}
+    wide = max(map(len, names.values()))
     marks = set()
     print(f"Dice on {whom.test_patients(arms[0]['dice']['n_test'])}: mean [95 % interval], by training scans")
     for region in dict.fromkeys([primary, *arms[0]["per_label"]]):
@@ -212,13 +214,13 @@ def print_evaluation(evaluation: Mapping[str, Any], whom: Examined) -> None:
         for arm in arms:
             dice, hd95, missed = arm["per_label"][region], arm["hd95_mm"][region], arm["hd95_missed"][region]
             ratio = evaluation["ratio_to_real"].get(arm["name"]) if region == primary else None
-            of_real = f"  {ratio['mean']:.3f} of real" if ratio else ""
+            of_real = f"  {ratio['mean']:.3f} of {names['real']}" if ratio else ""
             low, high = dice["ci"]
             exact = _EXACT if dice["ci_kind"] != "bootstrap" else ""
             distance = f"  HD95 {hd95['mean']:.1f} mm{_MISSED if missed else ''}"
             marks |= {exact, _MISSED if missed else ""}
             print(
-                f"  {arm['name']:<{wide}} {arm['scans']:>5}  {dice['mean']:.3f} [{low:.3f}, {high:.3f}]{exact}"
+                f"  {names[arm['name']]:<{wide}} {arm['scans']:>5}  {dice['mean']:.3f} [{low:.3f}, {high:.3f}]{exact}"
                 f"{distance}{of_real}"
             )
     print("Intervals: bootstrap over patients" + (f"; {_EXACT} {_EXACTLY}" if _EXACT in marks else ""))

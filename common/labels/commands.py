@@ -171,8 +171,9 @@ def infer(
 
     with about("OUT"):
         refuse_taken(out)
+    chosen_device = choose_device(device)
     with about("--network"):
-        network = load_generator(network_path, choose_device(device), "images-to-labels")
+        network = load_generator(network_path, chosen_device, "images-to-labels")
     with about("--remapping"):
         table = read_remapping(remapping, network.study.labels) if remapping else None
     with about("COHORT"):

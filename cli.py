@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -18,7 +17,8 @@ import typer
 from . import __version__
 from .client.commands import evaluate
 from .common.commands import cohort_app, generate
-from .common.failure_report import INTERRUPTED, FailureReport, report_failure
+from .common.failure_report import FailureReport, report_failure
+from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_interrupted
 from .common.journal_commands import journal_app
 from .common.labels.commands import labels_app
 from .privacy.audit.commands import audit_app
@@ -76,6 +76,8 @@ def simulate(
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
+    if public and preview_every is None:
+        raise typer.BadParameter("only with --preview-every: it would have no effect", param_hint="--public")
     from .client.site_setup import check_site_cohort, create_site_folder
     from .common.gan.generation import initial_parameters
     from .common.progress import stages
@@ -147,7 +149,7 @@ def run(arguments: Sequence[str]) -> int:
             return stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         return _say(report_failure(KeyboardInterrupt()), stopped if verbose else None)
     except (Exception, KeyboardInterrupt) as error:
-        return _say(report_failure(error), error if verbose else None)
+        return _say(report_failure(KeyboardInterrupt() if was_interrupted() else error), error if verbose else None)
 
 
 def _say(failure: FailureReport, trace: BaseException | None) -> int:
@@ -158,14 +160,10 @@ def _say(failure: FailureReport, trace: BaseException | None) -> int:
 
 
 def main() -> None:
-    """Entry point of ``fedphantom`` and ``python -m fedphantom``.
-
-    SIGTERM ends a command as Ctrl-C does, so that what it started ends with it; a shell that starts a command in
-    the background has it ignore Ctrl-C, which would leave no way to stop it in order.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """Run the process's own command line and end the process."""
+    interrupt_the_command()
     code = run(sys.argv[1:])
+    end_with(code)
     if any(thread.daemon for thread in threading.enumerate()):
         # One still trains, in native code: the interpreter's own end would abort there, and lose the exit code.
         for stream in (sys.stdout, sys.stderr):

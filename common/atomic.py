@@ -15,43 +15,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import OutputTaken, StorageError
-from .output_place import CHOOSE_ANOTHER, refuse_taken
-
-TEMPORARY_PREFIX = ".tmp-"
-"""How every unfinished file or folder is named; readers skip such names."""
-
-_STORAGE_FAILURES = {
-    errno.ENOSPC: ("no space is left on the disk", "Free some space or choose another folder, then run it again."),
-    errno.EDQUOT: ("the disk quota is spent", "Free some space or ask for more quota, then run it again."),
-    errno.EROFS: ("the file system is mounted read-only", "Choose a folder on a writable disk."),
-    errno.EACCES: ("the folder may not be written to", "Choose another folder or mend its permissions."),
-    errno.EPERM: ("the folder may not be written to", "Choose another folder or mend its permissions."),
-    errno.EIO: ("the disk failed while writing", "Check the disk, then run it again."),
-}
-_TAKEN = {
-    errno.ENOTEMPTY: "another process made the same folder meanwhile",
-    errno.EEXIST: "a file where a folder is to be made",
-    errno.ENOTDIR: "a file where a folder is to be made",
-    errno.EISDIR: "a folder where a file is to be written",
-}
-
-
-@contextlib.contextmanager
-def storage_errors() -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into a :class:`StorageError`, a path in use into :class:`OutputTaken`.
-
-    Other OSErrors (a missing file, say) pass unchanged: they are not the disk's fault.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _TAKEN:
-            raise OutputTaken(_TAKEN[error.errno], expected="a new path", remedy=CHOOSE_ANOTHER) from None
-        if error.errno not in _STORAGE_FAILURES:
-            raise
-        found, remedy = _STORAGE_FAILURES[error.errno]
-        raise StorageError(found, expected="a writable disk with free space", remedy=remedy) from None
+from .output_place import refuse_taken
+from .storage import TEMPORARY_PREFIX, making_errors, storage_errors
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o666, flush: bool = True) -> None:
@@ -76,10 +41,12 @@ def write_atomic_pieces(path: Path, pieces: Iterable[bytes], *, mode: int = 0o66
     Whatever the pieces' maker raises passes unchanged, and leaves the old file.
     """
     with storage_errors():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with making_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_name(path)
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with making_errors():
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             try:
                 for piece in pieces:
                     rest = memoryview(piece)
@@ -110,9 +77,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     with storage_errors():
         refuse_taken(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_name(path)
-        temporary.mkdir()
+        with making_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
         try:
             yield temporary
             _sync_tree(temporary)

@@ -35,11 +35,14 @@ def check(
     from .cohorts.check import check_cohort
     from .cohorts.layouts import read_cohort
     from .cohorts.report import print_report
+    from .errors import about
     from .progress import progress_bar
     from .study import read_study
 
-    with progress_bar("checking scans") as progress:
-        report = check_cohort(read_cohort(path), read_study(study_path) if study_path else None, progress)
+    with about("--study"):
+        study = read_study(study_path) if study_path else None
+    with about("PATH"), progress_bar("checking scans") as progress:
+        report = check_cohort(read_cohort(path), study, progress)
     if as_json:
         typer.echo(json.dumps(report.to_json(show_identifiers=show_identifiers), indent=2))
     else:
@@ -56,11 +59,13 @@ def phantom(
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Make procedural patients: MNI152 anatomy with a tumour, in T1, T1c, T2 and FLAIR, as a BIDS cohort."""
+    from .errors import about
     from .output_place import refuse_taken
     from .phantom.patients import write_phantom_cohort
     from .progress import progress_bar
 
-    refuse_taken(out)
+    with about("OUT"):
+        refuse_taken(out)
     with progress_bar("making patients") as progress:
         write_phantom_cohort(out, patients, sites, spacing, seed, progress)
     made = f"{counted(patients, 'procedural patient')}, {counted(sites, 'site')}"
@@ -89,17 +94,32 @@ def generate(
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
     if public and labels:
         raise typer.BadParameter("it would have no effect: --labels gives the label maps", param_hint="--public")
+    if picture and picture.suffix.lower() != ".png":
+        raise typer.BadParameter("a picture is written as PNG: give a name that ends in .png", param_hint="--montage")
     from .device import choose_device
+    from .errors import about
     from .gan.generation import generate_cohort, load_generators
     from .labels.choice import declare_sources, newly_sampled, of_folder
     from .montage import write_cohort_montage
-    from .output_place import refuse_taken
+    from .output_place import refuse_folder, refuse_taken
     from .progress import progress_bar
 
-    refuse_taken(out)
-    generators = load_generators(generator_path, choose_device(device))
+    with about("OUT"):
+        refuse_taken(out)
+    if picture:
+        with about("--montage"):
+            refuse_folder(picture)
+    chosen_device = choose_device(device)
+    with about("GENERATOR"):
+        generators = load_generators(generator_path, chosen_device)
     study, digests = generators[0].study, [generator.sha256 for generator in generators]
-    chosen = newly_sampled(study, sample, public, seed) if sample else of_folder(study, labels or Path())
+    if labels:
+        with about("--labels"):
+            chosen = of_folder(study, labels)
+    else:
+        chosen = newly_sampled(study, sample or 0, public, seed)
+    if chosen.warning:
+        typer.echo(f"warning: {chosen.warning}", err=True)
     if chosen.sources:  # first: a run that cannot take them would make the scans unreleasable
         declare_sources(generator_path.parent, chosen.sources)
     with progress_bar("painting") as progress:
@@ -107,5 +127,5 @@ def generate(
     if picture:
         write_cohort_montage(picture, out, study)
     painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}
-    facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed}
+    facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed, "private_label_maps": chosen.private}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from .atomic import storage_errors, write_atomic
+from .atomic import write_atomic
+from .storage import storage_errors
 
 FOLDER = "tensorboard"
 """Where a run's or a site's folder holds its curves."""

@@ -30,10 +30,14 @@ class FedPhantomError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, found: str, *, expected: str, remedy: str) -> None:
-        super().__init__(f"{found}; expected {expected}. {remedy}")
+        super().__init__(_sentence(found, expected, remedy))
         self.found = found
         self.expected = expected
         self.remedy = remedy
+
+
+def _sentence(found: str, expected: str, remedy: str) -> str:
+    return f"{found}; expected {expected}. {remedy}"
 
 
 class ConfigError(FedPhantomError):
@@ -102,4 +106,7 @@ def about(what: str) -> Iterator[None]:
     try:
         yield
     except FedPhantomError as error:
-        raise type(error)(f"{what}: {error.found}", expected=error.expected, remedy=error.remedy) from None
+        # The same error: whoever asks where it arose (--verbose) is not told that it was here.
+        error.found = f"{what}: {error.found}"
+        error.args = (_sentence(error.found, error.expected, error.remedy),)
+        raise

@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from .atomic import storage_errors
 from .errors import DataError, FedPhantomError, StorageError
-
-INTERRUPTED = 130
-"""Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
+from .interrupt import INTERRUPTED, SAID
+from .storage import storage_errors
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ def report_failure(error: BaseException) -> FailureReport:
         text = f"error: {ours.found}\n  expected:   {ours.expected}\n  what to do: {ours.remedy}"
         return FailureReport(text, ours.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        text = "interrupted: what was finished is kept; the same command goes on from there, or begins again"
-        return FailureReport(text, INTERRUPTED)
+        return FailureReport(SAID, INTERRUPTED)
     return FailureReport(f"unexpected failure: {type(error).__name__} (--verbose shows where)", 1)
 
 

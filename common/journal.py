@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .atomic import storage_errors, sync_folder
+from .atomic import sync_folder
 from .counted import counted
 from .errors import VerificationFailed
+from .storage import storage_errors
 
 Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
 """What JSON can hold: lists, tuples and dicts of it; NaN and infinities are refused."""

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .counted import counted
+from .errors import about
 
 journal_app = typer.Typer(no_args_is_help=True)
 
@@ -27,7 +28,8 @@ def show(path: _Path, as_json: _Json = False) -> None:
     """Print every event, after the whole chain was verified; exit 5 if it is broken."""
     from .journal import read_journal
 
-    entries = [asdict(entry) for entry in read_journal(path)]
+    with about("JOURNAL"):
+        entries = [asdict(entry) for entry in read_journal(path)]
     lines = [f"{e['n']:>5}  {e['time']}  {e['event']}  {json.dumps(e['facts'])}" for e in entries]
     typer.echo(json.dumps({"entries": entries}) if as_json else "\n".join(lines))
 
@@ -44,6 +46,7 @@ def verify(
     """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""
     from .journal import Journal, verify_journal
 
-    number, head = verify_journal(path, head=head), Journal(path).head()
+    with about("JOURNAL"):
+        number, head = verify_journal(path, head=head), Journal(path).head()
     text = f"{counted(number, 'entry', 'entries')}, unbroken. Head: {head}"
     typer.echo(json.dumps({"ok": True, "entries": number, "head": head}) if as_json else text)

@@ -7,9 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .errors import OutputTaken
-
-CHOOSE_ANOTHER = "Choose another path, or remove what is there."
-"""What to do where an output's place is taken."""
+from .storage import CHOOSE_ANOTHER, refuse_unwritable
 
 
 def refuse_taken(out: Path) -> None:
@@ -17,6 +15,7 @@ def refuse_taken(out: Path) -> None:
 
     Raises:
         OutputTaken: a file, or a folder with something in it, or one that cannot be exchanged for a whole one.
+        StorageError: the disk is full, read-only or forbidden.
     """
     name = out.name or out.resolve().name
     if out.is_symlink() or os.path.ismount(out) or (out.exists() and out.samefile(Path())):
@@ -24,6 +23,19 @@ def refuse_taken(out: Path) -> None:
         raise OutputTaken(found, expected="a new folder", remedy="Name a folder in it that is not there yet.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise OutputTaken(f"'{name}' is there already", expected="a new or empty folder", remedy=CHOOSE_ANOTHER)
+    refuse_unwritable(out.absolute().parent)
+
+
+def refuse_folder(file: Path) -> None:
+    """Find that a single file, new or old, can be written there.
+
+    Raises:
+        OutputTaken: a folder stands there.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    if file.is_dir():
+        raise OutputTaken("a folder where a file is to be written", expected="a file's path", remedy=CHOOSE_ANOTHER)
+    refuse_unwritable(file.absolute().parent)
 
 
 def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
@@ -36,11 +48,13 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
 
     Raises:
         OutputTaken: a file, or a folder with other things in it.
+        StorageError: the disk is full, read-only or forbidden.
     """
     if out.exists() and not out.is_dir():
         found = "a file where a folder is to be written"
     elif out.is_dir() and not (out / mark).exists() and {entry.name for entry in out.iterdir()} - set(own):
         found = "a folder that holds something else"
     else:
+        refuse_unwritable(out)
         return
     raise OutputTaken(found, expected="a new or empty folder, or the one to go on with", remedy="Choose another --out.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .atomic import storage_errors, write_atomic
+from .atomic import write_atomic
 from .errors import DataError
+from .storage import storage_errors
 
 FOLDER = "previews"
 """Where a run's or a site's folder holds its previews."""

@@ -26,6 +26,7 @@ from pydantic import (
 from .errors import ConfigError
 from .exchange import SITE_NAME
 from .labels.remapping import Remapping, remapping_problem
+from .misfit import first_misfit
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
@@ -368,16 +369,11 @@ def parse_study(text: str) -> Study:
             f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        place = f"study key '{where}'" if where else "the study"
-        value = f" (found {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
-        unknown = first["type"] == "extra_forbidden"
-        plain = {"extra_forbidden": "is unknown", "missing": "is missing"}.get(str(first["type"]))
+        misfit = first_misfit(error)
         raise ConfigError(
-            f"{place} {plain}" if plain else f"{place}: {first['msg'].removeprefix('Value error, ')}{value}",
-            expected="the keys that 'fedphantom study new' writes" if unknown else "a value that this key can have",
-            remedy="Mend it; 'fedphantom study check' reads the file again.",
+            (f"study key '{misfit.key}'" if misfit.key else "the study") + misfit.found,
+            expected=misfit.expected,
+            remedy="Mend it; 'fedphantom study new' writes every key explained, 'study check' reads the file again.",
         ) from None
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import ConfigError
+from ..common.misfit import first_misfit
 
 Tier = Literal["internal", "controlled", "public"]
 
@@ -156,12 +157,11 @@ def parse_policy(text: str) -> ReleasePolicy:
             "the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file, or leave it out."
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "policy"
+        misfit = first_misfit(error)
         raise ConfigError(
-            f"policy key '{where}': {first['msg']}",
-            expected="tier, and [override.KEY] tables with a value and a reason of a few words",
-            remedy="Mend that key.",
+            (f"policy key '{misfit.key}'" if misfit.key else "the policy") + misfit.found,
+            expected=misfit.expected,
+            remedy="Mend it; a policy holds tier, and [override.KEY] tables with a value and a reason of a few words.",
         ) from None
     policy = TIERS[file.tier]
     changed = {name: threshold for name, threshold in file.override if threshold is not None}

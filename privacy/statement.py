@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..common.errors import VerificationFailed
 from ..common.labels.chain import LabelSource, Sha256, states_licence
+from ..common.misfit import first_misfit
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .policy import Tier
 from .verdict import Outcome
@@ -194,10 +195,9 @@ def parse_statement(payload: bytes) -> ReleaseStatement:
     try:
         return ReleaseStatement.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "statement"
+        misfit = first_misfit(error, quote=False)  # a stranger's file: nothing of it is told again
         raise VerificationFailed(
-            f"signed, but not a statement about a release: '{where}': {first['msg']}",
+            f"signed, but not a statement about a release: '{misfit.key or 'content'}'{misfit.found}",
             expected="an in-toto statement as 'fedphantom release pack' writes it",
             remedy="Ask the signer for a release packed by FedPhantom.",
         ) from None

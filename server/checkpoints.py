@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.atomic import storage_errors, write_atomic
+from ..common.atomic import write_atomic
 from ..common.errors import DataError
 from ..common.exchange import Parameters
 from ..common.journal import Fact
+from ..common.storage import storage_errors
 from ..common.tensor_file import decode, encode
 
 KEPT = 3

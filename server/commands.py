@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..common.counted import counted
-from ..common.errors import DataError, OutputTaken
+from ..common.errors import DataError, OutputTaken, about
 
 if TYPE_CHECKING:
     from ..common.cohort import Cohort
@@ -42,11 +42,12 @@ def study_new(
 ) -> None:
     """Write a study to start from, every key explained. An existing file is never overwritten."""
     from ..common.atomic import write_atomic
-    from ..common.output_place import CHOOSE_ANOTHER
+    from ..common.storage import CHOOSE_ANOTHER
 
-    if path.exists():
-        raise OutputTaken(f"'{path.name or path}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
-    write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
+    with about("STUDY.toml"):
+        if path.exists():
+            raise OutputTaken(f"'{path.name or path}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+        write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
     typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
 
 
@@ -55,7 +56,8 @@ def study_check(path: _StudyFile, as_json: _Json = False) -> None:
     """Read a study and say whether it holds; exit 3 and name the key if not."""
     from ..common.study import read_study
 
-    digest = read_study(path).digest()
+    with about("STUDY.toml"):
+        digest = read_study(path).digest()
     typer.echo(json.dumps({"ok": True, "digest": digest}) if as_json else f"the study holds. Digest: {digest}")
 
 
@@ -65,7 +67,8 @@ def study_show(path: _StudyFile, as_json: _Json = False) -> None:
     from ..common.study import read_study
     from .study_summary import study_facts, study_text
 
-    parsed = read_study(path)
+    with about("STUDY.toml"):
+        parsed = read_study(path)
     typer.echo(json.dumps(study_facts(parsed), indent=1) if as_json else study_text(parsed))
 
 
@@ -110,10 +113,15 @@ def run_simulation(
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
     from ..common.study import parse_study, read_study_text
+    from .run_folder import RunFolder
     from .simulation import going_on, simulate
 
-    sites, text = parse_sites(site), read_study_text(study)
-    total, report = parse_study(text).training.rounds, []
+    sites, report = parse_sites(site), []
+    with about("STUDY.toml"):
+        text = read_study_text(study)
+        total = parse_study(text).training.rounds
+    with about("--out"):
+        RunFolder(out.resolve()).check_free()
 
     def begin(done: int, total: int) -> None:
         if done:

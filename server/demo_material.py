@@ -15,7 +15,7 @@ from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.preparation import prepare
 from ..common.cohorts.terms import stated_terms
 from ..common.device import choose_device
-from ..common.errors import ConfigError, DataError
+from ..common.errors import ConfigError, DataError, about
 from ..common.gan.generation import generate_cohort, load_generator, numpy_parameters
 from ..common.gan.training import train_from_scratch
 from ..common.gan.weights import generator_metadata, save_weights
@@ -98,11 +98,13 @@ def check_arguments(out: Path, data: Path | None, sites: int, sizes: DemoSizes) 
         ConfigError: ``out`` holds something else, or the number of sites does not fit.
         DataError: no cohort, or none of its patients is marked public.
     """
-    refuse_used(out, DEMO_FILE, {LOCK})
+    with about("--out"):
+        refuse_used(out, DEMO_FILE, {LOCK})
     if data is None:
         check_sites(sites, sizes.patients)
     else:
-        check_data(data, sites)
+        with about("--data"):
+            check_data(data, sites)
 
 
 def check_data(data: Path, sites: int) -> None:

@@ -16,8 +16,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..common.atomic import storage_errors, write_atomic
+from ..common.atomic import write_atomic
 from ..common.errors import ConfigError, DataError, FedPhantomError, PeerError, StorageError
+from ..common.storage import storage_errors
 from .checkpoints import Checkpoint, latest_checkpoint, newest_round
 from .processes import ProcessSet
 from .rounds import Progress, Rounds

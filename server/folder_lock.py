@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..common.atomic import storage_errors
 from ..common.errors import ConfigError
+from ..common.storage import storage_errors
 
 LOCK = ".lock"
 

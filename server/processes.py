@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..common.atomic import storage_errors
+from ..common.storage import storage_errors
 
 GRACE_S = 3.0
 """From a request to end (SIGTERM) to an order (SIGKILL)."""

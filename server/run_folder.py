@@ -176,10 +176,15 @@ class RunFolder:
         return study, sites
 
     def check_free(self) -> None:
-        """Find that the folder can be locked; nothing is made. Errors as :meth:`lock`."""
+        """Find that the folder can be locked and written to; nothing is made. Errors as :meth:`lock`."""
+        self._refuse_other()
         if (self.root / ".lock").exists():
             with self.lock():
                 pass
+
+    def _refuse_other(self) -> None:
+        # Own: what a run leaves that was cut off or refused before it claimed the folder.
+        refuse_used(self.root, RUN_FILE, {LOCK, "study.toml", "sites"})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -189,8 +194,7 @@ class RunFolder:
             ConfigError: another process holds it.
             OutputTaken: it is a file, or holds something else than a run.
         """
-        # What a run leaves that was cut off or refused before it claimed the folder.
-        refuse_used(self.root, RUN_FILE, {LOCK, "study.toml", "sites"})
+        self._refuse_other()
         with hold_folder(self.root):
             yield
 

@@ -35,7 +35,7 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
         public: The public cohort, where the study's label maps come from one.
 
     Raises:
-        ConfigError: the study needs a public cohort and there is none.
+        ConfigError: the study needs a public cohort and there is none, or has no use for the one given.
         DataError: a public cohort without usable label maps.
         StorageError: the disk is full, read-only or forbidden.
     """
@@ -43,11 +43,11 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
     labels = folder.previews / "labels"
     if every and not labels.exists():
         # Here, so that a run without previews does not wait for what draws label maps.
-        from ..common.cohorts.layouts import read_cohort
+        from ..common.labels.choice import public_cohort
         from ..common.labels.folder import write_label_folder
         from ..common.labels.sampler import make_label_sampler
 
-        sampler = make_label_sampler(study, read_cohort(public).public() if public else None)
+        sampler = make_label_sampler(study, public_cohort(study, public))
         write_label_folder(labels, sampler, PREVIEWED, study.volume_grid(), derived_seed(study.seed, "previews"))
     previews.schedule_previews(folder.previews, every)
 

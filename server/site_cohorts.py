@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.atomic import storage_errors
 from ..common.cohort import Cohort
 from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.layouts.table import table_bytes, write_table
 from ..common.errors import ConfigError, DataError
+from ..common.storage import storage_errors
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedphantom.common.atomic import TEMPORARY_PREFIX, atomic_folder, storage_errors, write_atomic
+from fedphantom.common.atomic import atomic_folder, write_atomic
 from fedphantom.common.errors import StorageError
+from fedphantom.common.storage import TEMPORARY_PREFIX, storage_errors
 
 
 def strays(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Callable
@@ -9,11 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fedphantom.common.cohorts.check import PROBLEMS, CohortReport, check_cohort
 from fedphantom.common.cohorts.identifying import name_is_identifying
 from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.report import print_report
 from fedphantom.common.commands import cohort_app
 from fedphantom.common.study import Study, parse_study
 
@@ -130,6 +133,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
         "unreadable-file",
         lambda root: (anat(root, "p2", "T1w").unlink(), anat(root, "p2", "T1w").symlink_to("/nowhere"))[1],
     ),
+    "a series": ("not-a-volume", t1(np.stack([intensities(5)] * 3, axis=-1))),
+    "a label map of complex numbers": ("not-a-volume", dseg(label_map().astype(np.complex64))),
+    "colours": ("not-a-volume", t1(np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])))),
     "missing channel": ("missing-channel", lambda root: anat(root, "p2", "FLAIR").unlink()),
     "missing label map": ("missing-label", lambda root: anat(root, "p2", "dseg").unlink()),
     "channel of another shape": ("geometry-mismatch", t1(intensities(5, (6, 5, 5)))),
@@ -184,6 +190,49 @@ def test_one_bad_scan_is_named_by_code_and_the_rest_goes_on(cohort_folder: Path,
     left = ["p1", "p2", "p3", "p4"] if severity == "warning" else ["p1", "p3", "p4"]
     assert [p.patient_id for p in report.usable.patients] == left
     assert hashes(cohort_folder) == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_file_at_fault_is_named_on_request_and_never_else(cohort_folder: Path, study: Study, fault: str) -> None:
+    code, spoil = FAULTS[fault]
+    spoil(cohort_folder)
+    report = check(cohort_folder, study)
+    shown, hidden = io.StringIO(), io.StringIO()
+    print_report(report, Console(file=shown, width=200), show_identifiers=True)
+    print_report(report, Console(file=hidden, width=200))
+    named = json.dumps(report.to_json(show_identifiers=True)["problems"])
+    for text in (shown.getvalue(), named):
+        assert "sub-p2" in text
+        assert ".nii.gz" in text
+    if code == "duplicate-voxels":
+        assert "of patient p2 is" in named
+        assert "of patient p1" in named
+    for text in (hidden.getvalue(), json.dumps(report.to_json()), repr(report), report.left_out):
+        assert "p2" not in text
+        assert ".nii" not in text
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("a series", "× 3 float32"), ("a label map of complex numbers", "complex64"), ("colours", "RGB colours")],
+)
+def test_what_a_file_is_that_is_no_volume_is_told(cohort_folder: Path, study: Study, fault: str, kind: str) -> None:
+    FAULTS[fault][1](cohort_folder)
+    (problem,) = check(cohort_folder, study).problems
+    assert kind in problem.words
+    assert "damaged" not in problem.words
+
+
+def test_both_patients_of_a_scan_claimed_twice_are_named_on_request(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / f"{number}.nii.gz", intensities(number))
+    save(tmp_path / "l.nii.gz", label_map())
+    rows = ["patient_id,scan_id,label,T1", "anna,s1,l.nii.gz,0.nii.gz", "bert,s1,l.nii.gz,1.nii.gz"]
+    (tmp_path / "c.csv").write_text("\n".join(rows))
+    (problem,) = check(tmp_path / "c.csv").problems
+    (line,) = problem.whereabouts
+    assert all(word in line for word in ("patient anna", "0.nii.gz", "patient bert", "1.nii.gz"))
+    assert "anna" not in repr(problem)
 
 
 def test_every_problem_code_is_tried() -> None:

@@ -19,9 +19,10 @@ from fedphantom.client.evaluation import segmenters
 from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms, ratios_to_real
 from fedphantom.client.evaluation.figures import over_patients, paired_difference, per_patient, spread
 from fedphantom.client.evaluation.material import Sources
-from fedphantom.client.evaluation.report import EvaluationOptions, Report
+from fedphantom.client.evaluation.report import EvaluationOptions, Report, print_evaluation
 from fedphantom.client.evaluation.report import evaluate as evaluate_by
 from fedphantom.client.evaluation.scores import Scores, region_members
+from fedphantom.client.evaluation.tested import examined
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.cohorts.roles import load_roles
@@ -168,7 +169,7 @@ def test_the_json_has_the_agreed_keys() -> None:
         assert all(0 <= figure["mean"] <= 4 * 15 * 3**0.5 for figure in entry["hd95_mm"].values())
         assert entry["per_label"].keys() == {"brain", "tumour", "whole", "foreground"}
         for figure in (entry["dice"], *entry["per_label"].values()):
-            assert figure.keys() == {"mean", "ci", "n_test"}
+            assert figure.keys() == {"mean", "ci", "ci_kind", "n_test"}
             assert figure["n_test"] == 3
             assert 0 <= figure["ci"][0] <= figure["mean"] <= figure["ci"][1] <= 1
         assert entry["dice"] == entry["per_label"]["whole"]
@@ -278,6 +279,70 @@ def test_cohorts_are_evaluated_and_the_result_kept_for_its_owner_alone(
     assert "2 real test patients" in capsys.readouterr().out
 
 
+def test_procedural_test_patients_are_not_called_real(
+    cohorts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = {"Synthetic": True, "Phantom": {"atlas": {}, "patient": {}, "scanner": {}}}
+    for cohort in ("train", "test"):
+        for sidecar in (cohorts / cohort).rglob("sub-*/anat/*.json"):
+            sidecar.write_text(json.dumps(drawn))
+    report = run(cohorts)
+    assert report.content["procedural_test_patients"] == 2
+    assert report.content["procedural_training_patients"] == 2
+    report.print(as_json=False)
+    said = capsys.readouterr().out
+    assert "Dice on 2 procedural test patients" in said
+    assert "real" not in said  # no arm is called so, either
+    assert "  procedural+synthetic" in said
+    assert report.content["arms"][0]["name"] == "real"  # in JSON arms keep their names
+
+
+@pytest.mark.parametrize(
+    ("test", "training", "said", "told"),
+    [
+        ("ab", "cd", "", "2 real test patients"),
+        ("ab", "cd", "abcd", "2 procedural test patients"),
+        ("ab", "cd", "a", "2 test patients, some real and some procedural"),
+    ],
+)
+def test_whom_figures_are_computed_on_is_told_as_cohorts_say(test: str, training: str, said: str, told: str) -> None:
+    whom = examined(tuple(test), tuple(training), frozenset(said))
+    assert whom.test_patients(2) == told
+    assert ("real patients" in whom.notice) == (said != "abcd")
+
+
+def test_a_missed_structure_and_an_exact_bound_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    regions = ("whole", "foreground")
+    dice = {"missed": np.array([0.0, 0.8, 0.7]), "alike": np.full(3, 0.5)}
+    arms = tuple(
+        Arm(
+            name,
+            4,
+            Scores(
+                dict.fromkeys(regions, values),
+                dict.fromkeys(regions, np.array([99.0, 3.0, 4.0])),
+                dict.fromkeys(regions, np.array([1.0, 0, 0]) if name == "missed" else np.zeros(3)),
+            ),
+        )
+        for name, values in dice.items()
+    )
+    content = Evaluation(arms, "whole", SegmenterPlan(), 0, 99.0).to_json()
+    by_name = {arm["name"]: arm for arm in content["arms"]}
+    assert by_name["missed"]["hd95_missed"] == {"whole": 1, "foreground": 1}
+    assert by_name["alike"]["hd95_missed"] == {"whole": 0, "foreground": 0}
+    assert by_name["missed"]["dice"]["ci_kind"] == "bootstrap"
+    assert by_name["alike"]["dice"]["ci_kind"] == "exact bound"
+    print_evaluation(content, examined(("a", "b", "c"), ("d",), frozenset()))
+    lines = capsys.readouterr().out.splitlines()
+    missed = [line for line in lines if line.startswith("  missed")]
+    alike = [line for line in lines if line.startswith("  alike")]
+    assert all("mm†" in line and "‡" not in line for line in missed)
+    assert all("]‡" in line and "†" not in line for line in alike)
+    assert sum(line.startswith("†") for line in lines) == 1
+    assert any("99.0 mm, the grid's diagonal" in line for line in lines)
+    assert "bootstrap interval" not in " ".join(lines)
+
+
 def test_a_patient_in_both_cohorts_is_refused_without_a_name(cohorts: Path) -> None:
     write_tiny_cohort(cohorts / "again", 1, seed=9)  # another scan of patient p00
     with pytest.raises(DataError, match="--real-test is also in --real-train") as refused:
@@ -313,8 +378,7 @@ MISUSED = {
     "a sweep without shin": (["--run", "r", "--protocol", "fidelity", "--sweep"], "only with --protocol shin"),
     "few patients without shin": (["--run", "r", "--real-patients", "4"], "only with --protocol shin"),
     "shin without a folder": (["--run", "r", "--protocol", "shin"], "give it a folder"),
-    "shin with public scans": (["--run", "r", "--protocol", "shin", "--out", "o", "--public", "p"], "protocol arms"),
-    "fidelity with public scans": (["--run", "r", "--protocol", "fidelity", "--public", "p"], "protocol arms"),
+    "fidelity with public scans": (["--run", "r", "--protocol", "fidelity", "--public", "p"], "protocol fidelity"),
 }
 
 

@@ -311,7 +311,13 @@ def test_the_command_leaves_aggregates_for_their_owner_alone(
     assert [(d["label"], d["channel"]) for d in told["intensity_distance"]] == [
         (label, channel) for label in ("brain", "tumour") for channel in ("T1", "FLAIR")
     ]
-    assert told["counts"] == {"training_patients": 4, "test_patients": 5, "synthetic_scans": 5}
+    assert told["counts"] == {
+        "training_patients": 4,
+        "test_patients": 5,
+        "procedural_training_patients": 0,
+        "procedural_test_patients": 0,
+        "synthetic_scans": 5,
+    }
     assert told["ms_ssim"]["scales"] == 2
     assert not any(patient in kept.read_text() for patient in ("p00", "t00", "synthetic00"))
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -12,6 +16,7 @@ from tiny_cohorts import tiny_text
 from fedphantom.cli import app, run
 from fedphantom.common.errors import OutputTaken
 from fedphantom.common.output_place import refuse_taken
+from fedphantom.common.storage import refuse_unwritable
 
 WRITES: dict[str, list[str]] = {
     "study new": ["study", "new", "OUT"],
@@ -80,6 +85,88 @@ def test_a_file_where_a_folder_above_the_output_would_be_is_the_same(
     for line in (["study", "new", "file/s.toml"], ["release", "key", "file/k"]):
         assert run(line) == 3
         assert "a file where a folder is to be made" in capsys.readouterr().err
+
+
+def below_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return Path("/proc/fedphantom-test")
+
+
+def below_sys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return Path("/sys/fedphantom-test")
+
+
+def below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "file").write_text("mine")
+    return tmp_path / "file" / "out"
+
+
+def on_a_disk_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Permissions do not stop the superuser, so the system's answer is put into its mouth."""
+    place = tmp_path / "archive"
+    place.mkdir()
+
+    def read_only(make: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(path: str | Path, *rest: Any, **more: Any) -> Any:
+            if place in Path(path).absolute().parents:
+                raise OSError(errno.EROFS, "Read-only file system", str(path))
+            return make(path, *rest, **more)
+
+        return refuse
+
+    for making in ("mkdir", "open"):
+        monkeypatch.setattr(os, making, read_only(getattr(os, making)))
+    return place / "out"
+
+
+UNWRITABLE = [
+    (below_proc, 1, "the folder may not be written to"),
+    (below_sys, 1, "the folder may not be written to"),
+    (below_a_file, 3, "a file where a folder is to be made"),
+    (on_a_disk_mounted_read_only, 1, "the file system is mounted read-only"),
+]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and /sys are Linux's")
+@pytest.mark.parametrize("command", WRITES)
+@pytest.mark.parametrize(("make", "code", "found"), UNWRITABLE, ids=lambda value: getattr(value, "__name__", ""))
+def test_an_output_that_cannot_be_written_is_told_before_the_work_with_its_code(
+    make: Callable[[Path, pytest.MonkeyPatch], Path],
+    code: int,
+    found: str,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.toml").write_text(tiny_text())
+    for folder in ("cohort", "run"):
+        Path(folder).mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    out = make(tmp_path, monkeypatch)
+    assert run([word.replace("OUT", str(out)) for word in WRITES[command]]) == code
+    told = capsys.readouterr().err
+    assert found in told
+    assert "what to do: " in told
+    assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "file", tmp_path / "archive"}
+
+
+@pytest.mark.parametrize("place", ["/proc/x/y.png", "/sys/y.png", "file/y.png", "folder.png"])
+def test_a_picture_that_cannot_be_written_is_told_before_anything_is_painted(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("folder.png").mkdir()
+    assert run(["generate", "g.safetensors", "out", "--sample", "1", "--montage", place]) in (1, 3)
+    assert capsys.readouterr().err.startswith("error: --montage: ")
+    assert not Path("out").exists()
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path / "a" / "b")
+    refuse_unwritable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_exchanged_for_a_whole_one_is_refused_before_the_work(

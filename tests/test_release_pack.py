@@ -11,10 +11,10 @@ import pytest
 from tiny_release import LEAK, TRUSTED, Releasable, an_attack, files_of, release_study, rows, statement_of
 from typer.testing import CliRunner
 
-from fedphantom.common.atomic import TEMPORARY_PREFIX
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import PolicyRefused, StorageError
 from fedphantom.common.signing import generate_key, load_private_key
+from fedphantom.common.storage import TEMPORARY_PREFIX
 from fedphantom.privacy.release.commands import release_app
 from fedphantom.privacy.release.content import MANIFEST
 from fedphantom.privacy.release.pack import verify_release

@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny_release import TRUSTED, assert_refused, files_of
 
-from fedphantom.common.atomic import TEMPORARY_PREFIX
 from fedphantom.common.errors import DataError, SignatureInvalid, VerificationFailed
+from fedphantom.common.storage import TEMPORARY_PREFIX
 from fedphantom.privacy.release.content import MANIFEST
 from fedphantom.privacy.release.pack import verify_release
 

@@ -388,7 +388,7 @@ def test_one_command_leaves_a_table_a_plot_and_json_for_their_owner_alone(
     assert set(names) >= BASE | {f"{name}, no augmentation" for name in BASE}
     for arm in told["arms"]:  # the keys of DESIGN §5
         assert arm["dice"] == arm["per_label"]["whole"]
-        assert arm["dice"].keys() == {"mean", "ci", "n_test"}
+        assert arm["dice"].keys() == {"mean", "ci", "ci_kind", "n_test"}
         assert arm["per_label"].keys() == arm["regions"].keys() == {"brain", "tumour", "whole", "foreground"}
         for found in arm["regions"].values():
             assert len(found["dice_seeds"]["means"]) == len(found["hd95_mm_seeds"]["means"]) == 1

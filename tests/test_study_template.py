@@ -211,8 +211,8 @@ def test_a_cohort_without_structure_or_with_unusable_names_is_refused(tmp_path: 
     ("line", "told"),
     [
         ("[training]\nlocal_step = 5\n", "study key 'training.local_step' is unknown"),
-        ("[training]\nrounds = -3\n", "study key 'training.rounds': Input should be greater than 0 (found -3)"),
-        ('[training]\nrounds = "two"\n', "(found 'two')"),
+        ("[training]\nrounds = -3\n", "study key 'training.rounds' is -3; expected a number above 0"),
+        ('[training]\nrounds = "two"\n', "is 'two'"),
     ],
 )
 def test_a_wrong_study_is_told_by_key_and_value(line: str, told: str) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
 from ...common.segmentation import SegmenterPlan, diagonal_mm
@@ -58,7 +60,11 @@ class Evaluation:
     ratios: Mapping[str, Figure] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As DESIGN §5, with the ratios to the real arm (paired bootstrap) and how the U-Nets were trained."""
+        """As DESIGN §5, with the ratios to the real arm (paired bootstrap) and how the U-Nets were trained.
+
+        ``hd95_missed``: patients in whom a structure was missed altogether, or found where there is none; their HD95
+        is the grid's diagonal, ``hd95_mm_where_missed``, and no distance that was measured.
+        """
         return {
             "arms": [
                 {
@@ -70,10 +76,14 @@ class Evaluation:
                         region: over_patients(values, highest=self.diagonal_mm).to_json()
                         for region, values in arm.scores.hd95.items()
                     },
+                    "hd95_missed": {
+                        region: int(np.count_nonzero(missed)) for region, missed in arm.scores.one_empty.items()
+                    },
                 }
                 for arm in self.arms
             ],
             "region": self.primary,
+            "hd95_mm_where_missed": round(self.diagonal_mm, 2),
             "ratio_to_real": {name: ratio.to_json() for name, ratio in self.ratios.items()},
             "segmenter": {"steps": self.plan.steps, "batch": self.plan.batch, "seed": self.seed},
         }

@@ -21,7 +21,7 @@ from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
 from ...common.segmentation import SegmenterPlan, dice, encoder_features, segment
 from ...common.study import Study
-from .disclosure import NOTICE, check_enough
+from .disclosure import check_enough
 from .discrepancy import PERMUTATIONS, Discrepancy, discrepancy
 from .diversity import KERNEL, MOST_SCANS, Similarity, pair_similarities, scale_weights, similarity
 from .figures import Figure, Floats, over_patients, per_patient
@@ -29,6 +29,7 @@ from .intensities import IntensityDistance, intensity_distances, tissue_histogra
 from .material import Material
 from .scores import region_members, repeated_regions
 from .segmenters import Examination, Phase, Pool, Segmenter, check_disjoint, train_phases
+from .tested import Examined
 
 MOST_SYNTHETIC = 256
 """Synthetic scans that are looked at, drawn by the seed: memory and time stay bounded however many there are."""
@@ -62,7 +63,8 @@ class Fidelity:
         scales: Of the MS-SSIM, as many as the grid has room for.
         features: Real against synthetic at the encoder's narrowest point.
         training_patients: Of the segmenter.
-        test_patients: Real patients measured on.
+        test_patients: Patients measured on.
+        whom: Whether these and those are persons.
         synthetic_scans: Synthetic scans measured.
         plan: Of the segmenter.
         seed: Of the segmenter and every draw.
@@ -78,6 +80,7 @@ class Fidelity:
     features: Discrepancy
     training_patients: int
     test_patients: int
+    whom: Examined
     synthetic_scans: int
     plan: SegmenterPlan
     seed: int
@@ -87,7 +90,7 @@ class Fidelity:
         """Means, intervals and counts; nothing of a single patient."""
         return {
             "protocol": "fidelity",
-            "notice": NOTICE,
+            "notice": self.whom.notice,
             "refinding": {
                 region: {"synthetic": _figure(found.synthetic), "real": _figure(found.real)}
                 for region, found in self.refound.items()
@@ -109,6 +112,7 @@ class Fidelity:
                 "permutations": PERMUTATIONS,
             },
             "counts": {
+                **self.whom.to_json(),
                 "training_patients": self.training_patients,
                 "test_patients": self.test_patients,
                 "synthetic_scans": self.synthetic_scans,
@@ -187,6 +191,7 @@ def _measure(network: nn.Module, material: Material, plan: SegmenterPlan, seed: 
         ),
         training_patients=len(set(material.train.patients)),
         test_patients=len(one_each),
+        whom=material.examined,
         synthetic_scans=len(some_made),
         plan=plan,
         seed=seed,

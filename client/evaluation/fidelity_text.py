@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...common.counted import counted
-from .disclosure import NOTICE
 from .fidelity import Fidelity
 from .figures import Figure
 
@@ -11,8 +10,8 @@ from .figures import Figure
 def print_fidelity(fidelity: Fidelity) -> None:
     """To stdout."""
     print(
-        f"{fidelity.test_patients} real test patients, {fidelity.synthetic_scans} synthetic scans; segmenter of"
-        f" {fidelity.training_patients} real training patients, {counted(fidelity.plan.steps, 'step')}"
+        f"{fidelity.whom.test_patients(fidelity.test_patients)}, {fidelity.synthetic_scans} synthetic scans; segmenter"
+        f" of {fidelity.whom.training_patients(fidelity.training_patients)}, {counted(fidelity.plan.steps, 'step')}"
     )
     print("Labels found again: Dice against the label map, mean [95 %]")
     shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
@@ -34,7 +33,7 @@ def print_fidelity(fidelity: Fidelity) -> None:
     features = fidelity.features
     print("Segmenter's features: squared MMD, real against synthetic")
     print(f"  {features.mmd2:.4f}; below {features.null95:.4f} in 95 % of shuffles; p = {features.p_value:.4f}")
-    print(NOTICE)
+    print(fidelity.whom.notice)
 
 
 def _figure(figure: Figure) -> str:

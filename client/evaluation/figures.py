@@ -18,16 +18,26 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over test patients with its 95 % interval: BCa bootstrap; where all score the same, what n rules out."""
+    """A mean over test patients with its 95 % interval: BCa bootstrap; where all score the same, what n rules out.
+
+    Attributes:
+        bootstrapped: False where all score the same: then the interval is an exact bound, not a bootstrap's.
+    """
 
     mean: float
     low: float
     high: float
     patients: int
+    bootstrapped: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As DESIGN §5."""
-        return {"mean": round(self.mean, 4), "ci": [round(self.low, 4), round(self.high, 4)], "n_test": self.patients}
+        """As DESIGN §5, and what kind of interval it is."""
+        return {
+            "mean": round(self.mean, 4),
+            "ci": [round(self.low, 4), round(self.high, 4)],
+            "ci_kind": "bootstrap" if self.bootstrapped else "exact bound",
+            "n_test": self.patients,
+        }
 
 
 def over_patients(values: Floats, lowest: float = 0.0, highest: float = 1.0) -> Figure:
@@ -42,7 +52,8 @@ def over_patients(values: Floats, lowest: float = 0.0, highest: float = 1.0) -> 
     if np.ptp(values) <= 1e-9 * (highest - lowest):
         # Resampling equals gives no width. Up to this share of all patients could differ, at 95 %, by anything.
         unseen = 1 - (1 - CONFIDENCE) ** (1 / len(values))
-        return Figure(mean, mean - unseen * (mean - lowest), mean + unseen * (highest - mean), len(values))
+        low, high = mean - unseen * (mean - lowest), mean + unseen * (highest - mean)
+        return Figure(mean, low, high, len(values), bootstrapped=False)
     interval = bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, rng=np.random.default_rng(0)
     ).confidence_interval

@@ -10,11 +10,13 @@ from ...common.cohort import Cohort
 from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort, read_public
 from ...common.cohorts.preparation import PreparedScans, prepare
+from ...common.cohorts.procedural import procedural_patients
 from ...common.errors import DataError, about
 from ...common.site_folder import site_folders, site_material, training_and_test_scans
 from ...common.study import PublicLabelsTable, Study, read_study
 from ...common.study_template import study_for
 from ...privacy.synthetic_digest import synthetic_digest
+from .tested import Examined, examined
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Material:
         public: Of openly licensed patients; None where none are given.
         study: Grid, channels, labels and regions.
         synthetic_sha256: Of the synthetic cohort's files, by content: a release holds figures of its own volumes only.
+        procedural: Those of ``train`` and ``test`` for whom no person was scanned, as their cohorts say.
     """
 
     train: PreparedScans
@@ -36,6 +39,12 @@ class Material:
     public: PreparedScans | None
     study: Study
     synthetic_sha256: str
+    procedural: frozenset[str] = frozenset()
+
+    @property
+    def examined(self) -> Examined:
+        """Whom the figures are computed on."""
+        return examined(self.test.patients, self.train.patients, self.procedural)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +80,32 @@ class Sources:
         """
         if self.run:
             with about("--run"):
-                study, train, test = _of_run(self.run)
+                study, train, test, procedural = _of_run(self.run)
         else:
-            study = read_study(self.study) if self.study else _derived_study(self.synthetic)
-            train, test = self._real(study, cache, say)
-        made = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
-        public = _prepared("--public", read_public, self.public, study, cache, say) if self.public else None
-        return Material(train, test, made, public, study, synthetic_digest(self.synthetic))
+            study = _given_study(self.study) if self.study else _derived_study(self.synthetic)
+            train, test, procedural = self._real(study, cache, say)
+        made, _ = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
+        public = _prepared("--public", read_public, self.public, study, cache, say)[0] if self.public else None
+        return Material(train, test, made, public, study, synthetic_digest(self.synthetic), procedural)
 
-    def _real(self, study: Study, cache: Path, say: Callable[[str], None]) -> tuple[PreparedScans, PreparedScans]:
+    def _real(
+        self, study: Study, cache: Path, say: Callable[[str], None]
+    ) -> tuple[PreparedScans, PreparedScans, frozenset[str]]:
         if not self.real_train or not self.real_test:
             raise ValueError("neither a run nor two real cohorts")
-        train = _prepared("--real-train", read_cohort, self.real_train, study, cache, say)
-        test = _prepared("--real-test", read_cohort, self.real_test, study, cache, say)
+        train, trained = _prepared("--real-train", read_cohort, self.real_train, study, cache, say)
+        test, tested = _prepared("--real-test", read_cohort, self.real_test, study, cache, say)
         if not set(train.patients).isdisjoint(test.patients):
             raise DataError(
                 "a patient of --real-test is also in --real-train",
                 expected="test patients that nothing was trained on",
                 remedy="Divide the cohort by patient; with --run the coin records do it.",
             )
-        return train, test
+        return train, test, procedural_patients(trained) | procedural_patients(tested)
 
 
-def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans]:
-    """A run's study, and the scans of its training and its test patients."""
+def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans, frozenset[str]]:
+    """A run's study, the scans of its training and its test patients, and who of them is procedural."""
     folders = site_folders(run)
     study = folders[0].study()
     materials = []
@@ -108,7 +119,17 @@ def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans]:
             expected="some: roles.test above 0, and enough patients",
             remedy="Start a run with another [roles], or give --real-train and --real-test.",
         )
-    return study, train, test
+    procedural = frozenset(
+        f"{folder.name}/{patient}"  # as the pooled scans name them
+        for folder, material in zip(folders, materials, strict=True)
+        for patient in procedural_patients(material.cohort)
+    )
+    return study, train, test, procedural
+
+
+def _given_study(path: Path) -> Study:
+    with about("--study"):
+        return read_study(path)
 
 
 def _derived_study(synthetic: Path) -> Study:
@@ -124,11 +145,11 @@ def _prepared(
     study: Study,
     cache: Path,
     say: Callable[[str], None],
-) -> PreparedScans:
-    """What can be used of a cohort; an error names the option that gave it, and what is left out is said."""
+) -> tuple[PreparedScans, Cohort]:
+    """What can be used of a cohort, prepared and as it lies; an error names the option, and left-outs are said."""
     with about(option):
         report = check_cohort(read(path), study)
         usable = report.usable_or_refused()
         if report.left_out:
             say(f"{option}: {report.left_out}")
-        return prepare(usable, study, cache)
+        return prepare(usable, study, cache), usable

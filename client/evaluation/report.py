@@ -14,15 +14,21 @@ from typing import Any, Literal
 from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans, joined
 from ...common.device import choose_device
+from ...common.errors import about
 from ...common.output_place import refuse_used
 from ...common.segmentation import SegmenterPlan
 from ...common.study import Study
+from ...privacy.report.people import arm_name
 from .arms import evaluate_arms
 from .material import Material, Sources
 from .segmenters import KEPT
+from .tested import Examined
 
 RESULTS = {"arms": "evaluation.json", "shin": "shin.json", "fidelity": "fidelity.json"}
 """The file that each protocol writes last."""
+
+_MISSED, _EXACT = "†", "‡"
+_EXACTLY = "all score the same, and it is what so many patients rule out"
 
 Progress = Callable[[int, int], None]
 Protocol = Literal["arms", "shin", "fidelity"]
@@ -64,7 +70,8 @@ class EvaluationOptions:
         choose_device(self.device)
         if self.out:
             kept = {KEPT, *(arm.name for arm in self.out.glob("arm-*.json"))}
-            refuse_used(self.out, RESULTS[protocol], {"cache", *RESULTS.values(), *kept})
+            with about("--out"):
+                refuse_used(self.out, RESULTS[protocol], {"cache", *RESULTS.values(), *kept})
 
     @contextmanager
     def cache(self) -> Iterator[Path]:
@@ -132,9 +139,11 @@ def _arms(material: Material, options: EvaluationOptions) -> Report:
         progress=options.progress,
     )
     evaluation["synthetic_sha256"] = material.synthetic_sha256
+    whom = material.examined
+    evaluation |= whom.to_json()
     if options.out:
         write_atomic(options.out / RESULTS["arms"], (json.dumps(evaluation, indent=1) + "\n").encode(), mode=0o600)
-    return Report(evaluation, partial(print_evaluation, evaluation))
+    return Report(evaluation, partial(print_evaluation, evaluation, whom))
 
 
 def _shin(material: Material, options: EvaluationOptions) -> Report:
@@ -194,20 +203,28 @@ def evaluate_scans(
     return evaluation.to_json()
 
 
-def print_evaluation(evaluation: Mapping[str, Any]) -> None:
+def print_evaluation(evaluation: Mapping[str, Any], whom: Examined) -> None:
     """A line an arm to stdout, the study's region first, narrow enough for any terminal."""
     arms, primary = evaluation["arms"], evaluation["region"]
-    wide = max(len(arm["name"]) for arm in arms)
-    print(f"Dice on {arms[0]['dice']['n_test']} real test patients: mean [95 % bootstrap interval], by training scans")
+    names = {arm["name"]: arm_name(arm["name"], whom.training.kind) for arm in arms}
+    wide = max(map(len, names.values()))
+    marks = set()
+    print(f"Dice on {whom.test_patients(arms[0]['dice']['n_test'])}: mean [95 % interval], by training scans")
     for region in dict.fromkeys([primary, *arms[0]["per_label"]]):
         print(f"{region}")
         for arm in arms:
-            dice, hd95 = arm["per_label"][region], arm["hd95_mm"][region]
+            dice, hd95, missed = arm["per_label"][region], arm["hd95_mm"][region], arm["hd95_missed"][region]
             ratio = evaluation["ratio_to_real"].get(arm["name"]) if region == primary else None
-            of_real = f"  {ratio['mean']:.3f} of real" if ratio else ""
+            of_real = f"  {ratio['mean']:.3f} of {names['real']}" if ratio else ""
             low, high = dice["ci"]
-            distance = f"  HD95 {hd95['mean']:.1f} mm"
+            exact = _EXACT if dice["ci_kind"] != "bootstrap" else ""
+            distance = f"  HD95 {hd95['mean']:.1f} mm{_MISSED if missed else ''}"
+            marks |= {exact, _MISSED if missed else ""}
             print(
-                f"  {arm['name']:<{wide}} {arm['scans']:>5}  {dice['mean']:.3f} [{low:.3f}, {high:.3f}]"
+                f"  {names[arm['name']]:<{wide}} {arm['scans']:>5}  {dice['mean']:.3f} [{low:.3f}, {high:.3f}]{exact}"
                 f"{distance}{of_real}"
             )
+    print("Intervals: bootstrap over patients" + (f"; {_EXACT} {_EXACTLY}" if _EXACT in marks else ""))
+    if _MISSED in marks:
+        diagonal = evaluation["hd95_mm_where_missed"]
+        print(f"{_MISSED} missed in a patient, or found where there is none: {diagonal:.1f} mm, the grid's diagonal")

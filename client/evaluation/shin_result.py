@@ -15,6 +15,7 @@ from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
 from .scores import Scores, over_seeds, region_members, repeated_regions
 from .shin import PUBLIC, REAL, SYNTHETIC, ShinArm, ShinPlan
+from .tested import Examined
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class ShinResult:
         synthetic_sha256: Of the synthetic cohort's files, by content.
         above_public: By arm of synthetic scans alone and by region, Dice less that of public scans with the same
             augmentation, paired by patient; empty without public scans.
+        whom: Whether the patients are persons; None where nobody looked, which counts as persons.
     """
 
     plan: ShinPlan
@@ -104,6 +106,17 @@ class ShinResult:
     diagonal_mm: float
     synthetic_sha256: str
     above_public: Mapping[str, Mapping[str, Figure]]
+    whom: Examined | None = None
+
+    @property
+    def notice(self) -> str:
+        """Where the figures may go."""
+        return self.whom.notice if self.whom else NOTICE
+
+    @property
+    def tested(self) -> str:
+        """How many test patients, and of which kind."""
+        return self.whom.test_patients(self.patients) if self.whom else f"{self.patients} real test patients"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -135,7 +148,7 @@ class ShinResult:
         """``evaluate --json``'s keys (DESIGN §5) and the protocol's own."""
         return {
             "protocol": "shin",
-            "notice": NOTICE,
+            "notice": self.notice,
             "arms": [self._arm(result) for result in self.arms],
             "region": self.primary,
             "ratio_to_real": {
@@ -166,6 +179,7 @@ class ShinResult:
                 "fine_tuning_learning_rate": self.plan.tuning.learning_rate,
             },
             "segmenters": len(self.plan.segmenters),
+            **(self.whom.to_json() if self.whom else {}),
             "test_patients": self.patients,
             "hd95_mm_where_one_is_empty": round(self.diagonal_mm, 2),
             "synthetic_sha256": self.synthetic_sha256,

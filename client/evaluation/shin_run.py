@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ...common.atomic import write_atomic
@@ -50,7 +51,8 @@ def run_shin(
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     _say_how_long(plan, examination, say)
     scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
-    result = shin_result(plan, scores, material.study, material.synthetic_sha256)
+    found = shin_result(plan, scores, material.study, material.synthetic_sha256)
+    result = replace(found, whom=material.examined)
     for name, content in {
         "shin.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",
         "shin.md": markdown(result).encode(),

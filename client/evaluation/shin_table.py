@@ -7,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ...common.counted import counted
-from .disclosure import NOTICE
 from .figures import Figure, spread
 from .shin_result import ArmResult, ShinResult
 
@@ -29,11 +28,12 @@ def explanation(result: ShinResult) -> list[str]:
     plan, seeds = result.plan, ", ".join(map(str, result.seeds))
     tuned = next(r.arm for r in result.arms if r.arm.training.endswith("10 % real"))
     lines = [
-        f"{result.patients} real test patients; {len(plan.segmenters)} segmenters, seeds {seeds}; each"
+        f"{result.tested}; {len(plan.segmenters)} segmenters, seeds {seeds}; each"
         f" {counted(plan.full.steps, 'step')} of {counted(plan.full.batch, 'scan')},"
         f" fine-tuning the last {plan.tuning.steps} of them; 10 %"
         f" of the real patients: {tuned.patients}, drawn by seed.",
-        "Intervals: over patients, a patient's seeds averaged first. seeds: standard deviation of the mean over"
+        "Intervals: bootstrap over patients, a patient's seeds averaged first; where all score the same, what so many"
+        " patients rule out. seeds: standard deviation of the mean over"
         " training seeds. aug: with the usual augmentation. points gained: Dice × 100 above the arm of the same"
         " augmentation without synthetic scans, 'real' or that of as few patients, paired by patient.",
         f"none: segmentations that miss the structure or find it where there is none, of {result.patients} ×"
@@ -55,7 +55,7 @@ def explanation(result: ShinResult) -> list[str]:
             f"sweep: {real} real scans and growing numbers of synthetic ones, augmented. Dice of '{region}': {found},"
             " by a paired interval below 0 against the best smaller share (not corrected for the number of shares)."
         )
-    return [*lines, NOTICE]
+    return [*lines, result.notice]
 
 
 def print_table(result: ShinResult) -> None:

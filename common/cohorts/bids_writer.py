@@ -34,7 +34,7 @@ class BidsWriter:
         grid: Every volume lies on it.
         channels: Names in the order of the arrays' first axis.
         label_names: Label name to value; every value that a label map holds.
-        description: The data set's name, for a person.
+        description: The data set's name, for a person; :meth:`describe` says more when all is known.
         synthetic: Whether the volumes come from a generator; then every sidecar says so.
 
     Raises:
@@ -61,6 +61,7 @@ class BidsWriter:
         self._grid, self._channels = grid, tuple(channels)
         self._label_names = dict(sorted(label_names.items(), key=lambda item: item[1]))
         self._description, self._synthetic = description, synthetic
+        self._facts: dict[str, str] = {}
         self._sites: dict[str, str | None] = {}
         self._scans: set[str] = set()
         self._closed = False
@@ -131,6 +132,10 @@ class BidsWriter:
         write_label_map(folder / f"{stem}_{LABEL_SUFFIX}.nii.gz", labels, self._grid, flush=False)
         write_atomic(folder / f"{stem}_{LABEL_SUFFIX}.json", content, flush=False)
 
+    def describe(self, description: str, **facts: str) -> None:
+        """Exchange the data set's name for this one, and put facts beside it, at any time before :meth:`close`."""
+        self._description, self._facts = description, facts
+
     def close(self) -> None:
         """Write the tables and let the cohort appear under its name. A second call does nothing."""
         if self._closed:
@@ -155,6 +160,7 @@ class BidsWriter:
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "FedPhantom", "Version": version("fedphantom")}],
             "Synthetic": self._synthetic,
+            **self._facts,
         }
         write_atomic(self._folder / DESCRIPTION, _json(description | ({"Channels": special} if special else {})))
         rows = [f"sub-{patient}\t{site or 'n/a'}" for patient, site in sorted(self._sites.items())]

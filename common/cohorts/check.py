@@ -21,6 +21,7 @@ from ..volumes.grid import Spacing
 from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
 from .preparation import needed_channels
 from .scan_check import ScanFacts, inspect_scan
+from .whereabouts import Whereabouts
 
 Severity = Literal["error", "warning"]
 
@@ -29,15 +30,16 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Particular:
-    """One channel, label value or voxel size that a problem is about, and in how many scans it was found.
+    """One channel, label value, voxel size or kind of file that a problem is about, and in how many scans.
 
     Attributes:
-        kind: ``channel``, ``label`` or ``spacing_mm``; its key in JSON.
-        value: The channel's name, the label's value, or millimetres along (right, anterior, superior).
+        kind: ``channel``, ``label``, ``spacing_mm`` or ``file``; its key in JSON.
+        value: The channel's name, the label's value, millimetres along (right, anterior, superior), or a file's shape
+            and numbers.
         scans: How many scans.
     """
 
-    kind: Literal["channel", "label", "spacing_mm"]
+    kind: Literal["channel", "label", "spacing_mm", "file"]
     value: str | int | Spacing
     scans: int
 
@@ -68,8 +70,9 @@ class Problem:
         scans: How many scans (or files, for ``unplaced-file``).
         message: What was found, without naming a scan.
         remedy: What to do.
-        particulars: Which channels, label values or voxel sizes; empty for other problems.
+        particulars: Which channels, label values, voxel sizes or kinds of file; empty for other problems.
         identifiers: The scans. For the site's own eyes: never in a log, a report or a message.
+        whereabouts: Of each of them which files show it, or whose scan it repeats; likewise.
     """
 
     code: str
@@ -79,6 +82,7 @@ class Problem:
     remedy: str
     particulars: tuple[Particular, ...] = ()
     identifiers: tuple[str, ...] = field(default=(), repr=False)
+    whereabouts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def words(self) -> str:
@@ -136,7 +140,11 @@ class CohortReport:
                     "remedy": problem.remedy,
                     "particulars": [particular.to_json() for particular in problem.particulars],
                 }
-                | ({"identifiers": list(problem.identifiers)} if show_identifiers else {})
+                | (
+                    {"identifiers": list(problem.identifiers), "whereabouts": list(problem.whereabouts)}
+                    if show_identifiers
+                    else {}
+                )
                 for problem in self.problems
             ],
         }
@@ -170,6 +178,11 @@ class CohortReport:
 
 PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
     "unreadable-file": ("error", "a file is missing, truncated or not NIfTI", "Copy or convert it again."),
+    "not-a-volume": (
+        "error",
+        "a file is whole, but not one 3-D volume of real numbers",
+        "Split a series into one file a channel; of colours or complex numbers write the intensities alone.",
+    ),
     "missing-channel": ("error", "a channel is missing", "Add it, or train a study without that channel."),
     "missing-label": ("error", "there is no label map", "Add one to the scan, or leave the scan out."),
     "geometry-mismatch": ("error", "channels and label map differ in shape", "Resample them onto one grid."),
@@ -243,12 +256,18 @@ def check_cohort(
         for code in fact.codes:
             found[code].add(position)
     found[DUPLICATE_PATIENT] |= _repeated_scans(scans)
-    found["duplicate-voxels"] |= _shared_voxels(scans, facts)
+    shared = _shared_voxels(scans, facts)
+    found["duplicate-voxels"] |= shared.keys()
     found["mixed-spacing"] |= _odd_spacing(facts)
     found["intensity-scale"] |= _odd_scale(facts)
 
     left_out = {i for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
-    problems = [_problem(code, found[code], scans, facts) for code in PROBLEMS if found[code]]
+    where = Whereabouts(cohort, facts, shared)
+    problems = [
+        replace(_problem(code, found[code], scans, facts), whereabouts=where.lines(code, found[code]))
+        for code in PROBLEMS
+        if found[code]
+    ]
     problems += [*_similar_patients(cohort.patients), *(_stray_problem(code, n) for code, n in cohort.stray)]
     problems.sort(key=lambda problem: problem.severity)
     usable = _without(cohort, {id(scans[i]) for i in left_out})
@@ -274,6 +293,9 @@ def _problem(code: str, hits: Iterable[int], scans: Sequence[Scan], facts: Seque
         case "missing-channel":
             channels = Counter(name for fact in those for name in sorted(fact.missing))
             particulars = tuple(Particular("channel", name, n) for name, n in channels.most_common())
+        case "not-a-volume":
+            kinds = Counter(kind for fact in those for kind in sorted(fact.kinds))
+            particulars = tuple(Particular("file", kind, n) for kind, n in kinds.most_common())
         case "label-outside-study":
             labels = Counter(value for fact in those for value in sorted(fact.outside))
             particulars = tuple(Particular("label", value, n) for value, n in labels.most_common())
@@ -324,17 +346,24 @@ def _similar_patients(patients: Sequence[Patient]) -> list[Problem]:
             "patients' identifiers differ only in case or punctuation",
             PROBLEMS[DUPLICATE_PATIENT][2],
             identifiers=identifiers,
+            whereabouts=tuple(f"patient {patient.patient_id}" for patient in alike),
         )
     ]
 
 
-def _shared_voxels(scans: Sequence[Scan], facts: Sequence[ScanFacts]) -> set[int]:
-    """Scans that hold a channel which an earlier scan of another patient holds, voxel for voxel."""
-    owner: dict[str, str] = {}
-    shared: set[int] = set()
+def _shared_voxels(scans: Sequence[Scan], facts: Sequence[ScanFacts]) -> dict[int, tuple[int, str]]:
+    """Scans that hold a channel which an earlier scan of another patient holds, voxel for voxel.
+
+    Returns:
+        Position of the scan to that of the earlier one and the channel's digest.
+    """
+    owner: dict[str, int] = {}
+    shared: dict[int, tuple[int, str]] = {}
     for position, (scan, fact) in enumerate(zip(scans, facts, strict=True)):
-        if any(owner.setdefault(digest, scan.patient_id) != scan.patient_id for digest in sorted(fact.digests)):
-            shared.add(position)
+        for digest in sorted(fact.digests):
+            earlier = owner.setdefault(digest, position)
+            if scans[earlier].patient_id != scan.patient_id:
+                shared.setdefault(position, (earlier, digest))
     return shared
 
 

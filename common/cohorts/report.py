@@ -38,7 +38,8 @@ def print_report(report: CohortReport, console: Console, *, show_identifiers: bo
             table.add_row(problem.code, severity, str(problem.scans), escape(problem.words), problem.remedy)
         console.print(table)
         for problem in report.problems if show_identifiers else ():
-            console.print(f"{problem.code}: {', '.join(problem.identifiers)}", markup=False, soft_wrap=True)
+            for line in problem.whereabouts:
+                console.print(f"{problem.code}: {line}", markup=False, highlight=False, soft_wrap=True)
     usable = report.usable
     left = f"{counted(len(usable.patients), 'patient')}, {counted(len(usable.scans), 'scan')}"
     console.print(f"Usable: {left}. Nothing was modified.")

@@ -22,9 +22,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..atomic import storage_errors, write_atomic
+from ..atomic import write_atomic
 from ..counted import counted
 from ..errors import DataError, PolicyRefused, VerificationFailed
+from ..storage import storage_errors
 from ..study import RolesTable
 
 Role = Literal["test", "reference", "control", "member", "holdout", "training", "validation"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from ..cohort import ChannelSource, Scan
 from ..errors import DataError, GeometryError
 from ..volumes.grid import Affine, Spacing
-from ..volumes.nifti import Header, canonical_spacing, is_regular, read_header, read_label_map, read_volume
+from ..volumes.nifti import Header, NotAVolume, canonical_spacing, is_regular, read_header, read_label_map, read_volume
 from .identifying import header_is_identifying, name_is_identifying
 
 _SAME_PLACE_VOXELS = 0.1
@@ -35,6 +37,9 @@ class ScanFacts:
         labels: Integer label values found.
         missing: Channels it should have and lacks.
         outside: Label values found that it may not have.
+        kinds: Shape and numbers of files that are whole, but no volume.
+        files: Code to the files that show it, where single ones do. For the site's own eyes, as any path.
+        digest_files: Digest to its channel's file, likewise.
     """
 
     codes: frozenset[str]
@@ -44,6 +49,9 @@ class ScanFacts:
     labels: frozenset[int]
     missing: frozenset[str]
     outside: frozenset[int]
+    kinds: frozenset[str] = frozenset()
+    files: Mapping[str, frozenset[Path]] = field(default_factory=dict, repr=False)
+    digest_files: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
 
 def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: frozenset[int] | None) -> ScanFacts:
@@ -61,33 +69,40 @@ def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: froze
     if scan.label is None:
         codes.add("missing-label")
     paths = list(dict.fromkeys([s.path for s in sources.values()] + ([scan.label] if scan.label else [])))
-    if any(name_is_identifying(_names_below(path, root)) for path in paths):
-        codes.add("identifying-filename")
+    files: dict[str, set[Path]] = defaultdict(set)
+    for path in paths:
+        if name_is_identifying(_names_below(path, root)):
+            files["identifying-filename"].add(path)
 
     headers: dict[Path, Header] = {}
+    kinds: set[str] = set()
     for path in paths:
-        try:
-            headers[path] = read_header(path)
-        except DataError:
-            codes.add("unreadable-file")
-    if any(header_is_identifying(header) for header in headers.values()):
-        codes.add("identifying-header")
-    if any(not is_regular(header.affine, header.spacing) for header in headers.values()):
-        codes.add("singular-affine")
+        with _found(path, files, kinds):
+            headers[path] = header = read_header(path)
+            if header_is_identifying(header):
+                files["identifying-header"].add(path)
+            if not is_regular(header.affine, header.spacing):
+                files["singular-affine"].add(path)
     codes |= _geometry_codes(list(headers.values()))
 
     scales: dict[str, float] = {}
-    digests: set[str] = set()
+    digests: dict[str, Path] = {}
     for name, source in sources.items():
         if source.path in headers and not _is_there(source, headers[source.path]):
             missing.add(name)
         elif source.path in headers:
-            codes |= _inspect_channel(name, source, scales, digests)
+            with _found(source.path, files, kinds):
+                for code in _inspect_channel(name, source, scales, digests):
+                    files[code].add(source.path)
     labels: set[int] = set()
     if scan.label in headers:
-        codes |= _inspect_labels(scan.label, labels)
+        with _found(scan.label, files, kinds):
+            for code in _inspect_labels(scan.label, labels):
+                files[code].add(scan.label)
     outside = labels - (allowed if allowed is not None else frozenset(range(256)))
-    codes |= {code for code, hits in (("missing-channel", missing), ("label-outside-study", outside)) if hits}
+    if outside and scan.label:
+        files["label-outside-study"].add(scan.label)
+    codes |= files.keys() | ({"missing-channel"} if missing else set())
     regular = [h for h in headers.values() if is_regular(h.affine, h.spacing)]
     return ScanFacts(
         codes=frozenset(codes),
@@ -97,7 +112,24 @@ def inspect_scan(scan: Scan, root: Path, channels: Sequence[str], allowed: froze
         labels=frozenset(labels),
         missing=frozenset(missing),
         outside=frozenset(outside),
+        kinds=frozenset(kinds),
+        files={code: frozenset(those) for code, those in files.items()},
+        digest_files=digests,
     )
+
+
+@contextlib.contextmanager
+def _found(path: Path, files: Mapping[str, set[Path]], kinds: set[str]) -> Iterator[None]:
+    """Note what stands against reading a file."""
+    try:
+        yield
+    except GeometryError:
+        files["singular-affine"].add(path)
+    except NotAVolume as error:
+        files["not-a-volume"].add(path)
+        kinds.add(error.what)
+    except DataError:
+        files["unreadable-file"].add(path)
 
 
 def _names_below(path: Path, root: Path) -> tuple[str, ...]:
@@ -128,13 +160,8 @@ def _is_there(source: ChannelSource, header: Header) -> bool:
     return source.index is None or source.index < (shape[3] if len(shape) == 4 else 1)
 
 
-def _inspect_channel(name: str, source: ChannelSource, scales: dict[str, float], digests: set[str]) -> set[str]:
-    try:
-        voxels, _ = read_volume(source)
-    except GeometryError:
-        return {"singular-affine"}
-    except DataError:
-        return {"unreadable-file"}
+def _inspect_channel(name: str, source: ChannelSource, scales: dict[str, float], digests: dict[str, Path]) -> set[str]:
+    voxels, _ = read_volume(source)
     finite = np.isfinite(voxels)
     codes = set() if finite.all() else {"non-finite"}
     values = voxels[finite]
@@ -143,7 +170,7 @@ def _inspect_channel(name: str, source: ChannelSource, scales: dict[str, float],
     if values.min() == values.max():
         return codes | {"constant-volume"}
     scales[name] = float(np.percentile(np.abs(values[:: max(1, values.size // _SCALE_SAMPLES)]), 99))
-    digests.add(_digest(voxels))
+    digests.setdefault(_digest(voxels), source.path)
     return codes
 
 
@@ -156,12 +183,7 @@ def _digest(voxels: NDArray[np.float32]) -> str:
 def _inspect_labels(path: Path | None, found: set[int]) -> set[str]:
     if path is None:
         return set()
-    try:
-        values: NDArray[Any] = np.unique(read_label_map(path)[0])
-    except GeometryError:
-        return {"singular-affine"}
-    except DataError:
-        return {"unreadable-file"}
+    values: NDArray[Any] = np.unique(read_label_map(path)[0])
     finite = values[np.isfinite(values)]
     whole = finite[finite == np.floor(finite)]
     found.update(int(value) for value in whole)

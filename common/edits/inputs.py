@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..cohorts.layouts import read_cohort
 from ..errors import ConfigError, DataError, VerificationFailed
 from ..labels.chain import LabelChain
+from ..labels.choice import public_cohort
 from ..labels.folder import UNDECLARED, label_files, read_label_maps
 from ..labels.private_name import private_source
 from ..labels.sampler import public_label_maps
@@ -35,17 +36,20 @@ class EditInput:
 
 
 class PublicMaps:
-    """The study's public label maps by digest, read when the first is asked for."""
+    """The study's public label maps by digest, read when the first is asked for.
+
+    Raises:
+        ConfigError, DataError: as :func:`~fedphantom.common.labels.choice.public_cohort`.
+    """
 
     def __init__(self, study: Study, public: Path | None) -> None:
-        self._study, self._public = study, public
+        self._study, self._cohort = study, public_cohort(study, public)
         self._maps: Mapping[str, NDArray[np.uint8]] | None = None
 
     def by_digest(self) -> Mapping[str, NDArray[np.uint8]]:
         """Raises ConfigError or DataError as :func:`~fedphantom.common.labels.sampler.public_label_maps`."""
         if self._maps is None:
-            cohort = read_cohort(self._public).public() if self._public else None
-            self._maps = {known.source.sha256: known.labels for known in public_label_maps(self._study, cohort)}
+            self._maps = {known.source.sha256: known.labels for known in public_label_maps(self._study, self._cohort)}
         return self._maps
 
 

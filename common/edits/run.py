@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..atomic import atomic_folder, write_atomic
 from ..counted import counted
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, about
 from ..labels.chain import LabelChain, PublicSources
 from ..labels.diversity import Diversity, ThinnedMaps, diversity
 from ..labels.folder import write_numbered, write_sources
@@ -125,11 +126,12 @@ def edit_label_maps(
     """
     terms = edit_terms(recipe, study)
     sources = PublicMaps(study, public)
-    get_secret = (lambda: site_secret(secret)) if secret else None
+    get_secret = partial(_secret, secret) if secret else None
     pool = _donors(recipe, donors, lambda files: list(read_inputs(files, study, sources, get_secret)))
     choose = (lambda rng: pool[int(rng.integers(len(pool)))]) if pool else None
     declared, thinned, rejected = PublicSources(sources=()), ThinnedMaps(), Rejections()
-    inputs = InputFiles.of(source)
+    with about("IN"):
+        inputs = InputFiles.of(source)
     private = 0
     with atomic_folder(out) as folder:
         for index, given in enumerate(read_inputs(inputs, study, sources, get_secret)):
@@ -164,6 +166,11 @@ def edit_label_maps(
     )
 
 
+def _secret(file: Path) -> bytes:
+    with about("--site-secret"):
+        return site_secret(file)
+
+
 def _donors(
     recipe: Recipe, path: Path | None, read: Callable[[InputFiles], Sequence[EditInput]]
 ) -> list[tuple[LabelChain, NDArray[np.uint8]]]:
@@ -173,7 +180,8 @@ def _donors(
             expected="--donors exactly where a recipe transplants",
             remedy="Name label maps with lesions with --donors, or leave it out.",
         )
-    return [(given.chain, given.labels) for given in read(InputFiles.of(path))] if path else []
+    with about("--donors"):
+        return [(given.chain, given.labels) for given in read(InputFiles.of(path))] if path else []
 
 
 def _nothing(rejected: dict[tuple[str, Reason], int]) -> DataError:

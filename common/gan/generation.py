@@ -23,11 +23,12 @@ from ..errors import DataError
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
+from ..site_folder import SITE_FILE
 from ..study import Maps, Study
 from .networks import Generator, draw_noise, generator_shapes, make_generator, one_hot
 from .parameters import ParameterSpec
 from .slabs import paint_in_slabs, slab_thickness
-from .weights import decode_weights, read_weights_header, study_of
+from .weights import ENSEMBLE, GENERATOR, decode_weights, read_weights_header, study_of
 
 BATCH = 4
 """Volumes painted at once, at most."""
@@ -87,10 +88,12 @@ def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
     """Read a weights file, or all of a folder of them (an ensemble), in the order of their names.
 
     Raises:
-        DataError: as :func:`load_generator`; no weights file in the folder, or generators of different studies.
+        DataError: as :func:`load_generator`; a folder of another kind, a run's or a site's among them, no weights file
+            in it, or generators of different studies.
     """
     if not path.is_dir():
         return (load_generator(path, device),)
+    _refuse_other_folder(path)
     loaded = tuple(
         load_generator(file, device) for file in sorted(path.glob("*.safetensors"), key=lambda file: file.stem)
     )
@@ -103,6 +106,23 @@ def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
             remedy="Give that folder, or one weights file.",
         )
     return loaded
+
+
+def _refuse_other_folder(path: Path) -> None:
+    """Say of a run's, release's or site's folder which file in it, or elsewhere, is meant."""
+    name = path.name or path.resolve().name
+    if (path / SITE_FILE).exists():
+        found, remedy = "a site's folder", "Give the generator.safetensors of the run or release; a site holds none."
+    elif (path / GENERATOR).is_file():
+        found, remedy = "a run's or release's folder", f"Give the file in it: '{name}/{GENERATOR}'."
+    elif (path / ENSEMBLE).is_dir():
+        found = "the folder of an ensemble's run"
+        remedy = f"Give '{name}/{ENSEMBLE}' for all its generators in turn, or one file in it."
+    elif (path / "run.json").exists():
+        found, remedy = "the folder of a run that has not finished", "Give the same 'simulate' again: it goes on."
+    else:
+        return
+    raise DataError(found, expected=f"a {GENERATOR}, or an ensemble's folder of generators", remedy=remedy)
 
 
 def generator_with(parameters: Parameters, study: Study, device: Device) -> Generator:
@@ -184,10 +204,10 @@ def generate_cohort(
         StorageError: the disk is full, or ``out`` is not new.
     """
     painters = [generators] if isinstance(generators, LoadedGenerator) else generators
-    study, number = painters[0].study, 0
+    study, number, private = painters[0].study, 0, 0
     values = np.asarray(study.label_values)
-    description = f"Synthetic volumes of the study '{study.name}'; no patient was scanned for them"
-    with BidsWriter(out, study.volume_grid(), study.channels, study.labels, description, synthetic=True) as writer:
+    name = f"Synthetic volumes of the study '{study.name}'"
+    with BidsWriter(out, study.volume_grid(), study.channels, study.labels, name, synthetic=True) as writer:
         for number, sampled in enumerate(labels, start=1):
             index = np.searchsorted(values, sampled.labels).clip(0, len(values) - 1).astype(np.uint8)
             if sampled.labels.shape != study.grid.shape or not np.array_equal(values[index], sampled.labels):
@@ -205,13 +225,31 @@ def generate_cohort(
                 "NoiseSeed": noise_seed,
             }
             writer.add(f"synthetic{number:05d}", as_written(volume), sampled.labels, facts)
+            private += not sampled.chain.is_public
             if progress:
                 progress(number)
         if not number:
             raise DataError(
                 "no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps."
             )
+        writer.describe(name + _whose(number, private), LabelMaps=_origin(number, private))
     return number
+
+
+def _whose(number: int, private: int) -> str:
+    if not private:
+        return "; no patient was scanned for them"
+    return f"; {private} of {number} painted from private label maps, which may be patients' own"
+
+
+def _origin(number: int, private: int) -> str:
+    """Where label maps come from by their chains, and whether ``release pack`` would look at them at all."""
+    if not private:
+        return "from public sources, as the chain in each sidecar says; 'release pack' makes each again to see"
+    return (
+        f"{private} of {number} private: given, and not from the public sampler, or without a chain that says so."
+        " Not to be passed on: such volumes cannot be released"
+    )
 
 
 def as_written(volume: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,6 +20,8 @@ from ..study import Maps, Study
 from ..tensor_file import decode, encode, read_header
 from .parameters import ParameterSpec
 
+GENERATOR = "generator.safetensors"
+"""The weights file of a run or release."""
 ENSEMBLE = "generators"
 """Folder of a run whose sites each keep a generator of their own: one weights file a site, by its name."""
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ..atomic import write_atomic
 from ..cohort import Cohort
 from ..cohorts.layouts import read_public
+from ..counted import counted
 from ..errors import ConfigError, DataError, about
 from ..signing import MANIFEST
 from ..study import Study
@@ -27,11 +28,28 @@ class LabelChoice:
         maps: In order; may be drawn as they are asked for.
         number: How many.
         sources: Declared public; None where a folder of label maps declares none.
+        private: How many of them are private, by their chains or for want of one.
     """
 
     maps: Iterable[SampledLabels]
     number: int
     sources: PublicSources | None
+    private: int = 0
+
+    @property
+    def warning(self) -> str | None:
+        """Why 'release pack' will refuse what is painted on them; None where nothing here stands against it."""
+        if self.private:
+            return (
+                f"{self.private} of {counted(self.number, 'label map')} private, by the chain or for want of one: what"
+                " is painted on them may show patients' own anatomy, stays inside the site, and cannot be released"
+            )
+        if self.sources is None:
+            return (
+                f"the label maps come without a {PUBLIC_LABELS}: 'release pack' refuses what is painted on them unless"
+                " the generator's run already declares their sources"
+            )
+        return None
 
 
 def public_cohort(study: Study, path: Path | None) -> Cohort | None:
@@ -68,7 +86,8 @@ def of_folder(study: Study, folder: Path) -> LabelChoice:
     """
     maps = read_label_folder(folder, study.volume_grid(), resample=study.grid.resample_labels)
     declared = folder / PUBLIC_LABELS
-    return LabelChoice(maps, len(maps), read_sources(declared) if declared.is_file() else None)
+    private = sum(not one.chain.is_public for one in maps)
+    return LabelChoice(maps, len(maps), read_sources(declared) if declared.is_file() else None, private)
 
 
 def read_sources(file: Path) -> PublicSources:

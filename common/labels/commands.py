@@ -34,6 +34,7 @@ def sample(
     as_json: _Json = False,
 ) -> None:
     """Sample public label maps, each with the chain of what was done to it, and the sources they come from."""
+    from ..errors import about
     from ..output_place import refuse_taken
     from ..progress import progress_bar
     from ..study import read_study
@@ -42,8 +43,10 @@ def sample(
     from .folder import write_label_folder
     from .sampler import make_label_sampler
 
-    refuse_taken(out)
-    study = read_study(study_path)
+    with about("OUT"):
+        refuse_taken(out)
+    with about("--study"):
+        study = read_study(study_path)
     sampler = make_label_sampler(study, public_cohort(study, public))
     with progress_bar("sampling label maps") as progress:
         thinned = write_label_folder(
@@ -78,11 +81,18 @@ def edit(
 ) -> None:
     """Move, resize, insert or remove lesions by a recipe, as recorded; maps of patients stay inside the site."""
     from ..edits.run import edit_label_maps
+    from ..errors import about
+    from ..output_place import refuse_taken
     from ..progress import progress_bar
     from ..study import read_study
     from .recipe import read_recipe
 
-    study, recipe = read_study(study_path), read_recipe(recipe_path)
+    with about("OUT"):
+        refuse_taken(out)
+    with about("--study"):
+        study = read_study(study_path)
+    with about("--recipe"):
+        recipe = read_recipe(recipe_path)
     with progress_bar("editing label maps") as progress:
         report = edit_label_maps(
             source,
@@ -114,10 +124,13 @@ def nearest(
     It is printed and kept nowhere: a figure beside a label map that may leave would tell of the patients, and so
     would a set from which it had chosen.
     """
+    from ..errors import about
     from ..study import read_study
     from .nearest import nearest_private
 
-    found = nearest_private(source, cohort, read_study(study_path))
+    with about("--study"):
+        study = read_study(study_path)
+    found = nearest_private(source, cohort, study)
     typer.echo(
         json.dumps(found.to_json(show_identifiers=show_identifiers))
         if as_json
@@ -149,17 +162,25 @@ def infer(
     from ..anatomy.cohort import THRESHOLD, infer_cohort
     from ..cohorts.layouts import read_cohort
     from ..device import choose_device
+    from ..errors import about
     from ..gan.generation import load_generator
+    from ..output_place import refuse_taken
     from ..progress import progress_bar
     from .private_name import site_secret
     from .remapping import read_remapping
 
-    network = load_generator(network_path, choose_device(device), "images-to-labels")
-    table = read_remapping(remapping, network.study.labels) if remapping else None
-    key = site_secret(site_secret_path or out.with_name(f"{out.name}.secret"))
+    with about("OUT"):
+        refuse_taken(out)
+    chosen_device = choose_device(device)
+    with about("--network"):
+        network = load_generator(network_path, chosen_device, "images-to-labels")
+    with about("--remapping"):
+        table = read_remapping(remapping, network.study.labels) if remapping else None
+    with about("COHORT"):
+        patients = read_cohort(cohort)
+    with about("--site-secret"):
+        key = site_secret(site_secret_path or out.with_name(f"{out.name}.secret"))
     least = THRESHOLD if threshold is None else threshold
     with progress_bar("inferring anatomy") as progress:
-        report = infer_cohort(
-            read_cohort(cohort), network, out, secret=key, threshold=least, remapping=table, progress=progress
-        )
+        report = infer_cohort(patients, network, out, secret=key, threshold=least, remapping=table, progress=progress)
     typer.echo(json.dumps(report.to_json() | {"network_sha256": network.sha256}) if as_json else report.text())

@@ -85,6 +85,18 @@ def label_files(path: Path) -> list[Path]:
     return sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
 
 
+def label_files_or_refused(path: Path) -> list[Path]:
+    """The same. Raises DataError where there is no label map, and says whether that is for want of a folder."""
+    files = label_files(path)
+    if not files:
+        raise DataError(
+            "a folder without label maps" if path.is_dir() else "no folder of label maps at the path given",
+            expected="a folder with one or more NIfTI files directly in it",
+            remedy="Make one with 'fedphantom labels sample'.",
+        )
+    return files
+
+
 def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list[SampledLabels]:
     """Read every label map of a folder, in the order of the names.
 
@@ -100,14 +112,7 @@ def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list
         DataError: no label map; one that is damaged or holds values other than whole numbers from 0 to 255;
             or a sidecar that is damaged.
     """
-    files = label_files(path)
-    if not files:
-        raise DataError(
-            "a folder without label maps" if path.is_dir() else "no folder of label maps at the path given",
-            expected="a folder with one or more NIfTI files directly in it",
-            remedy="Make one with 'fedphantom labels sample'.",
-        )
-    return list(read_label_maps(files, grid, resample=resample))
+    return list(read_label_maps(label_files_or_refused(path), grid, resample=resample))
 
 
 def read_label_maps(

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ..cohorts.layouts import read_cohort
 from ..counted import counted
-from ..errors import DataError
+from ..errors import DataError, about
 from ..study import Study
 from .diversity import Spread, ThinnedMaps, dice_between, foreground
-from .folder import label_files, read_label_maps
+from .folder import label_files_or_refused, read_label_maps
 
 MEAN = "mean over labels"
 _SHOWN = 5
@@ -94,17 +94,17 @@ def nearest_private(source: Path, cohort: Path, study: Study) -> Nearness:
         DataError: no label map in either, one damaged or, in the folder, on another grid.
     """
     grid = study.volume_grid()
-    files = label_files(source)
-    scans = [(scan.patient_id, scan.label) for scan in read_cohort(cohort).scans if scan.label is not None]
-    if not files or not scans:
-        raise DataError(
-            "a folder or a cohort without label maps", expected="one or more in each", remedy="Check the two paths."
-        )
     ours, theirs = ThinnedMaps(), ThinnedMaps()
-    for found in read_label_maps(files, grid, resample=study.grid.resample_labels):
-        ours.add(found.labels)
-    for found in read_label_maps([label for _, label in scans], grid, resample=True, cohort_of=study):
-        theirs.add(found.labels)
+    with about("LABELS"):
+        files = label_files_or_refused(source)
+        for found in read_label_maps(files, grid, resample=study.grid.resample_labels):
+            ours.add(found.labels)
+    with about("COHORT"):
+        scans = [(scan.patient_id, scan.label) for scan in read_cohort(cohort).scans if scan.label is not None]
+        if not scans:
+            raise DataError("a cohort without label maps", expected="one or more", remedy="Check the path.")
+        for found in read_label_maps([label for _, label in scans], grid, resample=True, cohort_of=study):
+            theirs.add(found.labels)
     patients = [patient for patient, _ in scans]
     across = _dice(ours.all(), theirs.all(), study.labels)
     among = _dice(theirs.all(), theirs.all(), study.labels)

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import ConfigError
+from ..misfit import first_misfit
 from ..toml_text import toml_text
 
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")]
@@ -266,14 +267,10 @@ def parse_recipe(text: str) -> Recipe:
             f"the recipe is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
     except ValidationError as error:
-        # A misspelt key is both unknown and missing: the former tells more.
-        first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-        value = f" (found {first['input']!r})" if isinstance(first["input"], str | int | float | list | tuple) else ""
-        unknown = first["type"] == "extra_forbidden"
-        found = "is unknown" if unknown else f"{first['msg'].removeprefix('Value error, ')}{value}"
+        misfit = first_misfit(error)
         raise ConfigError(
-            f"recipe, {_place(first['loc'])}: {found}",
-            expected="a key of that table" if unknown else "a value that it can have",
+            f"recipe, {_place(misfit.where)}{misfit.found}",
+            expected=misfit.expected,
             remedy="Mend it; docs/recipes holds examples.",
         ) from None
 

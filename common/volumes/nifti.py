@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from ..atomic import write_atomic_pieces
 from ..cohort import ChannelSource
-from ..counted import counted
 from ..errors import DataError, GeometryError
 from .grid import Affine, Grid, Spacing
 
@@ -45,6 +44,22 @@ _SMALLEST_GZIP_SHARE = 1 / 1100
 _MOST_TRAILING_BYTES = 1 << 24
 _PIECE_VOXELS = 1 << 20
 """Voxels converted and compressed at once while writing."""
+
+
+class NotAVolume(DataError):
+    """A whole NIfTI file that holds something else than one 3-D volume of real numbers.
+
+    Attributes:
+        what: Shape and kind of numbers, or of colours: "16 × 16 × 16 × 3 float32".
+    """
+
+    def __init__(self, what: str, expected: str = "3 axes of real numbers") -> None:
+        super().__init__(
+            f"a whole NIfTI file, but of {what}",
+            expected=expected,
+            remedy="Split a series into one file a channel; of colours or complex numbers write the intensities alone.",
+        )
+        self.what = what
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +109,7 @@ def read_header(path: Path) -> Header:
     """Read the header alone: a few hundred bytes.
 
     Raises:
+        NotAVolume: colours or complex numbers, or fewer than 3 axes.
         DataError: missing, not NIfTI, or a header that contradicts itself.
     """
     header, _ = _open_header(path)
@@ -108,7 +124,8 @@ def read_volume(source: ChannelSource) -> tuple[NDArray[np.float32], Affine]:
         values), and the affine (4, 4), RAS+, millimetres.
 
     Raises:
-        DataError: missing, truncated, damaged or not a 3-D NIfTI (or 4-D, where the source has an index).
+        NotAVolume: whole, but not 3-D (or 4-D, where the source has an index), or of colours or complex numbers.
+        DataError: missing, truncated, damaged or not NIfTI.
         GeometryError: the affine is singular or not finite, or a voxel size is 0.
     """
     voxels, affine = _read(source.path, source.index)
@@ -272,10 +289,10 @@ def _open_header(path: Path) -> tuple[Header, Any]:
     except Exception:
         # nibabel answers a nonsensical header with a dozen kinds of exception, some of which quote the file.
         raise _damaged("a file whose header is not valid NIfTI") from None
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        raise _damaged("a file of colours or complex numbers")
-    if not 3 <= len(shape) <= 7 or any(n < 1 for n in shape):
-        raise _damaged(f"a file with {counted(len(shape), 'axis', 'axes')} of which one may be empty")
+    if not shape or any(n < 1 for n in shape):
+        raise _damaged("a file with an empty axis")
+    if dtype.fields is not None or dtype.kind not in "iuf" or not 3 <= len(shape) <= 7:
+        raise NotAVolume(_in_words(shape, dtype))
     needed = _voxel_offset(raw) + math.prod(shape) * dtype.itemsize
     if needed * (_SMALLEST_GZIP_SHARE if path.name.lower().endswith(".gz") else 1) > size:
         raise _damaged("a file shorter than its header says")
@@ -289,6 +306,15 @@ def _open_header(path: Path) -> tuple[Header, Any]:
         text={name: value for name, value in text.items() if value},
         extensions=extensions,
     ), raw
+
+
+def _in_words(shape: Sequence[int], dtype: np.dtype[Any]) -> str:
+    """As in "a file of 16 × 16 × 16 × 3 float32"."""
+    if dtype.fields is not None:
+        kind = f"{'RGBA' if len(dtype.fields) == 4 else 'RGB'} colours"
+    else:
+        kind = f"complex numbers ({dtype.name})" if dtype.kind == "c" else dtype.name
+    return f"{' × '.join(map(str, shape))} {kind}"
 
 
 def _parse_header(stream: _Stream) -> tuple[Any, tuple[int, ...]]:
@@ -335,9 +361,10 @@ def _read(path: Path, index: int | None) -> tuple[NDArray[Any], Affine]:
         )
     shape = header.grid_shape
     if len(shape) != (3 if index is None else 4) and not (index == 0 and len(shape) == 3):
-        raise _damaged(f"a file with {counted(len(shape), 'axis', 'axes')}")
+        expected = "3 axes of real numbers" if index is None else f"a fourth axis that channel {index} is taken from"
+        raise NotAVolume(_in_words(shape, header.dtype), expected)
     if index is not None and len(shape) == 4 and not 0 <= index < shape[3]:
-        raise _damaged(f"a 4-D file of {shape[3]} channels, where channel {index} was asked for")
+        raise NotAVolume(_in_words(shape, header.dtype), f"a channel {index} along the fourth axis")
     offset = _voxel_offset(raw)
     content = _content(path, offset + math.prod(shape) * header.dtype.itemsize)
     voxels = np.frombuffer(content, dtype=header.dtype, count=math.prod(shape), offset=offset).reshape(shape, order="F")

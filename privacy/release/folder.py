@@ -16,10 +16,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ...common.atomic import TEMPORARY_PREFIX
 from ...common.counted import counted
 from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.signing import verify
+from ...common.storage import TEMPORARY_PREFIX
 from ..evidence import ReleaseKind
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement

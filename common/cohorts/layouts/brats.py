@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...atomic import TEMPORARY_PREFIX
 from ...cohort import ChannelSource, Cohort, Scan
+from ...storage import TEMPORARY_PREFIX
 from ...volumes.nifti import is_nifti, nifti_stem
 from .assembly import assemble, read_label_names, read_participants
 from .channel_names import known_channel

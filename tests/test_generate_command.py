@@ -1,0 +1,122 @@
+"""``generate``: whose label maps were painted is said, and a folder of another kind is told for what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_cohorts import draw_labels, tiny_text
+
+from fedphantom.cli import run
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.chain import LabelChain, LabelSource
+from fedphantom.common.labels.folder import PUBLIC_LABELS, write_numbered
+from fedphantom.common.labels.sampler import SampledLabels
+from fedphantom.common.study import parse_study
+from fedphantom.common.volumes.nifti import write_label_map
+
+STUDY = parse_study(tiny_text())
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``run/generator.safetensors`` of the tiny study, called from the folder that holds ``run``."""
+    monkeypatch.chdir(tmp_path)
+    save_weights(Path("run/generator.safetensors"), initial_parameters(STUDY), generator_metadata(STUDY, 1))
+    return Path("run/generator.safetensors")
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def chain(kind: str) -> LabelChain:
+    source = {"kind": kind, "name": "someone", "licence": "CC0-1.0", "sha256": "0" * 64}
+    return LabelChain(source=LabelSource.model_validate(source))
+
+
+def write_maps(folder: Path, kinds: list[str | None]) -> None:
+    """A label map a kind, with a chain that ends in such a source; None: without a chain."""
+    folder.mkdir()
+    for number, kind in enumerate(kinds, start=1):
+        labels = draw_labels(np.random.default_rng(number))
+        if kind is None:
+            write_label_map(folder / f"label-{number:05d}_dseg.nii.gz", labels, STUDY.volume_grid())
+        else:
+            write_numbered(folder, number, SampledLabels(labels, chain(kind)), STUDY.volume_grid())
+
+
+@pytest.mark.parametrize("kinds", [[None, None], ["private", "private"], ["public", "private"]], ids=str)
+def test_painting_private_label_maps_is_warned_of_and_written_down(
+    kinds: list[str | None], weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_maps(Path("maps"), kinds)
+    private = sum(kind != "public" for kind in kinds)
+    assert run(["generate", str(weights), "out", "--labels", "maps", "--device", "cpu", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith(f"warning: {private} of 2 label maps private")
+    assert "cannot be released" in err
+    assert json.loads(out)["private_label_maps"] == private
+    description = json.loads(Path("out/dataset_description.json").read_text())
+    assert f"{private} of 2 painted from private label maps" in description["Name"]
+    assert "no patient was scanned" not in description["Name"]
+    assert "cannot be released" in description["LabelMaps"]
+    sidecars = [json.loads(path.read_text()) for path in Path("out").rglob("*_dseg.json")]
+    assert sum(sidecar["LabelChain"]["source"]["kind"] == "private" for sidecar in sidecars) == private
+
+
+def test_public_label_maps_of_undeclared_sources_are_warned_of(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_maps(Path("maps"), ["public"])
+    assert run(["generate", str(weights), "out", "--labels", "maps", "--device", "cpu"]) == 0
+    assert f"warning: the label maps come without a {PUBLIC_LABELS}" in told(capsys)
+    description = json.loads(Path("out/dataset_description.json").read_text())
+    assert description["Name"].endswith("no patient was scanned for them")
+    assert description["LabelMaps"].startswith("from public sources")
+
+
+def test_sampled_public_label_maps_are_not_warned_of(
+    release_template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = release_template / "run" / "generator.safetensors"
+    line = ["generate", str(generator), str(tmp_path / "out"), "--sample", "1", "--device", "cpu"]
+    assert run([*line, "--public", str(release_template / "public")]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def make(folder: str) -> Path:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+def test_a_folder_of_another_kind_is_told_for_what_it_is_and_which_file_to_give(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (make("run/sites/A") / "site.toml").write_text("")
+    make("several/generators")
+    (make("begun") / "run.json").write_text("{}")
+    for folder, found, remedy in (
+        ("run", "a run's or release's folder", "'run/generator.safetensors'"),
+        ("run/sites/A", "a site's folder", "generator.safetensors of the run"),
+        ("several", "an ensemble's run", "'several/generators'"),
+        ("begun", "has not finished", "it goes on"),
+    ):
+        assert run(["generate", folder, "out", "--sample", "1"]) == 3
+        said = told(capsys)
+        assert found in said
+        assert remedy in said
+    assert not Path("out").exists()
+    assert not Path(PUBLIC_LABELS).exists()  # beside the folder, where no run is
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x", "x.png.gz", "png"])
+def test_a_picture_that_would_not_be_what_its_name_says_is_a_usage_error(
+    name: str, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", str(weights), "out", "--sample", "1", "--montage", name]) == 2
+    assert "ends in .png" in told(capsys)
+    assert not Path("out").exists()

@@ -1,0 +1,135 @@
+"""A path that leads nowhere is told with the option or argument that gave it, for every command that takes paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from tiny_cohorts import tiny_text, write_tiny_cohort
+
+from fedphantom.cli import app, run
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.study import parse_study
+
+RECIPE = """
+name = "r"
+citation = "c"
+[labels]
+lesion = ["tumour"]
+host = ["brain"]
+hemispheres = false
+[[edit]]
+operation = "move"
+mm = [1.0, 2.0]
+"""
+SAMPLE, EDIT = "labels sample OUT -n 1 --study study.toml", "labels edit maps OUT --recipe r.toml --study study.toml"
+SIMULATE = "simulate study.toml --site A=cohort --site B=other --out OUT"
+INFER = "labels infer cohort OUT --network infers/generator.safetensors"
+EVALUATE = "evaluate --synthetic cohort --real-train cohort --real-test cohort --study study.toml"
+
+NOWHERE: dict[tuple[str, str], str] = {
+    ("cohort check", "PATH"): "cohort check nowhere",
+    ("cohort check", "--study"): "cohort check cohort --study nowhere",
+    ("study check", "STUDY.toml"): "study check nowhere",
+    ("study show", "STUDY.toml"): "study show nowhere",
+    ("simulate", "STUDY.toml"): SIMULATE.replace("study.toml", "nowhere"),
+    (
+        "simulate",
+        "--public",
+    ): "simulate study.toml --site A=cohort --site B=other --out OUT --preview-every 1 --public nowhere",
+    ("demo", "--data"): "demo --data nowhere --out OUT",
+    ("generate", "GENERATOR"): "generate nowhere OUT --sample 1",
+    ("generate", "--labels"): "generate paints/generator.safetensors OUT --labels nowhere",
+    ("generate", "--public"): "generate paints/generator.safetensors OUT --sample 1 --public nowhere",
+    ("labels sample", "--study"): SAMPLE.replace("study.toml", "nowhere"),
+    ("labels sample", "--public"): f"{SAMPLE} --public nowhere",
+    ("labels edit", "IN"): EDIT.replace("maps", "nowhere"),
+    ("labels edit", "--recipe"): EDIT.replace("r.toml", "nowhere"),
+    ("labels edit", "--study"): EDIT.replace("study.toml", "nowhere"),
+    ("labels edit", "--public"): f"{EDIT} --public nowhere",
+    ("labels edit", "--donors"): EDIT.replace("r.toml", "transplant.toml") + " --donors nowhere",
+    ("labels edit", "--site-secret"): f"{EDIT} --site-secret study.toml",
+    ("labels nearest", "LABELS"): "labels nearest nowhere cohort --study study.toml",
+    ("labels nearest", "COHORT"): "labels nearest maps nowhere --study study.toml",
+    ("labels nearest", "--study"): "labels nearest maps cohort --study nowhere",
+    ("labels infer", "COHORT"): INFER.replace("cohort", "nowhere"),
+    ("labels infer", "--network"): INFER.replace("infers/generator.safetensors", "nowhere"),
+    ("labels infer", "--remapping"): f"{INFER} --remapping nowhere",
+    ("labels infer", "--site-secret"): f"{INFER} --site-secret study.toml",
+    ("evaluate", "--run"): "evaluate --synthetic cohort --run nowhere",
+    ("evaluate", "--synthetic"): "evaluate --synthetic nowhere --real-train cohort --real-test cohort",
+    ("evaluate", "--study"): EVALUATE.replace("study.toml", "nowhere"),
+    ("evaluate", "--real-train"): EVALUATE.replace("--real-train cohort", "--real-train nowhere"),
+    ("evaluate", "--real-test"): EVALUATE.replace("--real-test cohort", "--real-test nowhere"),
+    ("evaluate", "--public"): f"{EVALUATE.replace('--real-test cohort', '--real-test other')} --public nowhere",
+    ("journal show", "JOURNAL"): "journal show nowhere",
+    ("journal verify", "JOURNAL"): "journal verify nowhere",
+}
+"""(Command, what gave the path) to a line in which that path alone is wrong."""
+WRITTEN = {"OUT", "--out", "--montage"}
+"""Where something is written: tested with the places that can be."""
+ALONE = {("study new", "STUDY.toml")}
+"""Written, too, under another name."""
+OTHER_WORDS = ("audit", "release")
+"""Groups whose messages name what was given in words of their own."""
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that the lines need and that is not wrong."""
+    root = tmp_path_factory.mktemp("paths")
+    write_tiny_cohort(root / "cohort", 2)
+    write_tiny_cohort(root / "other", 2, seed=1, prefix="q")
+    study = parse_study(tiny_text())
+    (root / "study.toml").write_text(tiny_text())
+    anatomy = study.network.model_copy(update={"maps": "images-to-labels"})
+    for name, one in (("paints", study), ("infers", study.model_copy(update={"network": anatomy}))):
+        save_weights(root / name / "generator.safetensors", initial_parameters(one), generator_metadata(one, 1))
+    (root / "r.toml").write_text(RECIPE)
+    (root / "transplant.toml").write_text(RECIPE.replace('"move"\nmm = [1.0, 2.0]', '"transplant"'))
+    (root / "maps").mkdir()
+    for label in (root / "cohort").rglob("*_dseg.nii.gz"):
+        (root / "maps" / label.name).write_bytes(label.read_bytes())
+    return root
+
+
+@pytest.mark.parametrize("given", NOWHERE, ids=" ".join)
+def test_a_wrong_path_is_told_with_what_gave_it(
+    given: tuple[str, str],
+    material: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(material)
+    code = 5 if given[1] == "JOURNAL" else 3  # a journal that is gone cannot be verified
+    assert run(NOWHERE[given].replace("OUT", str(tmp_path / "out")).split()) == code
+    told = capsys.readouterr().err
+    problem = next(line for line in told.splitlines() if line.startswith("error: "))
+    assert problem.startswith(f"error: {given[1]}: ")
+    assert "what to do: " in told
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]  # a group has them
+        for sub, leaf in getattr(command, "commands", {"": command}).items():
+            yield f"{name} {sub}".strip(), leaf
+
+
+def test_every_path_of_every_command_is_in_the_table() -> None:
+    paths = {
+        (
+            name,
+            option.opts[0] if isinstance(option, click.Option) else option.make_metavar(click.Context(leaf)),
+        )
+        for name, leaf in commands()
+        for option in leaf.params
+        if type(option.type).__name__ in ("Path", "TyperPath") and not name.startswith(OTHER_WORDS)
+    }
+    assert len(paths) > 20
+    assert {(name, given) for name, given in paths if given not in WRITTEN} - ALONE == set(NOWHERE)

@@ -18,6 +18,7 @@ from ..attacks.battery import Battery
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.gan_leaks import confirmed_copies, distances
 from ..attacks.interface import AttackScores, AuditedScans, Reconstruct, foreground
+from ..attacks.moved_copies import moved_copies
 from ..evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
 from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
 from ..multiplicity import PValues, claim_confidence, finds
@@ -186,7 +187,12 @@ def run_audit(
 
     held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
     judged_voxels = foreground(held.images, held.labels)
-    copies = confirmed_copies(held, judged_voxels, distances(held, judged_voxels, material.synthetic))
+    copies = confirmed_copies(
+        held,
+        judged_voxels,
+        distances(held, judged_voxels, material.synthetic),
+        moved_copies(held, judged_voxels, material.synthetic),
+    )
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),

@@ -36,7 +36,7 @@ from ..policy import ReleasePolicy
 from ..power import Power
 from ..statement import STRICTER
 from .audit import AuditPlan
-from .history import DONE, begin_audit, end_audit
+from .history import DONE, begin_audit, end_audit, refuse_forgotten
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 
@@ -150,6 +150,7 @@ def audit_run_folder(
         attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
     )
     journals = [Journal(folder.journal) for folder in folders]
+    refuse_forgotten(out, journals, digest)
     turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
     plan = AuditPlan(
         release=release,
@@ -209,7 +210,13 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
         )
     if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
-        for folder in site_folders(run):
+        folders = site_folders(run)
+        refuse_forgotten(
+            result if result.is_dir() else result.parent,
+            [Journal(folder.journal) for folder in folders],
+            str(content.get("cohort_digest")),
+        )
+        for folder in folders:
             done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
             if hashlib.sha256(raw).hexdigest() not in {facts.get("sha256") for facts in done}:
                 raise VerificationFailed(

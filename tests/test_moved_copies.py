@@ -25,7 +25,7 @@ def people(number: int = 8, seed: int = 0) -> tuple[AuditedScans, NDArray[np.boo
 
     def smooth(scale: float) -> Volume:
         field = ndimage.gaussian_filter(draw.normal(size=(2, *SHAPE)), (0, scale, scale, scale))
-        return (field / field.std()).astype(np.float32)
+        return np.asarray(field / field.std(), np.float32)
 
     common = smooth(2.5)
     images = np.stack([common + 0.7 * smooth(1.5) + 0.05 * smooth(0.5) for _ in range(number)])

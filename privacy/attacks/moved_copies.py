@@ -216,12 +216,12 @@ def _compared(image: Volume, mask: Mask, volume: Volume, motion: Motion, before:
 def _after(step: Motion, motion: Motion) -> Motion:
     """The motion, then a small one more."""
     turn = np.eye(3) + step[:, :3]
-    return np.c_[turn @ motion[:, :3], turn @ motion[:, 3] + step[:, 3]]
+    return np.hstack([turn @ motion[:, :3], (turn @ motion[:, 3] + step[:, 3])[:, None]])
 
 
 def _scaled(motion: Motion, factor: float) -> Motion:
     """The motion on a grid of so many times the voxels."""
-    return np.c_[motion[:, :3], factor * motion[:, 3]]
+    return np.hstack([motion[:, :3], factor * motion[:, 3:]])
 
 
 def _solved(square: Floats, right: Floats) -> Floats:

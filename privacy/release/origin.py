@@ -27,7 +27,7 @@ from .sidecar import Sidecar, parse_public_sources, parse_sidecar
 PAINT_TOLERANCE = 0.001
 """Difference of any voxel, as a share of the intensity range. Painting is float32 everywhere. Between one and two
 threads of a CPU nothing differed, between float32 and float64 at most 3e-5 (procedural patients, four channels):
-this leaves another processor thirty times the rounding. CUDA was not measured. A change that is smaller passes for rounding."""
+this leaves another processor thirty times the rounding. CUDA was not measured. A smaller change passes for rounding."""
 
 
 def check_origin(

@@ -123,7 +123,7 @@ def run_audit(
         raise DataError(
             "no reference patients to calibrate the attacks with",
             expected="patients with the role reference, or public or procedural patients standing in",
-            remedy="Set a share roles.reference in the study, or add stand-ins.",
+            remedy="Name a public cohort with --public, or set a share roles.reference in a new run's study.",
         )
 
     # The blind baseline is held to the same limit as the attacks that bind.

@@ -214,6 +214,7 @@ def test_a_journal_begun_anew_does_not_reset_the_count(made: Path, root: Path) -
 def test_an_audit_speaks_of_one_generator(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = root / "run" / "generator.safetensors"
     content = audit(root, made)
+    assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "no-such-run")]) == 3
     assert verify_audit(root / "audit", root / "run") == content
     assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "run")]) == 0
 
@@ -399,8 +400,10 @@ def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
 ) -> None:
     with pytest.raises(DataError, match="no run folder at the path given"):
         site_folders(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no reference patients"):
+    with pytest.raises(DataError, match="no reference patients") as refused:
         audit_run_folder(root / "run", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"], device="cpu")
+    assert "--public" in refused.value.remedy
+    assert events(root, "site-a") == []  # it counts as no audit
     with pytest.raises(DataError, match="no run folder"):
         audit_run_folder(tmp_path / "no", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"])
     with pytest.raises(DataError, match="no readable audit result"):

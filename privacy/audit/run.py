@@ -195,12 +195,16 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
     A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
 
     Raises:
-        DataError: no readable result.
+        DataError: no readable result, or no folder at ``run``.
         VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
             site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
     """
     content = read_consistent_result(result)
     raw = (result / RESULT if result.is_dir() else result).read_bytes()
+    if not run.is_dir():
+        raise DataError(
+            "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
+        )
     file = run / "generator.safetensors"
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
@@ -288,6 +292,13 @@ def _gather(
         parts.append(stand_ins)
         roles += ["reference"] * len(stand_ins)
         stands_in = f"{len(public.patients)} public patients stand in as reference"
+    if "reference" not in roles:  # before it counts as an audit
+        raise DataError(
+            "no reference patients to calibrate the attacks with",
+            expected="patients with the role reference, or public ones who stand in",
+            remedy="Name a public cohort on the study's channels and labels with --public; a new run can draw reference"
+            " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
+        )
     whole = joined(parts).named_by_site()
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in

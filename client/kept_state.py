@@ -89,8 +89,16 @@ class KeptState:
         state = self._fresh()
         try:
             facts = load_state(self._partial, state)
-        except DataError:
-            return None  # a damaged partial state costs its steps, not the round
+        except DataError:  # it costs its steps, not the round
+            Journal(self._folder.journal).append(
+                STATE_DAMAGED, file=self._partial.name, found="damaged", round=round_, goes_on_after_round=round_ - 1
+            )
+            self._say(
+                f"site '{self._folder.name}': the training state state/{self._partial.name} is damaged; round {round_}"
+                " begins anew. Check the site's disk; the journal keeps note of it."
+            )
+            self._partial.unlink()  # told once
+            return None
         return (state, int(str(facts["first"]))) if (facts["round"], facts["incoming"]) == (round_, incoming) else None
 
     def save_within(self, state: TrainingState, facts: Mapping[str, Fact]) -> None:

@@ -30,6 +30,10 @@ class Device:
         """Mixed precision where the device has it."""
         return torch.autocast("cuda", dtype=torch.bfloat16) if self.cuda else nullcontext()
 
+    def exact(self) -> AbstractContextManager[None]:
+        """float32 throughout, in convolutions too: another processor can paint the same again, but for rounding."""
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.cuda else nullcontext()
+
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network here, its weights in ``channels_last_3d``; in place."""
         return network.to(self.torch, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]  # torch's stub lacks memory_format for Module.to

@@ -5,8 +5,10 @@ One line an event, flushed to the disk before :meth:`Journal.append` returns::
     {"n":2,"previous":"<sha256 of line 1>","time":"…Z","event":"audit","facts":{…},"sha256":"<of this line>"}
 
 ``sha256`` is taken over the line's own bytes up to it, so what was written is what is checked. A
-chain shows that nothing was edited, removed or inserted before its last line; that the last lines
-themselves were not cut off, or the whole file written anew, shows only against a head noted
+chain shows that nothing was edited, removed or inserted before its last line. That the last lines
+themselves were not cut off, or the file emptied, shows against its head: number and hash of the last
+line, written beside it (``journal.jsonl.head``) after each line, and asked whenever the journal is
+read or added to. Whoever cuts off both, or writes both anew, is found only against a head noted
 elsewhere (:meth:`Journal.head`, :func:`verify_journal`).
 
 Facts never hold a patient identifier or a path to patient data.
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .atomic import sync_folder
+from .atomic import sync_folder, write_atomic
 from .counted import counted
 from .errors import VerificationFailed
 from .storage import storage_errors
@@ -73,8 +75,10 @@ class Journal:
         A line that a crash cut short is dropped, and its place told by a :data:`RECOVERED` line.
 
         Raises:
-            VerificationFailed: the last line is not what was written; nothing is added to it.
-            StorageError: the disk is full, read-only or forbidden; the journal is as before.
+            VerificationFailed: the last line is not what was written, or lines after it were cut off; nothing is
+                added to it.
+            StorageError: the disk is full, read-only or forbidden; the journal is as before, or holds the line but
+                its head is one behind.
             ValueError: a fact is NaN or infinite.
         """
         with self.held() as journal:
@@ -96,9 +100,23 @@ class Journal:
         try:
             with storage_errors():
                 fcntl.flock(descriptor, fcntl.LOCK_EX)  # closing the descriptor lets go
-            yield HeldJournal(descriptor, self.path.parent)
+            yield HeldJournal(descriptor, self.path)
         finally:
             os.close(descriptor)
+
+    def begin(self) -> None:
+        """Make an empty journal and its head: from here on, one that is missing was removed.
+
+        Raises:
+            StorageError: as :meth:`append`.
+        """
+        with self.held():
+            if not self.begun():
+                write_atomic(_head_file(self.path), f"0 {START}\n".encode())
+
+    def begun(self) -> bool:
+        """Whether a line or a head was ever written here."""
+        return _head_file(self.path).exists() or (self.path.exists() and self.path.stat().st_size > 0)
 
     def count(self, event: str) -> int:
         """How many times an event stands in the verified journal; 0 where there is no file yet."""
@@ -113,8 +131,8 @@ class Journal:
 class HeldJournal:
     """An open journal whose lock is held: see :meth:`Journal.held`."""
 
-    def __init__(self, descriptor: int, folder: Path) -> None:
-        self._descriptor, self._folder = descriptor, folder
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor, self._path = descriptor, path
 
     def entries(self) -> tuple[JournalEntry, ...]:
         """All entries, the whole chain verified; what a crash left of a last line is passed over.
@@ -125,7 +143,7 @@ class HeldJournal:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             whole, newline, _ = file.read().rpartition(b"\n")
-        return tuple(_entries(whole + newline))
+        return _up_to_head(tuple(_entries(whole + newline)), self._path)
 
     def append(self, event: str, **facts: Fact) -> None:
         """As :meth:`Journal.append`."""
@@ -133,33 +151,39 @@ class HeldJournal:
             content_size, last, torn = _tail(self._descriptor)
             entry = _parse(last, _line_number(last)) if last else None
             n, previous = (entry.n, entry.sha256) if entry else (0, START)
+            head = _noted_head(self._path)
+            if n < head[0] or (n == head[0] and previous != head[1]):
+                raise _cut_off(n, head[0])
             lines = b""
             if torn:
                 n += 1
                 line, previous = _line(n, previous, RECOVERED, {"bytes": len(torn)})
                 lines += line
-            lines += _line(n + 1, previous, event, facts)[0]
-            _write(self._descriptor, content_size, torn, lines)
-            sync_folder(self._folder)
+            line, digest = _line(n + 1, previous, event, facts)
+            _write(self._descriptor, content_size, torn, lines + line)
+            sync_folder(self._path.parent)
+            write_atomic(_head_file(self._path), f"{n + 1} {digest}\n".encode())
 
 
 def read_journal(path: Path) -> tuple[JournalEntry, ...]:
     """All entries, the whole chain verified.
 
     Raises:
-        VerificationFailed: no readable file, or a line that is edited, missing or cut short; it names the line.
+        VerificationFailed: no readable file, a line that is edited, missing or cut short (it names the line), or fewer
+            lines than its head says.
     """
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             content = file.read()
+            head = _noted_head(path)
     except OSError:
         raise VerificationFailed(
             f"no readable journal '{path.name}'",
             expected="the journal that the run or site keeps",
             remedy="Give the journal's path; if it was removed, the history is lost and the run counts as unverified.",
         ) from None
-    return tuple(_entries(content))
+    return _up_to_head(tuple(_entries(content)), path, head)
 
 
 def verify_journal(path: Path, *, head: str | None = None) -> int:
@@ -184,6 +208,44 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
             remedy="Lines were cut off, or this is another journal: restore it from a backup.",
         )
     return len(entries)
+
+
+def _head_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.head")
+
+
+def _noted_head(path: Path) -> tuple[int, str]:
+    """Number and hash of the last line as noted beside the journal; before the first where nothing was."""
+    try:
+        text = _head_file(path).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return 0, START
+    found = re.fullmatch(r"([0-9]{1,18}) ([0-9a-f]{64})\n", text)
+    if found is None:
+        raise VerificationFailed(
+            f"a damaged head beside the journal '{path.name}'",
+            expected="number and hash of its last line, as they were written",
+            remedy="Restore journal and head from the same backup.",
+        )
+    return int(found[1]), found[2]
+
+
+def _up_to_head(
+    entries: tuple[JournalEntry, ...], path: Path, head: tuple[int, str] | None = None
+) -> tuple[JournalEntry, ...]:
+    """The entries, if they reach the head; a crash may have left the head one line behind, never before."""
+    number, digest = head or _noted_head(path)
+    if number and (len(entries) < number or entries[number - 1].sha256 != digest):
+        raise _cut_off(len(entries), number)
+    return entries
+
+
+def _cut_off(lines: int, noted: int) -> VerificationFailed:
+    return VerificationFailed(
+        f"a journal of {counted(lines, 'line')} that had {noted}, or others",
+        expected="every line up to the head that was noted beside it",
+        remedy="Lines were cut off, or this is another journal: restore it from a backup.",
+    )
 
 
 def _entries(content: bytes) -> Iterator[JournalEntry]:

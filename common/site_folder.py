@@ -8,7 +8,7 @@ cache/          prepared scans
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
 previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves
-journal.jsonl   what happened, what left
+journal.jsonl   what happened, what left; journal.jsonl.head: its last line, so that cut-off lines show
 errors.log      full text of failures; never leaves
 """
 
@@ -154,6 +154,11 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     cohort = report.usable_or_refused()
     if study.privacy.trained_on == "public":
         _refuse_private(cohort)
+    journal = Journal(folder.journal)
+    if folder.coins.exists():
+        _refuse_lost_journal(journal)
+    else:
+        journal.begin()
     coins = load_or_draw_roles(
         folder.coins,
         cohort.patient_ids,
@@ -163,16 +168,32 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     )
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
     noted = _noted_coins(folder)
-    if noted is None and not any(folder.state.glob("*")):  # new, or cut off between the record and this line
+    if noted is None:  # new, or cut off between the record and this line
+        if any(folder.state.glob("*")):
+            raise _lost_journal()
         left_out = {problem.code: problem.scans for problem in report.errors}
-        Journal(folder.journal).append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)
-    elif noted is not None and noted != digest:
+        journal.append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)
+    elif noted != digest:
         raise VerificationFailed(
             "a coin record other than the one that the site's journal names",
             expected="the record as it was written when roles were drawn",
             remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
         )
     return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+
+
+def _refuse_lost_journal(journal: Journal) -> None:
+    """A journal begun anew would forget every audit of these coins, and a FAIL with them."""
+    if not journal.begun() or not journal.path.exists():
+        raise _lost_journal()
+
+
+def _lost_journal() -> VerificationFailed:
+    return VerificationFailed(
+        "a site with coins or a training state whose journal is missing or empty",
+        expected="the journal since the site's first start: it counts the audits of this holdout",
+        remedy="Restore journal.jsonl from a backup; without it this cohort needs a new run with roles of its own.",
+    )
 
 
 def roles_generator(study: Study, site: str) -> np.random.Generator:

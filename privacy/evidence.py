@@ -15,6 +15,9 @@ ReleaseKind = Literal["volumes", "weights"]
 BINDING: dict[ReleaseKind, tuple[ThreatModel, ...]] = {"volumes": ("S",), "weights": ("S", "G", "W")}
 """Threat models that gate each kind of release (PRIVACY §3.1, "What binds")."""
 
+FEWEST_AVERAGED = 5
+"""Real patients behind a mean that leaves their site: one over fewer is nearly a figure of one of them."""
+
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 

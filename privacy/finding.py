@@ -9,9 +9,9 @@ from .evidence import BINDING, ReleaseKind
 
 _NEEDS = {
     "S": "the synthetic volumes",
-    "G": "the patients' own label maps, which never leave, and the generator",
+    "G": "the patients' own label maps, which no release holds, and the generator",
     "W": "the generator's weights",
-    "I": "both networks of a site, which never leave",
+    "I": "both networks of a site, of which no release holds the discriminator",
     "F": "every round's weights, which the coordinator alone sees",
 }
 
@@ -83,6 +83,7 @@ def finding(attacks: Sequence[Tried], release: ReleaseKind) -> str:
     return (
         f"No attack that binds for a {release} release succeeded; {_named(more)} did:"
         f" {'it needs' if one else 'they need'} {needs}."
+        " That nothing of it shows in what is released rests on the attacks tested alone."
     )
 
 

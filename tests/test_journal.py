@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,49 @@ def test_lines_cut_off_the_end_show_against_a_head_noted_elsewhere(journal: Jour
     assert verify_journal(journal.path, head=head) == 5
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(b"".join(lines[:3]))
+    head_file(journal).unlink()  # whoever cuts off both is found only so
     assert verify_journal(journal.path) == 3
     with pytest.raises(VerificationFailed, match="without the head"):
         verify_journal(journal.path, head=head)
+
+
+def head_file(journal: Journal) -> Path:
+    return journal.path.with_name("journal.jsonl.head")
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "its last line cut off": lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1])),
+    "emptied": lambda path: path.write_bytes(b""),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST.keys())
+def test_a_journal_that_lost_lines_is_neither_believed_nor_added_to(
+    journal: Journal, lose: Callable[[Path], object]
+) -> None:
+    lose(journal.path)
+    with pytest.raises(VerificationFailed):
+        verify_journal(journal.path)
+    with pytest.raises(VerificationFailed, match="that had 4"):
+        journal.append("another")
+    with pytest.raises(VerificationFailed, match="that had 4"), journal.held() as held:
+        held.entries()
+
+
+def test_a_head_one_line_behind_is_what_a_crash_leaves_and_holds(journal: Journal) -> None:
+    behind = head_file(journal).read_bytes()
+    journal.append("release")
+    head_file(journal).write_bytes(behind)
+    assert verify_journal(journal.path) == 5
+    journal.append("another")
+    assert head_file(journal).read_text().split() == ["6", journal.head()]
+
+
+def test_a_damaged_head_is_not_passed_over(journal: Journal) -> None:
+    head_file(journal).write_text("4 nonsense\n")
+    with pytest.raises(VerificationFailed, match="damaged head"):
+        verify_journal(journal.path)
 
 
 def test_the_head_of_a_new_journal_holds_for_every_later_one(tmp_path: Path) -> None:

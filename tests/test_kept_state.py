@@ -92,6 +92,21 @@ def test_without_an_earlier_state_a_fresh_discriminator_trains_and_the_journal_s
     assert digest(ask(other, 3)) == digest(reply)
 
 
+def test_a_damaged_state_within_a_round_costs_its_steps_and_is_told(
+    site: SiteFolder, tmp_path: Path, cohort: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(site, 1)
+    (site.state / "partial.safetensors").write_bytes(b"cut off")
+    reply = ask(site, 2)
+    assert told(site) == [
+        {"file": "partial.safetensors", "found": "damaged", "round": 2, "goes_on_after_round": 1},
+    ]
+    assert "round 2 begins anew" in capsys.readouterr().err
+    other = create_site_folder(tmp_path / "other", "site-a", cohort, TEXT, ParameterSpec.of(generator()))
+    ask(other, 1)
+    assert digest(ask(other, 2)) == digest(reply)
+
+
 def test_a_state_that_was_removed_is_told_like_a_damaged_one(site: SiteFolder) -> None:
     ask(site, 1)
     (site.state / COMMITTED).unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.cohorts.layouts import read_cohort
@@ -96,6 +97,30 @@ def test_a_small_patch_from_elsewhere_is_refused(made: Path) -> None:
     write_volume(scan.channels["T1"].path, voxels, study.volume_grid())
     with pytest.raises(PolicyRefused, match="does not paint"):
         check(made)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.01, 0.002])
+def test_a_faint_patch_is_refused_and_rounding_is_not(made: Path, share: float) -> None:
+    study = parse_study(TEXT)
+    scan = read_cohort(made / "synthetic").scans[0]
+    voxels = read_volume(scan.channels["T1"])[0].copy()
+    rounded = voxels + np.random.default_rng(0).uniform(-0.5, 0.5, voxels.shape).astype(np.float32)
+    write_volume(scan.channels["T1"].path, rounded, study.volume_grid())
+    assert check(made) == 3
+    voxels[2:5, 2:5, 2:5] *= np.float32(1 - share)
+    voxels[2, 2, 2] = max(voxels[2, 2, 2] - 1000 * share, 0)
+    write_volume(scan.channels["T1"].path, voxels, study.volume_grid())
+    with pytest.raises(PolicyRefused, match="does not paint"):
+        check(made)
+
+
+def test_one_thread_paints_what_two_paint(made: Path) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(threads, 2))
+        assert check(made) == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_chain_without_steps_is_refused(made: Path) -> None:

@@ -124,6 +124,34 @@ def test_a_figure_that_is_not_a_number_is_none(releasable: Releasable, figure: s
         read_audit(releasable.audit.read_bytes())
 
 
+IMPOSSIBLE: dict[str, dict[str, object]] = {
+    "an AUC above one": {"auc": 1.7, "auc_ci": [0.4, 1.0]},
+    "a bound above one": {"auc_upper95": 1.2},
+    "a negative bound": {"auc_ci": [-0.1, 0.6]},
+    "a p-value above one": {"p_value": 1.5},
+    "a negative epsilon": {"eps_lower_bound": -1.0},
+    "a negative number of members": {"n_member": -3},
+    "an interval above its figure": {"auc": 0.5, "auc_ci": [0.6, 0.7]},
+    "an interval the wrong way round": {"auc": 0.5, "auc_ci": [0.65, 0.35]},
+    "bounds the wrong way round": {"auc_lower95": 0.7, "auc_upper95": 0.5},
+    "a rate above one": {"tpr": [{"fpr": 0.0, "tpr": 1.4}]},
+}
+
+
+@pytest.mark.parametrize("figures", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_a_figure_that_no_audit_can_give_is_refused(releasable: Releasable, figures: dict[str, object]) -> None:
+    releasable.write_audit(attacks=rows(A3=an_attack("A3", "S") | figures))
+    with pytest.raises(DataError, match="'attacks' cannot be used"):
+        read_audit(releasable.audit.read_bytes())
+
+
+def test_a_negative_count_is_refused(releasable: Releasable) -> None:
+    for key, value in (("counts", {"member": -1, "holdout": 120}), ("confirmed_copies", -1), ("negative_seeds", -1)):
+        releasable.write_audit(**{key: value})
+        with pytest.raises(DataError, match=f"'{key}' cannot be used"):
+            read_audit(releasable.audit.read_bytes())
+
+
 def test_a_release_tells_no_number_of_patients_under_twenty(releasable: Releasable) -> None:
     small = {"counts": {"member": 14, "holdout": 11, "control": 3, "audited_patients": 25, "sites": 3, "synthetic": 6}}
     few = [row | {"n_member": 14, "n_holdout": 11, "tpr": [{"fpr": 0.0, "tpr": 3 / 14}]} for row in rows()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,12 @@ def test_every_file_is_missed(either_release: Path) -> None:
 def test_a_file_that_nobody_signed_is_refused(either_release: Path, name: str) -> None:
     (either_release / name).parent.mkdir(parents=True, exist_ok=True)
     (either_release / name).write_text("")
-    assert_refused(either_release, "1 that nobody signed")
+    assert_refused(either_release, re.escape(f"1 that nobody signed ('{name}')"))
+
+
+def test_a_missing_file_is_named(either_release: Path) -> None:
+    (either_release / "README.md").unlink()
+    assert_refused(either_release, re.escape("1 file missing ('README.md')"))
 
 
 def test_an_empty_folder_is_refused(either_release: Path) -> None:

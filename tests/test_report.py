@@ -106,7 +106,8 @@ def test_a_pass_does_not_hide_an_attack_that_needs_more_than_is_released() -> No
     audit = an_audit("PASS", attacks=[an_attack("A1", "G", 0.8), an_attack("A3", "S", 0.5)])
     assert headline(audit).sentence == (
         "No attack that binds for a volumes release succeeded; A1 (AUC 0.80) did: it needs the patients' own label "
-        "maps, which never leave, and the generator."
+        "maps, which no release holds, and the generator. That nothing of it shows in what is released rests on the "
+        "attacks tested alone."
     )
     assert "Attack A1 (reconstruction) does recognise members: AUC 0.80, at least 0.65" in beyond_release(audit)[0]
     assert beyond_release(an_audit("PASS", release="weights", attacks=[an_attack("A1", "G", 0.8)])) == ()

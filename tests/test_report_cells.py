@@ -105,3 +105,33 @@ def test_a_number_in_a_sentence_is_told_from_twenty_on(number: int, group: str) 
 )
 def test_numbers_of_other_things_stay(sentence: str) -> None:
     assert SHY.sentence(sentence) == sentence
+
+
+def evaluated(*n_test: int, people: PeopleCounts | None = None) -> ReportContent:
+    """An arm for each of these numbers of test patients, with a structure, and a ratio to the first."""
+    figure = [{"mean": 0.8, "ci": [0.7, 0.9], "n_test": n} for n in n_test]
+    names = ["real", "synthetic", "public"][: len(n_test)]
+    arms = [{"name": a, "dice": f, "per_label": {"tumour": f}} for a, f in zip(names, figure, strict=True)]
+    ratios = dict(zip(names[1:], figure[1:], strict=True))
+    return content(evaluation=ReportEvaluation.read({"arms": arms, "ratio_to_real": ratios}), people=people)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_mean_over_fewer_than_five_real_patients_is_not_shared_and_that_is_said(number: int) -> None:
+    made = evaluated(number, number)
+    shared = words_of(render_report(made, "shareable"))
+    assert "stay at the site" in shared
+    assert "0.80" not in shared[shared.index("Usefulness") : shared.index("Training")]
+    assert "0.80 (0.70" in words_of(render_report(made, "internal"))  # its owner's own
+
+
+def test_only_the_arms_and_structures_over_enough_patients_are_shared() -> None:
+    made = evaluated(5, 4, 20).shareable().evaluation
+    assert made is not None
+    assert [arm.name for arm in made.arms] == ["real", "public"]
+    assert set(made.ratio_to_real) == {"public"}
+
+
+def test_figures_of_procedural_patients_are_shared_however_few() -> None:
+    nobody = PeopleCounts(real=0, procedural=72)
+    assert evaluated(1, 1, people=nobody).shareable().evaluation is not None

@@ -26,7 +26,7 @@ from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.signing import generate_key
-from fedphantom.common.site_folder import site_folders, site_material
+from fedphantom.common.site_folder import SiteFolder, site_folders, site_material
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
 from fedphantom.privacy.audit.material import AuditMaterial
@@ -207,7 +207,7 @@ def test_the_blind_baseline_is_given_what_every_scans_files_say(
 
 def test_a_journal_begun_anew_does_not_reset_the_count(made: Path, root: Path) -> None:
     (root / "run" / "sites" / "site-b" / "journal.jsonl").unlink()
-    with pytest.raises(VerificationFailed, match="when its roles were drawn"):
+    with pytest.raises(VerificationFailed, match="missing or empty"):
         audit(root, made)
     assert events(root, "site-a") == []
 
@@ -215,6 +215,7 @@ def test_a_journal_begun_anew_does_not_reset_the_count(made: Path, root: Path) -
 def test_an_audit_speaks_of_one_generator(made: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = root / "run" / "generator.safetensors"
     content = audit(root, made)
+    assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "no-such-run")]) == 3
     assert verify_audit(root / "audit", root / "run") == content
     assert fedphantom(["audit", "verify", str(root / "audit"), str(root / "run")]) == 0
 
@@ -309,10 +310,43 @@ def test_edited_coins_are_refused(made: Path, root: Path) -> None:
     assert events(root, "site-b") == []
 
 
+def lose_journal(folder: SiteFolder) -> None:
+    folder.journal.unlink()
+    folder.journal.with_name("journal.jsonl.head").unlink()
+
+
+@pytest.mark.parametrize("kept", ["coins and state", "coins", "an empty journal"])
+def test_coins_or_a_state_without_their_journal_are_no_fresh_start(made: Path, root: Path, kept: str) -> None:
+    folder = next(iter(site_folders(root / "run")))
+    lose_journal(folder)
+    if kept != "coins and state":
+        shutil.rmtree(folder.state)
+    if kept == "an empty journal":
+        folder.journal.touch()
+    with pytest.raises(VerificationFailed, match="missing or empty"):
+        site_material(folder, folder.study())
+    with pytest.raises(VerificationFailed):
+        audit(root, made)
+
+
+def test_a_journal_cut_short_with_its_head_is_found_by_a_result_that_it_forgot(made: Path, root: Path) -> None:
+    audit(root, made)
+    for folder in site_folders(root / "run"):
+        first = folder.journal.read_bytes().splitlines(keepends=True)
+        begun = next(i for i, line in enumerate(first) if b'"audit-begun"' in line)
+        folder.journal.write_bytes(b"".join(first[:begun]))
+        folder.journal.with_name("journal.jsonl.head").unlink()
+    with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
+        audit(root, made)
+    with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
+        verify_audit(root / "audit", root / "run")
+
+
 def test_a_site_cut_off_between_coins_and_journal_goes_on(made: Path, root: Path) -> None:
     folder = next(iter(site_folders(root / "run")))
-    folder.journal.unlink()
+    lose_journal(folder)
     shutil.rmtree(folder.state)
+    Journal(folder.journal).begin()
     site_material(folder, folder.study())
     assert [entry.event for entry in read_journal(folder.journal)] == ["roles-drawn"]
 
@@ -409,8 +443,10 @@ def test_without_a_site_a_generator_or_reference_patients_there_is_no_audit(
 ) -> None:
     with pytest.raises(DataError, match="no run folder at the path given"):
         site_folders(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no reference patients"):
+    with pytest.raises(DataError, match="no reference patients") as refused:
         audit_run_folder(root / "run", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"], device="cpu")
+    assert "--public" in refused.value.remedy
+    assert events(root, "site-a") == []  # it counts as no audit
     with pytest.raises(DataError, match="no run folder"):
         audit_run_folder(tmp_path / "no", root / "synthetic", None, root / "audit", SIZES, TIERS["internal"])
     with pytest.raises(DataError, match="no readable audit result"):

@@ -149,7 +149,7 @@ def initial_parameters(study: Study) -> dict[str, NDArray[np.float32]]:
 def paint(
     network: Generator, classes: NDArray[np.uint8], study: Study, seed: int, device: Device
 ) -> NDArray[np.float32]:
-    """Generate one volume per label map.
+    """Generate one volume per label map, in float32 on every device: a release is checked by painting it again.
 
     Args:
         network: On the device.
@@ -165,7 +165,7 @@ def paint(
     out = np.empty((len(classes), len(study.channels), *shape), dtype=np.float32)
     training = network.training
     network.eval()
-    with torch.inference_mode(), device.autocast():
+    with torch.inference_mode(), device.exact():
         if network.local:
             thickness = slab_thickness(network, shape, device)
             for i, one in enumerate(classes):

@@ -62,8 +62,10 @@ class Copies:
     members: int
 
 
-def confirmed_copies(scans: AuditedScans, judged: NDArray[np.bool_], distance: Floats) -> Copies:
-    """Count synthetic volumes that repeat a scan voxel by voxel, but for :data:`COPY_ERROR`.
+def confirmed_copies(
+    scans: AuditedScans, judged: NDArray[np.bool_], distance: Floats, moved: NDArray[np.bool_] | None = None
+) -> Copies:
+    """Count synthetic volumes that repeat a scan voxel by voxel, but for :data:`COPY_ERROR`, or after a movement.
 
     Each volume is contrasted with the scans of all other people: where it comes as near to one of them
     too, nearness on this grid proves nothing about it, and about it alone. Patients who share a scan
@@ -73,6 +75,7 @@ def confirmed_copies(scans: AuditedScans, judged: NDArray[np.bool_], distance: F
         scans: Audited scans, both sides: a copy of a holdout patient is a copy.
         judged: Shape (N, X, Y, Z).
         distance: From :func:`distances`, shape (N, S).
+        moved: From :func:`~fedphantom.privacy.attacks.moved_copies.moved_copies`, shape (N, S); None: not searched.
     """
     spread = np.array([scans.images[i][:, judged[i]].var(dtype=np.float64) for i in range(len(scans))])
     repeats = distance**2 < COPY_ERROR * spread[:, None]
@@ -81,6 +84,8 @@ def confirmed_copies(scans: AuditedScans, judged: NDArray[np.bool_], distance: F
     contested = np.flatnonzero(repeats[:, repeated.sum(axis=0) > 1].any(axis=1))
     people, person = _people(scans.take(contested), judged[contested], spread[contested], owner[contested], len(names))
     confirmed = repeated & (_any_of(repeated, person, people).sum(axis=0) == 1)
+    if moved is not None:
+        confirmed |= _any_of(moved, owner, len(names))
     member = np.zeros(len(names), dtype=bool)
     member[owner] = scans.member
     return Copies(volumes=int(confirmed.any(axis=0).sum()), members=int(confirmed.any(axis=1)[member].sum()))

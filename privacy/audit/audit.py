@@ -18,6 +18,7 @@ from ..attacks.battery import Battery
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.gan_leaks import confirmed_copies, distances
 from ..attacks.interface import AttackScores, AuditedScans, Reconstruct, foreground
+from ..attacks.moved_copies import moved_copies
 from ..evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
 from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
 from ..multiplicity import PValues, claim_confidence, finds
@@ -122,7 +123,7 @@ def run_audit(
         raise DataError(
             "no reference patients to calibrate the attacks with",
             expected="patients with the role reference, or public or procedural patients standing in",
-            remedy="Set a share roles.reference in the study, or add stand-ins.",
+            remedy="Name a public cohort with --public, or set a share roles.reference in a new run's study.",
         )
 
     # The blind baseline is held to the same limit as the attacks that bind.
@@ -186,7 +187,12 @@ def run_audit(
 
     held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
     judged_voxels = foreground(held.images, held.labels)
-    copies = confirmed_copies(held, judged_voxels, distances(held, judged_voxels, material.synthetic))
+    copies = confirmed_copies(
+        held,
+        judged_voxels,
+        distances(held, judged_voxels, material.synthetic),
+        moved_copies(held, judged_voxels, material.synthetic),
+    )
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),

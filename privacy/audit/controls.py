@@ -145,7 +145,7 @@ def positive_set_control(battery: Battery, distance: Floats, rng: np.random.Gene
     planted = battery.scans.images[[battery.scans.of([patient])[0] for patient in chosen]]
     named: dict[str, int] = {}
     for perturbation in _PERTURBATIONS:
-        copies = np.stack([_perturbed(volume, perturbation, rng) for volume in planted])
+        copies = np.stack([perturbed(volume, perturbation, rng) for volume in planted])
         attack = battery.gan_leaks(np.concatenate([distance, battery.distances(copies)], axis=1))
         threshold = attack.score[~attack.is_member].max()
         named[perturbation] = int((attack.of(chosen).score > threshold).sum())
@@ -157,7 +157,14 @@ def positive_set_control(battery: Battery, distance: Floats, rng: np.random.Gene
     )
 
 
-def _perturbed(volume: NDArray[np.float32], how: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def perturbed(volume: NDArray[np.float32], how: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A scan as a generator that copies might leave it.
+
+    Args:
+        volume: Shape (C, X, Y, Z).
+        how: ``exact``, ``noise`` (5 % of its contrast) or ``affine`` (2 degrees and half a voxel).
+        rng: Draws.
+    """
     match how:
         case "noise":
             noise = rng.normal(0, 0.05 * float(volume.std()), size=volume.shape)

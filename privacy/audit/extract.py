@@ -6,9 +6,9 @@ Only figures about whole groups pass: an entry for each patient, were there one 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...common.labels.chain import Sha256
 from ..evidence import ReleaseKind
@@ -18,9 +18,12 @@ from ..verdict import Outcome
 Word = Annotated[str, Field(max_length=120, pattern=r"^[^\x00-\x1f]*$")]
 Sentence = Annotated[str, Field(max_length=800, pattern=r"^[^\x00-\x1f]*$")]
 Figure = bool | int | float | None | Word | Annotated[tuple[float | None, ...], Field(max_length=2)]
-Cell = int | Literal["<20"]
+Cell = Annotated[int, Field(ge=0)] | Literal["<20"]
 """How many patients, where they are twenty or more or nobody outside the site reads it."""
 Count = Cell | Annotated[dict[Word, Cell], Field(max_length=32)]
+Number = Annotated[int, Field(ge=0)]
+_ROUNDING = 0.05
+"""How far rounding of a small group's figures may move one past the end of its interval."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,11 +39,11 @@ class _Extract(BaseModel):
 class TprRow(_Extract):
     """True positives at one rate of false alarms."""
 
-    fpr: float
-    tpr: float
-    ci: tuple[float, float] | None = None
+    fpr: Probability
+    tpr: Probability
+    ci: tuple[Probability, Probability] | None = None
     resolvable: bool | None = None
-    fpr_bound: float | None = None
+    fpr_bound: Probability | None = None
 
 
 class AttackRow(_Extract):
@@ -48,17 +51,25 @@ class AttackRow(_Extract):
 
     id: Word
     threat_model: Word
-    auc: float | None
-    auc_ci: tuple[float | None, float | None] | None = None
-    tpr: float | Annotated[tuple[TprRow, ...], Field(max_length=8)] | None = None
-    eps_lower_bound: float | None = None
+    auc: Probability | None
+    auc_ci: tuple[Probability | None, Probability | None] | None = None
+    tpr: Probability | Annotated[tuple[TprRow, ...], Field(max_length=8)] | None = None
+    eps_lower_bound: Annotated[float, Field(ge=0)] | None = None
     p_value: Probability | None = None
-    auc_lower95: float | None = None
-    auc_upper95: float | None = None
+    auc_lower95: Probability | None = None
+    auc_upper95: Probability | None = None
     rejects: bool | None = None
     rejects_alone: bool | None = None
     n_member: Cell | None = None
     n_holdout: Cell | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.auc_ci or (None, None)
+        for below, above in ((low, high), (low, self.auc), (self.auc, high), (self.auc_lower95, self.auc_upper95)):
+            if below is not None and above is not None and below > above + _ROUNDING:
+                raise ValueError("an interval that does not hold its figure")
+        return self
 
 
 class ControlRow(_Extract):
@@ -108,12 +119,12 @@ class AuditExtract(_Extract):
     claim_confidence: float | None = None
     earlier_audits: Annotated[tuple[EarlierPValues | None, ...], Field(max_length=10_000)] = ()
     too_small: Annotated[tuple[Word, ...], Field(max_length=16)] = ()
-    negative_seeds: int | None = None
-    target_steps: int | None = None
-    control_steps: int | None = None
-    confirmed_copies: int | None = None
+    negative_seeds: Number | None = None
+    target_steps: Number | None = None
+    control_steps: Number | None = None
+    confirmed_copies: Number | None = None
     copied_members: Cell | None = None
-    claimed_epsilon: float | None = None
+    claimed_epsilon: Annotated[float, Field(ge=0)] | None = None
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None

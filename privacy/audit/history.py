@@ -6,13 +6,16 @@ journals of its own: nobody counts across folders.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...common.errors import VerificationFailed
-from ...common.journal import Fact, Journal, JournalEntry
+from ...common.journal import Fact, Journal, JournalEntry, read_journal
 from ...common.site_folder import ROLES_DRAWN
 from ..multiplicity import PValues
 
@@ -73,6 +76,44 @@ def end_audit(journals: Sequence[Journal], turn: Turn, p_values: PValues, **fact
     """
     for journal in journals:
         journal.append(DONE, number=turn.number, audit=turn.id, p_values=dict(p_values), **facts)
+
+
+def refuse_forgotten(results: Path, journals: Sequence[Journal], cohort_digest: str) -> None:
+    """Hold every audit result in a folder against the journals of its sites: each must know it.
+
+    So a journal that lost its last lines, head and all, is found by any result that it no longer tells of. A result
+    whose audit was broken off before the journal could note it is known by its number.
+
+    Args:
+        results: Where ``audit-001.json`` and so on lie.
+        journals: Of the sites.
+        cohort_digest: Of their coins: results about other sites are none of their business.
+
+    Raises:
+        VerificationFailed: a result that a journal does not know, or a broken journal.
+    """
+    told = [read_journal(journal.path) for journal in journals]
+    for file in sorted(results.glob("audit-[0-9]*.json")):
+        content = file.read_bytes()
+        try:
+            result = json.loads(content)
+            same, number = result["cohort_digest"] == cohort_digest, result["audit_number"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        digest = hashlib.sha256(content).hexdigest()
+        if same and not all(_knows(entries, digest, number) for entries in told):
+            raise VerificationFailed(
+                f"{file.name}, an audit of these patients that a site's journal does not know",
+                expected="a journal that tells of every audit of its holdout",
+                remedy="Lines of the journal were cut off, or the result was changed: restore them from a backup.",
+            )
+
+
+def _knows(entries: Sequence[JournalEntry], digest: str, number: object) -> bool:
+    done = [entry.facts for entry in entries if entry.event == DONE]
+    begun = [entry.facts.get("number") for entry in entries if entry.event == AUDITED]
+    cut_off = number in begun and number not in [facts.get("number") for facts in done]
+    return cut_off or digest in [facts.get("sha256") for facts in done]
 
 
 def _earlier(entries: Sequence[JournalEntry]) -> tuple[PValues | None, ...]:

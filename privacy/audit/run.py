@@ -37,7 +37,7 @@ from ..policy import ReleasePolicy
 from ..power import Power
 from ..statement import STRICTER
 from .audit import AuditPlan
-from .history import DONE, begin_audit, end_audit
+from .history import DONE, begin_audit, end_audit, refuse_forgotten
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 
@@ -153,6 +153,7 @@ def audit_run_folder(
         attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
     )
     journals = [Journal(folder.journal) for folder in folders]
+    refuse_forgotten(out, journals, digest)
     turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
     plan = AuditPlan(
         release=release,
@@ -198,12 +199,16 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
     A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
 
     Raises:
-        DataError: no readable result.
+        DataError: no readable result, or no folder at ``run``.
         VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
             site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
     """
     content = read_consistent_result(result)
     raw = (result / RESULT if result.is_dir() else result).read_bytes()
+    if not run.is_dir():
+        raise DataError(
+            "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
+        )
     file = run / "generator.safetensors"
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
@@ -214,7 +219,13 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         )
     refuse_generator_of_no_round(run, parameters_digest(load_weights(file)[0]))
     if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
-        for folder in site_folders(run):
+        folders = site_folders(run)
+        refuse_forgotten(
+            result if result.is_dir() else result.parent,
+            [Journal(folder.journal) for folder in folders],
+            str(content.get("cohort_digest")),
+        )
+        for folder in folders:
             done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
             if hashlib.sha256(raw).hexdigest() not in {facts.get("sha256") for facts in done}:
                 raise VerificationFailed(
@@ -286,6 +297,13 @@ def _gather(
         parts.append(stand_ins)
         roles += ["reference"] * len(stand_ins)
         stands_in = f"{len(public.patients)} public patients stand in as reference"
+    if "reference" not in roles:  # before it counts as an audit
+        raise DataError(
+            "no reference patients to calibrate the attacks with",
+            expected="patients with the role reference, or public ones who stand in",
+            remedy="Name a public cohort on the study's channels and labels with --public; a new run can draw reference"
+            " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
+        )
     whole = joined(parts).named_by_site()
     kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in

@@ -28,6 +28,8 @@ from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentC
 from .readme import NOT_APPROVED
 
 _LARGEST_MANIFEST = 1 << 28
+_NAMED = 3
+"""Files named of those that are missing or too many."""
 _TRACES = {MANIFEST, AUDIT, PUBLIC_LABELS, GENERATOR, COHORT}
 _TRACE_ENDINGS = (".dsse.json", ".safetensors", ".nii", ".nii.gz")
 
@@ -119,8 +121,12 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
     statement = parse_statement(payload)
     hashes = statement.files()
     if present - {MANIFEST} != hashes.keys():
-        missing, more = len(hashes.keys() - present), len(present - {MANIFEST} - hashes.keys())
-        raise _broken(f"a release with {counted(missing, 'file')} missing and {more} that nobody signed")
+        missing, more = hashes.keys() - present, present - {MANIFEST} - hashes.keys()
+        told = [
+            f"{counted(len(missing), 'file')} missing{_some(missing)}",
+            f"{len(more)} that nobody signed{_some(more)}",
+        ]
+        raise _broken(f"a release with {' and '.join(told)}")
 
     public = public_sources_of(_checked(folder, PUBLIC_LABELS, hashes))
     if public.sources != statement.predicate.label_sources:
@@ -200,6 +206,16 @@ def _walk(folder: Path) -> Iterator[str]:
                     yield f"{prefix}{entry.name}"
     except OSError:
         raise _broken("a release that cannot be read") from None
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few, in brackets; a name that was made to look like something else shows what it is."""
+    first = sorted(names)[:_NAMED]
+    return (
+        f" ({', '.join(repr(name[:100]) for name in first)}{', …' if len(set(names)) > _NAMED else ''})"
+        if first
+        else ""
+    )
 
 
 def _checked(folder: Path, name: str, hashes: dict[str, str]) -> bytes:

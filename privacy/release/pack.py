@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...common.atomic import atomic_folder
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
-from ...common.cohorts.roles import CoinRecord
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
@@ -50,6 +49,7 @@ from .folder import ReleaseReport, verify_folder, verify_release
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import encode_description, encode_json, encode_labels, encode_participants
+from .text_scan import TextScan
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
 
@@ -74,8 +74,8 @@ def pack(
     """Pack, sign and verify a release; it appears whole or not at all.
 
     Args:
-        run: Folder with ``generator.safetensors`` and ``public-labels.json``. Coin records found in it
-            give the identifiers that no packed text may contain.
+        run: Folder with ``generator.safetensors`` and ``public-labels.json``. Coin records and site
+            files found in it give the identifiers and names that no packed text may contain.
         out: A new or empty folder.
         kind: What is released.
         tier: Whom for.
@@ -107,10 +107,11 @@ def pack(
     public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
-    identifiers = _known_identifiers(run)
+    packed = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    scan = TextScan.of(run, study, public, packed)
 
     with atomic_folder(out) as folder:
-        writer = _Writer(folder, identifiers)
+        writer = _Writer(folder, scan)
         if kind == "weights":
             writer.add(GENERATOR, generator)
             used = public
@@ -144,7 +145,7 @@ def pack(
             audit=claim,
             evaluation=evaluation.claim() if evaluation else None,
             label_sources=used.sources,
-            created=(created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=packed,
             software=f"fedphantom {version('fedphantom')}",
         )
         writer.add(AUDIT, travelling(extract).encode())
@@ -153,6 +154,7 @@ def pack(
         writer.add(PUBLIC_LABELS, encode_json(used.model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)
+        writer.check("statement.json", statement.encode())
         writer.add(MANIFEST, sign(statement.encode(), key))
         writer.settle()
         return verify_folder(folder, [key.public_key()])
@@ -255,28 +257,27 @@ def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> d
 class _Writer:
     """Writes a release's files and remembers their hashes."""
 
-    def __init__(self, folder: Path, identifiers: Collection[str]) -> None:
-        self._folder = folder
-        self._identifier = (
-            re.compile("|".join(rf"(?<![A-Za-z0-9.]){re.escape(text)}(?![A-Za-z0-9])" for text in sorted(identifiers)))
-            if identifiers
-            else None
-        )
+    def __init__(self, folder: Path, scan: TextScan) -> None:
+        self._folder, self._scan = folder, scan
         self.files: dict[str, str] = {}
 
     def add(self, name: str, content: bytes) -> None:
         """Write one file.
 
         Raises:
-            VerificationFailed: a text file contains an identifier of one of the run's patients.
+            VerificationFailed: a text in it holds a patient's identifier, a site's name or a date.
         """
-        is_text = not name.endswith((".nii.gz", ".safetensors"))
-        if is_text and self._identifier and self._identifier.search(content.decode(errors="replace")):
-            raise _broken("a patient's identifier in a file to be packed")
+        self.check(name, content)
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         self.files[name] = hashlib.sha256(content).hexdigest()
+
+    def check(self, name: str, content: bytes) -> None:
+        """Look through what is to be written. Raises VerificationFailed as :meth:`add`."""
+        problem = self._scan.problem(name, content)
+        if problem:
+            raise _broken(problem)
 
     def settle(self) -> None:
         """Give every file and folder the same permissions and time."""
@@ -284,16 +285,6 @@ class _Writer:
             path.chmod(0o755 if path.is_dir() else 0o644)
             os.utime(path, (_CONSTANT_TIME, _CONSTANT_TIME))
         self._folder.chmod(0o755)
-
-
-def _known_identifiers(run: Path) -> frozenset[str]:
-    """Patient identifiers in the coin records under a run; those too short to tell from a number are left out."""
-    found: set[str] = set()
-    for path in run.rglob("*.json"):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size < 1 << 24 else ""
-        if '"fedphantom coin record' in text[:100]:
-            found.update(CoinRecord.from_json(text).roles)
-    return frozenset(identifier for identifier in found if len(identifier) >= 4)
 
 
 def _source(path: Path, what: str) -> bytes:

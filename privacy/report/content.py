@@ -18,7 +18,7 @@ from ...common.labels.chain import LabelSource
 from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..audit.small_cells import travelling
-from ..evidence import SMALLEST_CELL
+from ..evidence import FEWEST_AVERAGED, SMALLEST_CELL
 from ..policy import TIERS
 from ..statistics import Floats
 from .people import Kind, PeopleCounts
@@ -164,6 +164,19 @@ class ReportEvaluation(_Read):
         """From the parsed JSON. Raises DataError, naming the key."""
         return _read(cls, table, "fedphantom evaluate --json")
 
+    def over_enough(self) -> Self | None:
+        """Means over so many test patients that they may be told; None where no arm has one."""
+
+        def told(figures: Mapping[str, ReportFigure]) -> dict[str, ReportFigure]:
+            return {name: figure for name, figure in figures.items() if figure.n_test >= FEWEST_AVERAGED}
+
+        arms = tuple(
+            arm.model_copy(update={"per_label": told(arm.per_label)})
+            for arm in self.arms
+            if arm.dice.n_test >= FEWEST_AVERAGED
+        )
+        return self.model_copy(update={"arms": arms, "ratio_to_real": told(self.ratio_to_real)}) if arms else None
+
 
 class ReportRound(_Read):
     """One entry of ``summary.json``'s ``rounds``.
@@ -218,7 +231,8 @@ class ReportContent:
         facts: Name to value, shown in this order.
         audit: None: none was run.
         roc: One curve an attack.
-        evaluation: None: none was run.
+        evaluation: None: none was run, or it is withheld.
+        evaluation_withheld: It was run on too few patients for its figures to be told.
         rounds: In order.
         synthetic: None: none were generated.
         release: None: none was asked for.
@@ -246,6 +260,7 @@ class ReportContent:
     people: PeopleCounts | None = None
     times: Mapping[str, float] = field(default_factory=dict)
     times_note: str = ""
+    evaluation_withheld: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -271,13 +286,16 @@ class ReportContent:
     def shareable(self) -> ReportContent:
         """Without any patient's voxel, and without a number of real patients under twenty or a figure that tells it.
 
-        A curve of so few patients is nearly a list of them: it is left out. Nobody stands behind a procedural patient:
-        figures about those are told however few they are.
+        A curve of so few patients is nearly a list of them: it is left out, and so is a mean over fewer than five, as
+        in every file of figures. Nobody stands behind a procedural patient: figures about those are told however few.
         """
         audit = self.audit if self.kind == "procedural" else self.audit and travelling(self.audit)
+        evaluation = self.evaluation if self.kind == "procedural" else self.evaluation and self.evaluation.over_enough()
         return replace(
             self,
             audit=audit,
+            evaluation=evaluation,
+            evaluation_withheld=self.evaluation is not None and evaluation is None,
             synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
         )

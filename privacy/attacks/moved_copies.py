@@ -1,0 +1,255 @@
+"""Copies that were moved, turned, mirrored, stretched or brightened unevenly: the scan behind a synthetic volume.
+
+Every scan, and its mirror image from left to right, is laid over the volume at every whole shift of a coarse grid
+(normalised cross-correlation; Lewis 1995, "Fast normalized cross-correlation"). The people who come nearest are then
+registered to it, affinely, by Gauss-Newton from coarse to fine. What counts is how much of the volume the moved scan
+leaves unexplained, beyond what a smooth background explains: a bias field or another contrast costs a copy nothing.
+
+Not caught: elastic deformation, parts of a scan smaller than half of it, a mirror image of another axis, turns of more
+than about ten degrees, shifts of more than a quarter of the grid, and anything that was changed more than a little.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from ..statistics import Floats
+from .gan_leaks import SAME_ERROR
+from .interface import AuditedScans, Images
+
+UNEXPLAINED = 0.2
+"""A volume of which a moved scan leaves less than this share unexplained may be its copy."""
+CONTRAST = 0.5
+"""And is, where it leaves less than this share of what the scan of any other person leaves."""
+
+_COARSE, _MIDDLE, _FINE = 16, 24, 48
+"""Voxels an axis at most: of the search over all scans, of the first registration and of the last. They bound time."""
+_REGISTERED = 10
+"""People registered to a volume on the middle grid."""
+_CONTRASTED = 3
+"""And on the fine one, where the first of them may be the source."""
+_HOPELESS = 0.4
+"""Left unexplained between two grids: nothing of a copy is so far off there."""
+_REACH = 0.25
+"""Shifts searched, as a share of the grid's axes, either way."""
+_STEPS, _LEAST_GAIN = 8, 0.04
+"""Of a registration: how many at most, and the least that one must gain, as a share, for another to follow."""
+_LEAST_OVERLAP = 0.5
+
+Volume = NDArray[np.float32]
+"""Shape (C, X, Y, Z)."""
+Mask = NDArray[np.bool_]
+"""Shape (X, Y, Z)."""
+Motion = Floats
+"""Shape (3, 4): a scan's voxel at p, counted from the grid's centre, lies in the volume at ``motion @ [p, 1]``."""
+
+
+def moved_copies(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> NDArray[np.bool_]:
+    """Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
+
+    Each volume is its own null: a scan that explains it no better than another person's does (:data:`CONTRAST`) is only
+    like it, as people are alike. Scans that are the same but for rounding are one person's, whoever it is said to be.
+
+    Args:
+        scans: Audited scans.
+        judged: Voxels judged, shape (N, X, Y, Z).
+        synthetic: Shape (S, C, X, Y, Z).
+    """
+    found = np.zeros((len(scans), len(synthetic)), dtype=bool)
+    search = _Search(scans, judged, synthetic)
+    for s in range(len(synthetic)):
+        source = search.source_of(s)
+        if source is not None:
+            found[source, s] = True
+    return found
+
+
+class _Search:
+    """Scans and volumes on three grids."""
+
+    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> None:
+        self._scans = scans
+        coarse = _shrunk(judged[:, None], _COARSE)
+        small = _high_pass(_shrunk(scans.images, _COARSE)) * coarse
+        small /= np.sqrt((small**2).sum(axis=(1, 2, 3, 4), keepdims=True)) + 1e-12
+        self._volumes = _high_pass(_shrunk(synthetic, _COARSE))
+        self._reach = [max(1, round(_REACH * n)) for n in small.shape[2:]]
+        self._padded = [fft.next_fast_len(n + r, real=True) for n, r in zip(small.shape[2:], self._reach, strict=True)]
+        self._images = [self._transformed(x) for x in (small, small[:, :, ::-1])]
+        self._masks = [self._transformed(x) for x in (coarse, coarse[:, :, ::-1])]
+        self._grids = [
+            (_shrunk(scans.images, most), _shrunk(judged[:, None], most)[:, 0] > 0.5, _shrunk(synthetic, most))
+            for most in (_MIDDLE, _FINE)
+        ]
+        block = [_block(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
+        self._to_middle, self._to_fine = block[0] / block[1], block[1] / block[2]
+
+    def source_of(self, s: int) -> int | None:
+        """The scan that this volume repeats, if it repeats one person's."""
+        near = sorted(
+            (*self._registered(s, i, mirrored, start, 0, (1.0,)), i, mirrored)
+            for i, mirrored, start in self._nearest_people(s)
+        )
+        finer: list[tuple[float, int]] = []
+        for share, motion, i, mirrored in near[:_CONTRASTED]:
+            if not finer and share > _HOPELESS:
+                return None
+            share, _ = self._registered(s, i, mirrored, _scaled(np.array(motion), self._to_fine), 1, (1.0, 0.0))
+            finer.append((share, i))
+            if min(finer)[0] >= UNEXPLAINED:
+                return None
+        first, source = min(finer)
+        others = [share for share, i in finer if i != source and not self._same(i, source)]
+        return source if first < CONTRAST * min(others, default=1.0) else None
+
+    def _same(self, one: int, other: int) -> bool:
+        """Whether two scans are one person's."""
+        if self._scans.patients[one] == self._scans.patients[other]:
+            return True
+        a, b = self._scans.images[one].astype(np.float64), self._scans.images[other]
+        return bool(((a - b) ** 2).mean() < SAME_ERROR * a.var())
+
+    def _nearest_people(self, s: int) -> list[tuple[int, bool, Motion]]:
+        """Scan, whether mirrored, and where it lies on the middle grid."""
+        volume = self._volumes[s]
+        seen, energy = self._transformed(volume), self._transformed((volume**2).sum(axis=0, keepdims=True))
+        window = [np.r_[0 : r + 1, -r:0] for r in self._reach]
+        scores, places = [], []
+        for images, masks in zip(self._images, self._masks, strict=True):
+            inside = np.ix_(range(len(images)), *window)
+            like = self._back((images.conj() * seen).sum(axis=1))[inside]
+            size = self._back((masks.conj() * energy)[:, 0])[inside]
+            score = like / np.sqrt(np.maximum(size, 1e-3 * size.max(axis=(1, 2, 3), keepdims=True)) + 1e-12)
+            flat = score.reshape(len(images), -1)
+            scores.append(flat.max(axis=1))
+            places.append(np.unravel_index(flat.argmax(axis=1), score.shape[1:]))
+        out: dict[str, tuple[int, bool, Motion]] = {}
+        for i in np.argsort(-np.maximum(*scores)):
+            mirrored = bool(scores[1][i] > scores[0][i])
+            shift = [float(w[p[i]]) for w, p in zip(window, places[mirrored], strict=True)]
+            start = _scaled(np.c_[np.eye(3), shift], self._to_middle)
+            out.setdefault(self._scans.patients[i], (int(i), mirrored, start))
+            if len(out) == _REGISTERED:
+                break
+        return list(out.values())
+
+    def _registered(
+        self, s: int, i: int, mirrored: bool, motion: Motion, grid: int, blurs: tuple[float, ...]
+    ) -> tuple[float, Any]:
+        images, masks, volumes = self._grids[grid]
+        image, mask = (images[i, :, ::-1], masks[i, ::-1]) if mirrored else (images[i], masks[i])
+        share = 1.0
+        for blur in blurs:
+            motion, share = _descent(_blurred(image, blur), mask, _blurred(volumes[s], blur), motion)
+            if share > _HOPELESS:
+                break
+        return share, motion.tolist()
+
+    def _transformed(self, x: NDArray[np.float32]) -> NDArray[np.complex64]:
+        return np.asarray(fft.rfftn(x, s=self._padded, axes=(-3, -2, -1)))
+
+    def _back(self, x: NDArray[np.complex64]) -> NDArray[np.float32]:
+        return np.asarray(fft.irfftn(x, s=self._padded, axes=(-3, -2, -1)))
+
+
+def _descent(image: Volume, mask: Mask, volume: Volume, motion: Motion) -> tuple[Motion, float]:
+    """From a motion to the nearest one that leaves least of the volume unexplained, and how much that is."""
+    share, step = _compared(image, mask, volume, motion, math.inf)
+    for _ in range(_STEPS):
+        for length in (1.0, 0.4):
+            tried = _after(length * step, motion)
+            new_share, new_step = _compared(image, mask, volume, tried, share)
+            if new_share < share:
+                break
+        else:
+            break
+        gain, motion, share, step = share - new_share, tried, new_share, new_step
+        if gain < _LEAST_GAIN * share or share < 1e-4:
+            break
+    return motion, share
+
+
+def _compared(image: Volume, mask: Mask, volume: Volume, motion: Motion, before: float) -> tuple[float, Motion]:
+    """Share that the scan leaves unexplained where it lies, and the Gauss-Newton step from there.
+
+    Where the share is not below the one before, the step is none.
+    """
+    centre = (np.array(mask.shape) - 1) / 2
+    back = np.linalg.inv(motion[:, :3])
+    offset = centre - back @ (centre + motion[:, 3])
+    where = ndimage.affine_transform(mask.astype(np.float32), back, offset, order=1) > 0.5
+    if where.sum() <= max(_LEAST_OVERLAP * mask.sum(), 64):
+        return 1.0, np.zeros((3, 4))
+    place = np.argwhere(where) - centre  # (V, 3)
+    x, y, z = (place / max(mask.shape)).T
+    smooth = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
+    left = whole = 0.0
+    channels: list[tuple[Volume, Floats, Floats]] = []
+    for scan, target in zip(image, volume, strict=True):
+        moved = ndimage.affine_transform(scan, back, offset, order=1, mode="nearest")
+        wanted, inside = target[where].astype(np.float64), moved[where].astype(np.float64)
+        # The scan's gain varies as smoothly as a coil's sensitivity does.
+        design = np.concatenate([smooth, smooth[:, :4] * inside[:, None]], axis=1)
+        fit = _solved(design.T @ design, design.T @ wanted)
+        residual = wanted - design @ fit
+        alone = wanted - smooth @ _solved(smooth.T @ smooth, smooth.T @ wanted)
+        left, whole = left + float(residual @ residual), whole + float(alone @ alone)
+        channels.append((moved, residual, smooth[:, :4] @ fit[10:]))
+    share = left / max(whole, 1e-12)
+    if share >= before:
+        return share, np.zeros((3, 4))
+    square, right = np.zeros((12, 12)), np.zeros(12)
+    moves = np.concatenate([place, np.ones((len(place), 1))], axis=1)
+    for moved, residual, gain in channels:
+        # Moved on by d, the scan's value at a place changes by -slope · d.
+        slope = np.stack([np.gradient(moved, axis=axis)[where] for axis in range(3)], axis=1) * -gain[:, None]
+        jacobian = (slope[:, :, None] * moves[:, None, :]).reshape(-1, 12)
+        square, right = square + jacobian.T @ jacobian, right + jacobian.T @ residual
+    return share, _solved(square, right).reshape(3, 4)
+
+
+def _after(step: Motion, motion: Motion) -> Motion:
+    """The motion, then a small one more."""
+    turn = np.eye(3) + step[:, :3]
+    return np.hstack([turn @ motion[:, :3], (turn @ motion[:, 3] + step[:, 3])[:, None]])
+
+
+def _scaled(motion: Motion, factor: float) -> Motion:
+    """The motion on a grid of so many times the voxels."""
+    return np.hstack([motion[:, :3], factor * motion[:, 3:]])
+
+
+def _solved(square: Floats, right: Floats) -> Floats:
+    """Least squares by normal equations; unknowns of any scale, and some that nothing speaks of."""
+    size = np.sqrt(np.diag(square)) + 1e-12
+    scaled = square / np.outer(size, size) + 1e-9 * np.eye(len(square))
+    return np.asarray(np.linalg.solve(scaled, right / size) / size)
+
+
+def _blurred(x: Volume, blur: float) -> Volume:
+    return np.asarray(ndimage.gaussian_filter(x, (0, blur, blur, blur))) if blur else x
+
+
+def _high_pass(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(x - ndimage.gaussian_filter(x, (0, 0, 3, 3, 3)))
+
+
+def _block(shape: tuple[int, ...], most: int) -> int:
+    return math.ceil(max(shape) / most)
+
+
+def _shrunk(x: NDArray[Any], most: int) -> NDArray[np.float32]:
+    """Means of cubes of voxels, (N, C, X, Y, Z) to the same with at most so many voxels an axis."""
+    out = x.astype(np.float32, copy=False)
+    block = _block(x.shape[2:], most)
+    for axis in (2, 3, 4) if block > 1 else ():
+        pad = [(0, 0)] * 5
+        pad[axis] = (0, -out.shape[axis] % block)
+        out = np.pad(out, pad, mode="edge")
+        out = out.reshape(*out.shape[:axis], -1, block, *out.shape[axis + 1 :]).mean(axis=axis + 1)
+    return out

@@ -1,0 +1,125 @@
+"""The last look at a release's texts: no identifier, no site's name, no date but those that it tells on purpose.
+
+Told on purpose are the day of packing, whatever the declared public sources and the study say of themselves, and the
+site names to which the study declares a public weight (they stand in the header of a weights file).
+
+What cannot be told from chance is not looked for: an identifier of under four characters inside a sentence, unless it
+mixes letters and digits (``7`` is a number there); one of under eight among the numbers of a weights file; a word that
+the release itself uses (``public``, ``T1``); a date among JSON's numbers, where a seed may look like one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from ...common.cohorts.roles import CoinRecord, Role
+from ...common.labels.chain import PublicSources
+from ...common.site_folder import SITE_FILE
+from ...common.study import Study
+from ..evidence import ATTACKS, BINDING, BLIND
+from ..policy import TIERS
+
+_LONG, _BINARY = 4, 8
+_DATE = re.compile(
+    r"(?<![0-9A-Za-z])((?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?![0-9A-SU-Za-z])"
+)
+"""ISO 8601, a time after it or not, and DICOM's YYYYMMDD."""
+_MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])")
+_OWN_WORDS = frozenset((*ATTACKS, BLIND, *BINDING, *TIERS, *get_args(Role), "public", "synthetic"))
+
+
+@dataclass(frozen=True)
+class TextScan:
+    """What no text of a release may hold.
+
+    Attributes:
+        identifiers: Of the run's patients.
+        sites: Names of the run's sites.
+        own: Words that the release uses itself.
+        dates: Told on purpose.
+    """
+
+    identifiers: frozenset[str]
+    sites: frozenset[str]
+    own: frozenset[str]
+    dates: frozenset[str]
+
+    @classmethod
+    def of(cls, run: Path, study: Study, public: PublicSources, created: str) -> Self:
+        """From the coin records and site files under a run."""
+        told = [created, study.model_dump_json(), public.model_dump_json()]
+        own = _OWN_WORDS | {study.name, *study.channels, *study.labels, *study.evaluation_regions}
+        return cls(
+            identifiers=frozenset(_identifiers(run)) - own,
+            sites=frozenset(_sites(run)) - own - frozenset(study.federation.declared_weights or {}),
+            own=own,
+            dates=frozenset(date for text in told for date in _DATE.findall(text)),
+        )
+
+    def problem(self, name: str, content: bytes) -> str | None:
+        """What a file holds that it may not, in words that repeat none of it; None where nothing was found."""
+        if name.endswith(".nii.gz"):
+            return None  # its header is judged field by field
+        text = content
+        if name.endswith(".safetensors"):
+            length = int.from_bytes(content[:8], "little")
+            text, numbers = content[8 : 8 + length], content[8 + length :]
+            if any(one.encode() in numbers for one in self.identifiers | self.sites if len(one) >= _BINARY):
+                return "a patient's identifier or a site's name among the numbers of a weights file"
+        strings = list(_strings(text.decode(errors="replace")))
+        if _holds(strings, self.identifiers):
+            return "a patient's identifier in a file to be packed"
+        if _holds(strings, self.sites):
+            return "a site's name in a file to be packed"
+        if any(date not in self.dates for string in strings for date in _DATE.findall(string)):
+            return "a date in a file to be packed"
+        return None
+
+
+def _holds(strings: Collection[str], words: frozenset[str]) -> bool:
+    inside = sorted(word for word in words if len(word) >= _LONG or _MIXED.search(word))
+    pattern = re.compile("|".join(rf"(?<![A-Za-z0-9.]){re.escape(word)}(?![A-Za-z0-9])" for word in inside))
+    return any(string in words or (inside and pattern.search(string)) for string in strings)
+
+
+def _strings(text: str) -> Iterator[str]:
+    """Every text in a JSON file, text within text too; of any other file its lines and their cells."""
+    try:
+        yield from _within(json.loads(text))
+    except ValueError:
+        yield text
+        yield from (cell for line in text.split("\n")[1:] if "\t" in line for cell in line.split("\t")[1:])
+
+
+def _within(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+            if value[:1] in ("{", "["):  # the study in a weights file's header
+                yield from _strings(value)
+        case list():
+            yield from (text for one in value for text in _within(one))
+        case dict():
+            yield from (text for pair in value.items() for one in pair for text in _within(one))
+
+
+def _identifiers(run: Path) -> Iterable[str]:
+    for path in run.rglob("*.json"):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.stat().st_size < 1 << 24 else ""
+        if '"fedphantom coin record' in text[:100]:
+            yield from CoinRecord.from_json(text).roles
+
+
+def _sites(run: Path) -> Iterable[str]:
+    for path in (run / SITE_FILE, *sorted(run.glob(f"sites/*/{SITE_FILE}"))):
+        try:
+            yield str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", path.parent.name))
+        except (OSError, ValueError):
+            continue

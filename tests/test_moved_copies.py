@@ -1,0 +1,104 @@
+"""The search for a training scan behind a synthetic volume, whichever way the scan was moved or lit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fedphantom.privacy.attacks.gan_leaks import Copies, confirmed_copies, distances
+from fedphantom.privacy.attacks.interface import AuditedScans, Images
+from fedphantom.privacy.attacks.moved_copies import moved_copies
+from fedphantom.privacy.audit.controls import perturbed
+
+SHAPE = (20, 24, 20)
+Volume = NDArray[np.float32]
+
+
+def people(number: int = 8, seed: int = 0) -> tuple[AuditedScans, NDArray[np.bool_]]:
+    """An anatomy that all share, and as much again that is each one's own."""
+    draw = np.random.default_rng(seed)
+
+    def smooth(scale: float) -> Volume:
+        field = ndimage.gaussian_filter(draw.normal(size=(2, *SHAPE)), (0, scale, scale, scale))
+        return np.asarray(field / field.std(), np.float32)
+
+    common = smooth(2.5)
+    images = np.stack([common + 0.7 * smooth(1.5) + 0.05 * smooth(0.5) for _ in range(number)])
+    labels = np.zeros((number, *SHAPE), np.uint8)
+    labels[:, 4:-4, 4:-4, 4:-4] = 1
+    judged = np.zeros(labels.shape, bool)
+    judged[:, 2:-2, 2:-2, 2:-2] = True
+    names = tuple(f"p{i}" for i in range(number))
+    return AuditedScans(images, labels, names, ("A",) * number, (True, False) * (number // 2)), judged
+
+
+def moved(volume: Volume, shift: tuple[float, float, float], degrees: float = 0.0) -> Volume:
+    angle, turn = math.radians(degrees), np.eye(3)
+    turn[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    centre = (np.array(SHAPE) - 1) / 2
+    offset = centre - turn @ (centre + np.array(shift))
+    return np.stack([ndimage.affine_transform(c, turn, offset, order=1, mode="nearest") for c in volume])
+
+
+def unevenly_lit(volume: Volume) -> Volume:
+    ramp = np.linspace(-0.3, 0.3, SHAPE[1], dtype=np.float32)[:, None]
+    return volume * (1 + ramp) + 2 * ramp
+
+
+DISGUISES: dict[str, Callable[[Volume], Volume]] = {
+    "none": lambda x: x,
+    "noise, as the audit plants it": lambda x: perturbed(x, "noise", np.random.default_rng(1)),
+    "a turn and half a voxel, as the audit plants it": lambda x: perturbed(x, "affine", np.random.default_rng(1)),
+    "half a voxel": lambda x: moved(x, (0.5, 0.5, -0.5)),
+    "three voxels": lambda x: moved(x, (3, -3, 2)),
+    "a mirror": lambda x: x[:, ::-1],
+    "a mirror, moved": lambda x: moved(x[:, ::-1], (1.3, 0, -2.4)),
+    "a turn of five degrees": lambda x: moved(x, (0.4, 0, 1), 5),
+    "another contrast": lambda x: 0.6 * x - 0.2,
+    "a bias field": unevenly_lit,
+    "all at once": lambda x: perturbed(
+        unevenly_lit(moved(x[:, ::-1], (1.5, -2.4, 0.7), 2)), "noise", np.random.default_rng(1)
+    ),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES.keys())
+def test_a_scan_is_found_behind_every_disguise(disguise: Callable[[Volume], Volume]) -> None:
+    scans, judged = people()
+    found = moved_copies(scans, judged, np.stack([disguise(scans.images[i]) for i in (0, 3)]))
+    assert np.argwhere(found).tolist() == [[0, 0], [3, 1]]
+
+
+def test_other_people_and_the_average_of_all_are_nobodys_copy() -> None:
+    scans, judged = people()
+    rest = scans.take(np.arange(4))
+    strangers: Images = np.concatenate([scans.images[4:], scans.images.mean(axis=0, keepdims=True)])
+    assert not moved_copies(rest, judged[:4], strangers).any()
+
+
+def test_a_volume_as_like_one_person_as_another_names_nobody() -> None:
+    scans, judged = people()
+    other = people(seed=1)[0].images
+    scans.images[1] = scans.images[0] + 0.2 * other[0]
+    between = (scans.images[0] + scans.images[1]) / 2
+    assert not moved_copies(scans, judged, moved(between, (-1, 0.5, 0))[None]).any()
+
+
+def test_one_person_under_two_names_is_no_contrast() -> None:
+    scans, judged = people()
+    scans.images[1] = scans.images[0]
+    found = moved_copies(scans, judged, moved(scans.images[0], (-0.5, 0.5, 0))[None])
+    assert found[:2].sum() == 1
+
+
+def test_a_moved_copy_counts_as_one_that_was_not_moved() -> None:
+    scans, judged = people()
+    made = np.stack([moved(scans.images[0], (2, 0, -2)), scans.images[1], scans.images.mean(axis=0)])
+    plain = distances(scans, judged, made)
+    assert confirmed_copies(scans, judged, plain) == Copies(volumes=1, members=0)
+    assert confirmed_copies(scans, judged, plain, moved_copies(scans, judged, made)) == Copies(volumes=2, members=1)

@@ -23,6 +23,12 @@ def evaluate(
     study: Annotated[
         Path | None, typer.Option(help="study.toml, with --real-train; else derived from the synthetic cohort.")
     ] = None,
+    site_secret: Annotated[
+        Path | None,
+        typer.Option(
+            help="The site's secret, where label maps of its patients were edited: none may be a test patient's."
+        ),
+    ] = None,
     protocol: Annotated[
         Literal["arms", "shin", "fidelity"],
         typer.Option(
@@ -66,7 +72,13 @@ def evaluate(
     from .evaluation.report import evaluate as evaluate_by
 
     sources = Sources(
-        synthetic=synthetic, run=run, real_train=real_train, real_test=real_test, study=study, public=public
+        synthetic=synthetic,
+        run=run,
+        real_train=real_train,
+        real_test=real_test,
+        study=study,
+        public=public,
+        site_secret=site_secret,
     )
     with progress_bar("training segmenters") as progress:
         options = EvaluationOptions(

@@ -12,10 +12,12 @@ from ...common.cohorts.layouts import read_cohort, read_public
 from ...common.cohorts.preparation import PreparedScans, prepare
 from ...common.cohorts.procedural import procedural_patients
 from ...common.errors import DataError, about
+from ...common.labels.private_name import known_secret
 from ...common.site_folder import site_folders, site_material, training_and_test_scans
 from ...common.study import PublicLabelsTable, Study, read_study
 from ...common.study_template import study_for
 from ...privacy.synthetic_digest import synthetic_digest
+from .label_origin import refuse_test_patients_maps
 from .tested import Examined, examined
 
 
@@ -58,6 +60,7 @@ class Sources:
         real_test: Cohort path, instead of a run; no patient of it may be among the training patients.
         study: Of the cohorts; None to derive it from the synthetic cohort. A run has its own.
         public: Cohort path.
+        site_secret: File of the site's secret, which names its private label maps.
     """
 
     synthetic: Path
@@ -66,6 +69,7 @@ class Sources:
     real_test: Path | None = None
     study: Path | None = None
     public: Path | None = None
+    site_secret: Path | None = None
 
     def material(self, cache: Path, say: Callable[[str], None]) -> Material:
         """Read, check and prepare all of it.
@@ -85,6 +89,10 @@ class Sources:
             study = _given_study(self.study) if self.study else _derived_study(self.synthetic)
             train, test, procedural = self._real(study, cache, say)
         made, _ = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
+        with about("--site-secret"):
+            secret = known_secret(self.site_secret) if self.site_secret else None
+        with about("--synthetic"):
+            refuse_test_patients_maps(read_cohort(self.synthetic), made, test, train, study, secret, say)
         public = _prepared("--public", read_public, self.public, study, cache, say)[0] if self.public else None
         return Material(train, test, made, public, study, synthetic_digest(self.synthetic), procedural)
 

@@ -29,6 +29,11 @@ def site_secret(path: Path) -> bytes:
     """
     if not path.exists():
         write_atomic(path, (secrets.token_hex(_BYTES) + "\n").encode(), mode=0o600)
+    return known_secret(path)
+
+
+def known_secret(path: Path) -> bytes:
+    """The site's secret as an earlier command made it. Raises ConfigError as :func:`site_secret`."""
     try:
         secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):

@@ -65,6 +65,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("evaluate", "--study"): EVALUATE.replace("study.toml", "nowhere"),
     ("evaluate", "--real-train"): EVALUATE.replace("--real-train cohort", "--real-train nowhere"),
     ("evaluate", "--real-test"): EVALUATE.replace("--real-test cohort", "--real-test nowhere"),
+    ("evaluate", "--site-secret"): f"{EVALUATE} --site-secret nowhere",
     ("evaluate", "--public"): f"{EVALUATE.replace('--real-test cohort', '--real-test other')} --public nowhere",
     ("journal show", "JOURNAL"): "journal show nowhere",
     ("journal verify", "JOURNAL"): "journal verify nowhere",

@@ -82,6 +82,8 @@ class Sources:
             FedPhantomError: a cohort, a coin record or the study cannot be used, or a test patient was trained on; it
                 names the option that gave it.
         """
+        with about("--site-secret"):
+            secret = known_secret(self.site_secret) if self.site_secret else None
         if self.run:
             with about("--run"):
                 study, train, test, procedural = _of_run(self.run)
@@ -89,8 +91,6 @@ class Sources:
             study = _given_study(self.study) if self.study else _derived_study(self.synthetic)
             train, test, procedural = self._real(study, cache, say)
         made, _ = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
-        with about("--site-secret"):
-            secret = known_secret(self.site_secret) if self.site_secret else None
         with about("--synthetic"):
             refuse_test_patients_maps(read_cohort(self.synthetic), made, test, train, study, secret, say)
         public = _prepared("--public", read_public, self.public, study, cache, say)[0] if self.public else None

@@ -19,7 +19,6 @@ from tiny_release import Releasable
 
 from fedphantom.cli import run
 from fedphantom.common.anatomy.cohort import LOW_CONFIDENCE, InferenceReport, infer_cohort
-from fedphantom.common.anatomy.private_source import private_source
 from fedphantom.common.anatomy.scan import head_box, infer_scan
 from fedphantom.common.cohort import Scan
 from fedphantom.common.cohorts.check import check_cohort
@@ -32,7 +31,7 @@ from fedphantom.common.gan.inference import expected_dice, infer
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.folder import CHAIN_KEY
-from fedphantom.common.labels.private_name import site_secret
+from fedphantom.common.labels.private_name import private_scan_source, site_secret
 
 CPU = choose_device("cpu")
 STUDY = anatomy_study()
@@ -353,7 +352,7 @@ def test_a_sidecar_tells_confidence_network_and_a_private_source_and_names_nobod
     write_scan(tmp_path / "c" / "Jane_Doe")
     infer_all(tmp_path / "c", network, tmp_path / "out")
     sidecar = sidecar_of(tmp_path / "out")
-    source = private_source(SECRET, "Jane_Doe")
+    source = private_scan_source("Jane_Doe", SECRET)
     assert sidecar == {
         CHAIN_KEY: {"source": source.model_dump(), "steps": []},
         "Confidence": pytest.approx(1, abs=0.1),
@@ -366,9 +365,9 @@ def test_a_sidecar_tells_confidence_network_and_a_private_source_and_names_nobod
 
 
 def test_the_source_is_found_again_with_the_secret_alone() -> None:
-    one = private_source(SECRET, "scan-1")
-    assert one == private_source(SECRET, "scan-1")
-    assert one.name not in {private_source(SECRET, "scan-2").name, private_source(bytes(32), "scan-1").name}
+    one = private_scan_source("scan-1", SECRET)
+    assert one == private_scan_source("scan-1", SECRET)
+    assert one.name not in {private_scan_source("scan-2", SECRET).name, private_scan_source("scan-1", bytes(32)).name}
     assert one.sha256 == "0" * 64  # a hash of voxels would confirm a guess
 
 

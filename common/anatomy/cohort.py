@@ -29,9 +29,9 @@ from ..errors import DataError
 from ..gan.generation import LoadedGenerator
 from ..labels.chain import LabelChain
 from ..labels.folder import CHAIN_KEY
+from ..labels.private_name import private_scan_source
 from ..study import Study
 from ..volumes.nifti import write_private_label_map
-from .private_source import private_source
 from .scan import InferredScan, infer_scan
 
 LOW_CONFIDENCE = "low-confidence"
@@ -177,7 +177,7 @@ def _write_scan(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_private_label_map(path, inferred.labels, inferred.affine)
     sidecar = {
-        CHAIN_KEY: LabelChain(source=private_source(secret, scan.scan_id)).model_dump(mode="json"),
+        CHAIN_KEY: LabelChain(source=private_scan_source(scan.scan_id, secret)).model_dump(mode="json"),
         "Confidence": round(inferred.confidence, 4),
         "NetworkSha256": network.sha256,
         "NetworkTrainedOn": network.study.privacy.trained_on,

@@ -49,5 +49,15 @@ def known_secret(path: Path) -> bytes:
 
 def private_source(labels: NDArray[np.uint8], secret: bytes) -> LabelSource:
     """The source of a chain that begins with a site's own label map, shape (X, Y, Z)."""
-    name = hmac.new(secret, label_digest(labels).encode(), hashlib.sha256).hexdigest()
+    return _named(label_digest(labels), secret)
+
+
+def private_scan_source(scan_id: str, secret: bytes) -> LabelSource:
+    """The source of a chain that begins with what was inferred from a site's own scan."""
+    return _named(scan_id, secret)
+
+
+def _named(text: str, secret: bytes) -> LabelSource:
+    # No digest of voxels: whoever holds a candidate map could confirm it by one.
+    name = hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
     return LabelSource(kind="private", name=name, licence="private", sha256="0" * 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..common.run_result import NamedBy
 from .statistics import TprAtFpr
 
 ThreatModel = Literal["S", "G", "W", "I", "F", "none"]
@@ -105,6 +106,8 @@ class AuditEvidence:
         canary_excess: Whether a canary run showed more than was claimed.
         audit_number: This is audit k of this holdout.
         too_small: Attacks on a subgroup that was too small to score.
+        generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
+            could be asked, as in a site's own folder with a generator that it received.
     """
 
     release: ReleaseKind
@@ -121,3 +124,4 @@ class AuditEvidence:
     canary_excess: bool = False
     audit_number: int = 1
     too_small: tuple[str, ...] = ()
+    generator_named_by: NamedBy | None = None

@@ -142,6 +142,8 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     if evidence.n_member < SMALLEST_CELL:
         yield f"Fewer than {SMALLEST_CELL} members: no figure about so few may leave a site."
     yield from _beyond_attacks(evidence, policy)
+    if evidence.generator_named_by is None:
+        yield "No journal at hand names this generator as the one that these patients trained."
     for name in REQUIRED_CONTROLS:
         control = _control(evidence, name)
         if control is None:

@@ -13,6 +13,7 @@ from ..common.counted import counted
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import Parameters, RoundReply, RoundRequest
 from ..common.journal import Journal
+from ..common.run_result import RUN_STARTED
 from ..common.study import Study
 from .aggregation import SiteFailure, mean_metrics, moving_average, sort_replies, weighted_mean, with_momentum
 from .checkpoints import Checkpoint, RoundRecord, latest_checkpoint, write_checkpoint
@@ -70,7 +71,7 @@ class Rounds:
                 )
             checkpoint = Checkpoint(study.digest(), 0, initial, None, ())
             write_checkpoint(folder.checkpoints, checkpoint)
-            journal.append("run-started", study=study.digest(), sites=sorted(sites), rounds=study.training.rounds)
+            journal.append(RUN_STARTED, study=study.digest(), sites=sorted(sites), rounds=study.training.rounds)
         elif checkpoint.study_digest != study.digest():
             raise ConfigError(
                 "the folder holds checkpoints of another study",

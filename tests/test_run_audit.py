@@ -410,6 +410,25 @@ def test_a_generator_that_the_runs_rounds_did_not_make_is_neither_audited_nor_ve
         audit(root, made)
 
 
+def test_without_one_sites_folder_there_is_no_audit_no_verification_and_no_release(made: Path, root: Path) -> None:
+    audit(root, made)
+    shutil.rmtree(root / "run" / "sites" / "site-b")
+    told = "a run of 2 sites, and the folders of 1 of them"
+    with pytest.raises(VerificationFailed, match=told):
+        audit(root, made)
+    with pytest.raises(VerificationFailed, match=told):
+        verify_audit(root / "audit", root / "run")
+    generate_key(root / "keys")
+    arguments = (root / "run", root / "release", "volumes", "internal", root / "keys" / "key.pem", root / "audit")
+    with pytest.raises(VerificationFailed, match=told):
+        pack_run(*arguments, root / "synthetic", None, lambda done, total: None)
+    shutil.copytree(made / "run" / "sites" / "site-b", root / "run" / "sites" / "site-c")
+    settings = root / "run" / "sites" / "site-c" / "site.toml"
+    settings.write_text(settings.read_text().replace("site-b", "site-c", 1))
+    with pytest.raises(VerificationFailed, match="1 of them and 1 of others"):
+        audit(root, made)
+
+
 def test_the_same_audit_gives_the_same_figures(made: Path, tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):
@@ -433,7 +452,7 @@ def test_one_sites_own_folder_is_audited_with_the_generator_named(made: Path, ro
     )
     assert json.loads(json.dumps(content))["counts"]["sites"] == 1
     assert content["generator_named_by"] is None  # the site received it
-    assert "no journal here can tell that these patients trained" in audit_text(content)
+    assert "No journal at hand names this generator" in audit_text(content)
     assert events(root, "site-a") == [("audit-begun", 1), ("audit-done", 1)]
     assert events(root, "site-b") == []
 

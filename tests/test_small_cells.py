@@ -50,6 +50,7 @@ def an_extract(
         "confirmed_copies": 0,
         "copied_members": 0,
         "canary_excess": False,
+        "generator_named_by": "the coordinator's journal",
         "epsilon_means": {
             "kind": "lower bound",
             "delta": 1 / 1000,

@@ -50,6 +50,7 @@ def control(name: str, ok: bool = True) -> ControlResult:
 
 
 GOOD = AuditEvidence(
+    generator_named_by="the coordinator's journal",
     release="volumes",
     attacks=tuple(attack(name) for name in REQUIRED_ATTACKS),
     controls=tuple(control(name) for name in REQUIRED_CONTROLS),
@@ -302,3 +303,9 @@ def test_no_reason_names_a_number_of_patients_under_twenty(
         for reason in decide(evidence, tier).reasons:
             for words in re.findall(r"(\d+) (?:of \d+ )?(?:members|holdout patients)", reason):
                 assert int(words) >= 20, reason
+
+
+def test_a_generator_that_nobodys_journal_names_never_passes() -> None:
+    verdict = decide(replace(GOOD, generator_named_by=None), CONTROLLED)
+    assert verdict.outcome == "INCONCLUSIVE"
+    assert "No journal at hand names this generator" in verdict.reasons[0]

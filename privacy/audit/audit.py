@@ -207,6 +207,7 @@ def run_audit(
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
         audit_number=plan.audit_number,
+        generator_named_by=material.generator_named_by,
         too_small=too_small,
     )
     progress("done", total, total)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...common.labels.chain import Sha256
+from ...common.run_result import NamedBy
 from ..evidence import ReleaseKind
 from ..policy import Tier
 from ..verdict import Outcome
@@ -128,6 +129,7 @@ class AuditExtract(_Extract):
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None
+    generator_named_by: NamedBy | None = None
 
     def encode(self) -> bytes:
         """The file's bytes."""

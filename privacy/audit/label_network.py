@@ -25,6 +25,7 @@ from ...common.gan.losses import cross_entropy_and_dice
 from ...common.gan.networks import Generator, made_classes, make_generator, one_hot
 from ...common.gan.training import scans_of_step, train_from_scratch
 from ...common.parallel import side_by_side
+from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.gan_leaks import isolation
@@ -57,6 +58,8 @@ class LabelNetworkMaterial:
         cohort_digest: Of the coin records.
         target_steps: Steps that each site trained it.
         reference_stands_in: What stood in as reference patients, in words, or None.
+        generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
+            could be asked, as in a site's own folder with a generator that it received.
     """
 
     scans: PreparedScans
@@ -67,6 +70,7 @@ class LabelNetworkMaterial:
     cohort_digest: str
     target_steps: int
     reference_stands_in: str | None = None
+    generator_named_by: NamedBy | None = None
 
     def rows_of(self, *roles: Role) -> NDArray[np.intp]:
         """Rows of the scans of patients with one of these roles, ascending."""
@@ -273,6 +277,7 @@ def _result(
         control_steps=plan.steps,
         confirmed_copies=0,  # nothing is painted that could be one
         audit_number=plan.audit_number,
+        generator_named_by=material.generator_named_by,
         too_small=too_small,
     )
     role_of = dict(zip(material.scans.patients, material.roles, strict=True))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError
+from ...common.run_result import NamedBy
 from ..attacks.interface import AsReleased, Images, Labels, Reconstruct
 from ..statistics import Floats
 
@@ -34,6 +35,8 @@ class AuditMaterial:
         header: What each scan's files say beside their voxels, for the blind baseline, shape (N, F), finite; None for
             scans that never lay in files.
         reference_stands_in: What stood in as reference or control patients, in words, or None.
+        generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
+            could be asked, as in a site's own folder with a generator that it received.
         claimed_epsilon: The study's formal promise, or None (``dp: none``).
         canary_excess: Whether a canary run showed more than was claimed.
     """
@@ -53,6 +56,7 @@ class AuditMaterial:
     synthetic_sha256: str | None = None
     header: Floats | None = None
     reference_stands_in: str | None = None
+    generator_named_by: NamedBy | None = None
     claimed_epsilon: float | None = None
     canary_excess: bool = False
 

@@ -45,6 +45,7 @@ def decided_anew(extract: AuditExtract) -> Verdict:
         canary_excess=extract.canary_excess is True,
         audit_number=_number(extract),
         too_small=extract.too_small,
+        generator_named_by=extract.generator_named_by,
     )
     return decide(evidence, policy_of(extract))
 

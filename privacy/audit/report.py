@@ -107,8 +107,6 @@ def audit_text(result: Mapping[str, Any]) -> str:
     stand_in = result.get("reference_stands_in")
     if stand_in:
         console.print(f"Note: {stand_in}.", highlight=False)
-    if "generator_named_by" in result and result["generator_named_by"] is None:
-        console.print("Note: no journal here can tell that these patients trained this generator.", highlight=False)
     console.print(_turn(result), highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()

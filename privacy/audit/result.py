@@ -33,8 +33,6 @@ class AuditResult:
         earlier_audits: Attack to p-value in each audit of this holdout before this one, the first one first; None where
             one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
-        generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
-            could be asked, as in a site's own folder with a generator that it received.
     """
 
     verdict: Verdict
@@ -50,7 +48,6 @@ class AuditResult:
     synthetic_sha256: str | None
     earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
-    generator_named_by: str | None = None
 
     def p_values(self) -> PValues:
         """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
@@ -93,7 +90,7 @@ class AuditResult:
             "earlier_audits": [None if audit is None else dict(audit) for audit in self.earlier_audits],
             "too_small": list(self.evidence.too_small),
             "reference_stands_in": self.reference_stands_in,
-            "generator_named_by": self.generator_named_by,
+            "generator_named_by": self.evidence.generator_named_by,
         }
         return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import ENSEMBLE, load_weights, maps_of
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
-from ...common.run_result import refuse_generator_of_no_round
+from ...common.run_result import NamedBy, check_generator
 from ...common.site_folder import (
     REPLY_LEFT,
     SITE_FILE,
@@ -131,7 +131,7 @@ def audit_run_folder(
             remedy="Give the run's own generator.",
         )
     parameters = parameters_digest(numpy_parameters(generator.network))
-    named_by = refuse_generator_of_no_round(run, parameters)
+    named_by = check_generator(run, parameters, [folder.name for folder in folders])
     if study.federation.sharing == "ensemble":
         named_by = _refuse_another_sites_generator(folders, parameters)
     paints = study.network.maps == "labels-to-images"
@@ -148,7 +148,7 @@ def audit_run_folder(
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
-    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in)
+    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by)
     attack = (
         attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
     )
@@ -167,7 +167,6 @@ def audit_run_folder(
         trainings_at_once=1 if chosen.cuda else None,
     )
     result = attack(plan, policy, lambda _, done, total: progress(done, total), announce)
-    result = replace(result, generator_named_by=named_by)
     text = result.to_json()
     _keep(out, turn.number, text.encode())
     end_audit(
@@ -217,9 +216,10 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             expected="one of the generator in this run",
             remedy="Run 'fedphantom audit run' on it; an audit is void once the generator changes.",
         )
-    refuse_generator_of_no_round(run, parameters_digest(load_weights(file)[0]))
-    if (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}")):
-        folders = site_folders(run)
+    has_sites = (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}"))
+    folders = site_folders(run) if has_sites else ()
+    check_generator(run, parameters_digest(load_weights(file)[0]), [folder.name for folder in folders])
+    if folders:
         refuse_forgotten(
             result if result.is_dir() else result.parent,
             [Journal(folder.journal) for folder in folders],
@@ -309,7 +309,7 @@ def _gather(
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
-def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> str:
+def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> NamedBy:
     """Another site's generator never saw these patients: the audit would find nothing, and mean nothing."""
     for folder in folders:
         entries = read_journal(folder.journal) if folder.journal.exists() else ()

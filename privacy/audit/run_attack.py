@@ -15,6 +15,7 @@ from ...common.cohorts.preparation import PreparedScans, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import Device
 from ...common.gan.generation import LoadedGenerator, as_read_back
+from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.interface import Reconstruct
 from ..policy import ReleasePolicy
@@ -39,6 +40,7 @@ class RunMaterial:
         cohort_digest: Of the coin records.
         target_steps: Steps that each site trained the generator.
         stands_in: What stood in as reference patients, in words, or None.
+        named_by: Whose journal says that these patients' training made the generator, or None.
     """
 
     generator: LoadedGenerator
@@ -47,6 +49,7 @@ class RunMaterial:
     cohort_digest: str
     target_steps: int
     stands_in: str | None
+    named_by: NamedBy | None
 
 
 class Attack(Protocol):
@@ -85,6 +88,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path) -> Attack:
         synthetic_sha256=volumes,
         header=scans.headers,
         reference_stands_in=run.stands_in,
+        generator_named_by=run.named_by,
     )
     train = _trainer(train_control_generator, scans, study, device)
     memorise = _trainer(train_memoriser, scans, study, device)
@@ -109,6 +113,7 @@ def attack_on_reader(run: RunMaterial) -> Attack:
         cohort_digest=run.cohort_digest,
         target_steps=run.target_steps,
         reference_stands_in=run.stands_in,
+        generator_named_by=run.named_by,
     )
     train, memorise = train_reader(run.scans, study, device), memorise_reader(run.scans, study, device)
 

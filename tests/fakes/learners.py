@@ -49,6 +49,7 @@ def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> A
     target = Learner(images[fitted], labels[fitted], by_heart)
     public = (draw.random((30, *GRID)) < 0.6).astype(np.uint8)
     return AuditMaterial(
+        generator_named_by="the coordinator's journal",
         as_released=lambda images: images,
         target_steps=PLAN.steps,
         images=images,

@@ -152,6 +152,7 @@ class Releasable:
             "copied_members": 0,
             "canary_excess": False,
             "reasons": ["Read them."],
+            "generator_named_by": "the coordinator's journal",
         }
         self.audit.write_text(json.dumps(content | changes))
 

@@ -15,6 +15,7 @@ from ..common.exchange import check_site_name
 from ..common.gan.parameters import ParameterSpec
 from ..common.progress import Report
 from ..common.site_folder import COINS, SITE_FILE, SiteFolder, roles_generator
+from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import EgressRule
 
@@ -79,7 +80,7 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         folder = SiteFolder.open(root)
         same = {
             "site": folder.name == name,
-            "cohort": folder.cohort == cohort.resolve(),
+            "cohort": folder.cohort.resolve() == cohort.resolve(),
             "study": folder.study().digest() == study.digest(),
         }
         if not all(same.values()):
@@ -90,11 +91,15 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
                 remedy="Give them unchanged to go on, or choose another folder for this run.",
             )
         return folder
+    with storage_errors(), making_errors():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
     rule = EgressRule(generator, weight=study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.
-    lines = {"name": name, "cohort": str(cohort.resolve()), "study": "study.toml"}
+    where, own = cohort.resolve(), root.resolve()
+    place = where.relative_to(own) if where.is_relative_to(own) else where  # so that a run may be moved
+    lines = {"name": name, "cohort": str(place), "study": "study.toml"}
     text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
     write_atomic(root / SITE_FILE, text.encode())
     return SiteFolder.open(root)

@@ -124,8 +124,7 @@ class Journal:
 
     def head(self) -> str:
         """The last line's hash, to be noted elsewhere (in a signed report, say)."""
-        entries = read_journal(self.path) if self.path.exists() else ()
-        return entries[-1].sha256 if entries else START
+        return last_hash(self.path) if self.path.exists() else START
 
 
 class HeldJournal:
@@ -152,6 +151,8 @@ class HeldJournal:
             entry = _parse(last, _line_number(last)) if last else None
             n, previous = (entry.n, entry.sha256) if entry else (0, START)
             head = _noted_head(self._path)
+            if not _head_file(self._path).exists():  # before the first line: cut off between the two, it still has one
+                write_atomic(_head_file(self._path), f"0 {START}\n".encode())
             if n < head[0] or (n == head[0] and previous != head[1]):
                 raise _cut_off(n, head[0])
             lines = b""
@@ -165,8 +166,12 @@ class HeldJournal:
             write_atomic(_head_file(self._path), f"{n + 1} {digest}\n".encode())
 
 
-def read_journal(path: Path) -> tuple[JournalEntry, ...]:
+def read_journal(path: Path, *, without_head: bool = False) -> tuple[JournalEntry, ...]:
     """All entries, the whole chain verified.
+
+    Args:
+        path: The journal.
+        without_head: Whether it may be a copy without the head that is noted beside a journal.
 
     Raises:
         VerificationFailed: no readable file, a line that is edited, missing or cut short (it names the line), or fewer
@@ -176,7 +181,7 @@ def read_journal(path: Path) -> tuple[JournalEntry, ...]:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             content = file.read()
-            head = _noted_head(path)
+            head = (0, START) if without_head and not _head_file(path).exists() else _noted_head(path)
     except OSError:
         raise VerificationFailed(
             f"no readable journal '{path.name}'",
@@ -200,7 +205,9 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
     Raises:
         VerificationFailed: as :func:`read_journal`, or the chain does not pass through ``head``.
     """
-    entries = read_journal(path)
+    if head is None and path.exists() and not _head_file(path).exists():
+        raise _headless(path)
+    entries = read_journal(path, without_head=head is not None)
     if head is not None and head != START and all(entry.sha256 != head for entry in entries):
         raise VerificationFailed(
             f"journal of {counted(len(entries), 'line')} without the head {head[:12]}… noted earlier",
@@ -210,16 +217,24 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
     return len(entries)
 
 
+def last_hash(path: Path) -> str:
+    """Of a journal, or of a copy without the head beside it. Raises VerificationFailed as :func:`read_journal`."""
+    entries = read_journal(path, without_head=True)
+    return entries[-1].sha256 if entries else START
+
+
 def _head_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.head")
 
 
 def _noted_head(path: Path) -> tuple[int, str]:
-    """Number and hash of the last line as noted beside the journal; before the first where nothing was."""
+    """Number and hash of the last line as noted beside the journal; before the first where there is no journal yet."""
     try:
         text = _head_file(path).read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
-        return 0, START
+        if not path.exists() or not path.stat().st_size:
+            return 0, START
+        raise _headless(path) from None
     found = re.fullmatch(r"([0-9]{1,18}) ([0-9a-f]{64})\n", text)
     if found is None:
         raise VerificationFailed(
@@ -238,6 +253,14 @@ def _up_to_head(
     if number and (len(entries) < number or entries[number - 1].sha256 != digest):
         raise _cut_off(len(entries), number)
     return entries
+
+
+def _headless(path: Path) -> VerificationFailed:
+    return VerificationFailed(
+        f"a journal '{path.name}' without the head that is noted beside it",
+        expected=f"'{_head_file(path).name}', written with every line",
+        remedy="Restore both from the same backup; of a copy, give the head noted elsewhere with --head.",
+    )
 
 
 def _cut_off(lines: int, noted: int) -> VerificationFailed:

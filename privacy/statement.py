@@ -89,11 +89,13 @@ class EvaluationClaim(_Record):
 
     Attributes:
         protocols: Each once.
-        test_patients: Real patients that nothing was trained on; fewer than twenty are told nowhere (PRIVACY §3.1).
+        test_patients: Patients that the segmenters did not train on; fewer than twenty are told nowhere (PRIVACY §3.1).
+        procedural: Whether nobody was scanned for any of them.
     """
 
     protocols: tuple[Literal["arms", "shin", "fidelity"], ...] = Field(min_length=1, max_length=3)
     test_patients: int = Field(ge=SMALLEST_CELL)
+    procedural: bool = False
 
 
 class ReleasePredicate(_Record):

@@ -140,7 +140,7 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     elif evidence.n_holdout < policy.min_holdout:
         yield f"{evidence.n_holdout} holdout patients; the {policy.tier} tier asks for {policy.min_holdout}."
     if evidence.n_member < SMALLEST_CELL:
-        yield f"Fewer than {SMALLEST_CELL} members: no figure about so few may leave a site."
+        yield f"Fewer than {SMALLEST_CELL} members: too few for exact figures about them to leave a site."
     yield from _beyond_attacks(evidence, policy)
     if evidence.generator_named_by is None:
         yield "No journal at hand names this generator as the one that these patients trained."

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from fedphantom.common.errors import StorageError, VerificationFailed
-from fedphantom.common.journal import RECOVERED, START, Journal, read_journal, verify_journal
+from fedphantom.common.journal import RECOVERED, START, Journal, last_hash, read_journal, verify_journal
 from fedphantom.common.journal_commands import journal_app
 
 
@@ -117,7 +117,12 @@ def test_lines_cut_off_the_end_show_against_a_head_noted_elsewhere(journal: Jour
     assert verify_journal(journal.path, head=head) == 5
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(b"".join(lines[:3]))
-    head_file(journal).unlink()  # whoever cuts off both is found only so
+    head_file(journal).unlink()
+    with pytest.raises(VerificationFailed, match="without the head that is noted beside it"):
+        verify_journal(journal.path)
+    with pytest.raises(VerificationFailed, match="without the head that is noted beside it"):
+        journal.append("release")
+    head_file(journal).write_text(f"3 {last_hash(journal.path)}\n")  # whoever writes both anew is found only so
     assert verify_journal(journal.path) == 3
     with pytest.raises(VerificationFailed, match="without the head"):
         verify_journal(journal.path, head=head)

@@ -17,6 +17,7 @@ from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 SHA = "a" * 64
+CLAIM = {"protocols": ["arms"], "test_patients": 25, "procedural": False}
 
 
 def a_figure(n: int = 25, mean: float = 0.8) -> dict[str, Any]:
@@ -117,6 +118,41 @@ def test_two_results_of_one_protocol_and_figures_that_are_none_are_refused() -> 
         evaluation_extract(encoded(nan), SHA)
 
 
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "a Dice above 1": {"mean": 3.7, "ci": [3.6, 3.8], "n_test": 25},
+    "ends in the wrong order": {"mean": 0.8, "ci": [0.9, 0.7], "n_test": 25},
+    "a mean far outside its interval": {"mean": 0.2, "ci": [0.7, 0.9], "n_test": 25},
+    "an interval that leaves the scale": {"mean": 0.8, "ci": [-0.1, 0.9], "n_test": 25},
+}
+
+
+@pytest.mark.parametrize("figure", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_impossible_figures_are_not_signed(figure: dict[str, Any]) -> None:
+    table = arms()
+    table["arms"][0]["per_label"]["whole"] = figure
+    with pytest.raises(DataError):
+        evaluation_extract(encoded(table), SHA)
+
+
+def test_an_arms_name_cannot_carry_words() -> None:
+    table = arms()
+    table["arms"][0]["name"] = "real patient Smith"
+    with pytest.raises(DataError):
+        evaluation_extract(encoded(table), SHA)
+    table["arms"][0]["name"] = "synthetic, then 10 % real, no augmentation"
+    assert evaluation_extract(encoded(table), SHA)
+
+
+def test_persons_are_counted_and_procedural_patients_only_where_there_is_nobody_else() -> None:
+    mixed = arms(43) | {"procedural_test_patients": 20}
+    extract = evaluation_extract(encoded(mixed), SHA)
+    assert (extract.test_patients, extract.procedural) == (23, False)
+    with pytest.raises(PolicyRefused, match="fewer than 20 test patients"):
+        evaluation_extract(encoded(arms(23) | {"procedural_test_patients": 20}), SHA)
+    nobody = evaluation_extract(encoded(arms(23) | {"procedural_test_patients": 23}), SHA)
+    assert (nobody.test_patients, nobody.procedural) == (23, True)
+
+
 def test_figures_of_other_volumes_are_refused() -> None:
     with pytest.raises(VerificationFailed, match="another synthetic cohort"):
         evaluation_extract(encoded(arms(sha256="b" * 64)), SHA)
@@ -133,9 +169,9 @@ def evaluated(releasable: Releasable, tmp_path: Path) -> Path:
 
 def test_a_release_holds_signs_and_tells_of_them(evaluated: Path) -> None:
     verify_release(evaluated, TRUSTED)
-    assert statement_of(evaluated)["predicate"]["evaluation"] == {"protocols": ["arms"], "test_patients": 25}
+    assert statement_of(evaluated)["predicate"]["evaluation"] == CLAIM
     text = " ".join((evaluated / "README.md").read_text().split())
-    assert "what the volumes are worth for training segmenters, in means over at least 25 test patients" in text
+    assert "what the volumes are worth for training segmenters, in means over at least 25 real patients" in text
     assert parse_evaluation((evaluated / FILE).read_bytes()).figures
 
 
@@ -163,7 +199,7 @@ def test_figures_changed_by_the_signer_must_still_be_what_the_statement_says(eva
     sign_again(evaluated)
     assert_refused(evaluated, "no table of figures")
     (evaluated / FILE).write_bytes(kept)
-    sign_again(evaluated, in_predicate(evaluation={"protocols": ["arms"], "test_patients": 99}))
+    sign_again(evaluated, in_predicate(evaluation=CLAIM | {"test_patients": 99}))
     assert_refused(evaluated)
     extract = parse_evaluation(kept)
     (evaluated / FILE).write_bytes(extract.model_copy(update={"synthetic_sha256": "b" * 64}).encode())

@@ -56,9 +56,32 @@ def test_what_may_not_stand_in_a_text_is_found_and_not_repeated(
     assert not any(secret in problem for secret in ("0042", "P07", "mercy", "2024"))
 
 
+DATES = [
+    "12.03.1999",
+    "03/12/1999",
+    "2024/03/07",
+    "1898-03-07",
+    "12 March 1999",
+    "March 12, 1999",
+    "7 Sept. 2024",
+    "20240307",
+]
+
+
+@pytest.mark.parametrize("date", DATES)
+def test_dates_are_found_however_they_are_written(scan: TextScan, date: str) -> None:
+    assert "a date" in (scan.problem("audit.json", json.dumps({"reason": f"seen on {date}, asked"}).encode()) or "")
+
+
+@pytest.mark.parametrize("text", ["patient jd-0042", "seen at MERCY", "Mercy General"])
+def test_names_are_found_in_capitals_and_without(scan: TextScan, text: str) -> None:
+    assert scan.problem("audit.json", json.dumps({"reason": text}).encode())
+
+
 INNOCENT = {
     "the day of packing": f"Packed {CREATED}.",
     "a date of a public source": "atlas of 2019-03-04",
+    "versions and intervals": "fedphantom 0.1.0, 12.5 of 19.75, .88 [.75, .95], 1/10 of 2000, 97.5 %",
     "numbers in a sentence": "Only 7 holdout patients.",
     "an attack that a patient is named like": "A1 did: it needs the T1 image.",
     "a digest": "20240517" * 8,

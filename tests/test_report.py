@@ -379,7 +379,7 @@ def test_the_shareable_page_tells_no_number_of_patients_under_twenty() -> None:
     assert "fewer than 20" in shared[shared.index("control patients") :][:120]
     assert "synthetic volumes 12" in shared
     assert "this audit had fewer than 20" in shared
-    assert "on fewer than 20 real patients whom none of them had seen" in shared
+    assert "computed on fewer than 20 patients" in shared
     assert "the real training patients (18 scans)" in internal
     assert "18 scans" not in shared
     assert "Fewer than 20 holdout patients: no attack statistic means anything." in shared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_shareable_page_tells_no_small_group_and_nothing_it_follows_from() -> 
     text = words_of(page)
     assert "Fewer than 20 holdout patients: no attack statistic means anything." in text
     assert "holdout patients fewer than 20" in text
-    assert "fewer than 20 real patients whom none of them had seen" in text
+    assert "computed on fewer than 20 patients: figures about so few stay at the site" in text
     assert "this audit had fewer than 20." in text
     assert "16 public patients stand in" in text, "public patients are no secret"
     assert "members 31" in text
@@ -68,8 +69,6 @@ def test_the_internal_page_tells_them() -> None:
 
 
 def test_nobody_stands_behind_a_procedural_group_so_that_it_is_told() -> None:
-    from dataclasses import replace
-
     page = render_report(replace(small_study(), people=PeopleCounts(real=0, procedural=17)), "shareable")
     assert {"11", "13", "17", "19"} <= told(page)
 
@@ -116,8 +115,8 @@ def evaluated(*n_test: int, people: PeopleCounts | None = None) -> ReportContent
     return content(evaluation=ReportEvaluation.read({"arms": arms, "ratio_to_real": ratios}), people=people)
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_a_mean_over_fewer_than_five_real_patients_is_not_shared_and_that_is_said(number: int) -> None:
+@pytest.mark.parametrize("number", [1, 19])
+def test_a_mean_over_fewer_than_twenty_real_patients_is_not_shared_and_that_is_said(number: int) -> None:
     made = evaluated(number, number)
     shared = words_of(render_report(made, "shareable"))
     assert "stay at the site" in shared
@@ -126,7 +125,7 @@ def test_a_mean_over_fewer_than_five_real_patients_is_not_shared_and_that_is_sai
 
 
 def test_only_the_arms_and_structures_over_enough_patients_are_shared() -> None:
-    made = evaluated(5, 4, 20).shareable().evaluation
+    made = evaluated(20, 19, 29).shareable().evaluation
     assert made is not None
     assert [arm.name for arm in made.arms] == ["real", "public"]
     assert set(made.ratio_to_real) == {"public"}
@@ -135,3 +134,9 @@ def test_only_the_arms_and_structures_over_enough_patients_are_shared() -> None:
 def test_figures_of_procedural_patients_are_shared_however_few() -> None:
     nobody = PeopleCounts(real=0, procedural=72)
     assert evaluated(1, 1, people=nobody).shareable().evaluation is not None
+
+
+def test_real_patients_among_procedural_ones_are_not_told_by_what_is_left() -> None:
+    page = words_of(render_report(replace(small_study(), people=PeopleCounts(real=3, procedural=40)), "shareable"))
+    assert "for most patients no person was scanned" in page
+    assert "of 43" not in page

@@ -22,7 +22,7 @@ from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.gan.generation import generate_cohort, load_generator, numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
-from fedphantom.common.journal import Journal, read_journal
+from fedphantom.common.journal import Journal, last_hash, read_journal
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.signing import generate_key
@@ -335,7 +335,9 @@ def test_a_journal_cut_short_with_its_head_is_found_by_a_result_that_it_forgot(m
         first = folder.journal.read_bytes().splitlines(keepends=True)
         begun = next(i for i, line in enumerate(first) if b'"audit-begun"' in line)
         folder.journal.write_bytes(b"".join(first[:begun]))
-        folder.journal.with_name("journal.jsonl.head").unlink()
+        head = folder.journal.with_name("journal.jsonl.head")
+        head.unlink()
+        head.write_text(f"{begun} {last_hash(folder.journal)}\n")  # both written anew
     with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
         audit(root, made)
     with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
@@ -495,7 +497,7 @@ def test_networks_made_to_memorise_are_caught(tmp_path: Path) -> None:
     content = json.loads(json.dumps(audit(root, root, AuditSizes(steps=20, negative_seeds=1, draws=4))))
     assert content["counts"]["member"] >= 24
     controls = {row["id"]: row for row in content["controls"]}
-    assert "on 16 members after 720 steps" in controls["positive-model"]["got"]
+    assert "after 720 steps" in controls["positive-model"]["got"]
     assert controls["positive-model"]["ok"], controls["positive-model"]["got"]
     assert controls.keys() == {"blind", "positive-set", "positive-model", "negative"}
     assert content["verdict"] != "PASS"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +22,19 @@ from ..atomic import atomic_folder
 from ..cohort import ChannelSource, Cohort, Scan
 from ..errors import DataError, StorageError
 from ..labels.remapping import remap
+from ..storage import making_errors, storage_errors
 from ..study import Study
 from ..volumes.grid import Grid
 from ..volumes.nifti import read_header, read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
 from .acquisition import acquisition
 from .disk_rows import DiskRows, Rows, chosen
+
+ARRAYS = ("volumes.npy", "classes.npy", "headers.npy")
+HASHES = "hashes.json"
+"""SHA-256 of each array's file; written last."""
+_LOOKED_THROUGH: set[tuple[str, int, int, int]] = set()
+"""Files whose hash was found right: path, size, time of change, inode."""
 
 VERSION = 4  # raise it whenever preparation gives other voxels or headers
 ABSENT = -1.0  # every voxel of a channel that a scan lacks: what background is
@@ -143,7 +151,12 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
             "a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'."
         )
     target = folder / content_key(cohort, study)
+    if target.is_dir() and not _is_whole(target):
+        with storage_errors():
+            shutil.rmtree(target)  # damaged since: nothing is lost that its sources do not give again
     if not target.is_dir():
+        with storage_errors(), making_errors():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # scans of patients: for their owner alone
         try:
             with atomic_folder(target) as partial:
                 _write(partial, scans, study, progress)
@@ -159,6 +172,22 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
         tuple(sites[scan.patient_id] for scan in scans),
         np.load(target / "headers.npy", allow_pickle=False),
     )
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether every array is what was written; looked through once a process while its files do not change."""
+    try:
+        noted: dict[str, str] = json.loads((target / HASHES).read_bytes())
+        for name in ARRAYS:
+            facts = (target / name).stat()
+            seen = (str(target / name), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+            if seen not in _LOOKED_THROUGH:
+                if _file_hash(target / name) != noted[name]:
+                    return False
+                _LOOKED_THROUGH.add(seen)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def content_key(cohort: Cohort, study: Study) -> str:
@@ -199,6 +228,7 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
     with (folder / "headers.npy").open("wb") as file:
         _write_header(file, table.dtype, table.shape)
         file.write(table.tobytes())
+    (folder / HASHES).write_text(json.dumps({name: _file_hash(folder / name) for name in ARRAYS}))
 
 
 def _channel(source: ChannelSource | None, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]]]:

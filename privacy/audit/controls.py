@@ -120,8 +120,7 @@ def memoriser_found(
     return ControlResult(
         "positive-model",
         required,
-        f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} on {len(memorised.members)} members after"
-        f" {memorised.steps} steps" + ("" if ok else f"; {why}"),
+        f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} after {memorised.steps} steps" + ("" if ok else f"; {why}"),
         ok,
     )
 

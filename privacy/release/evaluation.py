@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import Sha256
@@ -22,8 +22,26 @@ from ..statement import EvaluationClaim
 FILE = "evaluation.json"
 
 Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")]
+Arm = Annotated[
+    str,
+    Field(
+        max_length=120,
+        pattern=r"^(?:real|synthetic|public|generator|then|patients?|no|augmentation|[0-9]{1,6}|[+, %])+$",
+    ),
+]
+"""An arm's name holds nothing but the words that 'fedphantom evaluate' makes them of."""
 Measure = Literal["dice", "hd95_mm", "dice_ratio_to_real", "refinding_dice", "wasserstein_1", "ms_ssim", "mmd_squared"]
 Protocol = Literal["arms", "shin", "fidelity"]
+
+_RANGES: Mapping[Measure, tuple[float, float]] = {
+    "dice": (0, 1),
+    "hd95_mm": (0, 1000),
+    "dice_ratio_to_real": (0, 1000),
+    "refinding_dice": (0, 1),
+    "wasserstein_1": (0, 2),  # prepared intensities lie in [-1, 1]
+    "ms_ssim": (-1, 1),
+    "mmd_squared": (-2, 2),  # a Gaussian kernel is at most 1
+}
 
 
 class _Record(BaseModel):
@@ -47,11 +65,23 @@ class FigureRow(_Record):
 
     protocol: Protocol
     measure: Measure
-    of: Word
+    of: Arm
     region: Word | None = None
     channel: Word | None = None
     value: float
     interval: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """A figure that its measure cannot have, or far outside its own interval, was not measured."""
+        lowest, highest = _RANGES[self.measure]
+        low, high = self.interval or (self.value, self.value)
+        aside = high - low + 1e-3  # a percentile interval need not hold the estimate itself
+        if not lowest <= low <= high <= highest or not max(lowest, low - aside) <= self.value <= min(
+            highest, high + aside
+        ):
+            raise ValueError("a figure that the measure cannot have")
+        return self
 
 
 class EvaluationExtract(_Record):
@@ -59,12 +89,15 @@ class EvaluationExtract(_Record):
 
     Attributes:
         synthetic_sha256: Of the synthetic cohort's files, by content.
-        test_patients: Real patients that nothing was trained on; the fewest of the protocols.
+        test_patients: Real patients that nothing was trained on; the fewest of the protocols. Procedural ones, for whom
+            nobody was scanned, count where all are.
+        procedural: Whether all are procedural.
         figures: In the order of the result files.
     """
 
     synthetic_sha256: Sha256
     test_patients: int = Field(ge=SMALLEST_CELL)
+    procedural: bool
     figures: Annotated[tuple[FigureRow, ...], Field(min_length=1, max_length=20_000)]
 
     def encode(self) -> bytes:
@@ -74,7 +107,9 @@ class EvaluationExtract(_Record):
     def claim(self) -> EvaluationClaim:
         """What the signed statement says of it."""
         return EvaluationClaim(
-            protocols=tuple(dict.fromkeys(row.protocol for row in self.figures)), test_patients=self.test_patients
+            protocols=tuple(dict.fromkeys(row.protocol for row in self.figures)),
+            test_patients=self.test_patients,
+            procedural=self.procedural,
         )
 
 
@@ -92,10 +127,12 @@ def evaluation_extract(results: Sequence[bytes], synthetic_sha256: str) -> Evalu
     """
     rows: list[FigureRow] = []
     patients: list[int] = []
+    kinds: set[bool] = set()
     for content in results:
         try:
             table = json.loads(content)
-            number, found = _test_patients(table), list(_rows(table))
+            number, procedural = _test_patients(table)
+            found = list(_rows(table))
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, ValidationError):
             raise _unreadable() from None
         if table.get("synthetic_sha256") != synthetic_sha256:
@@ -114,7 +151,12 @@ def evaluation_extract(results: Sequence[bytes], synthetic_sha256: str) -> Evalu
             raise _unreadable()
         rows += found
         patients.append(number)
-    return EvaluationExtract(synthetic_sha256=synthetic_sha256, test_patients=min(patients), figures=tuple(rows))
+        kinds.add(procedural)
+    if len(kinds) != 1:
+        raise _unreadable()  # of one run all are of one kind
+    return EvaluationExtract(
+        synthetic_sha256=synthetic_sha256, test_patients=min(patients), procedural=kinds.pop(), figures=tuple(rows)
+    )
 
 
 def parse_evaluation(content: bytes) -> EvaluationExtract:
@@ -128,7 +170,8 @@ def parse_evaluation(content: bytes) -> EvaluationExtract:
     return extract
 
 
-def _test_patients(table: Mapping[str, Any]) -> int:
+def _test_patients(table: Mapping[str, Any]) -> tuple[int, bool]:
+    """How many persons were tested on, or procedural patients where there was no person; and whether there was none."""
     match table.get("protocol"):
         case "fidelity":
             number = table["counts"]["test_patients"]
@@ -136,9 +179,10 @@ def _test_patients(table: Mapping[str, Any]) -> int:
             number = table["test_patients"]
         case _:
             number = min(arm["dice"]["n_test"] for arm in table["arms"])
-    if not isinstance(number, int):
+    procedural = table.get("procedural_test_patients", 0)
+    if type(number) is not int or type(procedural) is not int or not 0 <= procedural <= number:
         raise TypeError
-    return number
+    return (number, True) if procedural == number else (number - procedural, False)
 
 
 def _rows(table: Mapping[str, Any]) -> Iterator[FigureRow]:

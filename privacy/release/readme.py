@@ -82,11 +82,12 @@ def _evaluation(predicate: ReleasePredicate) -> str:
     if claim is None:
         return ""
     measured = " and ".join(_MEASURED[protocol] for protocol in claim.protocols)
+    kind = "procedural" if claim.procedural else "real"
     return f"""
 ## What is known about usefulness
 
 `evaluation.json` says {measured}, in means over at least
-{claim.test_patients} test patients whom neither the generator nor any segmenter had seen.
+{claim.test_patients} {kind} patients who were kept for test.
 """
 
 

@@ -4,8 +4,9 @@ Told on purpose are the day of packing, whatever the declared public sources and
 site names to which the study declares a public weight (they stand in the header of a weights file).
 
 What cannot be told from chance is not looked for: an identifier of under four characters inside a sentence, unless it
-mixes letters and digits (``7`` is a number there); one of under eight among the numbers of a weights file; a word that
-the release itself uses (``public``, ``T1``); a date among JSON's numbers, where a seed may look like one.
+mixes letters and digits (``7`` is a number there); one inside a longer word; one of under eight among the numbers of a
+weights file; a word that the release itself uses (``public``, ``T1``); a date among JSON's numbers, where a seed may
+look like one, or one written out in another language than English.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from ..evidence import ATTACKS, BINDING, BLIND
 from ..policy import TIERS
 
 _LONG, _BINARY = 4, 8
+_YEAR, _MONTH, _DAY = r"(?:18|19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+_NAMED = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _DATE = re.compile(
-    r"(?<![0-9A-Za-z])((?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
-    r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?![0-9A-SU-Za-z])"
+    rf"(?<![0-9A-Za-z])({_YEAR}([-./]){_MONTH}\2{_DAY}|{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    rf"|{_DAY}([-./]){_MONTH}\3{_YEAR}|{_MONTH}([-./]){_DAY}\4{_YEAR}"
+    rf"|{_DAY}\.? {_NAMED} {_YEAR}|{_NAMED} {_DAY},? {_YEAR})(?![0-9A-SU-Z])",
+    re.IGNORECASE,
 )
-"""ISO 8601, a time after it or not, and DICOM's YYYYMMDD."""
+"""ISO 8601, a time after it or not, DICOM's YYYYMMDD, and what people write, in English."""
 _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])")
 _OWN_WORDS = frozenset((*ATTACKS, BLIND, *BINDING, *TIERS, *get_args(Role), "public", "synthetic"))
 
@@ -60,7 +65,7 @@ class TextScan:
             identifiers=frozenset(_identifiers(run)) - own,
             sites=frozenset(_sites(run)) - own - frozenset(study.federation.declared_weights or {}),
             own=own,
-            dates=frozenset(date for text in told for date in _DATE.findall(text)),
+            dates=frozenset(date for text in told for date in _dates(text)),
         )
 
     def problem(self, name: str, content: bytes) -> str | None:
@@ -78,15 +83,22 @@ class TextScan:
             return "a patient's identifier in a file to be packed"
         if _holds(strings, self.sites):
             return "a site's name in a file to be packed"
-        if any(date not in self.dates for string in strings for date in _DATE.findall(string)):
+        if any(date not in self.dates for string in strings for date in _dates(string)):
             return "a date in a file to be packed"
         return None
 
 
+def _dates(text: str) -> list[str]:
+    return [found[1] for found in _DATE.finditer(text)]
+
+
 def _holds(strings: Collection[str], words: frozenset[str]) -> bool:
     inside = sorted(word for word in words if len(word) >= _LONG or _MIXED.search(word))
-    pattern = re.compile("|".join(rf"(?<![A-Za-z0-9.]){re.escape(word)}(?![A-Za-z0-9])" for word in inside))
-    return any(string in words or (inside and pattern.search(string)) for string in strings)
+    pattern = re.compile(
+        "|".join(rf"(?<![A-Za-z0-9.]){re.escape(word)}(?![A-Za-z0-9])" for word in inside), re.IGNORECASE
+    )
+    whole = {word.casefold() for word in words}
+    return any(string.casefold() in whole or (inside and pattern.search(string)) for string in strings)
 
 
 def _strings(text: str) -> Iterator[str]:

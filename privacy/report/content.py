@@ -18,7 +18,7 @@ from ...common.labels.chain import LabelSource
 from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..audit.small_cells import travelling
-from ..evidence import FEWEST_AVERAGED, SMALLEST_CELL
+from ..evidence import SMALLEST_CELL
 from ..policy import TIERS
 from ..statistics import Floats
 from .people import Kind, PeopleCounts
@@ -168,12 +168,12 @@ class ReportEvaluation(_Read):
         """Means over so many test patients that they may be told; None where no arm has one."""
 
         def told(figures: Mapping[str, ReportFigure]) -> dict[str, ReportFigure]:
-            return {name: figure for name, figure in figures.items() if figure.n_test >= FEWEST_AVERAGED}
+            return {name: figure for name, figure in figures.items() if figure.n_test >= SMALLEST_CELL}
 
         arms = tuple(
             arm.model_copy(update={"per_label": told(arm.per_label)})
             for arm in self.arms
-            if arm.dice.n_test >= FEWEST_AVERAGED
+            if arm.dice.n_test >= SMALLEST_CELL
         )
         return self.model_copy(update={"arms": arms, "ratio_to_real": told(self.ratio_to_real)}) if arms else None
 
@@ -286,7 +286,7 @@ class ReportContent:
     def shareable(self) -> ReportContent:
         """Without any patient's voxel, and without a number of real patients under twenty or a figure that tells it.
 
-        A curve of so few patients is nearly a list of them: it is left out, and so is a mean over fewer than five, as
+        A curve of so few patients is nearly a list of them: it is left out, and so is a mean over fewer than twenty, as
         in every file of figures. Nobody stands behind a procedural patient: figures about those are told however few.
         """
         audit = self.audit if self.kind == "procedural" else self.audit and travelling(self.audit)

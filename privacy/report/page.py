@@ -130,6 +130,8 @@ def _people(people: PeopleCounts | None, cells: Cells) -> list[tuple[str, str]]:
 def _share(people: PeopleCounts | None, cells: Cells) -> str:
     if people is None:
         return ""
+    if people.kind == "mixed" and cells.hides(people.real):  # the total less the rest would tell them
+        return "most" if people.procedural > people.real else "some"
     return f"{cells.number(people.procedural)} of {cells.number(people.procedural + people.real)}"
 
 

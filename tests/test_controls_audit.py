@@ -260,16 +260,17 @@ def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None
 
 def test_progress_runs_to_its_end() -> None:
     material = make_material()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     run_audit(
         material,
         PLAN,
         TIERS["internal"],
         trainer(material),
         memoriser(material),
-        lambda stage, done, total: told.append((done, total)),
+        lambda stage, done, total: told.append((stage, done, total)),
     )
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    # Reference, memoriser, three negative controls; then attack, blind baseline, controls.
-    assert told[-1] == (8, 8)
-    assert {total for _, total in told} == {8}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of the search.
+    assert told[-1] == ("done", 18, 18)
+    assert {total for _, _, total in told} == {18}
+    assert {done for stage, done, _ in told if stage == "searching for moved copies"} == set(range(8, 19))

@@ -74,6 +74,17 @@ def test_a_scan_is_found_behind_every_disguise(disguise: Callable[[Volume], Volu
     assert np.argwhere(found).tolist() == [[0, 0], [3, 1]]
 
 
+def test_volumes_searched_side_by_side_find_what_one_after_the_other_do() -> None:
+    scans, judged = people()
+    made = np.stack([disguise(scans.images[i % 8]) for i, disguise in enumerate(DISGUISES.values())])
+    told: list[tuple[int, int]] = []
+    one = moved_copies(scans, judged, made, lambda done, total: told.append((done, total)), workers=1)
+    many = moved_copies(scans, judged, made, workers=4)
+    assert one.any()
+    np.testing.assert_array_equal(one, many)
+    assert told == [(done, len(made)) for done in range(1, len(made) + 1)]
+
+
 def test_other_people_and_the_average_of_all_are_nobodys_copy() -> None:
     scans, judged = people()
     rest = scans.take(np.arange(4))

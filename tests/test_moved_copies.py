@@ -92,6 +92,17 @@ def test_other_people_and_the_average_of_all_are_nobodys_copy() -> None:
     assert not moved_copies(rest, judged[:4], strangers).any()
 
 
+@pytest.mark.parametrize(("share", "source"), [(0.65, [[0, 0]]), (0.6, []), (0.5, [])])
+def test_a_stranger_blended_with_a_scan_is_its_copy_only_where_the_scan_explains_four_fifths(
+    share: float, source: list[list[int]]
+) -> None:
+    # The scan leaves .17, .24 and .41 of these volumes unexplained, and the next one at least .5.
+    scans, judged = people()
+    stranger = people(seed=5)[0].images[1]
+    blend = share * scans.images[0] + (1 - share) * stranger
+    assert np.argwhere(moved_copies(scans, judged, blend[None])).tolist() == source
+
+
 def test_a_volume_as_like_one_person_as_another_names_nobody() -> None:
     scans, judged = people()
     other = people(seed=1)[0].images

@@ -1,4 +1,7 @@
-"""Generation of volumes from label maps: small ones against a plain loop in the same run, full-size ones alone."""
+"""Generation of volumes from label maps: small ones against a plain loop in the same run, full-size ones alone.
+
+Like with like: the plain loop paints as many volumes at once as the product does.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +15,27 @@ from measure import Row, alternated
 from plain_loop import plain_generation
 
 from fedphantom.common.device import Device
-from fedphantom.common.gan.generation import paint
+from fedphantom.common.gan.generation import paint, painted_at_once
 from fedphantom.common.gan.networks import make_generator
 
-VOLUMES, REPEATS = 2, 12
+BATCHES, REPEATS = 2, 12
 
 
 def generation_rows(material: Material, device: Device) -> list[Row]:
-    """``generation_over_plain``, and seconds a volume."""
+    """``generation_over_plain``, the plain loop in the same batches, and seconds a volume."""
     study = material.study
     network = make_generator(study, study.seed)
     device.place(network)
-    classes = material.scans.classes[:VOLUMES]
+    batch = painted_at_once(network, study.grid.shape)
+    classes = material.scans.classes[: BATCHES * batch]
     ours, plain = alternated(
         lambda: paint(network, classes, study, study.seed, device),
-        lambda: plain_generation(network, classes, study, device),
+        lambda: plain_generation(network, classes, study, device, batch),
         device.torch,
         REPEATS,
     )
     return [
-        Row("generation", ours / VOLUMES, "s", plain / VOLUMES),
+        Row("generation", ours / len(classes), "s", plain / len(classes)),
         Row("generation_over_plain", ours / plain, "ratio", 1.0, 1.05),
     ]
 

@@ -64,14 +64,17 @@ class PlainTraining:
         self.d.requires_grad_(True)
 
 
-def plain_generation(network: Generator, classes: NDArray[np.uint8], study: Study, device: Device) -> list[Tensor]:
-    """One volume (C, X, Y, Z) per label map (X, Y, Z), on the CPU."""
+def plain_generation(
+    network: Generator, classes: NDArray[np.uint8], study: Study, device: Device, batch: int
+) -> list[Tensor]:
+    """A batch of volumes (B, C, X, Y, Z), on the CPU, per batch of label maps (B, X, Y, Z)."""
     network.eval()
     out = []
     with torch.inference_mode(), device.autocast():
-        for one in classes:
-            labels = to_device(one_hot(torch.from_numpy(np.array(one))[None].long(), len(study.labels)), device)
-            out.append(network(labels, to_device(plain_noise(1, study), device))[0].float().cpu())
+        for start in range(0, len(classes), batch):
+            some = torch.from_numpy(np.array(classes[start : start + batch])).long()
+            labels = to_device(one_hot(some, len(study.labels)), device)
+            out.append(network(labels, to_device(plain_noise(len(some), study), device)).float().cpu())
     return out
 
 

@@ -1,4 +1,4 @@
-"""``make bench``: measure, print a table, and keep ``results/<hardware>.json``."""
+"""``make bench``: measure, print a table, and keep it as ``results/<hardware>.json`` and ``.md``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from generation_rows import full_size_rows, generation_rows
 from help_rows import help_rows
 from material import make_material
 from measure import Row, hardware, hardware_name
+from result_table import figure, markdown
 from rich.console import Console
 from rich.table import Table
 from round_rows import round_rows
@@ -37,7 +38,8 @@ def main() -> None:
         }
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"{hardware_name(device.torch)}.json"
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        file.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
         show(rows, facts, file)
 
 
@@ -66,11 +68,11 @@ def show(rows: list[Row], facts: dict[str, object], file: Path) -> None:
     """Print the table."""
     versions = facts["versions"]
     title = f"{facts['device']} · {facts['processor']} · {facts['cores']} cores, {facts['threads']} threads\n{versions}"
-    table = Table(title=title, caption=f"kept in {file.relative_to(RESULTS.parent.parent)}")
+    table = Table(title=title, caption=f"kept in {file.relative_to(RESULTS.parent.parent)} and .md")
     for column in ("name", "value", "unit", "baseline", "target", ""):
         table.add_column(column)
     for row in rows:
-        figures = [f"{value:.4g}" if value is not None else "" for value in (row.value, row.baseline, row.target)]
+        figures = [figure(value) for value in (row.value, row.baseline, row.target)]
         table.add_row(row.name, figures[0], row.unit, *figures[1:], row.verdict)
     Console(width=110).print(table)
 

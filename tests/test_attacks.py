@@ -181,6 +181,16 @@ def test_a_copy_is_confirmed_once_for_each_volume_that_repeats_a_patient() -> No
     assert tools.copies(tools.distances(tools.release_of(IGNORANT))) == Copies(0, 0)
 
 
+@pytest.mark.parametrize(("share", "copies"), [(0.018, 1), (0.022, 0), (0.1, 0)])
+def test_a_copy_leaves_less_than_a_fiftieth_of_a_scans_variance(share: float, copies: int) -> None:
+    scans = make_scans(20)
+    judged = np.ones(scans.labels.shape, bool)
+    noise = np.random.default_rng(3).normal(size=scans.images[0].shape)
+    off = noise * np.sqrt(share * scans.images[0].var() / np.mean(noise**2))
+    release = (scans.images[0] + off).astype(np.float32)[None]
+    assert confirmed_copies(scans, judged, distances(scans, judged, release)) == Copies(copies, copies)
+
+
 def test_a_planted_copy_of_a_stranger_is_a_copy_too_and_silences_no_other() -> None:
     scans = make_scans(20)
     tools = battery(scans)

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import DataError
-from fedphantom.privacy.attacks.interface import Reconstruct
+from fedphantom.privacy.attacks.battery import Battery
+from fedphantom.privacy.attacks.interface import AuditedScans, Reconstruct
 from fedphantom.privacy.audit.audit import run_audit
-from fedphantom.privacy.audit.controls import TrainGenerator
+from fedphantom.privacy.audit.controls import TrainGenerator, positive_set_control
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.report import power_text
 from fedphantom.privacy.audit.result import AuditResult
+from fedphantom.privacy.evidence import ControlResult
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
@@ -180,6 +182,38 @@ def test_planted_copies_are_named_in_every_disguise() -> None:
     assert control(result, "positive-set") == (True, "10 exact, 10 with noise, 10 moved")
 
 
+def positive_set(nearest: float) -> ControlResult:
+    """The control where the released set comes as near as this to every scan; scans vary by 1 about their labels."""
+    material = make_material()
+    rows = material.scans_of("member", "holdout")
+    scans = AuditedScans(
+        images=material.images[rows],
+        labels=material.labels[rows],
+        patients=tuple(material.patients[i] for i in rows),
+        sites=tuple(material.sites[i] for i in rows),
+        member=tuple(material.roles[i] == "member" for i in rows),
+    )
+    reference = trainer(material)(material.scans_of("reference"), PLAN.steps, 0)
+    battery = Battery.calibrate(
+        scans, material.synthetic_labels, reference, draws=1, seed=0, as_released=material.as_released
+    )
+    return positive_set_control(battery, np.full((len(scans), 1), nearest), np.random.default_rng(0))
+
+
+def test_planted_copies_that_the_attack_does_not_name_are_a_control_that_fails() -> None:
+    blind = positive_set(0.0)  # nothing planted can come nearer
+    assert int(blind.got.split()[0]) < 9
+    assert not blind.ok
+
+
+def test_moved_copies_must_be_named_too() -> None:
+    only_moved_missed = positive_set(0.5)  # farther than noise of 5 %, nearer than a turn and half a voxel
+    assert only_moved_missed.got.startswith("10 exact, 10 with noise, ")
+    assert int(only_moved_missed.got.split()[-2]) < 7
+    assert not only_moved_missed.ok
+    assert positive_set(1.3).ok
+
+
 def test_without_control_patients_the_negative_control_is_missing() -> None:
     result = audit(make_material(control=0))
     assert all(c.id != "negative" for c in result.evidence.controls)
@@ -260,16 +294,17 @@ def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None
 
 def test_progress_runs_to_its_end() -> None:
     material = make_material()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     run_audit(
         material,
         PLAN,
         TIERS["internal"],
         trainer(material),
         memoriser(material),
-        lambda stage, done, total: told.append((done, total)),
+        lambda stage, done, total: told.append((stage, done, total)),
     )
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    # Reference, memoriser, three negative controls; then attack, blind baseline, controls.
-    assert told[-1] == (8, 8)
-    assert {total for _, total in told} == {8}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of the search.
+    assert told[-1] == ("done", 18, 18)
+    assert {total for _, _, total in told} == {18}
+    assert {done for stage, done, _ in told if stage == "searching for moved copies"} == set(range(8, 19))

@@ -28,11 +28,14 @@ from fedphantom.common.gan.generation import (
     load_generator,
     numpy_parameters,
     paint,
+    paint_each,
+    painted_at_once,
 )
-from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.gan.networks import draw_noise, make_generator, one_hot
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource, LabelStep, PublicSources, label_digest
 from fedphantom.common.labels.sampler import SampledLabels
+from fedphantom.common.randomness import torch_generator
 from fedphantom.common.study import PatchTable
 from fedphantom.common.tensor_file import encode
 from fedphantom.common.volumes.nifti import read_label_map, read_volume
@@ -123,6 +126,46 @@ def test_every_sidecar_is_complete_and_a_release_accepts_it(
     assert len(sidecars) == len(volumes) == 3 * (len(STUDY.channels) + 1)
     seeds = {parse_sidecar(content, digest, public).noise_seed for content in sidecars}
     assert len(seeds) == 3
+
+
+@pytest.mark.parametrize("together", [2, 3, 4, 5, 9])
+def test_what_a_volume_is_painted_beside_changes_no_voxel_of_it(together: int) -> None:
+    network = make_generator(STUDY, 3)
+    classes = np.stack([draw_labels(np.random.default_rng(i)) for i in range(together)]) // 2
+    seeds = [7 + 3 * i for i in range(together)]
+    beside = paint_each(network, classes, STUDY, seeds, CPU)
+    for i in range(together):
+        alone = paint(network, classes[i : i + 1], STUDY, seeds[i], CPU)[0]
+        np.testing.assert_allclose(beside[i], alone, rtol=0, atol=1e-5)
+
+
+def test_a_volume_is_what_the_network_makes_of_its_labels_and_noise_alone() -> None:
+    network = make_generator(STUDY, 3).eval()
+    classes = np.stack([draw_labels(np.random.default_rng(i)) for i in range(5)]) // 2
+    painted = paint(network, classes, STUDY, 11, CPU)
+    for i in range(5):
+        labels = one_hot(torch.from_numpy(classes[i : i + 1]), len(STUDY.labels))
+        with torch.inference_mode():
+            alone = network(labels, draw_noise(1, SHAPE, torch_generator(11, i)))[0].numpy()
+        np.testing.assert_allclose(painted[i], alone, rtol=0, atol=1e-4)  # other kernels: other last bits
+
+
+def test_volumes_are_painted_four_at_once_and_never_one_alone(generator: LoadedGenerator, tmp_path: Path) -> None:
+    batches: list[int] = []
+    hook = generator.network.register_forward_hook(lambda network, given, made: batches.append(len(made)))
+    make(generator, tmp_path / "out", labels=[LABELS[0]] * 5)
+    hook.remove()
+    assert batches == [4, 2]  # the fifth beside itself
+
+
+def test_a_batch_holds_no_more_than_four_cubes_of_64_voxels() -> None:
+    network = make_generator(STUDY, 3)
+    shapes = {(8, 8, 8): 4, (64, 64, 64): 4, (64, 64, 65): 3, (80, 80, 80): 2, (96, 96, 96): 1, (240, 240, 155): 1}
+    assert {shape: painted_at_once(network, shape) for shape in shapes} == shapes
+    batches: list[int] = []
+    network.register_forward_hook(lambda network, given, made: batches.append(len(made)))
+    paint(network, np.zeros((1, 96, 96, 96), np.uint8), STUDY, 1, CPU)
+    assert batches == [1]
 
 
 def test_a_volume_can_be_made_again_from_its_sidecar(generator: LoadedGenerator, tmp_path: Path) -> None:

@@ -152,6 +152,19 @@ def test_a_journal_that_lost_lines_is_neither_believed_nor_added_to(
         held.entries()
 
 
+def test_nothing_is_added_to_a_journal_that_was_written_anew_with_as_many_lines(
+    journal: Journal, tmp_path: Path
+) -> None:
+    other = Journal(tmp_path / "other.jsonl")
+    for _ in range(4):
+        other.append("audit", verdict="PASS")
+    anew = other.path.read_bytes()
+    journal.path.write_bytes(anew)
+    with pytest.raises(VerificationFailed, match="that had 4, or others"):
+        journal.append("release")
+    assert journal.path.read_bytes() == anew
+
+
 def test_a_head_one_line_behind_is_what_a_crash_leaves_and_holds(journal: Journal) -> None:
     behind = head_file(journal).read_bytes()
     journal.append("release")

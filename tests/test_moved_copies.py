@@ -74,11 +74,33 @@ def test_a_scan_is_found_behind_every_disguise(disguise: Callable[[Volume], Volu
     assert np.argwhere(found).tolist() == [[0, 0], [3, 1]]
 
 
+def test_volumes_searched_side_by_side_find_what_one_after_the_other_do() -> None:
+    scans, judged = people()
+    made = np.stack([disguise(scans.images[i % 8]) for i, disguise in enumerate(DISGUISES.values())])
+    told: list[tuple[int, int]] = []
+    one = moved_copies(scans, judged, made, lambda done, total: told.append((done, total)), workers=1)
+    many = moved_copies(scans, judged, made, workers=4)
+    assert one.any()
+    np.testing.assert_array_equal(one, many)
+    assert told == [(done, len(made)) for done in range(1, len(made) + 1)]
+
+
 def test_other_people_and_the_average_of_all_are_nobodys_copy() -> None:
     scans, judged = people()
     rest = scans.take(np.arange(4))
     strangers: Images = np.concatenate([scans.images[4:], scans.images.mean(axis=0, keepdims=True)])
     assert not moved_copies(rest, judged[:4], strangers).any()
+
+
+@pytest.mark.parametrize(("share", "source"), [(0.65, [[0, 0]]), (0.6, []), (0.5, [])])
+def test_a_stranger_blended_with_a_scan_is_its_copy_only_where_the_scan_explains_four_fifths(
+    share: float, source: list[list[int]]
+) -> None:
+    # The scan leaves .17, .24 and .41 of these volumes unexplained, and the next one at least .5.
+    scans, judged = people()
+    stranger = people(seed=5)[0].images[1]
+    blend = share * scans.images[0] + (1 - share) * stranger
+    assert np.argwhere(moved_copies(scans, judged, blend[None])).tolist() == source
 
 
 def test_a_volume_as_like_one_person_as_another_names_nobody() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,20 @@ def label_files(root: Path) -> list[Path]:
 
 def test_what_generate_wrote_passes(made: Path) -> None:
     assert check(made) == 3
+
+
+def test_a_scan_is_made_again_beside_any_others(made: Path) -> None:
+    done: list[int] = []
+    subjects = sorted((made / "synthetic").glob("sub-*"))
+    shutil.rmtree(subjects[0])
+    table = made / "synthetic" / "participants.tsv"
+    kept = [line for line in table.read_text().splitlines(keepends=True) if not line.startswith(subjects[0].name)]
+    table.write_text("".join(kept))
+    public = read_cohort(made / "public")
+    check_origin(
+        made / "run", made / "synthetic", public, device="cpu", progress=lambda number, total: done.append(number)
+    )
+    assert done == [1, 2]
 
 
 def test_another_label_map_under_a_copied_sidecar_is_refused(made: Path) -> None:

@@ -14,6 +14,8 @@ from fedphantom.client.evaluation.figures import over_patients
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
 from fedphantom.privacy.release.evaluation import FILE, evaluation_extract, parse_evaluation
 from fedphantom.privacy.release.pack import verify_release
+from fedphantom.privacy.release.readme import render_readme
+from fedphantom.privacy.statement import ReleasePredicate
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 SHA = "a" * 64
@@ -199,8 +201,14 @@ def test_figures_changed_by_the_signer_must_still_be_what_the_statement_says(eva
     sign_again(evaluated)
     assert_refused(evaluated, "no table of figures")
     (evaluated / FILE).write_bytes(kept)
-    sign_again(evaluated, in_predicate(evaluation=CLAIM | {"test_patients": 99}))
-    assert_refused(evaluated)
+    more = in_predicate(evaluation=CLAIM | {"test_patients": 99})
+    sign_again(evaluated, more)
+    predicate = ReleasePredicate.model_validate_json(json.dumps(statement_of(evaluated)["predicate"]))
+    readme = (evaluated / "README.md").read_bytes()
+    (evaluated / "README.md").write_text(render_readme(predicate))  # or it would be the README that is refused
+    sign_again(evaluated, more)
+    assert_refused(evaluated, "an evaluation other than the signed statement says")
+    (evaluated / "README.md").write_bytes(readme)
     extract = parse_evaluation(kept)
     (evaluated / FILE).write_bytes(extract.model_copy(update={"synthetic_sha256": "b" * 64}).encode())
     sign_again(evaluated, in_predicate(evaluation=extract.claim().model_dump(mode="json")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,13 @@ def test_weights_are_looked_through_header_and_numbers(scan: TextScan) -> None:
     assert "identifier" in (scan.problem("g.safetensors", encode(plain, {"study": study})) or "")
     hidden = {"w": np.frombuffer(b"..LONGENOUGH", np.float32)}
     assert "numbers of a weights file" in (scan.problem("g.safetensors", encode(hidden, {"dp": "none"})) or "")
+
+
+def test_a_sites_name_among_the_numbers_of_the_weights_is_found(scan: TextScan) -> None:
+    named = replace(scan, sites=frozenset({"mercy-general"}))
+    hidden = encode({"w": np.frombuffer(b".mercy-general..", np.float32)}, {"dp": "none"})
+    assert "numbers of a weights file" in (named.problem("g.safetensors", hidden) or "")
+    assert scan.problem("g.safetensors", hidden) is None
 
 
 def test_a_site_that_the_study_names_in_public_may_stand_in_its_weights(tmp_path: Path) -> None:

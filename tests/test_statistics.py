@@ -174,6 +174,26 @@ def test_the_bootstrap_interval_is_as_wide_as_theory_says() -> None:
     assert auc_interval(scores, rng(3)) == got
 
 
+def test_the_bootstrap_interval_of_skewed_scores_is_that_of_scipy() -> None:
+    # A few members far below the others: the acceleration is -.11, and its sign moves every bound by .03 to .11.
+    member, holdout = np.array([2.0, 30, 33, *range(35, 42)]), np.arange(40) + 0.5
+
+    def area(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray((one[..., :, None] > other[..., None, :]).mean(axis=(-2, -1)))
+
+    def reference(level: float) -> tuple[float, float]:
+        found = stats.bootstrap(
+            (member, holdout), area, method="BCa", confidence_level=level, n_resamples=6000, batch=500, rng=rng(1)
+        )
+        return found.confidence_interval.low, found.confidence_interval.high
+
+    got = auc_interval(Scores.of(member, holdout), rng(3), 10_000)
+    for low, high, level in ((*got.ci, 0.95), (got.lower95, got.upper95, 0.9)):
+        expected = reference(level)
+        assert low == pytest.approx(expected[0], abs=0.04)
+        assert high == pytest.approx(expected[1], abs=0.012)
+
+
 def test_perfect_separation_never_claims_certainty() -> None:
     got = auc_interval(Scores.of(np.arange(20) + 100.0, np.arange(30.0)), rng())
     assert (got.auc, got.upper95, got.method) == (1.0, 1.0, "exact")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,8 @@ from .weights import ENSEMBLE, GENERATOR, decode_weights, read_weights_header, s
 
 BATCH = 4
 """Volumes painted at once, at most."""
-VOXELS_AT_ONCE = 1 << 23
-"""Above this a volume is painted alone."""
+VOXELS_AT_ONCE = 4 * 64**3
+"""And voxels of all of them together, at most: this bounds memory. Of larger volumes one is painted at a time."""
 FLOOR = -0.99
 """Outputs at or below this are background: written as exactly 0, as skull-stripped scans have it."""
 WRITTEN_MAXIMUM = 1000.0
@@ -161,6 +162,24 @@ def paint(
     Returns:
         Volumes (n, C, X, Y, Z) in [-1, 1].
     """
+    return _painted(network, classes, study, [(seed, i) for i in range(len(classes))], device)
+
+
+def paint_each(
+    network: Generator, classes: NDArray[np.uint8], study: Study, seeds: Sequence[int], device: Device
+) -> NDArray[np.float32]:
+    """As :func:`paint`, but volume i has a seed of its own: as ``paint`` would make it, alone, with ``seeds[i]``."""
+    return _painted(network, classes, study, [(seed, 0) for seed in seeds], device)
+
+
+def painted_at_once(network: Generator, shape: tuple[int, ...]) -> int:
+    """How many volumes (X, Y, Z) are painted together; 1 where slab follows slab."""
+    return 1 if network.local else max(1, min(BATCH, VOXELS_AT_ONCE // math.prod(shape)))
+
+
+def _painted(
+    network: Generator, classes: NDArray[np.uint8], study: Study, seeds: list[tuple[int, int]], device: Device
+) -> NDArray[np.float32]:
     shape = (int(classes.shape[1]), int(classes.shape[2]), int(classes.shape[3]))
     out = np.empty((len(classes), len(study.channels), *shape), dtype=np.float32)
     training = network.training
@@ -169,16 +188,22 @@ def paint(
         if network.local:
             thickness = slab_thickness(network, shape, device)
             for i, one in enumerate(classes):
-                noise = draw_noise(1, shape, torch_generator(seed, i))
+                noise = draw_noise(1, shape, torch_generator(*seeds[i]))
                 out[i] = paint_in_slabs(network, one, noise, len(study.labels), device, thickness)
         else:
-            batch = max(1, min(BATCH, VOXELS_AT_ONCE // math.prod(shape)))
+            batch = painted_at_once(network, shape)
             for start in range(0, len(classes), batch):
                 some = np.array(classes[start : start + batch])
                 labels = one_hot(torch.from_numpy(some), len(study.labels))
                 # Each volume's noise is its own: what a batch holds beside it changes nothing.
-                noise = torch.cat([draw_noise(1, shape, torch_generator(seed, start + i)) for i in range(len(some))])
-                out[start : start + batch] = network(device.tensor(labels), device.tensor(noise)).float().cpu().numpy()
+                drawn = [draw_noise(1, shape, torch_generator(*seed)) for seed in seeds[start : start + batch]]
+                noise = torch.cat(drawn)
+                if len(some) == 1 < batch:
+                    # A CPU convolves one volume by other means than several: two to four times as long, and to other
+                    # last bits. Beside itself a volume left over comes out as it would beside any other.
+                    labels, noise = torch.cat([labels, labels]), torch.cat([noise, noise])
+                volumes = network(device.tensor(labels), device.tensor(noise))[: len(some)]
+                out[start : start + batch] = volumes.float().cpu().numpy()
     network.train(training)
     return out
 
@@ -205,35 +230,56 @@ def generate_cohort(
     """
     painters = [generators] if isinstance(generators, LoadedGenerator) else generators
     study, number, private = painters[0].study, 0, 0
-    values = np.asarray(study.label_values)
     name = f"Synthetic volumes of the study '{study.name}'"
     with BidsWriter(out, study.volume_grid(), study.channels, study.labels, name, synthetic=True) as writer:
-        for number, sampled in enumerate(labels, start=1):
-            index = np.searchsorted(values, sampled.labels).clip(0, len(values) - 1).astype(np.uint8)
-            if sampled.labels.shape != study.grid.shape or not np.array_equal(values[index], sampled.labels):
-                raise DataError(
-                    f"label map {number} lies on another grid or holds values outside the study's labels",
-                    expected=f"shape {study.grid.shape}, values among {', '.join(map(str, study.label_values))}",
-                    remedy="Sample label maps with the generator's own study.",
-                )
-            generator = painters[(number - 1) % len(painters)]
-            noise_seed = derived_seed(seed, "noise", number)
-            volume = paint(generator.network, index[None], study, noise_seed, generator.device)[0]
-            facts = {
-                "GeneratorSha256": generator.sha256,
-                "LabelChain": sampled.chain.model_dump(mode="json"),
-                "NoiseSeed": noise_seed,
-            }
-            writer.add(f"synthetic{number:05d}", as_written(volume), sampled.labels, facts)
-            private += not sampled.chain.is_public
-            if progress:
-                progress(number)
+        together = painted_at_once(painters[0].network, study.grid.shape)
+        # Each painter its share of the label maps at once; of volumes too large for that, only one is held.
+        for some in _in_parts(labels, together * len(painters) if together > 1 else 1):
+            classes = np.stack([_classes(one, number + i, study) for i, one in enumerate(some, start=1)])
+            turns = [(number + i) % len(painters) for i in range(len(some))]
+            seeds = [derived_seed(seed, "noise", number + i) for i in range(1, len(some) + 1)]
+            volumes: dict[int, NDArray[np.float32]] = {}
+            for turn in sorted(set(turns)):
+                own = [i for i in range(len(some)) if turns[i] == turn]
+                network, device = painters[turn].network, painters[turn].device
+                painted = paint_each(network, classes[own], study, [seeds[i] for i in own], device)
+                volumes.update(zip(own, painted, strict=True))
+            for i, sampled in enumerate(some):
+                number += 1
+                facts = {
+                    "GeneratorSha256": painters[turns[i]].sha256,
+                    "LabelChain": sampled.chain.model_dump(mode="json"),
+                    "NoiseSeed": seeds[i],
+                }
+                writer.add(f"synthetic{number:05d}", as_written(volumes[i]), sampled.labels, facts)
+                private += not sampled.chain.is_public
+                if progress:
+                    progress(number)
         if not number:
             raise DataError(
                 "no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps."
             )
         writer.describe(name + _whose(number, private), LabelMaps=_origin(number, private))
     return number
+
+
+def _in_parts(labels: Iterable[SampledLabels], size: int) -> Iterator[list[SampledLabels]]:
+    remaining = iter(labels)
+    while some := list(islice(remaining, size)):
+        yield some
+
+
+def _classes(sampled: SampledLabels, number: int, study: Study) -> NDArray[np.uint8]:
+    """Class indices (X, Y, Z) of the label map that comes as the given number."""
+    values = np.asarray(study.label_values)
+    index = np.searchsorted(values, sampled.labels).clip(0, len(values) - 1).astype(np.uint8)
+    if sampled.labels.shape != study.grid.shape or not np.array_equal(values[index], sampled.labels):
+        raise DataError(
+            f"label map {number} lies on another grid or holds values outside the study's labels",
+            expected=f"shape {study.grid.shape}, values among {', '.join(map(str, study.label_values))}",
+            remedy="Sample label maps with the generator's own study.",
+        )
+    return index
 
 
 def _whose(number: int, private: int) -> str:

@@ -12,12 +12,15 @@ than about ten degrees, shifts of more than a quarter of the grid, and anything 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from ...common.parallel import side_by_side
 from ..statistics import Floats
 from .gan_leaks import SAME_ERROR
 from .interface import AuditedScans, Images
@@ -49,7 +52,13 @@ Motion = Floats
 """Shape (3, 4): a scan's voxel at p, counted from the grid's centre, lies in the volume at ``motion @ [p, 1]``."""
 
 
-def moved_copies(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> NDArray[np.bool_]:
+def moved_copies(
+    scans: AuditedScans,
+    judged: NDArray[np.bool_],
+    synthetic: Images,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+) -> NDArray[np.bool_]:
     """Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
 
     Each volume is its own null: a scan that explains it no better than another person's does (:data:`CONTRAST`) is only
@@ -59,18 +68,21 @@ def moved_copies(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Imag
         scans: Audited scans.
         judged: Voxels judged, shape (N, X, Y, Z).
         synthetic: Shape (S, C, X, Y, Z).
+        progress: (volumes searched, volumes in all).
+        workers: Volumes searched at once; one a core by default. The result does not depend on it.
     """
     found = np.zeros((len(scans), len(synthetic)), dtype=bool)
     search = _Search(scans, judged, synthetic)
-    for s in range(len(synthetic)):
-        source = search.source_of(s)
+    tasks = [partial(search.source_of, s) for s in range(len(synthetic))]
+    for done, (s, source) in enumerate(side_by_side(tasks, workers), start=1):
         if source is not None:
             found[source, s] = True
+        progress(done, len(tasks))
     return found
 
 
 class _Search:
-    """Scans and volumes on three grids."""
+    """Scans and volumes on three grids; none of it changes once it is made, so that several threads may search."""
 
     def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> None:
         self._scans = scans

@@ -44,6 +44,9 @@ Progress = Callable[[str, int, int], None]
 
 FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
 
+_SEARCH = 10
+"""Steps of progress that the search for moved copies counts as: beside a training it is long, a volume of it short."""
+
 SMALLEST_SUBGROUP = 5
 """Fewest members, and fewest holdout patients, of a subgroup whose attack is scored: below, an AUC says nothing."""
 
@@ -143,14 +146,15 @@ def run_audit(
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
-    total = len(trainings) + 3
+    stages = len(trainings) + 3
+    total = stages + _SEARCH
     generators: dict[str, Reconstruct | TrainingError] = {}
     progress("training reference and control generators", 0, total)
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
         generators[list(trainings)[index]] = generator
         progress("training reference and control generators", len(generators), total)
 
-    progress("attacking the generator", total - 3, total)
+    progress("attacking the generator", stages - 3, total)
     reference = generators["reference"]
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
@@ -168,7 +172,7 @@ def run_audit(
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     controls: list[ControlResult] = []
-    progress("running the blind baseline", total - 2, total)
+    progress("running the blind baseline", stages - 2, total)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
@@ -177,7 +181,7 @@ def run_audit(
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
 
-    progress("attacking the controls", total - 1, total)
+    progress("attacking the controls", stages - 1, total)
     controls.append(positive_set_control(battery, distance, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
@@ -187,11 +191,16 @@ def run_audit(
 
     held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
     judged_voxels = foreground(held.images, held.labels)
+
+    def searched(volumes: int, of: int) -> None:
+        progress("searching for moved copies", stages + _SEARCH * volumes // of, total)
+
+    searched(0, len(material.synthetic))
     copies = confirmed_copies(
         held,
         judged_voxels,
         distances(held, judged_voxels, material.synthetic),
-        moved_copies(held, judged_voxels, material.synthetic),
+        moved_copies(held, judged_voxels, material.synthetic, searched),
     )
     evidence = AuditEvidence(
         release=plan.release,

@@ -16,6 +16,11 @@ _NEEDS = {
 }
 
 
+WORDING = 1
+"""Number of the sentences that a release holds, here and in its README; raise it whenever one of them changes.
+
+A release is checked word for word, and by the words of the program that packed it: of others it is said so.
+"""
 NOTHING_SUCCEEDED = "No attack tested succeeded."
 
 

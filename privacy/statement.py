@@ -113,6 +113,7 @@ class ReleasePredicate(_Record):
         label_sources: Every public source that a label map of the release comes from.
         created: UTC, ISO 8601, seconds.
         software: Name and version of what packed it.
+        wording: Number of the sentences that it was packed with.
     """
 
     kind: ReleaseKind
@@ -126,6 +127,7 @@ class ReleasePredicate(_Record):
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
+    wording: int = Field(ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -245,7 +245,25 @@ def test_public_are_the_patients_marked_so_or_all_of_a_cohort_without_sites(
         assert [patient.patient_id for patient in cohort.public().patients] == public
 
 
+def test_a_patient_with_a_folder_or_a_row_and_no_scan_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+    (tmp_path / "sub-02" / "anat").mkdir(parents=True)
+    (tmp_path / "participants.tsv").write_text("participant_id\tsite\nsub-01\tA\nsub-02\tA\nsub-77\tB\n")
+    assert read_cohort(tmp_path).stray == (("no-scan", 2),)
+
+
 # Tables.
+
+
+def test_patients_whose_scans_are_numbered_alike_are_told_apart(tmp_path: Path) -> None:
+    table = tmp_path / "c.csv"
+    table.write_text("patient_id,scan_id,label,T1\np1,s1,l,a\np1,s2,l,b\np2,s1,l,c\n")
+    cohort = read_cohort(table)
+    assert [scan.scan_id for scan in cohort.scans] == ["p1_s1", "p1_s2", "p2_s1"]
+    write_table(tmp_path / "view.csv", cohort)
+    assert read_cohort(tmp_path / "view.csv").scans == cohort.scans
+    table.write_text("patient_id,scan_id,label,T1\np1,s1,l,a\np1,s1,l,b\n")  # twice is twice
+    assert [scan.scan_id for scan in read_cohort(table).scans] == ["s1", "s1"]
 
 
 @pytest.mark.parametrize(("name", "comma"), [("c.csv", ","), ("c.tsv", "\t"), ("semicolons.csv", ";")])

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_release import TRUSTED, assert_refused, in_predicate, sign_again
+from tiny_release import TRUSTED, an_attack, assert_refused, in_predicate, rows, sign_again, statement_of
 
+from fedphantom.privacy.audit.extract import AttackRow
+from fedphantom.privacy.finding import WORDING, finding
 from fedphantom.privacy.release.pack import verify_release
+from fedphantom.privacy.release.readme import render_readme
+from fedphantom.privacy.statement import EvaluationClaim, ReleasePredicate, may_be_shared
 
 
 def _subject(name: str) -> Callable[[dict[str, Any]], None]:
@@ -99,3 +107,31 @@ def test_an_entry_hidden_behind_another_of_its_name_is_refused(volumes_release: 
     path.write_text(path.read_text().replace('"NoiseSeed"', '"NoiseSeed": 19700101, "NoiseSeed"'))
     sign_again(volumes_release)
     assert_refused(volumes_release, "another encoding")
+
+
+def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from_a_forgery(
+    either_release: Path,
+) -> None:
+    sign_again(either_release, in_predicate(wording=WORDING + 1))
+    assert_refused(either_release, "the sentences of another program")
+
+
+WORDINGS = {1: "b445179c43096940"}
+
+
+def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volumes_release: Path) -> None:
+    signed = ReleasePredicate.model_validate_json(json.dumps(statement_of(volumes_release)["predicate"]))
+    given = signed.model_copy(update={"software": "fedphantom", "created": "then"})
+    texts = []
+    for kind, tier, verdict, auc in itertools.product(
+        ("volumes", "weights"), ("internal", "controlled", "public"), ("PASS", "INCONCLUSIVE"), (0.5, 0.9)
+    ):
+        tried = [AttackRow.model_validate(row) for row in rows(A1=an_attack("A1", "G", auc))]
+        claim = given.audit.model_copy(update={"verdict": verdict, "finding": finding(tried, kind)})
+        for evaluation in (None, EvaluationClaim(protocols=("arms", "shin", "fidelity"), test_patients=20)):
+            changes = {"kind": kind, "tier": tier, "audit": claim, "evaluation": evaluation}
+            changes["approved_for_sharing"] = may_be_shared(tier, verdict)
+            texts.append(re.sub("[0-9a-f]{64}", "", render_readme(given.model_copy(update=changes))))
+    assert len(set(texts)) > 20
+    now = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+    assert WORDINGS[WORDING] == now, "a sentence has changed: raise WORDING, and note its number here"

@@ -288,7 +288,8 @@ def test_no_sentence_counts_without_minding_the_singular() -> None:
         if not str(path.relative_to(ROOT)).startswith(others)
         for match in careless.finditer(path.read_text(encoding="utf-8"))
     ]
-    assert found == ["privacy/attacks/blind.py: {MIN_PATIENTS} members"]  # a constant above one
+    # A constant above one, and a kind.
+    assert found == ["privacy/attacks/blind.py: {MIN_PATIENTS} members", "privacy/release/readme.py: {kind} patients"]
 
 
 def test_cohort_ids_are_in_the_patients_order(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ..counted import counted
 from ..errors import DataError
 from ..study import Study
 from ..volumes.grid import Spacing
-from .layouts.assembly import DUPLICATE_PATIENT, UNPLACED_FILE
+from .layouts.assembly import DUPLICATE_PATIENT, NO_SCAN, UNPLACED_FILE
 from .preparation import needed_channels
 from .scan_check import ScanFacts, inspect_scan
 from .whereabouts import Whereabouts
@@ -223,6 +223,7 @@ PROBLEMS: Mapping[str, tuple[Severity, str, str]] = {
         "a file or folder name looks like a date, record number or person's name",
         "Rename to pseudonyms before you pass the files on.",
     ),
+    NO_SCAN: ("warning", "a patient is listed or has a folder, but no scan", "Check whether an export failed."),
     UNPLACED_FILE: ("warning", "an image file belongs to no scan", "Check its name against the layout."),
 }
 """Code to severity, message and remedy; the order is that of reports."""
@@ -318,14 +319,13 @@ def _stray_problem(code: str, count: int) -> Problem:
 
 
 def _repeated_scans(scans: Sequence[Scan]) -> set[int]:
-    """Every scan whose identifier an earlier one has; all of them where two patients claim it."""
+    """Every scan whose identifier an earlier one has; readers name no two patients' scans alike."""
     by_id: dict[str, list[int]] = defaultdict(list)
     for position, scan in enumerate(scans):
         by_id[scan.scan_id].append(position)
     repeated: set[int] = set()
     for positions in by_id.values():
-        several_patients = len({scans[i].patient_id for i in positions}) > 1
-        repeated.update(positions if several_patients else positions[1:])
+        repeated.update(positions[1:])
     return repeated
 
 

@@ -16,7 +16,10 @@ _DATE = re.compile(
 )
 _RECORD_NUMBER = re.compile(r"(?<!\d)(?:\d{7,}|\d{3}-\d{2}-\d{4})(?!\d)")
 _UID = re.compile(r"(?<![\d.])[012](?:\.\d+){5,}")
-_PERSON = re.compile(r"[A-Za-z]{2,}\^[A-Za-z]+|(?:^|[_\s-])[A-Z][a-z]{2,}[_,\s-]+[A-Z][a-z]{2,}(?=$|[_\s.-])")
+_PERSON = re.compile(
+    r"[A-Za-z]{2,}\^[A-Za-z]+|(?:^|[_\s-])[A-Z][a-z]{2,}[_,\s-]+[A-Z][a-z]{2,}(?=$|[_\s.-])"
+    r"|^sub-[A-Z][a-z]{2,}[A-Z][a-z]{2,}(?=$|[_.])"
+)
 _WORD = re.compile(
     r"(?:^|[^a-z])(?:mrn|ssn|dob|patient[_\s-]?name|birth[_\s-]?date|accession)(?=$|[^a-z])", re.IGNORECASE
 )

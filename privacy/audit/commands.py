@@ -66,6 +66,8 @@ def audit_show(
 
     content = read_consistent_result(result)
     typer.echo(json.dumps(content, indent=1) if as_json else audit_text(content))
+    if not as_json:
+        typer.echo("Shown as the file has it; whether it is what the audit left, 'fedphantom audit verify' says.")
 
 
 @audit_app.command("verify")

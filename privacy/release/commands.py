@@ -56,10 +56,11 @@ def release_pack(
         raise typer.BadParameter(
             "they would have no effect: a release of weights holds no volumes", param_hint="--public, --synthetic"
         )
-    from ...common.progress import progress_bar
+    from ...common.progress import stages
     from .run import pack_run
 
-    with progress_bar("making every scan again") as progress:
+    with stages() as begin:
+        progress = begin("making every scan again")
         report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or ())
     typer.echo(report.to_json() if as_json else report.to_text())
 

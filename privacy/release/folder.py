@@ -21,6 +21,7 @@ from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.signing import verify
 from ...common.storage import TEMPORARY_PREFIX
 from ..evidence import ReleaseKind
+from ..finding import WORDING
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
 from ..verdict import Outcome
@@ -119,6 +120,13 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
     envelope = _read(folder, MANIFEST, _LARGEST_MANIFEST)
     payload = verify(envelope, trusted)
     statement = parse_statement(payload)
+    if statement.predicate.wording != WORDING:
+        raise VerificationFailed(
+            f"a release with the sentences of another program: number {statement.predicate.wording}, and this one knows"
+            f" {WORDING}",
+            expected=f"the version that packed it ({statement.predicate.software}), or one with the same sentences",
+            remedy="Verify it with that version: its signature is good, but nothing here knows its sentences.",
+        )
     hashes = statement.files()
     if present - {MANIFEST} != hashes.keys():
         missing, more = hashes.keys() - present, present - {MANIFEST} - hashes.keys()

@@ -29,6 +29,7 @@ from ..audit.extract import AuditExtract
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..evidence import ReleaseKind
+from ..finding import WORDING
 from ..policy import Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
@@ -147,6 +148,7 @@ def pack(
             label_sources=used.sources,
             created=packed,
             software=f"fedphantom {version('fedphantom')}",
+            wording=WORDING,
         )
         writer.add(AUDIT, travelling(extract).encode())
         if evaluation:

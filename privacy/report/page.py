@@ -252,9 +252,18 @@ def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -
         "tested_on": cells.number(evaluation.arms[0].dice.n_test),
         "structures": structures,
         "arms": rows,
+        "beyond_public": _beyond_public(evaluation),
         "relative_to": None if real is None else arm_name("real", kind),
         "dice_plot": interval_plot(intervals, references, f"Dice of ‘{evaluation.region}’", f"Dice: {told}"),
     }
+
+
+def _beyond_public(evaluation: ReportEvaluation) -> str:
+    means = {arm.name: arm.dice for arm in evaluation.arms}
+    if not {"synthetic", "public"} <= means.keys():
+        return ""
+    made = means["synthetic"]
+    return words.worth_beyond_public(made.mean, made.ci[0], means["public"].mean)
 
 
 def _scans(arm: ReportArm, evaluation: ReportEvaluation, cells: Cells) -> str:

@@ -70,6 +70,29 @@ _NO_AUDIT = Headline(
 )
 
 
+def worth_beyond_public(synthetic: float, synthetic_low: float, public: float) -> str:
+    """What the federation gave that nobody had: synthetic volumes against the public patients' own scans.
+
+    Args:
+        synthetic: Mean Dice of the segmenter that synthetic volumes trained.
+        synthetic_low: Lower end of its interval.
+        public: Mean Dice of the segmenter that the public patients' scans trained.
+    """
+    if synthetic <= public:
+        return (
+            "The public patients' own scans, which anyone has without the hospitals, did at least as well as the"
+            " synthetic volumes: for this use the hospitals' training has given nothing that was not public."
+        )
+    if synthetic_low <= public:
+        return (
+            "The synthetic volumes did better than the public patients' own scans, which anyone has without the"
+            " hospitals, by no more than other patients might have moved the figure."
+        )
+    return (
+        "The synthetic volumes did better than the public patients' own scans, which anyone has without the hospitals."
+    )
+
+
 def headline(audit: ReportAudit | None) -> Headline:
     """What the page opens with; a PASS says no more of the attacks than their figures do."""
     if audit is None:

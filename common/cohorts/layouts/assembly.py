@@ -17,14 +17,17 @@ DUPLICATE_PATIENT = "duplicate-patient"
 """Stray code: a patient listed twice, or under two sites."""
 UNPLACED_FILE = "unplaced-file"
 """Stray code: an image or label map that no scan could take."""
+NO_SCAN = "no-scan"
+"""Stray code: a patient who is listed, or has a folder, but no scan."""
 
 
 @dataclass(frozen=True)
 class Participants:
-    """``participants.tsv``: the site of each patient, and how many rows repeat a patient."""
+    """``participants.tsv``: the site of each patient, how many rows repeat a patient, and who is listed."""
 
     sites: Mapping[str, str] = field(default_factory=dict)
     repeated: int = 0
+    listed: frozenset[str] = frozenset()
 
 
 def assemble(
@@ -35,10 +38,12 @@ def assemble(
     participants: Participants | None = None,
     label_names: Mapping[int, str] | None = None,
     unplaced: int = 0,
+    expected: Iterable[str] = (),
 ) -> Cohort:
     """Group scans by patient, sort patients, scans and channels; count what could not be placed.
 
-    A scan identifier given twice stays twice: the cohort check reports it and keeps the first.
+    Patients ``expected`` by their folders, or listed among participants, without a scan are counted too: an export that
+    failed looks like that. A scan identifier given twice stays twice: the cohort check reports it and keeps the first.
 
     Raises:
         DataError: there is no scan at all.
@@ -54,7 +59,8 @@ def assemble(
             remedy="Check the folder; the layouts are described in the documentation.",
         )
     known = participants or Participants()
-    stray = Counter({DUPLICATE_PATIENT: known.repeated, UNPLACED_FILE: unplaced})
+    empty = (known.listed | set(expected)) - by_patient.keys()
+    stray = Counter({DUPLICATE_PATIENT: known.repeated, UNPLACED_FILE: unplaced, NO_SCAN: len(empty)})
     return Cohort(
         root=root,
         layout=layout,
@@ -131,7 +137,7 @@ def participants_of(pairs: Iterable[tuple[str, str]]) -> Participants:
         listed.add(patient)
         if site and site.lower() != "n/a":
             sites.setdefault(patient, site)
-    return Participants(sites, repeated)
+    return Participants(sites, repeated, frozenset(listed))
 
 
 def read_label_names(candidates: Sequence[Path]) -> dict[int, str]:

@@ -72,6 +72,7 @@ def read_bids(root: Path) -> Cohort:
         participants=read_participants(root, prefix="sub-"),
         label_names=read_label_names(lookups),
         unplaced=unplaced,
+        expected=(subject.name.removeprefix("sub-") for subject in _folders(root, "sub-")),
     )
 
 

@@ -51,9 +51,14 @@ def read_table(path: Path) -> Cohort:
             expected="both in every row",
             remedy="Fill them in; scans of one patient share its patient_id.",
         )
+    owners: dict[str, set[str]] = {}
+    for row in rows:
+        owners.setdefault(row["scan_id"], set()).add(row["patient_id"])
+    # Many cohorts number each patient's scans from one: then a scan is named by its patient too.
+    shared = any(len(patients) > 1 for patients in owners.values())
     scans = [
         Scan(
-            scan_id=row["scan_id"],
+            scan_id=f"{row['patient_id']}_{row['scan_id']}" if shared else row["scan_id"],
             patient_id=row["patient_id"],
             channels={name: _source(path.parent, row[column]) for column, name in columns.items() if row[column]},
             label=path.parent / row["label"] if row["label"] else None,

@@ -92,7 +92,8 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
             )
         return folder
     with storage_errors(), making_errors():
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # prepared scans and the discriminator lie below it
+        root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
     rule = EgressRule(generator, weight=study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())

@@ -242,6 +242,41 @@ def test_a_second_call_reads_the_cache_without_writing(cohort: Cohort, tmp_path:
     np.testing.assert_array_equal(first.volumes, second.volumes)
 
 
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a voxel flipped": lambda target: flipped(target / "volumes.npy"),
+    "a label flipped": lambda target: flipped(target / "classes.npy"),
+    "cut short": lambda target: (target / "volumes.npy").write_bytes((target / "volumes.npy").read_bytes()[:-99]),
+    "a file gone": lambda target: (target / "headers.npy").unlink(),
+    "its hashes gone": lambda target: (target / "hashes.json").unlink(),
+    "its hashes damaged": lambda target: (target / "hashes.json").write_text("{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_cache_is_not_believed_and_made_again(
+    cohort: Cohort, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    first = prepare(cohort, STUDY, tmp_path / "cache")
+    volumes, classes = np.array(first.volumes), np.array(first.classes)
+    (target,) = (tmp_path / "cache").iterdir()
+    damage(target)
+    again = prepare(cohort, STUDY, tmp_path / "cache")
+    np.testing.assert_array_equal(again.volumes, volumes)
+    np.testing.assert_array_equal(again.classes, classes)
+    np.testing.assert_array_equal(again.headers, first.headers)
+
+
+def test_prepared_scans_are_for_their_owner_alone(cohort: Cohort, tmp_path: Path) -> None:
+    prepare(cohort, STUDY, tmp_path / "cache")
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+
+
 def test_the_key_changes_with_any_files_bytes(cohort: Cohort) -> None:
     before = content_key(cohort, STUDY)
     assert content_key(cohort, STUDY) == before

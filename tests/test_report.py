@@ -575,3 +575,20 @@ def test_the_content_security_policy_holds_even_where_markup_got_in(trap: Trap, 
     document = opened(page, tmp_path)
     assert (trap.asked == []) == policy
     assert ("<title>ran</title>" not in document) == policy
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "low", "told"),
+    [
+        (0.88, 0.87, "has given nothing that was not public"),
+        (0.90, 0.87, "by no more than other patients might have moved the figure"),
+        (0.95, 0.93, "The synthetic volumes did better than the public patients' own scans"),
+    ],
+)
+def test_the_page_says_what_the_hospitals_gave_that_was_not_public(synthetic: float, low: float, told: str) -> None:
+    def arm(name: str, mean: float, low: float) -> dict[str, object]:
+        return {"name": name, "scans": 30, "dice": {"mean": mean, "ci": [low, 0.97], "n_test": 25}, "per_label": {}}
+
+    table = {"arms": [arm("synthetic", synthetic, low), arm("public", 0.89, 0.88)]}
+    page = words_of(render_report(content(evaluation=ReportEvaluation.read(table)), "shareable"))
+    assert told in page

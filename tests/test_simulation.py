@@ -212,6 +212,18 @@ def test_a_folder_whose_claim_is_damaged_is_not_continued(tmp_path: Path, cohort
         linear_simulation(tmp_path / "out", cohorts, text=study_text(seed=8))
 
 
+def test_a_run_that_was_moved_goes_on_where_it_lies_now(tmp_path: Path) -> None:
+    shared = write_tiny_cohort(tmp_path / "shared", 6)
+    rows = [f"sub-p{number:02d}\t{'site-a' if number < 3 else 'site-b'}" for number in range(6)]
+    (shared / "participants.tsv").write_text("\n".join(["participant_id\tsite", *rows]) + "\n")
+    sites = {"site-a": shared, "site-b": shared}
+    before = linear_simulation(tmp_path / "out", sites).generator.read_bytes()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert linear_simulation(tmp_path / "moved", sites).generator.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+    assert all((tmp_path / "moved" / "sites" / name).stat().st_mode & 0o077 == 0 for name in sites)
+
+
 def test_another_cohort_under_the_same_name_is_not_continued(tmp_path: Path, cohorts: dict[str, Path]) -> None:
     linear_simulation(tmp_path / "out", cohorts)
     with pytest.raises(ConfigError, match="site 'site-a' belongs to another cohort"):

@@ -182,7 +182,7 @@ def _permitted_audit(
         raise PolicyRefused(
             f"audit verdict {claim.verdict}",
             expected=f"{' or '.join(PERMITTED[tier])} for a release of tier '{tier}'",
-            remedy="Read the audit's reasons: a full audit, more holdout patients or fewer training steps may change it.",
+            remedy="Read the audit's reasons: a full audit, more holdout patients or fewer steps may change it.",
         )
     if not claim.covers(kind, tier):
         raise PolicyRefused(

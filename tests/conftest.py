@@ -53,3 +53,21 @@ def volumes_release(release_template: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def weights_release(release_template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(release_template / "weights", tmp_path / "weights"))
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated run with its cohorts, to be audited and never written to."""
+    from audited_run import make_run  # late: most tests need no network
+
+    from fedphantom.common.study import RolesTable
+
+    return make_run(tmp_path_factory.mktemp("run"), 10, RolesTable(test=0.1, control=0.2, audit=0.6))
+
+
+@pytest.fixture
+def spoilt(simulated: Path, tmp_path: Path) -> Path:
+    """A copy of the run to spoil; cohorts stay where the sites know them."""
+    for name in ("run", "synthetic"):
+        shutil.copytree(simulated / name, tmp_path / name)
+    return tmp_path

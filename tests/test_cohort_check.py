@@ -1,3 +1,5 @@
+"""."""
+
 import gzip
 import hashlib
 import io
@@ -14,14 +16,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fedphantom.common.cohorts.check import PROBLEMS, CohortReport, check_cohort
-from fedphantom.common.cohorts.identifying import name_is_identifying
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.report import print_report
 from fedphantom.common.commands import cohort_app
 from fedphantom.common.study import Study, parse_study
 
 SHAPE = (6, 5, 4)
+
+
 CHANNELS = ("T1w", "FLAIR")
+
+
 STUDY = """
 name = "test"
 seed = 1
@@ -125,6 +130,7 @@ def all_files(spacing: float) -> Callable[[Path], None]:
 
 
 SHIFTED = np.eye(4) + np.array([[0, 0, 0, 0.3], [0] * 4, [0] * 4, [0] * 4])
+
 
 FAULTS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "truncated file": ("unreadable-file", truncate),
@@ -327,25 +333,6 @@ def test_a_tools_version_stamp_identifies_nobody(cohort_folder: Path, study: Stu
     assert check(cohort_folder, study).problems == ()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["20190421_T1.nii.gz", "1970-12-31", "31.12.1970", "MRN1234567", "123-45-6789", "DOE^JOHN", "Doe_John_t1.nii.gz",
-     "sub-JohnDoe", "1.2.840.113619.2.5.1", "patient_name_x", "dob-1"],
-)  # fmt: skip
-def test_names_that_look_like_identifiers_are_suspected(name: str) -> None:
-    assert name_is_identifying(["imagesTr", name])
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["hippocampus_004.nii.gz", "BraTS20_Training_001_flair.nii.gz", "BraTS-GLI-00005-001-t1n.nii.gz", "sub-01",
-     "TCGA-DU-7294", "imagesTr", "sub-p1_ce-gadolinium_T1w.nii.gz", "seg_with_brain.nii.gz",
-     "derivatives", "sub-Phantom01"],
-)  # fmt: skip
-def test_ordinary_research_names_are_not_suspected(name: str) -> None:
-    assert not name_is_identifying([name])
-
-
 def test_progress_is_told_for_every_scan(cohort_folder: Path) -> None:
     told: list[tuple[int, int]] = []
     check_cohort(read_cohort(cohort_folder), progress=lambda done, total: told.append((done, total)))
@@ -407,33 +394,3 @@ def test_the_command_ends_in_3_when_nothing_usable_is_left(cohort_folder: Path) 
     assert code == 3
     assert json.loads(out)["ok"] is False
     assert run(cohort_folder)[0] == 3
-
-
-# Real patients, where they are at hand.
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared real volumes")
-def test_real_hippocampi_are_usable_and_their_scales_are_remarked_on() -> None:
-    cohort = read_cohort(SHARED / "hippocampus")
-    assert {site: len(part.patients) for site, part in cohort.by_site().items()} == {
-        "A": 36,
-        "B": 54,
-        "C": 54,
-        "public": 16,
-    }
-    report = check_cohort(cohort)
-    assert report.labels == (0, 1, 2)
-    assert len(report.usable.patients) == 160
-    assert [p.code for p in report.problems] == ["intensity-scale"]
-    eight_bit = {scan.scan_id for scan in cohort.by_site()["A"].scans}
-    assert eight_bit <= set(report.problems[0].identifiers)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared real volumes")
-def test_real_multiparametric_scans_are_told_apart_by_spacing_scale_and_header_text() -> None:
-    report = check(SHARED / "multiparametric")
-    assert report.channels == ("T1", "T1c", "T2", "FLAIR")
-    assert report.ok
-    assert [p.code for p in report.problems] == ["mixed-spacing", "intensity-scale", "identifying-header"]

@@ -44,6 +44,13 @@ def a_file(out: Path) -> None:
     out.write_text("mine")
 
 
+def in_a_place_with_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("study.toml").write_text(tiny_text())
+    for name in ("cohort", "run"):
+        Path(name).mkdir()
+
+
 @pytest.mark.parametrize("taken", [a_filled_folder, a_file])
 @pytest.mark.parametrize("command", WRITES)
 def test_an_output_whose_place_is_taken_is_bad_input_and_left_alone(
@@ -53,10 +60,7 @@ def test_an_output_whose_place_is_taken_is_bad_input_and_left_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("study.toml").write_text(tiny_text())
-    for folder in ("cohort", "run"):
-        Path(folder).mkdir()
+    in_a_place_with_inputs(tmp_path, monkeypatch)
     taken(Path("out"))
     before = {path: path.read_bytes() if path.is_file() else None for path in Path("out").rglob("*")}
     assert run([word.replace("OUT", "out") for word in WRITES[command]]) == 3
@@ -138,10 +142,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work_with_its_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("study.toml").write_text(tiny_text())
-    for folder in ("cohort", "run"):
-        Path(folder).mkdir()
+    in_a_place_with_inputs(tmp_path, monkeypatch)
     before = sorted(tmp_path.rglob("*"))
     out = make(tmp_path, monkeypatch)
     assert run([word.replace("OUT", str(out)) for word in WRITES[command]]) == code

@@ -1,0 +1,67 @@
+"""A simulated run of two sites to audit, and the audit of it at the smallest size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.device import choose_device
+from fedphantom.common.gan.generation import generate_cohort, load_generator, numpy_parameters
+from fedphantom.common.gan.networks import make_generator
+from fedphantom.common.journal import read_journal
+from fedphantom.common.labels.sampler import make_label_sampler
+from fedphantom.common.phantom.patients import write_phantom_cohort
+from fedphantom.common.site_folder import site_folders
+from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, TrainingTable
+from fedphantom.common.study_template import study_for, to_toml
+from fedphantom.privacy.audit.run import AuditSizes, audit_run_folder
+from fedphantom.privacy.policy import TIERS
+from fedphantom.server.simulation import simulate
+
+SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
+
+
+def make_run(root: Path, patients: int, roles: RolesTable) -> Path:
+    """A simulated run of two sites, each with these patients, and synthetic volumes beside it."""
+    for seed, name in enumerate(("site-a", "site-b")):
+        write_phantom_cohort(root / name, patients, spacing_mm=12.0, seed=seed)
+    write_phantom_cohort(root / "public", 4, spacing_mm=12.0, seed=9)
+    study = study_for(
+        read_cohort(root / "site-a"), name="audited", seed=4, public_labels=PublicLabelsTable(source="atlas")
+    ).model_copy(
+        update={
+            "network": NetworkTable(preset="tiny"),
+            "training": TrainingTable(rounds=1, local_steps=2),
+            "roles": roles,
+        }
+    )
+    run = root / "run"
+    simulate(
+        to_toml(study),
+        {name: root / name for name in ("site-a", "site-b")},
+        run,
+        engine="local",
+        prepare_site=create_site_folder,
+        open_site=lambda folder: Site(site_folders(folder)[0], LocalTrainer.open),
+        initial=lambda study: numpy_parameters(make_generator(study, study.seed)),
+        progress=lambda record: None,
+    )
+    sampler = make_label_sampler(study, None)
+    generator = load_generator(run / "generator.safetensors", choose_device("cpu"))
+    generate_cohort(generator, [sampler.sample(1, index) for index in range(4)], root / "synthetic", 1)
+    return root
+
+
+def audit(root: Path, made: Path, sizes: AuditSizes = SIZES) -> dict[str, object]:
+    public = read_cohort(made / "public")
+    return audit_run_folder(
+        root / "run", root / "synthetic", public, root / "audit", sizes, TIERS["controlled"], device="cpu"
+    )
+
+
+def events(root: Path, site: str) -> list[tuple[str, object]]:
+    entries = read_journal(root / "run" / "sites" / site / "journal.jsonl")
+    return [(e.event, e.facts.get("number")) for e in entries if e.event.startswith("audit")]

@@ -1,0 +1,160 @@
+"""What an audit of a run refuses to believe: other coins, journals, generators and sites than the run's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from audited_run import audit, events
+
+from fedphantom.common.errors import VerificationFailed
+from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
+from fedphantom.common.journal import Journal, last_hash, read_journal
+from fedphantom.common.signing import generate_key
+from fedphantom.common.site_folder import SiteFolder, site_folders, site_material
+from fedphantom.privacy.audit.run import verify_audit
+from fedphantom.privacy.release.run import pack_run
+
+
+def test_edited_coins_are_refused(simulated: Path, spoilt: Path) -> None:
+    file = spoilt / "run" / "sites" / "site-a" / "coins.json"
+    text = file.read_text()
+    swapped = text.replace('"member"', '"x"').replace('"holdout"', '"member"').replace('"x"', '"holdout"')
+    assert swapped != text
+    file.write_text(swapped)
+    with pytest.raises(VerificationFailed, match="coin record other than"):
+        audit(spoilt, simulated)
+    assert events(spoilt, "site-b") == []
+
+
+def lose_journal(folder: SiteFolder) -> None:
+    folder.journal.unlink()
+    folder.journal.with_name("journal.jsonl.head").unlink()
+
+
+@pytest.mark.parametrize("kept", ["coins and state", "coins", "an empty journal"])
+def test_coins_or_a_state_without_their_journal_are_no_fresh_start(simulated: Path, spoilt: Path, kept: str) -> None:
+    folder = next(iter(site_folders(spoilt / "run")))
+    lose_journal(folder)
+    if kept != "coins and state":
+        shutil.rmtree(folder.state)
+    if kept == "an empty journal":
+        folder.journal.touch()
+    with pytest.raises(VerificationFailed, match="missing or empty"):
+        site_material(folder, folder.study())
+    with pytest.raises(VerificationFailed):
+        audit(spoilt, simulated)
+
+
+def test_a_journal_cut_short_with_its_head_is_found_by_a_result_that_it_forgot(simulated: Path, spoilt: Path) -> None:
+    audit(spoilt, simulated)
+    for folder in site_folders(spoilt / "run"):
+        first = folder.journal.read_bytes().splitlines(keepends=True)
+        begun = next(i for i, line in enumerate(first) if b'"audit-begun"' in line)
+        folder.journal.write_bytes(b"".join(first[:begun]))
+        head = folder.journal.with_name("journal.jsonl.head")
+        head.unlink()
+        head.write_text(f"{begun} {last_hash(folder.journal)}\n")  # both written anew
+    with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
+        audit(spoilt, simulated)
+    with pytest.raises(VerificationFailed, match=r"audit-001\.json"):
+        verify_audit(spoilt / "audit", spoilt / "run")
+
+
+def test_a_site_cut_off_between_coins_and_journal_goes_on(simulated: Path, spoilt: Path) -> None:
+    folder = next(iter(site_folders(spoilt / "run")))
+    lose_journal(folder)
+    shutil.rmtree(folder.state)
+    Journal(folder.journal).begin()
+    site_material(folder, folder.study())
+    assert [entry.event for entry in read_journal(folder.journal)] == ["roles-drawn"]
+
+
+def test_a_generator_of_another_study_and_foreign_volumes_are_refused(simulated: Path, spoilt: Path) -> None:
+    generator = spoilt / "run" / "generator.safetensors"
+    parameters, metadata = load_weights(generator)
+    study = study_of(metadata)
+    sidecar = next((spoilt / "synthetic").rglob("*_dseg.json"))
+    kept = sidecar.read_text()
+    sidecar.write_text(kept.replace(hashlib.sha256(generator.read_bytes()).hexdigest(), "0" * 64))
+    with pytest.raises(VerificationFailed, match="did not paint"):
+        audit(spoilt, simulated)
+    sidecar.unlink()
+    with pytest.raises(VerificationFailed, match="did not paint"):
+        audit(spoilt, simulated)
+    sidecar.write_text(kept)
+    save_weights(generator, parameters, generator_metadata(study.model_copy(update={"seed": study.seed + 1}), 1))
+    with pytest.raises(VerificationFailed, match="generator of another study"):
+        audit(spoilt, simulated)
+    assert events(spoilt, "site-a") == []
+
+
+def other_generator_in(run: Path) -> None:
+    """A generator of the same study that these sites never trained, written as a run writes its own."""
+    file = run / "generator.safetensors"
+    parameters, metadata = load_weights(file)
+    name = min(parameters)
+    nudged = parameters | {name: parameters[name] + parameters[name].dtype.type(1e-3)}
+    save_weights(file, nudged, generator_metadata(study_of(metadata), 1))
+
+
+def test_a_generator_that_the_runs_rounds_did_not_make_is_neither_audited_nor_verified_nor_packed(
+    simulated: Path, spoilt: Path
+) -> None:
+    run, file = spoilt / "run", spoilt / "run" / "generator.safetensors"
+    own = file.read_bytes()
+    assert audit(spoilt, simulated)["generator_named_by"] == "the coordinator's journal"
+    result = json.loads((spoilt / "audit" / "audit.json").read_text())
+    other_generator_in(run)
+    foreign = hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        audit(spoilt, simulated)
+    assert events(spoilt, "site-a") == [("audit-begun", 1), ("audit-done", 1)]
+
+    # Even with a result about it that a site's journal confirms.
+    (spoilt / "audit" / "audit.json").write_text(json.dumps(result | {"generator_sha256": foreign}))
+    sealed = hashlib.sha256((spoilt / "audit" / "audit.json").read_bytes()).hexdigest()
+    for site in ("site-a", "site-b"):
+        Journal(run / "sites" / site / "journal.jsonl").append("audit-done", number=1, sha256=sealed)
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        verify_audit(spoilt / "audit", run)
+    generate_key(spoilt / "keys")
+    arguments = (run, spoilt / "release", "volumes", "controlled", spoilt / "keys" / "key.pem", spoilt / "audit")
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        pack_run(*arguments, spoilt / "synthetic", None, lambda done, total: None)
+
+    file.write_bytes(own)
+    (run / "journal.jsonl").unlink()  # nor is a run without its journal
+    with pytest.raises(VerificationFailed, match="the run's journal does not know"):
+        audit(spoilt, simulated)
+
+
+def test_without_one_sites_folder_there_is_no_audit_no_verification_and_no_release(
+    simulated: Path, spoilt: Path
+) -> None:
+    audit(spoilt, simulated)
+    shutil.rmtree(spoilt / "run" / "sites" / "site-b")
+    told = "a run of 2 sites, and the folders of 1 of them"
+    with pytest.raises(VerificationFailed, match=told):
+        audit(spoilt, simulated)
+    with pytest.raises(VerificationFailed, match=told):
+        verify_audit(spoilt / "audit", spoilt / "run")
+    generate_key(spoilt / "keys")
+    arguments = (
+        spoilt / "run",
+        spoilt / "release",
+        "volumes",
+        "internal",
+        spoilt / "keys" / "key.pem",
+        spoilt / "audit",
+    )
+    with pytest.raises(VerificationFailed, match=told):
+        pack_run(*arguments, spoilt / "synthetic", None, lambda done, total: None)
+    shutil.copytree(simulated / "run" / "sites" / "site-b", spoilt / "run" / "sites" / "site-c")
+    settings = spoilt / "run" / "sites" / "site-c" / "site.toml"
+    settings.write_text(settings.read_text().replace("site-b", "site-c", 1))
+    with pytest.raises(VerificationFailed, match="1 of them and 1 of others"):
+        audit(spoilt, simulated)

@@ -1,0 +1,174 @@
+"""The Shin protocol's figures, table and plot from scores that are known."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from shin_arms import OPTIONS, REAL, STUDY, SYNTHETIC, of_training, seen
+from tiny_cohorts import tiny_scans
+
+from fedphantom.client.evaluation.scores import Scores, region_members
+from fedphantom.client.evaluation.shin import ShinPlan, shin_plan
+from fedphantom.client.evaluation.shin_plot import shin_plot
+from fedphantom.client.evaluation.shin_result import ShinResult, shin_result
+from fedphantom.client.evaluation.shin_table import COLUMNS, WIDTH, explanation, markdown, print_table, table_rows
+
+
+def test_public_scans_make_an_arm_of_their_own_that_synthetic_ones_are_held_against() -> None:
+    public = tiny_scans(3, seed=9, prefix="open")
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS, public)
+    assert [seen(segmenter) for segmenter in of_training(plan, "public")] == [[list(public.patients)]] * 6
+    assert {arm.reference for arm in plan.arms if arm.training == "public"} == {"real", "real, no augmentation"}
+    means = {"public": 0.5, "public, no augmentation": 0.4, "synthetic": 0.6, "synthetic, no augmentation": 0.3}
+    dice = {arm: [[mean] * 10] * 3 for arm, mean in means.items()}
+    found = shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
+    above = {arm: regions["whole"].mean for arm, regions in found.above_public.items()}
+    assert above == pytest.approx({"synthetic": 0.1, "synthetic, no augmentation": -0.1})
+    told = [line for line in explanation(found) if "public patients" in line]
+    assert len(told) == 1
+    assert "synthetic +10.0 [" in told[0]
+    without = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    assert not shin_result(without, constructed(without, {}), STUDY, "a" * 64).above_public
+
+
+# Figures
+
+
+def constructed(
+    plan: ShinPlan, dice: dict[str, Sequence[Sequence[float]]], hd95: float = 4.0, empty: float = 0.0
+) -> dict[str, Scores]:
+    """Scores by segmenter: of arms named, one row of patients a seed; of others, 0.5 for ten patients."""
+    scores = {}
+    for arm in plan.arms:
+        for number, segmenter in enumerate(arm.segmenters):
+            values = np.asarray(dice[arm.name][number] if arm.name in dice else [0.5] * 10, dtype=np.float64)
+            regions = region_members(STUDY)
+            scores[segmenter.name] = Scores(
+                dict.fromkeys(regions, values),
+                dict.fromkeys(regions, np.full(len(values), hd95)),
+                dict.fromkeys(regions, np.where(np.arange(len(values)) < 2, empty, 0.0)),
+            )
+    return scores
+
+
+def test_seeds_are_averaged_by_patient_before_patients_are_resampled() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    rising = np.linspace(0.4, 0.6, 10)
+    # Seeds that err in opposite ways on the same patients: each patient's mean is .5, whichever patients are drawn.
+    found = shin_result(plan, constructed(plan, {"synthetic": [rising, rising[::-1], [0.5] * 10]}), STUDY, "a" * 64)
+    whole = next(a for a in found.arms if a.arm.name == "synthetic").regions["whole"]
+    assert whole.dice.mean == pytest.approx(0.5)
+    assert whole.dice_by_seed == pytest.approx((0.5, 0.5, 0.5))
+    assert whole.dice.high - whole.dice.low == pytest.approx(1 - 0.05**0.1, abs=1e-3)  # equals: what n rules out
+    apart = constructed(plan, {"synthetic": [[0.4] * 10, [0.5] * 10, [0.6] * 10]})
+    whole = next(a for a in shin_result(plan, apart, STUDY, "a" * 64).arms if a.arm.name == "synthetic").regions[
+        "whole"
+    ]
+    assert whole.dice_by_seed == pytest.approx((0.4, 0.5, 0.6))
+    assert whole.to_json()["dice_seeds"]["sd"] == pytest.approx(0.1)
+
+
+def test_differences_are_paired_with_the_arm_of_the_same_augmentation() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    real = np.linspace(0.2, 0.8, 10)
+    dice = {
+        "real": [real] * 3,
+        "real, no augmentation": [real - 0.1] * 3,
+        "synthetic": [real + 0.04] * 3,
+        "synthetic, no augmentation": [real + 0.04] * 3,
+    }
+    found = {r.arm.name: r.regions["whole"] for r in shin_result(plan, constructed(plan, dice), STUDY, "a" * 64).arms}
+    for name, difference in (("synthetic", 0.04), ("synthetic, no augmentation", 0.14)):
+        figure = found[name].dice_difference
+        assert figure is not None
+        assert figure.mean == pytest.approx(difference)
+    ratio = found["synthetic"].dice_ratio
+    assert ratio is not None
+    assert ratio.mean == pytest.approx(0.54 / 0.5)
+    assert found["real"].dice_difference is None
+
+
+def test_missed_structures_are_counted_over_patients_and_seeds() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    found = shin_result(plan, constructed(plan, {}, empty=0.5), STUDY, "a" * 64)
+    assert {r.regions["whole"].one_empty for r in found.arms} == {2 * 3}
+
+
+def swept(means: Sequence[float]) -> ShinResult:
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True))
+    patients = np.linspace(-0.1, 0.1, 10)
+    wobble = np.random.default_rng(0).normal(0, 0.004, (len(means), 10))  # a difference is known to within ± .0035
+    wobble -= wobble.mean(axis=1, keepdims=True)
+    dice = {name: [patients + mean + own] * 3 for (_, name), mean, own in zip(plan.sweep, means, wobble, strict=True)}
+    return shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
+
+
+def test_the_sweep_says_from_which_share_more_synthetic_scans_hurt() -> None:
+    # Shares 0, .5, 1, 2, 2.5.
+    assert swept([0.7, 0.75, 0.78, 0.76, 0.74]).hurts_from("whole") == 2
+    assert swept([0.7, 0.68, 0.78, 0.78, 0.78]).hurts_from("whole") == 0.5
+    assert swept([0.7, 0.75, 0.78, 0.78, 0.781]).hurts_from("whole") is None
+    assert swept([0.7, 0.75, 0.78, 0.779, 0.779]).hurts_from("whole") is None  # within what patients vary
+    # A slow decline is held against the best share, not against the one before.
+    assert swept([0.7, 0.78, 0.779, 0.7785, 0.7755]).hurts_from("whole") == pytest.approx(2.5)
+
+
+# Table and plot
+
+
+def shown() -> ShinResult:
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True, real_patients=16))
+    random = np.random.default_rng(0)
+    dice = {arm.name: random.uniform(0.6, 0.9, (3, 10)).tolist() for arm in plan.arms}
+    return shin_result(plan, constructed(plan, dice, hd95=12.3, empty=1), STUDY, "a" * 64)
+
+
+def test_the_table_fits_a_hundred_columns_and_shows_each_structure_once(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(shown())
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= WIDTH
+    assert [
+        line.strip() for line in said.splitlines() if line.strip() in ("whole", "brain", "tumour", "foreground")
+    ] == [
+        "whole",
+        "brain",
+        "tumour",
+    ]  # here all foreground is the whole
+    assert "…" not in said
+    for arm in ("synthetic → 10 % real", "16 patients+synthetic", "synthetic → 16 patients", "sweep: 2.5 × real"):
+        assert said.count(f"\n{arm} ") >= 3
+
+
+def test_a_row_holds_the_figures() -> None:
+    result = shown()
+    rows = table_rows(result, "tumour")
+    assert len(rows) == 8 + 6 + 5
+    found = result.arms[2].regions["tumour"]
+    cells = dict(zip(COLUMNS, rows[2], strict=False))
+    assert rows[2][:2] == ("real+synthetic", "yes")
+    assert cells["Dice [95 %]"].startswith(f"{found.dice.mean:.3f}"[1:] + " [.")
+    assert cells["HD95 mm [95 %]"].startswith("12.3 [")
+    assert rows[2][-1] == str(found.one_empty) == "6"
+    assert f"{100 * found.dice_difference.mean:+.1f}".replace("-", "−") in cells["points gained"]  # type: ignore[union-attr]  # it has a reference
+
+
+def test_the_markdown_table_has_the_same_rows_and_says_how_they_were_made() -> None:
+    result = shown()
+    text = markdown(result)
+    for region in result.shown_regions:
+        for row in table_rows(result, region):
+            assert "| " + " | ".join(row) + " |" in text
+    for line in explanation(result):
+        assert line in text
+    assert "each 10 steps of 4 scans" in text
+
+
+def test_the_plot_is_svg_the_same_for_the_same_result_and_without_a_date() -> None:
+    one = shin_plot(swept([0.7, 0.75, 0.78, 0.76, 0.74]))
+    assert ElementTree.fromstring(one).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314  # our own
+    assert one == shin_plot(swept([0.7, 0.75, 0.78, 0.76, 0.74]))
+    assert b"<dc:date>" not in one

@@ -17,6 +17,7 @@ from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.training import train
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import FederationTable
 from fedphantom.common.study_template import to_toml
@@ -33,10 +34,9 @@ def round_rows(material: Material) -> list[Row]:
     """
     study = material.study.model_copy(update={"federation": FederationTable(quorum=1)})
     training: list[float] = []
-    original = local_training.train
 
     def timed_train(*arguments: Any, **options: Any) -> Iterator[Any]:
-        steps, seconds = original(*arguments, **options), 0.0
+        steps, seconds = train(*arguments, **options), 0.0
         while True:
             started = time.perf_counter()
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ def measure(device: Device) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         material = make_material(Path(folder))
-        parts = {
+        parts: dict[str, Callable[[], list[Row]]] = {
             "training": lambda: training_rows(material, device),
             "memory": lambda: memory_rows(Path(folder), device),
             "generation": lambda: generation_rows(material, device),

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sharing_plot import plot
 
-from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms
+from fedphantom.client.evaluation.arms import Evaluation, evaluate_arms
+from fedphantom.client.evaluation.figures import over_patients
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
@@ -157,25 +158,30 @@ def train_sites(
     """Every federated average by name, and each site's own generator in site-name order."""
     steps, device = study.training.rounds * study.training.local_steps, choose_device()
     whole = study.training.model_copy(update={"rounds": 1, "local_steps": steps})
-    tables = {"federated": study.federation} | options.variants
+    tables = {"federated": study.federation, **options.variants}
     studies = {name: study.model_copy(update={"federation": table}) for name, table in tables.items()}
     apart = study.federation.model_copy(update={"sharing": "ensemble"})
     studies["ensemble"] = study.model_copy(update={"training": whole, "federation": apart})
     results = {}
     for name, one in studies.items():
         report = stage(name)
-        results[name] = simulate(
-            to_toml(one),
-            options.sites,
-            out / name.replace(" ", "-"),
-            engine="local",
-            prepare_site=create_site_folder,
-            open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-            initial=initial_parameters,
-            progress=lambda record, report=report, one=one: report(record.round, one.training.rounds),
-        ).generator
+        results[name] = train_average(one, options.sites, out / name.replace(" ", "-"), report)
     alone = tuple(generator.network for generator in load_generators(results.pop("ensemble"), device))
     return {name: load_generator(path, device).network for name, path in results.items()}, alone
+
+
+def train_average(study: Study, sites: Mapping[str, Path], out: Path, report: Callable[[int, int], None]) -> Path:
+    """Run the study's rounds in this process, or go on with them; the generator, or an ensemble's folder."""
+    return simulate(
+        to_toml(study),
+        sites,
+        out,
+        engine="local",
+        prepare_site=create_site_folder,
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=initial_parameters,
+        progress=lambda record: report(record.round, study.training.rounds),
+    ).generator
 
 
 def train_once(
@@ -230,7 +236,11 @@ def attack(
     members = {f"{part.scans.sites[0]}/{p}" for part in material for p in part.coins.patients("member")}
     scans = joined(named).named_by_site()
     audited = AuditedScans(
-        scans.volumes, scans.classes, scans.patients, scans.sites, tuple(p in members for p in scans.patients)
+        np.asarray(scans.volumes),
+        np.asarray(scans.classes),
+        scans.patients,
+        scans.sites,
+        tuple(p in members for p in scans.patients),
     )
     battery = Battery.calibrate(audited, classes, painter(reference, study, device), DRAWS, seed, as_read_back)
     out = {}
@@ -265,8 +275,7 @@ def figures(
     region, out = evaluation.primary, {}
     for arm in evaluation.arms:
         per_site = {
-            site: Arm(arm.name, arm.scans, {region: arm.dice[region][sites == site]}).figure(region).to_json()
-            for site in np.unique(sites).tolist()
+            site: over_patients(arm.scores.dice[region][sites == site]).to_json() for site in np.unique(sites).tolist()
         }
         out[arm.name] = {
             "scans": arm.scans,

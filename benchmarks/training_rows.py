@@ -6,14 +6,13 @@ import mmap
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 from material import Material
 from measure import Row, alternated, timed
-from numpy.typing import NDArray
 from plain_loop import PlainTraining
 
 from fedphantom.common.cohorts.preparation import PreparedScans
@@ -40,8 +39,8 @@ def training_rows(material: Material, device: Device) -> list[Row]:
         np.stack([scans.volumes[i] for i in rows])
         np.stack([scans.classes[i] for i in rows])
 
-    reading = median(timed(lambda step=step: read(step), device.torch) for step in range(READS))
-    cold = [timed(lambda step=step: read(step), device.torch) for step in range(COLD_READS) if _forget(scans)]
+    reading = median(timed(partial(read, step), device.torch) for step in range(READS))
+    cold = [timed(partial(read, step), device.torch) for step in range(COLD_READS) if _forget(scans)]
     rows = [Row("cache_read_cold", median(cold), "s", ours)] if cold else []
     return [
         Row("train_step", ours, "s", plain),
@@ -57,8 +56,8 @@ def _forget(scans: PreparedScans) -> bool:
     return all(_dropped(array) for array in (scans.volumes, scans.classes))
 
 
-def _dropped(array: NDArray[Any]) -> bool:
-    mapped = array.base
+def _dropped(array: object) -> bool:
+    mapped = getattr(array, "base", None)
     if not isinstance(array, np.memmap) or not isinstance(mapped, mmap.mmap) or array.filename is None:
         return False
     mapped.madvise(mmap.MADV_DONTNEED)  # mapped pages are not dropped

@@ -1,0 +1,65 @@
+"""The experiments in ``benchmarks`` run to their end, at sizes that mean nothing, and compare what they name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedphantom.common.phantom.patients import write_phantom_cohort
+
+ROOT = Path(__file__).parent.parent
+ALL_TRAIN_OR_TEST = {"test": 0.5, "reference": 0.0, "control": 0.0, "audit": 0.0, "validation": 0.0}
+SITES = ("A", "B")
+
+
+def experiment(script: str, folder: Path, roles: dict[str, float], *arguments: str) -> dict[str, Any]:
+    """Run a script on eight procedural patients a site with the smallest study there is; its ``result.json``."""
+    write_phantom_cohort(folder / "patients", patients=16, sites=2, spacing_mm=12.0)
+    study = folder / "study.toml"
+    command = [sys.executable, "-m", "fedphantom", "study", "new", str(study), "--template", "tiny"]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = study.read_text(encoding="utf-8").splitlines()
+    shares = [
+        f"{line.split(' = ')[0]} = {roles[line.split(' = ')[0]]}" if _role(line, roles) else line for line in lines
+    ]
+    study.write_text("\n".join(shares), encoding="utf-8")
+    sites = [part for site in SITES for part in ("--site", f"{site}={folder / 'patients'}")]
+    command = [sys.executable, str(ROOT / "benchmarks" / script), str(study), *sites, "--out", str(folder / "out")]
+    done = subprocess.run([*command, "--segmenter-steps", "2", *arguments], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads((folder / "out" / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _role(line: str, roles: dict[str, float]) -> bool:
+    return line.split(" = ")[0] in roles
+
+
+@pytest.mark.slow
+def test_label_edits_compares_edited_scans_with_as_many_unedited_ones(tmp_path: Path) -> None:
+    recipe = str(ROOT / "docs" / "recipes" / "move-and-resize.toml")
+    result = experiment(
+        "label_edits.py", tmp_path, ALL_TRAIN_OR_TEST, "--recipe", recipe, "--variants", "2", "--seeds", "1"
+    )
+    assert result["counts"]["training_patients"] == result["counts"]["test_patients"] == 8
+    assert 8 <= result["counts"]["synthetic_scans"] <= 16
+    tumour = next(found for found in result["found"] if found["region"] == "tumour")
+    for word in ("usual", "none"):
+        assert set(tumour[f"augmentation: {word}"]["dice"]) == {"real", "as they are", "edited"}
+        gain, dice = tumour[f"augmentation: {word}"]["gain_of_edits"], tumour[f"augmentation: {word}"]["dice"]
+        assert gain["mean"] == pytest.approx(dice["edited"]["mean"] - dice["as they are"]["mean"], abs=2e-4)
+
+
+@pytest.mark.slow
+def test_sharing_modes_scores_and_attacks_every_way_of_sharing(tmp_path: Path) -> None:
+    roles = {"test": 0.25, "reference": 0.25, "control": 0.0, "audit": 0.45, "validation": 0.0}
+    result = experiment("sharing_modes.py", tmp_path, roles, "--patients", "test", "--volumes", "4", "--seeds", "1")
+    ways = result["seeds"][0]["ways"]
+    assert set(ways) == {"real", "local A", "local B", "ensemble", "federated", "pooled"}
+    assert all({"A1", "A3"} <= found.keys() for name, found in ways.items() if name != "real")
+    assert (tmp_path / "out" / "sharing-modes.png").exists()

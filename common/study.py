@@ -164,7 +164,7 @@ class TrainingTable(_Table):
     """Of the first half of the steps; it then falls linearly to nothing, as the discriminator's does."""
     discriminator_lr: float = Field(default=4e-4, gt=0)
     patch: PatchTable | None = None
-    """Whole volumes where it is left out. Not for ``images-to-labels``, which varies contrasts over the whole head."""
+    """Whole volumes where it is left out."""
     l1_weight: float = Field(default=10.0, ge=0)
     label_weight: float = Field(default=10.0, ge=0)
     """For ``images-to-labels``: of cross-entropy plus Dice, in place of L1."""
@@ -289,8 +289,6 @@ class Study(_Table):
         patch = self.training.patch
         if patch and any(n > whole for n, whole in zip(patch.shape, self.grid.shape, strict=True)):
             raise ValueError(f"training.patch.shape {patch.shape}: larger than grid.shape {self.grid.shape}")
-        if patch and self.network.maps == "images-to-labels":
-            raise ValueError("training.patch: a network that maps images to labels trains on whole volumes")
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")

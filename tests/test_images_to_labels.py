@@ -64,13 +64,6 @@ def test_a_generator_of_images_has_no_overlay() -> None:
         parse_study(tiny_text().replace("preset", 'overlay = ["tumour"]\npreset', 1))
 
 
-def test_a_network_of_labels_is_not_trained_on_patches() -> None:
-    patches = "\n[training.patch]\nshape = [16, 16, 16]\n"
-    assert parse_study(tiny_text() + patches).training.patch
-    with pytest.raises(ConfigError, match=r"training\.patch: .* whole volumes"):
-        anatomy_study(text=tiny_text() + patches)
-
-
 # The networks.
 
 
@@ -172,6 +165,37 @@ def test_images_and_labels_move_together(monkeypatch: pytest.MonkeyPatch) -> Non
         assert both.sum() / (inside | (images[:, 0] > ABSENT + 1e-3)).sum() > 0.75
         brain, tumour = images[:, 0][classes == 1], images[:, 0][classes == 2]
         assert tumour.mean() > brain.mean()  # as in the tiny cohort's rendering: curves rise
+
+
+def test_about_half_of_the_scans_are_seen_as_they_are_but_for_channels_and_mirror() -> None:
+    as_they_are = []
+    for seed in range(40):
+        images, classes = variation(seed)
+        for image, index, own, truth in zip(images, classes, SCANS.volumes, SCANS.classes, strict=True):
+            kept = (image > ABSENT).flatten(1).any(dim=1).numpy()
+            for seen, maps in ((image.numpy(), index.numpy()), (image.numpy()[:, ::-1], index.numpy()[::-1])):
+                if np.array_equal(seen[kept], own[kept]):
+                    as_they_are.append(1)
+                    assert np.array_equal(maps, inferred_classes(STUDY)[truth])
+    assert 0.35 < len(as_they_are) / (40 * len(SCANS)) < 0.65
+
+
+def test_patches_are_cut_from_scans_varied_whole() -> None:
+    larger = tiny_text().replace("shape = [16, 16, 16]", "shape = [24, 24, 24]")
+    uncut, patched = (anatomy_study(text=larger + end) for end in ("", "\n[training.patch]\nshape = [16, 16, 16]\n"))
+    volumes = np.pad(SCANS.volumes, ((0, 0), (0, 0), (4, 4), (4, 4), (4, 4)), constant_values=ABSENT)
+    classes = np.pad(SCANS.classes, ((0, 0), (4, 4), (4, 4), (4, 4)))
+    scans = PreparedScans(volumes, classes, SCANS.patients, SCANS.sites, SCANS.headers)
+    for step in range(6):
+        whole, part = (draw_batch(scans, study, CPU, step=step, seed=1) for study in (uncut, patched))
+        assert whole.given.shape[2:] == (24, 24, 24)
+        assert part.given.shape == (patched.training.batch, 2, 16, 16, 16)
+        assert part.real.shape == (patched.training.batch, *whole.real.shape[1:2], 16, 16, 16)
+        for place in range(len(part.given)):
+            both = torch.cat([whole.given[place], whole.real[place]])
+            windows = both.unfold(1, 16, 1).unfold(2, 16, 1).unfold(3, 16, 1)
+            cut = torch.cat([part.given[place], part.real[place]])[:, None, None, None]
+            assert (windows == cut).all(dim=(0, 4, 5, 6)).any()
 
 
 def test_painted_contrasts_have_no_order() -> None:

@@ -1,8 +1,9 @@
-"""How a network from images to labels comes to read scanners it never saw: its training scans vary at every step.
+"""How a network from images to labels comes to read scanners it never saw: half of what it trains on is made up.
 
 Shapes and places (affine, smooth warp, mirror), contrasts (each channel's own intensities bent by a random curve, or
 painted anew from the label map with random tissue intensities), bias field, blur, noise, and channels left out, so
-that a cohort with T1 alone can be read by a network of four channels.
+that a cohort with T1 alone can be read by a network of four channels. The other half of the scans are seen as they
+are, but for channels and mirror: in few steps a network else learns its own scanners worse (docs/experiments.md).
 
 Sources: random contrast from label maps, Billot et al. 2023 (SynthSeg, doi:10.1016/j.media.2023.102789); random
 intensity curves, Zhou et al. 2021 (Models Genesis, doi:10.1016/j.media.2020.101840).
@@ -20,6 +21,7 @@ from ..study import Study
 from .augmentation import SpatialAugmentation, warp
 
 SHAPES = SpatialAugmentation(rotation_deg=12.0, scale=0.15, displacement=1.0, cell=10)
+AS_SCANNED = 0.5  # share of scans whose shapes and contrasts are left as they are
 PAINTED = 0.4  # share of channels whose contrast is painted anew from the label map
 INVERTED = 0.1  # share of intensity curves that fall instead of rise
 LEFT_OUT = 0.6  # share of scans that lose channels; half of those keep a single one
@@ -48,23 +50,32 @@ def varied(images: Tensor, classes: Tensor, study: Study, random: torch.Generato
     there = (images > ABSENT).flatten(2).any(dim=2)  # (B, C)
     head = (images > ABSENT).any(dim=1, keepdim=True).float()
     grid = SHAPES.draw(len(images), shape, random)
-    moved, classes = warp(torch.cat([images, head], dim=1), classes, len(study.labels), grid)
+    moved, places = warp(torch.cat([images, head], dim=1), classes, len(study.labels), grid)
     out = torch.full_like(images, ABSENT)
-    for scan, (image, index, present) in zip(out, zip(moved, classes, there, strict=True), strict=True):
-        inside = (image[-1] > 0.5) | (index > 0)
-        for channel in range(len(scan)):
-            if _uniform(random) < PAINTED:
-                contrast = _scanned(_painted(index, len(study.labels), random), inside, SHARED, random)
-            elif present[channel]:
-                contrast = _scanned(_bent(image[channel], random), inside, 0.0, random)
-            else:
-                continue
-            scan[channel] = _as_prepared(contrast, inside)
+    for number, (scan, index) in enumerate(zip(out, places, strict=True)):
+        if _uniform(random) < AS_SCANNED:
+            scan.copy_(images[number])
+            index.copy_(classes[number])
+        else:
+            _rescan(scan, moved[number], index, there[number], random)
         _leave_channels_out(scan, random)
         if _uniform(random) < 0.5:
             scan.copy_(scan.flip(1))
             index.copy_(index.flip(0))
-    return out, torch.from_numpy(inferred_classes(study))[classes.long()]
+    return out, torch.from_numpy(inferred_classes(study))[places.long()]
+
+
+def _rescan(scan: Tensor, image: Tensor, index: Tensor, present: Tensor, random: torch.Generator) -> None:
+    """Other contrasts of one scan, written into ``scan`` (C, X, Y, Z); ``image`` holds the head as a last channel."""
+    labels, inside = int(index.max()) + 1, (image[-1] > 0.5) | (index > 0)
+    for channel in range(len(scan)):
+        if _uniform(random) < PAINTED:
+            contrast = _scanned(_painted(index, labels, random), inside, SHARED, random)
+        elif present[channel]:
+            contrast = _scanned(_bent(image[channel], random), inside, 0.0, random)
+        else:
+            continue
+        scan[channel] = _as_prepared(contrast, inside)
 
 
 def inferred_classes(study: Study) -> np.ndarray:

@@ -1,7 +1,8 @@
 """From images to label probabilities, and how sure the network is of them.
 
-The network's window is its study's grid; a larger volume is read in overlapping windows, so that memory does not grow
-with it. A volume and its mirror image are read, and the two answers averaged.
+The network's window is that of its training, a patch or its study's grid; a larger volume is read in overlapping
+windows: instance norms then see what they saw in training, and memory does not grow with the volume. A volume and its
+mirror image are read, and the two answers averaged.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ def infer(network: Generator, images: NDArray[np.float32], study: Study, device:
         (A, X, Y, Z) in the order of ``Study.inferred_labels``, summing to 1: what is laid over is not inferred.
     """
 
+    patch = study.training.patch
+    window = patch.shape if patch else study.grid.shape
+
     def read(volume: NDArray[np.float32]) -> NDArray[np.float32]:
         out = sliding_window_inference(
             torch.from_numpy(np.array(volume, dtype=np.float32))[None],
-            study.grid.shape,
+            window,
             1,
-            lambda window: network(device.tensor(window), window[:, :0]),
+            lambda part: network(device.tensor(part), part[:, :0]),
             overlap=OVERLAP,
             mode="gaussian",
             cval=ABSENT,

@@ -203,7 +203,10 @@ def generator_shapes(study: Study) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _generator(study: Study) -> Generator:
     widths = PRESETS[study.network.preset].generator
-    return Generator(*given_and_made(study), widths, maps=study.network.maps, local=study.training.patch is not None)
+    maps = study.network.maps
+    # A volume is painted whole, whatever patches were seen; images are read in windows of the patches' own size.
+    local = study.training.patch is not None and maps == "labels-to-images"
+    return Generator(*given_and_made(study), widths, maps=maps, local=local)
 
 
 def make_discriminator(study: Study, seed: int) -> Discriminator:

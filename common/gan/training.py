@@ -202,16 +202,35 @@ def supervision(study: Study) -> tuple[Callable[[Tensor, Tensor], Tensor], float
 
 def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: int) -> Batch:
     """What step number ``step`` of a training with this seed sees, on the device."""
+    if study.network.maps == "images-to-labels":
+        return _batch_of_images(pairs, study, device, step, seed)
     places = places_of_step(pairs, study, step, seed)
     real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
-    if study.network.maps == "images-to-labels":
-        images, classes = varied(real, classes, study, torch_generator(seed, "step", step))
-        truth = device.tensor(one_hot(classes, made_classes(study)))
-        return Batch(device.tensor(images), truth[:, :0], truth)
     shape = study.training.patch.shape if study.training.patch else study.volume_grid().shape
     noise = draw_noise(len(places), shape, torch_generator(seed, "step", step))
     return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
+
+
+def _batch_of_images(pairs: Pairs, study: Study, device: Device, step: int, seed: int) -> Batch:
+    """Varied as whole scans, since a scanner's bias and a scan's percentiles are the head's; then cut to patches."""
+    rows, patch, made = (
+        scans_of_step(len(pairs.classes), study.training.batch, step, seed),
+        study.training.patch,
+        made_classes(study),
+    )
+    real = torch.from_numpy(np.stack([pairs.volumes[row][:] for row in rows]).astype(np.float32, copy=False))
+    whole = torch.from_numpy(np.stack([pairs.classes[row][:] for row in rows]))
+    images, classes = varied(real, whole, study, torch_generator(seed, "step", step))
+    if patch:
+        boxes = [
+            draw_box(one.numpy(), patch, made, numpy_generator(seed, "patch", step, place))
+            for place, one in enumerate(classes)
+        ]
+        images = torch.stack([image[:, *box] for image, box in zip(images, boxes, strict=True)])
+        classes = torch.stack([one[box] for one, box in zip(classes, boxes, strict=True)])
+    truth = device.tensor(one_hot(classes, made))
+    return Batch(device.tensor(images), truth[:, :0], truth)
 
 
 def places_of_step(pairs: Pairs, study: Study, step: int, seed: int) -> list[tuple[int, Box]]:

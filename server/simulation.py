@@ -66,13 +66,13 @@ class SimulationResult:
 
     Attributes:
         folder: The run's folder.
-        generator: Path of the weights file; of an ensemble, of the folder of them.
+        generator: Path of the weights file; of an ensemble, of the folder of them; None where no weights left a site.
         rounds: One record a round.
         not_drawn: Curves and previews that could not be written, over coordinator and sites; their journals say which.
     """
 
     folder: RunFolder
-    generator: Path
+    generator: Path | None
     rounds: tuple[RoundRecord, ...]
     not_drawn: int
 
@@ -135,7 +135,7 @@ def simulate(
         _check_sites(check_site, folder, own, study, say)
     with folder.lock():
         study = folder.claim(study_text, tuple(sites))
-        generator = initial(study)
+        generator = initial(study) if study.federation.weights_leave else {}
         spec = ParameterSpec.of(generator)
         for name in sorted(sites):
             with about(f"site '{name}'"):

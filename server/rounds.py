@@ -54,7 +54,8 @@ class Rounds:
             study: What is trained.
             folder: The run's folder.
             sites: Names of all sites that take part.
-            initial: The generator to start from; needed where there is no checkpoint yet.
+            initial: The generator to start from; needed where there is no checkpoint yet. It goes nowhere where the
+                study shares no weights: sites start from the same by themselves.
 
         Raises:
             ConfigError: a checkpoint of another study, or nothing to start from.
@@ -69,7 +70,8 @@ class Rounds:
                     expected="a run folder with an initial generator",
                     remedy="Start the run with 'fedphantom simulate' or 'fedphantom server run'.",
                 )
-            checkpoint = Checkpoint(study.digest(), 0, initial, None, ())
+            shared = initial if study.federation.weights_leave else {}
+            checkpoint = Checkpoint(study.digest(), 0, shared, None, ())
             write_checkpoint(folder.checkpoints, checkpoint)
             journal.append(RUN_STARTED, study=study.digest(), sites=sorted(sites), rounds=study.training.rounds)
         elif checkpoint.study_digest != study.digest():

@@ -135,7 +135,7 @@ def simulate(
         _check_sites(check_site, folder, own, study, say)
     with folder.lock():
         study = folder.claim(study_text, tuple(sites))
-        generator = initial(study) if study.federation.weights_leave else {}
+        generator = initial(study)
         spec = ParameterSpec.of(generator)
         for name in sorted(sites):
             with about(f"site '{name}'"):

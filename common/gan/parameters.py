@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import counted
 from ..exchange import Parameters
 
 
@@ -75,7 +76,7 @@ class ParameterSpec:
         expected = dict(self.shapes).keys()
         missing, foreign = len(expected - names), len(names - expected)
         if foreign and not expected:
-            return f"{foreign} parameters where there may be none"
+            return f"{counted(foreign, 'parameter')} where there may be none"
         return f"{missing} parameters missing and {foreign} unknown" if missing or foreign else None
 
     def pack(self, parameters: Parameters) -> NDArray[np.float32]:

@@ -106,7 +106,11 @@ def audit_run_folder(
     refuse_several_generators(run)
     if generator_file is None and not (run / GENERATOR).exists():
         raise DataError(
-            "a run without a generator: it has not finished" if run.is_dir() else "no run folder at the path given",
+            "a site's folder without a generator"
+            if (run / SITE_FILE).exists()
+            else "a run without a generator: it has not finished"
+            if run.is_dir()
+            else "no run folder at the path given",
             expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
             remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
         )

@@ -113,7 +113,13 @@ def pack(
             expected="a release of volumes: under this study no weights leave a site",
             remedy="Release volumes with '--kind volumes'; sites that may share weights need a study that says so.",
         )
-    public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
+    public = parse_public_sources(
+        _source(
+            run / PUBLIC_LABELS,
+            "list of public label sources beside the generator",
+            "Paint the volumes with the very generator file in this folder: 'fedphantom generate' writes it there.",
+        )
+    )
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -305,12 +311,12 @@ class _Writer:
         self._folder.chmod(0o755)
 
 
-def _source(path: Path, what: str) -> bytes:
+def _source(path: Path, what: str, remedy: str = "Check the path.") -> bytes:
     try:
         return path.read_bytes()
     except OSError:
         raise DataError(
-            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy="Check the path."
+            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy=remedy
         ) from None
 
 

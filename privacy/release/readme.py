@@ -68,15 +68,15 @@ Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tie
 def _headline(predicate: ReleasePredicate) -> str:
     if not predicate.approved_for_sharing:
         only = f"**{NOT_APPROVED.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
-        return f"{only} {_behind(predicate)}" if predicate.one_site else only
+        return f"{only}\n{_behind(predicate)}" if predicate.one_site else only
     return f"Meant for {MEANT_FOR[predicate.tier]}. {_behind(predicate)}"
 
 
 def _behind(predicate: ReleasePredicate) -> str:
     if predicate.one_site:
         return (
-            "One site alone trained the generator, on its own patients, and stands"
-            f"\nbehind this release (sharing: {predicate.sharing})."
+            "One site alone trained the generator, on its own patients, and stands behind"
+            f" this release\n(sharing: {predicate.sharing})."
         )
     return (
         "A generator trained by several sites also needs the signed approval of\neach of them; this folder holds none."

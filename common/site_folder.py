@@ -4,8 +4,7 @@ site.toml       name, cohort, study (paths; relative ones from this folder)
 study.toml      the site's own copy of the study it takes part in
 egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
-generator.safetensors  where the study has each site train alone: the site's own; for nobody else's eyes unless
-                it is released
+generator.safetensors  where the study has sites train alone: this site's own
 cache/          prepared scans
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves

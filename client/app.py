@@ -63,22 +63,27 @@ def _site_dir(context: Context) -> Path:
 
 def _request(message: Message, spec: ParameterSpec) -> RoundRequest:
     arrays, header = message.content.array_records.get(GENERATOR), message.content.config_records.get(HEADER)
-    packed = None if arrays is None or set(arrays) != {FLAT} else arrays[FLAT]
+    expected = {FLAT} if spec.shapes else set()
+    packed = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
     # The declared size is looked at first, so that nothing oversized is unpacked.
-    if packed is None or header is None or packed.shape != (spec.values,) or len(packed.data) > spec.bytes + 4096:
+    if (
+        packed is None
+        or header is None
+        or any(array.shape != (spec.values,) or len(array.data) > spec.bytes + 4096 for array in packed)
+    ):
         raise PeerError(
             "the coordinator's message does not hold this study's generator",
-            expected="one packed array and a header",
+            expected="one packed array and a header; no array where the study shares no weights",
             remedy="Compare 'fedphantom --version' on both sides.",
         )
-    return parse_request(header, packed.numpy(), spec)
+    return parse_request(header, packed[0].numpy() if packed else np.empty(0, np.float32), spec)
 
 
 def _content(reply: RoundReply, spec: ParameterSpec) -> RecordDict:
     flat = np.ascontiguousarray(spec.pack(reply.generator), dtype=np.float32)
     return RecordDict(
         {
-            GENERATOR: ArrayRecord({FLAT: Array(flat)}),
+            GENERATOR: ArrayRecord({FLAT: Array(flat)} if spec.shapes else {}),
             METRICS: MetricRecord({**reply_metrics(reply)}),
             HEADER: ConfigRecord({**reply_header(reply)}),
         }

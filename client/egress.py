@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from ..common.counted import counted
 from ..common.errors import ConfigError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
+from ..common.federation import EQUAL_WEIGHT
 from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Fact
-from ..common.study import EQUAL_WEIGHT
 
 FAKE_METRICS = ("fake_mean", "fake_std", "steps")
 """Figures that say nothing of real patients: intensities of fakes made from public labels, steps by schedule."""
@@ -25,7 +25,7 @@ class EgressRule:
     """What may leave in a reply.
 
     Attributes:
-        generator: Names and shapes, all float32, all finite.
+        generator: Names and shapes, all float32, all finite; none where no weights may leave, nor come.
         metrics: Names; each value one finite float.
         weight: The one that the study declares, and no other: a patient count must not leave as a weight.
     """

@@ -23,7 +23,7 @@ from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device, choose_device
 from ..common.exchange import RoundReply, RoundRequest
-from ..common.gan.generation import numpy_parameters, paint
+from ..common.gan.generation import initial_parameters, numpy_parameters, paint
 from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
@@ -36,6 +36,7 @@ from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
 from .kept_state import KeptState
+from .own_generator import settle_generator
 from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
@@ -79,7 +80,7 @@ class LocalTrainer:
         return cls(folder, study, scans, choose_device(), progress)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
-        """Train ``local_steps`` from the request's generator.
+        """Train ``local_steps`` from the request's generator, or from the study's initial one where it has none.
 
         Raises:
             PolicyRefused: this round was already answered from another generator, or its answer cannot be repeated.
@@ -93,7 +94,7 @@ class LocalTrainer:
         return RoundReply(
             self._folder.name,
             request.round,
-            numpy_parameters(state.generator),
+            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator)),
             self._study.federation.weight_of(self._folder.name),
             self._metrics(state.generator, self._study.training.local_steps),
         )
@@ -101,9 +102,8 @@ class LocalTrainer:
     def _train(self, state: TrainingState, request: RoundRequest, incoming: str) -> TrainingState:
         """Train this round from its beginning, or from where it was cut off; the state after it, committed."""
         steps, begun = self._study.training.local_steps, self._kept.within(request.round, incoming)
-        start = {
-            name: self._device.tensor(torch.from_numpy(np.array(value))) for name, value in request.generator.items()
-        }
+        initial = request.generator or initial_parameters(self._study)
+        start = {name: self._device.tensor(torch.from_numpy(np.array(value))) for name, value in initial.items()}
         if begun:
             state, first = begun
         else:

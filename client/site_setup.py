@@ -67,7 +67,7 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         name: The site's public name.
         cohort: The site's patients.
         study_text: TOML; copied, so that nobody changes the study under the site.
-        generator: Names and shapes that may leave.
+        generator: Names and shapes of the study's generator, which may leave if the study shares weights at all.
 
     Raises:
         ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
@@ -95,7 +95,8 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
-    rule = EgressRule(generator, weight=study.federation.weight_of(name))
+    shared = generator if study.federation.weights_leave else ParameterSpec(())
+    rule = EgressRule(shared, weight=study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.
     where, own = cohort.resolve(), root.resolve()

@@ -26,7 +26,8 @@ class RoundRequest:
     Attributes:
         study_digest: :meth:`Study.digest` of the study both sides hold.
         round: 1-based.
-        generator: The aggregate to start from.
+        generator: The aggregate to start from; empty where no weights travel: each site then starts from the study's
+            own initial generator.
     """
 
     study_digest: str
@@ -41,7 +42,7 @@ class RoundReply:
     Attributes:
         site: The site's public name.
         round: As requested.
-        generator: Raw parameters after local training (no EMA).
+        generator: Raw parameters after local training (no EMA); empty where no weights leave.
         weight: Publicly declared; equal for all unless the study says otherwise. Never a patient count.
         metrics: Computed on fakes only; never a loss on real data (PRIVACY §2).
     """

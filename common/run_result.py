@@ -1,19 +1,21 @@
-"""What a run led to, as its coordinator noted it: which generator the rounds made, of which sites.
+"""What a run led to, as was noted when it did: which generator its rounds made, or a site's own one, of which sites.
 
-A generator file that lies in a run's folder could have been put there, and a site's folder could have been taken out.
-The parameters' digest stands in the coordinator's journal from the moment they were written, and the sites' names from
-the run's beginning; whoever audits or releases the file asks there.
+A generator file that lies in a run's or a site's folder could have been put there, and a site's folder could have been
+taken out. The parameters' digest stands in the coordinator's journal, or of a site that trained alone in its own, from
+the moment they were written, and the sites' names from the run's beginning; whoever audits or releases the file asks
+there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from .counted import counted
-from .errors import VerificationFailed
+from .errors import DataError, VerificationFailed
 from .journal import Fact, Journal, read_journal
+from .study import Study, read_study
 
 RUN_FILE = "run.json"
 """Study digest and site names, in the run's folder."""
@@ -23,6 +25,8 @@ RUN_STARTED = "run-started"
 """Journal event, with the names of the run's sites."""
 RUN_FINISHED = "run-finished"
 """Journal event, written before a run's generators are, with the digest of each one's parameters."""
+GENERATOR_KEPT = "generator-kept"
+"""Event of a site's own journal, written before its own generator is, with the digest of the parameters."""
 
 NamedBy = Literal["the coordinator's journal", "the site's journal"]
 """Whose journal says that these patients' training made a generator."""
@@ -35,51 +39,77 @@ def note_generators(run: Path, digests: list[str]) -> None:
         VerificationFailed: the journal was edited.
         StorageError: the disk is full, read-only or forbidden.
     """
-    journal = Journal(run / JOURNAL)
-    if not set(digests) <= _noted(run, RUN_FINISHED, "generators"):
-        journal.append(RUN_FINISHED, generators=sorted(digests))
+    path = run / JOURNAL
+    finished = path.exists() and any(entry.event == RUN_FINISHED for entry in read_journal(path))
+    if not finished or not set(digests) <= _noted(path, RUN_FINISHED, "generators"):
+        Journal(path).append(RUN_FINISHED, generators=sorted(digests))
 
 
-def check_generator(run: Path, digest: str, sites: Collection[str]) -> NamedBy | None:
-    """Find that the run's rounds made the generator of this parameters' digest, and that no site's folder is missing.
+def refuse_several_generators(run: Path) -> None:
+    """Refuse a run's whole folder where each of its sites has a generator of its own.
+
+    Raises:
+        DataError: it has; says where each one's folder is.
+        ConfigError: the run's study cannot be read.
+    """
+    if (run / RUN_FILE).exists() and (study := read_study(run / "study.toml")).federation.alone:
+        raise DataError(
+            f"a run whose sites each have a generator of their own (sharing = '{study.federation.sharing}')",
+            expected="the folder of one site: it holds the generator and the patients who trained it",
+            remedy=f"Give {run.name or run.resolve().name}/sites/NAME, one site after the other.",
+        )
+
+
+def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str, Path]) -> NamedBy | None:
+    """Find that these sites' training made the generator of this parameters' digest, and that no site is missing.
 
     Args:
-        run: A run's folder; or one site's own, or one with nothing but a generator, where there is nobody to ask.
+        run: A run's folder; or one site's own, or one with nothing but a generator, where there may be nobody to ask.
         digest: Of the generator's parameters.
-        sites: Names of the sites whose folders are there.
+        study: What it was trained for.
+        journals: Of the sites whose folders are there, by name.
 
     Returns:
         Who says so; None where there is nobody to ask.
 
     Raises:
-        VerificationFailed: they did not, as far as the coordinator's journal tells, or it was edited or is gone, or
-            the run had other sites.
+        VerificationFailed: they did not, as far as the coordinator's journal tells, or the journal of the site whose
+            own it would be; or that was edited or is gone, or the run had other sites.
     """
+    if study.federation.alone:
+        # Another site's generator never saw these patients: an audit would find nothing, and mean nothing.
+        if not all(digest in _noted(journal, GENERATOR_KEPT, "generator") for journal in journals.values()):
+            raise VerificationFailed(
+                "a generator that this site's journal does not know",
+                expected="the generator that the site trained: its coins say nothing about another",
+                remedy="Give the site's own: generator.safetensors in its folder, as its training left it.",
+            )
+        return "the site's journal" if journals else None
     if not (run / RUN_FILE).exists() and not (run / "sites").is_dir():
         return None
-    if digest not in _noted(run, RUN_FINISHED, "generators"):
+    journal, sites = run / JOURNAL, journals.keys()
+    if digest not in _noted(journal, RUN_FINISHED, "generators"):
         raise VerificationFailed(
             "a generator that the run's journal does not know",
             expected="the generator that these sites' rounds made: their coins say nothing about another",
             remedy="Put the run's own file back: the 'fedphantom simulate' command that began the run writes it again.",
         )
-    named = _noted(run, RUN_STARTED, "sites")
-    if named != set(sites):
+    named = _noted(journal, RUN_STARTED, "sites")
+    if named != sites:
         raise VerificationFailed(
-            f"a run of {counted(len(named), 'site')}, and the folders of {len(named & set(sites))} of them"
-            + (f" and {len(set(sites) - named)} of others" if set(sites) - named else ""),
+            f"a run of {counted(len(named), 'site')}, and the folders of {len(named & sites)} of them"
+            + (f" and {len(sites - named)} of others" if sites - named else ""),
             expected="the folder of every site that trained the generator, under its own name",
             remedy="Restore the missing folder: patients who cannot be audited cannot be passed over.",
         )
     return "the coordinator's journal"
 
 
-def _noted(run: Path, event: str, fact: str) -> set[str]:
-    """What the coordinator's journal says under a fact of an event, over all its lines."""
-    path = run / JOURNAL
+def _noted(journal: Path, event: str, fact: str) -> set[str]:
+    """What a journal says under a fact of an event, over all its lines."""
     found: set[str] = set()
-    for entry in read_journal(path) if path.exists() else ():
+    for entry in read_journal(journal) if journal.exists() else ():
         noted: Fact = entry.facts.get(fact)
-        if entry.event == event and isinstance(noted, list):
-            found.update(map(str, noted))
+        if entry.event == event and noted is not None:
+            found.update(map(str, noted) if isinstance(noted, list) else [str(noted)])
     return found

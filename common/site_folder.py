@@ -4,6 +4,7 @@ site.toml       name, cohort, study (paths; relative ones from this folder)
 study.toml      the site's own copy of the study it takes part in
 egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
+generator.safetensors  where the study has sites train alone: this site's own
 cache/          prepared scans
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
@@ -30,6 +31,7 @@ from .cohorts.preparation import PreparedScans, joined, prepare
 from .cohorts.roles import CoinRecord, load_or_draw_roles
 from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
+from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
 from .study import Study, read_study
@@ -60,6 +62,11 @@ class SiteFolder:
     def cache(self) -> Path:
         """Prepared scans."""
         return self.root / "cache"
+
+    @property
+    def generator(self) -> Path:
+        """Its own generator, where the study has each site train alone."""
+        return self.root / GENERATOR
 
     @property
     def coins(self) -> Path:

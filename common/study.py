@@ -13,39 +13,25 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from .errors import ConfigError
-from .exchange import SITE_NAME
+from .federation import FederationTable as FederationTable
 from .labels.remapping import Remapping, remapping_problem
 from .misfit import first_misfit
+from .study_table import Fraction, Positive, StudyTable
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
 """Voxels; no scan that a network could hold has more."""
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Interval = tuple[float, float]
 
 SMALLEST_AXIS = 8
 """Voxels; the networks halve an axis up to three times."""
 
 
-class _Table(BaseModel):
-    # Infinity has no form in the canonical JSON that a weights file carries.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class GridTable(_Table):
+class GridTable(StudyTable):
     """The grid that every scan is brought to."""
 
     shape: tuple[Positive, Positive, Positive]
@@ -65,7 +51,7 @@ class GridTable(_Table):
         return self
 
 
-class LesionTable(_Table):
+class LesionTable(StudyTable):
     """Uniform ranges [low, high] from which the sampler draws its tumours, and ``insert`` in a recipe."""
 
     radius_mm: Interval = (14.0, 22.0)
@@ -99,7 +85,7 @@ class LesionTable(_Table):
         return self
 
 
-class PublicLabelsTable(_Table):
+class PublicLabelsTable(StudyTable):
     """Where public label maps come from, and how far they are varied (DESIGN §4.5)."""
 
     source: Literal["atlas", "folder"]
@@ -125,7 +111,7 @@ Maps = Literal["labels-to-images", "images-to-labels"]
 """What a study's generator makes of what."""
 
 
-class NetworkTable(_Table):
+class NetworkTable(StudyTable):
     """What generator and discriminator are for, and their size."""
 
     maps: Maps = "labels-to-images"
@@ -135,7 +121,7 @@ class NetworkTable(_Table):
     """For ``images-to-labels``: labels that are never inferred, but laid over what is; tumours that hospitals draw."""
 
 
-class PatchTable(_Table):
+class PatchTable(StudyTable):
     """Training on boxes cut from the scans, for volumes that no memory holds a batch of."""
 
     shape: tuple[Positive, Positive, Positive]
@@ -151,7 +137,7 @@ class PatchTable(_Table):
         return self
 
 
-class TrainingTable(_Table):
+class TrainingTable(StudyTable):
     """Objective and schedule of every site's training."""
 
     objective: Literal["paired"] = "paired"
@@ -176,60 +162,7 @@ class TrainingTable(_Table):
         return {name: value for name, value in serialise(self).items() if value is not None}
 
 
-EQUAL_WEIGHT = 1.0
-"""Of every site, where the study declares no weights."""
-
-
-class FederationTable(_Table):
-    """What sites share, when a round counts, and how rounds are averaged."""
-
-    sharing: Literal["weights", "ensemble"] = "weights"
-    """``weights``: one generator, averaged every round. ``ensemble``: each site trains its own, in one round, and
-    nothing is averaged."""
-    quorum: Positive = 2
-    """Fewest sites whose replies make a round."""
-    deadline_s: float = Field(default=3600.0, gt=0)
-    """Seconds after which a round goes on without the sites that have not answered."""
-    ema_decay: float = Field(default=0.5, ge=0, lt=1)
-    """Server-side EMA of the aggregates, per round; its last state is the released generator."""
-    weighting: Literal["equal", "declared"] = "equal"
-    """Of the sites in the average."""
-    declared_weights: dict[Annotated[str, Field(pattern=f"^{SITE_NAME}$")], Annotated[float, Field(gt=0, le=1e9)]] = (
-        Field(default_factory=dict)
-    )
-    """For ``declared``: site name to a weight that all may know. Never the number of its patients."""
-    proximal_weight: float = Field(default=0.0, ge=0)
-    """FedProx's μ: how strongly a site's generator is held to the round's. 0 is FedAvg."""
-    server_momentum: Fraction = 0.0
-    """FedAvgM's β: the share of its last move that the server makes again. 0 is FedAvg."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.weighting == "declared") != bool(self.declared_weights):
-            raise ValueError("federation: weighting = 'declared' and declared_weights need each other")
-        averages = (self.declared_weights, self.proximal_weight, self.server_momentum)
-        if self.sharing == "ensemble" and any(averages):
-            raise ValueError("federation: declared_weights, proximal_weight and server_momentum are for an average")
-        return self
-
-    def weight_of(self, site: str) -> float:
-        """The site's weight in the average.
-
-        Raises:
-            ConfigError: the study declares weights, but none for this site.
-        """
-        if self.weighting == "equal":
-            return EQUAL_WEIGHT
-        if site not in self.declared_weights:
-            raise ConfigError(
-                f"no declared weight for site '{site}'",
-                expected="one for every site under federation.declared_weights",
-                remedy="Add it to the study, or set federation.weighting = 'equal'.",
-            )
-        return self.declared_weights[site]
-
-
-class RolesTable(_Table):
+class RolesTable(StudyTable):
     """Shares of a site's patients, drawn in this order (PRIVACY §3.1)."""
 
     test: Fraction = 0.2
@@ -247,7 +180,7 @@ class RolesTable(_Table):
         return self
 
 
-class PrivacyTable(_Table):
+class PrivacyTable(StudyTable):
     """The study's privacy promise."""
 
     dp: Literal["none"] = "none"
@@ -256,7 +189,7 @@ class PrivacyTable(_Table):
     """``public``: every site's patients must be marked public, or the site refuses. Said in the weights file."""
 
 
-class Study(_Table):
+class Study(StudyTable):
     """A parsed ``study.toml``."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -292,12 +225,20 @@ class Study(_Table):
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")
-        if self.federation.sharing == "ensemble" and self.training.rounds != 1:
-            raise ValueError("training.rounds: an ensemble has one round; its whole schedule is training.local_steps")
+        self._check_sharing()
         if self.remapping and (problem := remapping_problem(self.remapping, self.labels)):
             raise ValueError(problem)
         self._check_overlay()
         return self
+
+    def _check_sharing(self) -> None:
+        sharing = self.federation.sharing
+        if self.federation.alone and self.training.rounds != 1:
+            raise ValueError(
+                f"training.rounds: sites that share {sharing} train in one round, of training.local_steps steps"
+            )
+        if sharing == "volumes" and self.network.maps == "images-to-labels":
+            raise ValueError("federation.sharing = 'volumes': a network that maps images to labels paints none")
 
     def _check_overlay(self) -> None:
         overlay = set(self.network.overlay)
@@ -347,7 +288,7 @@ def differing_keys(one: Study, other: Study) -> tuple[str, ...]:
     ours, theirs = one.model_dump(mode="json"), other.model_dump(mode="json")
     keys = []
     for name, value in ours.items():
-        if isinstance(getattr(one, name), _Table):
+        if isinstance(getattr(one, name), StudyTable):
             keys += [f"{name}.{key}" for key in value if value[key] != theirs[name][key]]
         elif value != theirs[name]:
             keys.append(name)

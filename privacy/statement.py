@@ -12,9 +12,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import VerificationFailed
+from ..common.federation import Sharing
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
+from .label_making import LabelMaking
 from .policy import Tier
 from .verdict import Outcome
 
@@ -110,7 +112,11 @@ class ReleasePredicate(_Record):
         dp: The formal promise; ``none`` is said aloud.
         audit: What the audit found.
         evaluation: What else was measured on real patients; None for nothing.
+        sharing: What the study's sites share.
+        one_site: Whether one site alone trained the generator and stands behind the release, as it does unless sites
+            share an average.
         label_sources: Every public source that a label map of the release comes from.
+        label_making: How the released label maps were made, by their chains; of none for kind ``weights``.
         created: UTC, ISO 8601, seconds.
         software: Name and version of what packed it.
         wording: Number of the sentences that it was packed with.
@@ -124,7 +130,11 @@ class ReleasePredicate(_Record):
     dp: Literal["none"]
     audit: AuditClaim
     evaluation: EvaluationClaim | None = None
+    # Releases from before there were others say nothing of sharing: they are of averages.
+    sharing: Sharing = "weights"
+    one_site: bool = False
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
+    label_making: LabelMaking = LabelMaking()
     created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
     wording: int = Field(ge=1)
@@ -135,6 +145,10 @@ class ReleasePredicate(_Record):
             raise ValueError("the audit does not permit such a release")
         if self.approved_for_sharing != may_be_shared(self.tier, self.audit.verdict):
             raise ValueError("approved_for_sharing contradicts verdict and tier")
+        if self.one_site != (self.sharing != "weights"):
+            raise ValueError("one_site contradicts sharing")
+        if self.kind == "weights" and (self.sharing == "volumes" or self.label_making.scans):
+            raise ValueError("weights of a study that shares volumes alone, or beside scans")
         if any(source.kind != "public" for source in self.label_sources):
             raise ValueError("a label source is not public")
         if lacks_licence(self.kind, self.tier, self.label_sources):

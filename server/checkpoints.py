@@ -54,7 +54,7 @@ class Checkpoint:
     Attributes:
         study_digest: The study it belongs to.
         round: 0 before the first.
-        aggregate: Where the next round starts from.
+        aggregate: Where the next round starts from; empty where no weights leave the sites.
         average: Server-side moving average of the aggregates; None in round 0.
         history: One record a round, from round 1.
         velocity: The server's, where the study has momentum; None in round 0.
@@ -70,8 +70,11 @@ class Checkpoint:
     members: Mapping[str, Parameters] = field(default_factory=dict)
 
     def generators(self) -> dict[str, Parameters]:
-        """What the run has come to: each member by its site, or the one average under ''."""
-        return dict(self.members) or {"": self.average or self.aggregate}
+        """What the run has come to: each member by its site, or the one average under ''; none where none left."""
+        if self.members:
+            return dict(self.members)
+        one = self.average or self.aggregate
+        return {"": one} if one else {}
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

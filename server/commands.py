@@ -104,8 +104,8 @@ def run_simulation(
         public: As there.
 
     Returns:
-        What ``--json`` prints: the run's ``summary.json``, with the generator's path and ``not_drawn``, the number of
-        curves and previews that could not be written.
+        What ``--json`` prints: the run's ``summary.json``, with the generator's path, if any, and ``not_drawn``, the
+        number of curves and previews that could not be written.
 
     Raises:
         BadParameter: a ``--site`` that is not ``NAME=COHORT``.
@@ -148,7 +148,8 @@ def run_simulation(
         public=public,
     )
     summary: dict[str, object] = json.loads(result.folder.summary.read_text(encoding="utf-8"))
-    return summary | {"generator": str(result.generator), "not_drawn": result.not_drawn}
+    where = str(result.generator) if result.generator else None
+    return summary | {"generator": where, "not_drawn": result.not_drawn}
 
 
 def parse_sites(options: Sequence[str]) -> dict[str, Path]:
@@ -186,7 +187,13 @@ def simulation_text(result: Mapping[str, Any]) -> str:
         lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
     if result["not_drawn"]:
         lines.append(f"{result['not_drawn']} curves or previews could not be written; the journals say which")
-    what = "generator" if result["sharing"] == "weights" else "generators, one a site"
-    lines.append(f"{what}: {result['generator']}")
-    lines.append(f"dp: {result['dp']}. It leaves the study only after an audit.")
+    lines.append(
+        {
+            "weights": f"generator: {result['generator']}",
+            "ensemble": f"generators, one a site: {result['generator']}; each also in its site's own folder",
+            "volumes": "generators: each in its site's own folder, sites/NAME; no weights left a site",
+        }[result["sharing"]]
+    )
+    leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
+    lines.append(f"dp: {result['dp']}. {leaves} only after an audit.")
     return "\n".join(lines)

@@ -24,10 +24,12 @@ from ..common.site_folder import SiteFolder, SiteMaterial, site_material, traini
 from ..common.study import Study
 from ..common.study_template import to_toml
 from ..privacy.audit.run import RESULT, audit_run_folder, verify_audit
+from ..privacy.label_making import LabelMaking
 from ..privacy.policy import TIERS, Tier
 from ..privacy.release.run import REFUSED, pack_or_refuse
 from ..privacy.report.people import People
 from ..privacy.report.run import write_reports
+from ..privacy.synthetic_cohort import label_chains
 from .demo_clock import TIMES, DemoClock
 from .demo_material import (
     PHANTOM_SIZES,
@@ -210,6 +212,7 @@ def _run_stages(
         rounds=json.loads((run / "summary.json").read_text(encoding="utf-8"))["rounds"],
         release=release,
         synthetic=made,
+        label_making=LabelMaking.of(label_chains(synthetic)),
         training=train,
         people=people,
         facts={

@@ -1,4 +1,4 @@
-"""The rounds of a run, whatever carries the messages: request, quorum, average or ensemble, checkpoint, next.
+"""The rounds of a run, whatever carries the messages: request, quorum, average or none, checkpoint, next.
 
 :class:`Rounds` is the state between rounds; both engines and the deployed coordinator drive the same one.
 """
@@ -54,7 +54,8 @@ class Rounds:
             study: What is trained.
             folder: The run's folder.
             sites: Names of all sites that take part.
-            initial: The generator to start from; needed where there is no checkpoint yet.
+            initial: The generator to start from; needed where there is no checkpoint yet. It goes nowhere where the
+                study shares no weights: sites start from the same by themselves.
 
         Raises:
             ConfigError: a checkpoint of another study, or nothing to start from.
@@ -69,7 +70,8 @@ class Rounds:
                     expected="a run folder with an initial generator",
                     remedy="Start the run with 'fedphantom simulate' or 'fedphantom server run'.",
                 )
-            checkpoint = Checkpoint(study.digest(), 0, initial, None, ())
+            shared = initial if study.federation.weights_leave else {}
+            checkpoint = Checkpoint(study.digest(), 0, shared, None, ())
             write_checkpoint(folder.checkpoints, checkpoint)
             journal.append(RUN_STARTED, study=study.digest(), sites=sorted(sites), rounds=study.training.rounds)
         elif checkpoint.study_digest != study.digest():
@@ -100,7 +102,7 @@ class Rounds:
         return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, self.checkpoint.aggregate)
 
     def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
-        """Average what came back, or keep it apart in an ensemble; write the checkpoint; stand at the next round.
+        """Average what came back, or keep it apart where sites train alone; write the checkpoint; stand at the next.
 
         Raises:
             PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
@@ -142,8 +144,8 @@ class Rounds:
         """The state after a round with these replies."""
         before, federation = self.checkpoint, self.study.federation
         history = (*before.history, record)
-        if federation.sharing == "ensemble":
-            members = {reply.site: reply.generator for reply in replies}
+        if federation.alone:
+            members = {reply.site: reply.generator for reply in replies if reply.generator}
             return Checkpoint(before.study_digest, record.round, before.aggregate, None, history, members=members)
         aggregate, velocity = weighted_mean(replies), None
         if federation.server_momentum:

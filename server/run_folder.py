@@ -7,7 +7,7 @@ journal.jsonl           what happened
 sites/NAME/             on one machine only: each site's own folder, with cohort.tsv where a cohort was divided
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
-generators/             instead of it, of an ensemble: NAME.safetensors of each site
+generators/             instead of it, of an ensemble: NAME.safetensors of each site; neither where no weights leave
 tensorboard/            curves of what the rounds told: metrics on fakes
 previews/               where asked for: public label maps, and what the run's generators make of them
 summary.json            rounds, sites, metrics on fakes
@@ -210,12 +210,12 @@ class RunFolder:
             return None
         return {key: str(outcome.get(key, "")) for key in ("kind", "found", "expected", "remedy")}
 
-    def result(self, study: Study) -> Path:
-        """What the run leads to: one generator's file, or the folder of an ensemble's."""
-        return self.generator if study.federation.sharing == "weights" else self.ensemble
+    def result(self, study: Study) -> Path | None:
+        """What the run leads to here: one generator's file, the folder of an ensemble's, or none that left its site."""
+        return {"weights": self.generator, "ensemble": self.ensemble, "volumes": None}[study.federation.sharing]
 
     def write_results(self, study: Study, sites: Sequence[str], checkpoint: Checkpoint, engine: str) -> None:
-        """Write ``generator.safetensors``, or an ensemble's ``generators/``, and ``summary.json``.
+        """Write ``generator.safetensors``, or an ensemble's ``generators/``, where weights left; and ``summary.json``.
 
         Raises:
             VerificationFailed: the coordinator's journal was edited.
@@ -234,7 +234,7 @@ class RunFolder:
             "rounds": [asdict(record) for record in checkpoint.history],
             "sharing": study.federation.sharing,
             "ema_decay": study.federation.ema_decay,
-            "generator": self.result(study).name,
+            "generator": result.name if (result := self.result(study)) else None,
         }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 

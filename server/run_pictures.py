@@ -26,7 +26,8 @@ PREVIEWED = 2
 def prepare_previews(folder: RunFolder, study: Study, every: int | None, public: Path | None) -> None:
     """Say how often a preview is due, and lay down the public label maps that it will show.
 
-    None is, where a study's network maps images to labels: the coordinator has no public image to show it.
+    None is, where a study's network maps images to labels: the coordinator has no public image to show it. Nor where no
+    weights leave the sites: it has no generator.
 
     Args:
         folder: The run's.
@@ -39,7 +40,7 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
         DataError: a public cohort without usable label maps.
         StorageError: the disk is full, read-only or forbidden.
     """
-    every = every if study.network.maps == "labels-to-images" else None
+    every = every if study.network.maps == "labels-to-images" and study.federation.weights_leave else None
     labels = folder.previews / "labels"
     if every and not labels.exists():
         # Here, so that a run without previews does not wait for what draws label maps.

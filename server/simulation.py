@@ -66,13 +66,13 @@ class SimulationResult:
 
     Attributes:
         folder: The run's folder.
-        generator: Path of the weights file; of an ensemble, of the folder of them.
+        generator: Path of the weights file; of an ensemble, of the folder of them; None where no weights left a site.
         rounds: One record a round.
         not_drawn: Curves and previews that could not be written, over coordinator and sites; their journals say which.
     """
 
     folder: RunFolder
-    generator: Path
+    generator: Path | None
     rounds: tuple[RoundRecord, ...]
     not_drawn: int
 

@@ -1,7 +1,7 @@
 """Flower's part of a round: messages out, messages in. What is averaged, and when, stands in ``rounds``.
 
 One request goes to every connected node, one reply comes back from each; parameters travel as one
-packed array, because Flower spends two requests on every array it carries.
+packed array, because Flower spends two requests on every array it carries; where the study shares no weights, as none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -137,14 +138,17 @@ class GeneratorAveraging(Strategy):
             content.metric_records.get(METRICS),
             content.config_records.get(HEADER),
         )
-        packed = arrays[FLAT] if arrays is not None and set(arrays) == {FLAT} else None
-        if packed is None or metrics is None or header is None or len(packed.data) > self._spec.bytes + 4096:
+        expected = {FLAT} if self._spec.shapes else set()
+        packed = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
+        oversized = any(len(array.data) > self._spec.bytes + 4096 for array in packed or ())
+        if packed is None or metrics is None or header is None or oversized:
             return SiteFailure(known_as, "its reply is not laid out as agreed")
         try:
-            return parse_reply(header, metrics, packed.numpy(), self._spec)
+            flat = packed[0].numpy() if packed else np.empty(0, np.float32)
+            return parse_reply(header, metrics, flat, self._spec)
         except (PeerError, TypeError, ValueError):
             return SiteFailure(known_as, "its reply is not laid out as agreed")
 
 
 def _packed(spec: ParameterSpec, parameters: Parameters) -> ArrayRecord:
-    return ArrayRecord({FLAT: Array(spec.pack(parameters))})
+    return ArrayRecord({FLAT: Array(spec.pack(parameters))} if spec.shapes else {})

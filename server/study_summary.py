@@ -23,7 +23,10 @@ def study_text(study: Study) -> str:
         "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans.",
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
+        "volumes": "once: figures on synthetic scans, and no weights at all. Synthetic volumes leave only in a release "
+        "that the site itself packs and signs.",
     }
+    kept = "" if federation.weights_leave else "weights of any network, "
     patch = training.patch
     seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
     if patch and training.batch > 1:
@@ -39,7 +42,7 @@ def study_text(study: Study) -> str:
         "label maps": use,
         "averaged": _averaging(study),
         "leaves a site": f"{shared[federation.sharing]} "
-        "Never: scans, label maps, the discriminator, patient counts, figures on real scans",
+        f"Never: {kept}scans, label maps, the discriminator, patient counts, figures on real scans",
         "privacy": NO_DP,
     }
     width = max(map(len, rows))
@@ -74,6 +77,8 @@ def study_facts(study: Study) -> dict[str, Any]:
 
 def _averaging(study: Study) -> str:
     federation = study.federation
+    if federation.sharing == "volumes":
+        return "nothing: every site trains alone, and its generator stays in its own folder"
     if federation.sharing == "ensemble":
         divided = ", and label maps are divided among them" if study.network.maps == "labels-to-images" else ""
         return f"nothing: every site's generator stays its own{divided}"

@@ -71,3 +71,18 @@ def spoilt(simulated: Path, tmp_path: Path) -> Path:
     for name in ("run", "synthetic"):
         shutil.copytree(simulated / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets Flower's messages be made outside its processes."""
+    from flwr.supercore.task_identity import TaskIdentity  # private: Message() reads its run and node from it
+
+    for name, value in {"_run_id": 1, "_node_id": 0, "_task_id": 0}.items():
+        monkeypatch.setattr(TaskIdentity, name, value)
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the processes that Flower starts import the linear site."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))

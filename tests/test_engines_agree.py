@@ -54,3 +54,15 @@ def test_both_engines_give_the_same_generator(tmp_path: Path, text: str) -> None
     assert flower.generator.read_bytes() == local.generator.read_bytes()
     trained, start = load_weights(flower.generator)[0], initial_parameters(parse_study(text))
     assert any(not np.array_equal(trained[name], start[name]) for name in start)
+
+
+def test_both_engines_leave_each_site_the_same_generator_of_its_own(tmp_path: Path) -> None:
+    text = tiny_text(rounds=1, local_steps=3) + '[federation]\nsharing = "volumes"\n'
+    cohorts = {f"site-{letter}": write_tiny_cohort(tmp_path / letter, 6, seed) for seed, letter in enumerate("ab")}
+    local = federation(tmp_path / "local", cohorts, "local", text)
+    flower = federation(tmp_path / "flower", cohorts, "flower", text)
+    assert local.generator is flower.generator is None
+    assert local.rounds[0].metrics == flower.rounds[0].metrics
+    kept = [[(r.folder.site(site) / "generator.safetensors").read_bytes() for site in cohorts] for r in (local, flower)]
+    assert kept[0] == kept[1]
+    assert len(set(kept[0])) == 2

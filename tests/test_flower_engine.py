@@ -7,31 +7,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity  # private: Message() reads its run and node from it
-from linear_run import linear_simulation
-from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
+from flower_messages import InProcessGrid, prepared
+from flower_processes import flower_processes, lives, wait_for
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from linear_run import contents, linear_simulation
+from linear_site import UNSAYABLE, study_text
 
-from fedphantom.client.app import make_client_app
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import PeerError
-from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
 from fedphantom.server.app import run_study
 from fedphantom.server.flower_engine import BUNDLE, QUIET
 from fedphantom.server.processes import ProcessSet
-from fedphantom.server.rounds import Rounds
-from fedphantom.server.run_folder import RunFolder
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -47,88 +38,11 @@ def order(cohort: Path, **behaviour: object) -> None:
     (cohort / "behaviour.json").write_text(json.dumps(behaviour))
 
 
-def contents(result: Path) -> list[bytes]:
-    """Of one generator, or of an ensemble's by site."""
-    return [path.read_bytes() for path in (sorted(result.iterdir()) if result.is_dir() else [result])]
-
-
-class InProcessGrid(Grid):
-    """Calls ClientApps directly; ``change`` may tamper with a reply, or drop it by returning None."""
-
-    def __init__(self, app: ClientApp, folders: list[Path]) -> None:
-        self.app = app
-        self.sent: list[Message] = []
-        self.replies: dict[str, Message] = {}
-        self.contexts = {
-            node: Context(
-                run_id=1, node_id=node, node_config={"site-dir": str(path)}, state=RecordDict(), run_config={}
-            )
-            for node, path in enumerate(folders, start=2)
-        }
-
-    def change(self, node: int, reply: Message) -> Message | None:
-        return reply
-
-    def set_run(self, run: Any) -> None: ...
-
-    @property
-    def run(self) -> Any:
-        raise AssertionError("the strategy asks for no such thing")
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise AssertionError("the strategy asks for no such thing")
-
-    def get_node_ids(self) -> Iterable[int]:
-        return list(self.contexts)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        identifiers = []
-        for message in messages:
-            node, identifier = message.metadata.dst_node_id, message.object_id
-            message.metadata.__dict__["_message_id"] = identifier
-            message.metadata.__dict__["_run_id"] = 1
-            self.sent.append(message)
-            TaskIdentity.node_id = node
-            try:
-                reply = self.change(node, self.app(message, self.contexts[node]))
-            finally:
-                TaskIdentity.node_id = 0
-            if reply is not None:
-                self.replies[identifier] = reply
-            identifiers.append(identifier)
-        return identifiers
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        # The last come first: the order in which sites answer must not matter.
-        return [self.replies.pop(i) for i in reversed(list(message_ids)) if i in self.replies]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        raise AssertionError("the strategy asks for no such thing")
-
-
-@pytest.fixture
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_run_id": 1, "_node_id": 0, "_task_id": 0}.items():
-        monkeypatch.setattr(TaskIdentity, name, value)
-
-
-def prepared(
-    out: Path, cohorts: dict[str, Path], text: str = "", grid: type[InProcessGrid] = InProcessGrid
-) -> tuple[RunFolder, InProcessGrid]:
-    """A claimed run folder with its initial checkpoint, and a grid of linear sites."""
-    folder, text = RunFolder(out), text or study_text()
-    study = folder.claim(text, tuple(cohorts))
-    generator = linear_generator(study)
-    for name, cohort in cohorts.items():
-        create_site_folder(folder.site(name), name, cohort, text, ParameterSpec.of(generator))
-    Rounds.open(study, folder, tuple(cohorts), generator)
-    return folder, grid(make_client_app(LinearTrainer.open), [folder.site(name) for name in cohorts])
-
-
 SHARED = {
     "an average": study_text(),
     "with momentum": study_text(federation="server_momentum = 0.5"),
     "an ensemble": study_text(rounds=1, federation='sharing = "ensemble"'),
+    "volumes alone": study_text(rounds=1, federation='sharing = "volumes"'),
 }
 
 
@@ -137,11 +51,12 @@ SHARED = {
 def test_flower_messages_give_the_same_generator_as_direct_calls(
     tmp_path: Path, cohorts: dict[str, Path], text: str
 ) -> None:
-    direct = linear_simulation(tmp_path / "direct", cohorts, text=text)
+    linear_simulation(tmp_path / "direct", cohorts, text=text)
     folder, grid = prepared(tmp_path / "flower", cohorts, text)
     rounds = run_study(grid, folder)
     folder.write_results(rounds.study, rounds.sites, rounds.checkpoint, "flower")
-    assert contents(folder.result(rounds.study)) == contents(direct.generator)
+    assert contents(tmp_path / "direct")
+    assert contents(folder.root) == contents(tmp_path / "direct")
 
 
 @pytest.mark.usefixtures("identity")
@@ -309,48 +224,13 @@ def test_processes_end_with_what_they_started_even_when_they_ignore_it(tmp_path:
     stubborn = f"trap '' TERM; {leave}sleep 300 & echo $!; wait; sleep 300"
     with pytest.raises(KeyboardInterrupt), ProcessSet.running() as processes:  # as Ctrl-C does
         _interrupted_once_started(processes, stubborn, tmp_path / "log")
-    assert not _lives(int((tmp_path / "log").read_text()))
+    assert not lives(int((tmp_path / "log").read_text()))
 
 
 def _interrupted_once_started(processes: ProcessSet, script: str, log: Path) -> None:
     processes.start("stubborn", ["bash", "-c", script], log=log, environment=os.environ)
-    _wait_for(lambda: log.read_text().endswith("\n"))
+    wait_for(lambda: log.read_text().endswith("\n"))
     raise KeyboardInterrupt
-
-
-def _lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def _wait_for(condition: Any, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-
-
-def _flower_processes(out: Path) -> list[int]:
-    """Living processes whose Flower home lies in the run's folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if b"FLWR_HOME=" + str(out).encode() + b"/" in environment and _lives(int(entry.name)):
-                found.append(int(entry.name))
-    return found
-
-
-@pytest.fixture
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the processes that Flower starts import the linear site."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))
 
 
 @pytest.mark.slow
@@ -366,7 +246,7 @@ def test_real_flower_processes_give_the_same_file_and_leave_none_behind(
     flower = linear_simulation(out, two, "flower", study_text(rounds=2), lambda record: seen.append(record.round))
     assert flower.generator.read_bytes() == direct.generator.read_bytes()
     assert seen == [1, 2]
-    assert _flower_processes(out) == []
+    assert flower_processes(out) == []
 
 
 @pytest.mark.slow
@@ -381,7 +261,7 @@ def test_a_failed_round_over_real_processes_names_the_site_and_nothing_else(
         linear_simulation(tmp_path / "out", two, "flower", study_text(rounds=1))
     assert "sub-0042" not in str(failed.value)
     assert UNSAYABLE not in "".join(path.read_text() for path in (tmp_path / "out" / "flower").glob("superlink.log"))
-    assert _flower_processes(tmp_path / "out") == []
+    assert flower_processes(tmp_path / "out") == []
 
 
 @pytest.mark.slow
@@ -400,7 +280,7 @@ def test_an_interrupted_run_leaves_no_process_and_goes_on_to_the_same_bits(
         assert run.stdout is not None
         assert run.stdout.readline() == "round 1\n"
         run.send_signal(number)
-    _wait_for(lambda: not _flower_processes(out), 40)
+    wait_for(lambda: not flower_processes(out), 40)
     resumed = linear_simulation(out, two)
     assert resumed.generator.read_bytes() == direct.generator.read_bytes()
 

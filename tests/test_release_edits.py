@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_release import Releasable, assert_refused, edit_json, release_study, sign_again
+from tiny_release import (
+    Releasable,
+    assert_refused,
+    edit_json,
+    in_predicate,
+    release_study,
+    sign_again,
+    statement_of,
+)
 
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
@@ -23,7 +31,10 @@ from fedphantom.common.labels.folder import write_label_folder
 from fedphantom.common.labels.recipe import Recipe, parse_recipe
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.volumes.nifti import read_label_map, write_label_map
+from fedphantom.privacy.label_making import LabelMaking, SampledMaps
 from fedphantom.privacy.release.origin import check_origin
+from fedphantom.privacy.release.readme import render_readme
+from fedphantom.privacy.statement import ReleasePredicate
 
 HEAD = 'name = "tissue"\ncitation = "chosen by hand"\n'
 SCALE = parse_recipe(HEAD + '[[edit]]\noperation = "scale"\nstructure = ["tissue"]\nfactor = [0.8, 1.1]\n')
@@ -85,8 +96,32 @@ def test_edited_public_label_maps_are_made_again_and_packed(made: Releasable) ->
     assert report.volumes == 6
     declared = PublicSources.model_validate_json((made.release / "public-labels.json").read_bytes())
     assert declared.recipes == (SCALE,)
+    assert report.recipes == ("tissue",)
+    text = (made.release / "README.md").read_text()
+    assert "How the label maps of the 2 scans were made" in text
+    assert "- 2 scans: edited by the recipe `tissue` (chosen by hand)" in text
+    assert "not edited" not in text
     sidecar = json.loads(next(made.release.rglob("*_dseg.json")).read_text())
     assert Recipe.model_validate(sidecar["LabelChain"]["steps"][-1]["recipe"]) == SCALE
+
+
+def test_edited_scans_beside_sampled_ones_are_counted_apart_from_their_chains(made: Releasable) -> None:
+    study = release_study()
+    sampled = of_folder(study, made.root / "sampled")
+    edited = of_folder(study, made.root / "edited")
+    shutil.rmtree(made.synthetic)
+    generator = load_generator(made.generator, choose_device("cpu"))
+    generate_cohort(generator, [*list(sampled.maps)[:1], *edited.maps], made.synthetic, seed=0)
+    made.write_audit()
+    made.pack()
+    text = (made.release / "README.md").read_text()
+    assert "- 1 scan: sampled from open balls, not edited\n- 2 scans: edited by the recipe `tissue`" in text
+    # A signer whose README and statement agree still cannot say otherwise than the chains do.
+    changed = LabelMaking(scans=3, sampled=(SampledMaps(source="open balls", scans=3),))
+    predicate = ReleasePredicate.model_validate_json(json.dumps(statement_of(made.release)["predicate"]))
+    (made.release / "README.md").write_text(render_readme(predicate.model_copy(update={"label_making": changed})))
+    sign_again(made.release, in_predicate(label_making=changed.model_dump(mode="json")))
+    assert_refused(made.release, "made otherwise than the signed statement says")
 
 
 def test_the_edit_did_change_the_label_maps(made: Releasable) -> None:

@@ -16,6 +16,7 @@ from tiny_release import TRUSTED, an_attack, assert_refused, in_predicate, rows,
 
 from fedphantom.privacy.audit.extract import AttackRow
 from fedphantom.privacy.finding import WORDING, finding
+from fedphantom.privacy.label_making import EditedMaps, LabelMaking, SampledMaps
 from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import EvaluationClaim, ReleasePredicate, may_be_shared
@@ -40,6 +41,14 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "an unknown key": in_predicate(site="site-a"),
     "an unknown statement key": lambda statement: statement.update(note="x"),
     "an inconclusive audit in public": in_predicate(tier="public"),
+    "one site behind an average": in_predicate(one_site=True),
+    "an ensemble of several sites": in_predicate(sharing="ensemble"),
+    "another way of sharing": in_predicate(sharing="ensemble", one_site=True),
+    "a study that shares volumes alone": in_predicate(sharing="volumes", one_site=True),
+    "scans that are not there": lambda s: s["predicate"]["label_making"].update(scans=3),
+    "a recipe that made none of them": lambda s: s["predicate"]["label_making"].update(
+        scans=2, sampled=[], edited=[{"recipe": "move", "citation": "nobody", "scans": 2}]
+    ),
     "sharing approved without a PASS": in_predicate(approved_for_sharing=True),
     "a formal promise that nobody made": in_predicate(dp="epsilon = 1"),
     "another audit's verdict": lambda s: s["predicate"]["audit"].update(verdict="PASS"),
@@ -116,7 +125,16 @@ def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from
     assert_refused(either_release, "the sentences of another program")
 
 
-WORDINGS = {1: "b445179c43096940"}
+WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625"}
+MAKINGS = (
+    LabelMaking(),
+    LabelMaking(scans=3, sampled=(SampledMaps(source="open balls", scans=3),)),
+    LabelMaking(
+        scans=3,
+        sampled=(SampledMaps(source="open balls", scans=1),),
+        edited=tuple(EditedMaps(recipe=name, citation="by hand", scans=2) for name in ("grow", "move")),
+    ),
+)
 
 
 def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volumes_release: Path) -> None:
@@ -131,7 +149,9 @@ def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volu
         for evaluation in (None, EvaluationClaim(protocols=("arms", "shin", "fidelity"), test_patients=20)):
             changes = {"kind": kind, "tier": tier, "audit": claim, "evaluation": evaluation}
             changes["approved_for_sharing"] = may_be_shared(tier, verdict)
-            texts.append(re.sub("[0-9a-f]{64}", "", render_readme(given.model_copy(update=changes))))
+            for sharing, making in itertools.product(("weights", "ensemble", "volumes"), MAKINGS):
+                changes |= {"sharing": sharing, "one_site": sharing != "weights", "label_making": making}
+                texts.append(re.sub("[0-9a-f]{64}", "", render_readme(given.model_copy(update=changes))))
     assert len(set(texts)) > 20
     now = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
     assert WORDINGS[WORDING] == now, "a sentence has changed: raise WORDING, and note its number here"

@@ -24,6 +24,7 @@ from ..errors import DataError
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
+from ..run_result import RUN_FILE
 from ..site_folder import SITE_FILE
 from ..study import Maps, Study
 from .networks import Generator, draw_noise, generator_shapes, make_generator, one_hot
@@ -113,13 +114,21 @@ def _refuse_other_folder(path: Path) -> None:
     """Say of a run's, release's or site's folder which file in it, or elsewhere, is meant."""
     name = path.name or path.resolve().name
     if (path / SITE_FILE).exists():
-        found, remedy = "a site's folder", "Give the generator.safetensors of the run or release; a site holds none."
+        remedy = (
+            f"Give the file in it: '{name}/{GENERATOR}'."
+            if (path / GENERATOR).is_file()
+            else f"Give the {GENERATOR} of the run or release; this site holds none of its own."
+        )
+        found = "a site's folder"
     elif (path / GENERATOR).is_file():
         found, remedy = "a run's or release's folder", f"Give the file in it: '{name}/{GENERATOR}'."
     elif (path / ENSEMBLE).is_dir():
         found = "the folder of an ensemble's run"
         remedy = f"Give '{name}/{ENSEMBLE}' for all its generators in turn, or one file in it."
-    elif (path / "run.json").exists():
+    elif (path / RUN_FILE).exists() and any(path.glob(f"sites/*/{GENERATOR}")):
+        found = "the folder of a run whose sites keep their generators to themselves"
+        remedy = f"Give a site's own: '{name}/sites/NAME/{GENERATOR}'."
+    elif (path / RUN_FILE).exists():
         found, remedy = "the folder of a run that has not finished", "Give the same 'simulate' again: it goes on."
     else:
         return

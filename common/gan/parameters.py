@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import counted
 from ..exchange import Parameters
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """Names and shapes, sorted by name; every value is float32.
+    """Names and shapes, sorted by name; every value is float32. Without a name it fits no parameter at all.
 
     Both sides derive it from the network they built themselves, never from what the other side sent.
     """
@@ -25,8 +26,8 @@ class ParameterSpec:
 
     def __post_init__(self) -> None:
         names = [name for name, _ in self.shapes]
-        if names != sorted(set(names)) or not names:
-            raise ValueError("a parameter specification needs one or more names, sorted, none twice")
+        if names != sorted(set(names)):
+            raise ValueError("a parameter specification needs sorted names, none twice")
         if any(axis < 1 for _, shape in self.shapes for axis in shape):
             raise ValueError("a parameter's axes are 1 or longer")
 
@@ -74,11 +75,14 @@ class ParameterSpec:
     def _name_problem(self, names: Set[str]) -> str | None:
         expected = dict(self.shapes).keys()
         missing, foreign = len(expected - names), len(names - expected)
+        if foreign and not expected:
+            return f"{counted(foreign, 'parameter')} where there may be none"
         return f"{missing} parameters missing and {foreign} unknown" if missing or foreign else None
 
     def pack(self, parameters: Parameters) -> NDArray[np.float32]:
         """All values in one array of shape (values,), parameters in name order, each in C order."""
-        return np.concatenate([np.ravel(parameters[name]) for name, _ in self.shapes])
+        nothing = np.empty(0, np.float32)
+        return np.concatenate([nothing, *(np.ravel(parameters[name]) for name, _ in self.shapes)])
 
     def unpack(self, flat: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The parameters in a packed array of shape (values,), as copies."""

@@ -21,9 +21,9 @@ from ..tensor_file import decode, encode, read_header
 from .parameters import ParameterSpec
 
 GENERATOR = "generator.safetensors"
-"""The weights file of a run or release."""
+"""The weights file of a run or release; and of a site that trained a generator of its own, in its folder."""
 ENSEMBLE = "generators"
-"""Folder of a run whose sites each keep a generator of their own: one weights file a site, by its name."""
+"""Folder of an ensemble's run, the coordinator's copies of its sites' generators: one file a site, by its name."""
 
 METADATA = frozenset(
     {
@@ -47,7 +47,6 @@ _MOST_HEADER_BYTES = 1 << 20
 
 def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
     """The facts of a generator after this many rounds of the study."""
-    averaged = study.federation.sharing == "weights"
     return {
         "study": json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":")),
         "study_digest": study.digest(),
@@ -58,28 +57,29 @@ def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
         "dp": study.privacy.dp,
         "maps": study.network.maps,
         "trained_on": study.privacy.trained_on,
-    } | ({"ema_decay": repr(study.federation.ema_decay)} if averaged else {})
+    } | ({} if study.federation.alone else {"ema_decay": repr(study.federation.ema_decay)})
 
 
-def save_weights(path: Path, parameters: Parameters, metadata: Mapping[str, str]) -> None:
+def save_weights(path: Path, parameters: Parameters, metadata: Mapping[str, str], *, mode: int = 0o666) -> None:
     """Write the file whole or not at all; the same content gives the same bytes.
 
     Args:
         path: Destination, ``*.safetensors``.
-        parameters: float32, all finite.
+        parameters: One or more, float32, all finite.
         metadata: Facts named in :data:`METADATA`.
+        mode: Permission bits before the umask.
 
     Raises:
-        DataError: a value is not finite or not float32.
+        DataError: no parameter, or a value that is not finite or not float32.
         StorageError: the disk is full, read-only or forbidden; an older file is untouched.
         ValueError: a fact that a weights file may not hold.
     """
     _only_listed(metadata)
-    problem = ParameterSpec.of(parameters).problem(parameters)
+    problem = ParameterSpec.of(parameters).problem(parameters) if parameters else "parameters are none"
     if problem:
         raise DataError(f"weights whose {problem}", expected="finite float32", remedy="Train again from a checkpoint.")
     facts: dict[str, Fact] = dict(metadata)
-    write_atomic(path, encode(parameters, facts))
+    write_atomic(path, encode(parameters, facts), mode=mode)
 
 
 def read_weights_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

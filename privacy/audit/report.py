@@ -14,6 +14,7 @@ from ..evidence import ReleaseKind
 from ..multiplicity import claim_confidence
 from ..policy import ReleasePolicy, read_policy
 from ..power import Power
+from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
 from .run import RESULT, AuditSizes, Progress, audit_run_folder
 
@@ -39,11 +40,10 @@ def audit_run_command(
     folder = out or run / "audit"
     refuse_used(folder, RESULT, {"cache"})
     thresholds = read_policy(policy)
-    places = [synthetic] if synthetic else [run / "synthetic", run.parent / "synthetic"]
-    made = next((place for place in places if place and place.is_dir()), None)
+    made = synthetic or synthetic_of(run)
     return audit_run_folder(
         run,
-        made,
+        made if made and made.is_dir() else None,
         check_cohort(read_cohort(public).public()).usable if public else None,
         folder,
         AuditSizes(steps, negative_seeds),

@@ -19,23 +19,17 @@ from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
-from ...common.gan.weights import ENSEMBLE, load_weights, maps_of
+from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
-from ...common.run_result import NamedBy, check_generator
-from ...common.site_folder import (
-    REPLY_LEFT,
-    SITE_FILE,
-    SiteFolder,
-    SiteMaterial,
-    site_folders,
-    site_material,
-)
+from ...common.run_result import check_generator, refuse_several_generators
+from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
 from ...common.study import Study
 from ..evidence import BINDING, ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..statement import STRICTER
+from ..synthetic_cohort import painters
 from .audit import AuditPlan
 from .history import DONE, begin_audit, end_audit, refuse_forgotten
 from .reading import read_audit
@@ -89,7 +83,7 @@ def audit_run_folder(
     never does that: there, sites exchange counts and intervals (DESIGN §4.8).
 
     Args:
-        run: What ``simulate`` left, or one site's folder.
+        run: What ``simulate`` left, or one site's folder; where sites train alone, nothing but the latter.
         synthetic: The cohort as it would be released; of no use to a network from images to labels, which paints none.
         public: Public patients who stand in as reference where no patient has that role.
         out: Where ``audit.json`` goes, and ``audit-001.json`` and so on for each audit's own result.
@@ -105,23 +99,22 @@ def audit_run_folder(
         What ``--json`` prints.
 
     Raises:
+        DataError: the whole folder of a run whose sites each have a generator of their own.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
     chosen = choose_device(device)
-    if (run / ENSEMBLE).is_dir():
+    refuse_several_generators(run)
+    if generator_file is None and not (run / GENERATOR).exists():
         raise DataError(
-            "a run whose sites each have a generator of their own",
-            expected="one generator, and the patients of the site that trained it",
-            remedy=f"Audit each site alone: its folder in {run.name}/sites, --generator with its file in "
-            f"{run.name}/{ENSEMBLE}, --synthetic with volumes that it alone painted.",
-        )
-    if generator_file is None and not (run / "generator.safetensors").exists():
-        raise DataError(
-            "a run without a generator: it has not finished" if run.is_dir() else "no run folder at the path given",
+            "a site's folder without a generator"
+            if (run / SITE_FILE).exists()
+            else "a run without a generator: it has not finished"
+            if run.is_dir()
+            else "no run folder at the path given",
             expected="what 'fedphantom simulate' left, or a site's folder and the generator it received",
             remedy="Check the path, finish the run with the command that began it, or name the file with --generator.",
         )
-    file = generator_file or run / "generator.safetensors"
+    file = generator_file or run / GENERATOR
     generator = load_generator(file, chosen, maps_of(file))
     study, folders = generator.study, site_folders(run)
     if any(folder.study().digest() != study.digest() for folder in folders):
@@ -131,9 +124,7 @@ def audit_run_folder(
             remedy="Give the run's own generator.",
         )
     parameters = parameters_digest(numpy_parameters(generator.network))
-    named_by = check_generator(run, parameters, [folder.name for folder in folders])
-    if study.federation.sharing == "ensemble":
-        named_by = _refuse_another_sites_generator(folders, parameters)
+    named_by = check_generator(run, parameters, study, {folder.name: folder.journal for folder in folders})
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
     if paints:
@@ -208,7 +199,8 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         raise DataError(
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
-    file = run / "generator.safetensors"
+    refuse_several_generators(run)
+    file = run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
         raise VerificationFailed(
@@ -218,15 +210,17 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         )
     has_sites = (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}"))
     folders = site_folders(run) if has_sites else ()
-    check_generator(run, parameters_digest(load_weights(file)[0]), [folder.name for folder in folders])
+    parameters, metadata = load_weights(file)
+    journals = {folder.name: folder.journal for folder in folders}
+    check_generator(run, parameters_digest(parameters), study_of(metadata), journals)
     if folders:
         refuse_forgotten(
             result if result.is_dir() else result.parent,
-            [Journal(folder.journal) for folder in folders],
+            [Journal(journal) for journal in journals.values()],
             str(content.get("cohort_digest")),
         )
-        for folder in folders:
-            done = [e.facts for e in read_journal(folder.journal) if e.event == DONE] if folder.journal.exists() else []
+        for journal in journals.values():
+            done = [e.facts for e in read_journal(journal) if e.event == DONE] if journal.exists() else []
             if hashlib.sha256(raw).hexdigest() not in {facts.get("sha256") for facts in done}:
                 raise VerificationFailed(
                     "an audit result that a site's journal does not know",
@@ -309,33 +303,14 @@ def _gather(
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
-def _refuse_another_sites_generator(folders: Sequence[SiteFolder], digest: str) -> NamedBy:
-    """Another site's generator never saw these patients: the audit would find nothing, and mean nothing."""
-    for folder in folders:
-        entries = read_journal(folder.journal) if folder.journal.exists() else ()
-        if digest not in {entry.facts.get("sha256") for entry in entries if entry.event == REPLY_LEFT}:
-            raise VerificationFailed(
-                "a generator that this site's journal does not know",
-                expected="the generator that the site trained: its coins say nothing about another",
-                remedy="Give the site's own file of the run's generators.",
-            )
-    return "the site's journal"
-
-
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
     """Volumes of another generator, or of unknown origin, would make the audit look harmless."""
-    for volume in synthetic.rglob("*.nii.gz"):
-        beside = volume.with_name(volume.name.removesuffix(".nii.gz") + ".json")
-        try:
-            made_by = json.loads(beside.read_bytes()).get("GeneratorSha256")
-        except (OSError, ValueError, AttributeError):
-            made_by = None
-        if made_by != generator_sha256:
-            raise VerificationFailed(
-                "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
-                expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit",
-                remedy="Generate the cohort anew, or name its own generator.",
-            )
+    if painters(synthetic) - {generator_sha256}:
+        raise VerificationFailed(
+            "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
+            expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit alone",
+            remedy="Generate the cohort anew with that generator, or name its own.",
+        )
 
 
 def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:

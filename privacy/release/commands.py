@@ -30,11 +30,16 @@ def release_key(
 
 @release_app.command("pack")
 def release_pack(
-    run: Annotated[Path, typer.Argument(help="Run folder: generator.safetensors, public-labels.json.")],
+    run: Annotated[Path, typer.Argument(help="What 'simulate' left; of sites that train alone, one site's folder.")],
     out: Annotated[Path, typer.Argument(help="A new folder for the release.")],
     key: Annotated[Path, typer.Option(help="The signer's private key, a PEM file.")],
-    audit: Annotated[Path | None, typer.Option(help="Result file of 'audit run'; without one it is refused.")] = None,
-    synthetic: Annotated[Path | None, typer.Option(help="Synthetic BIDS cohort, for volumes.")] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="Result file of 'audit run'; RUN/audit/audit.json by default, without one it is refused."),
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="Synthetic cohort, for volumes; 'synthetic' in or beside RUN by default.")
+    ] = None,
     tier: Annotated[
         Literal["internal", "controlled", "public"], typer.Option(help="Whom it is meant for.")
     ] = "controlled",

@@ -17,14 +17,16 @@ from typing import ParamSpec, TypeVar
 
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.gan.weights import GENERATOR as GENERATOR
 from ...common.gan.weights import METADATA, study_of
-from ...common.labels.chain import PublicSources
+from ...common.labels.chain import LabelChain, PublicSources
 from ...common.signing import MANIFEST as MANIFEST
 from ...common.study import Study
 from ...common.tensor_file import decode, encode
 from ...common.volumes.grid import Grid
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
+from ..label_making import LabelMaking
 from ..statement import ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
 from .clean_nifti import check_clean_nifti
@@ -40,7 +42,6 @@ T = TypeVar("T")
 README = "README.md"
 AUDIT = "audit.json"
 PUBLIC_LABELS = "public-labels.json"
-GENERATOR = "generator.safetensors"
 COHORT = "cohort"
 LABEL_KEY = "dseg"
 
@@ -68,6 +69,7 @@ class ContentCheck:
         self._named: set[str] = set()
         self._tables: dict[str, bytes] = {}
         self._volumes: list[str] = []
+        self._chains: list[LabelChain] = []
         self._audited: str | None = None
         self._evaluated: str | None = None
 
@@ -84,6 +86,8 @@ class ContentCheck:
             sidecar = _verified(parse_sidecar, content, self._predicate.generator_sha256, self._public)
             if sidecar.encode() != content:  # an entry given twice would hide the first
                 raise _foreign("a sidecar in another encoding")
+            if volume["key"] == LABEL_KEY:
+                self._chains.append(sidecar.label_chain)
         elif volume:
             self._endings[volume["subject"]][volume["key"]].add("nii.gz")
             self._grids.add(check_clean_nifti(content, is_label_map=volume["key"] == LABEL_KEY))
@@ -99,8 +103,11 @@ class ContentCheck:
             if content != render_readme(self._predicate).encode():
                 raise _foreign("a README that does not say what was signed")
         elif name == GENERATOR and self._predicate.kind == "weights":
-            if check_weights(content).digest() != self._predicate.study_digest:
+            study = check_weights(content)
+            if study.digest() != self._predicate.study_digest:
                 raise _foreign("a generator of another study")
+            if study.federation.sharing != self._predicate.sharing:
+                raise _foreign("a generator whose study shares otherwise than the signed statement says")
         elif name == PUBLIC_LABELS:
             if content != encode_json(self._public.model_dump(mode="json")):
                 raise _foreign("a list of public label sources in another encoding")
@@ -125,6 +132,8 @@ class ContentCheck:
             raise _foreign("a release that lacks one of its files")
         if self._evaluated not in (None, self._audited):
             raise _foreign("an evaluation of other volumes than the audit's")
+        if LabelMaking.of(self._chains) != self._predicate.label_making:
+            raise _foreign("label maps made otherwise than the signed statement says")
         if self._predicate.kind == "weights":
             return
         channels = {frozenset(keys) for keys in self._endings.values()}

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ...common.counted import counted
 from ...common.errors import DataError, SignatureInvalid, VerificationFailed
+from ...common.federation import Sharing
 from ...common.signing import verify
 from ...common.storage import TEMPORARY_PREFIX
 from ..evidence import ReleaseKind
@@ -48,7 +49,10 @@ class ReleaseReport:
         dp: The formal promise.
         study_digest: Of the study.
         generator_sha256: Of the generator behind it.
+        sharing: What the study's sites share.
+        one_site: Whether one site alone trained the generator and stands behind the release.
         label_sources: Names of the public sources of its label maps.
+        recipes: Names of the recipes that had a part in them.
         files: Files named in the statement.
         volumes: NIfTI files among them.
         created: UTC, ISO 8601.
@@ -63,7 +67,10 @@ class ReleaseReport:
     dp: str
     study_digest: str
     generator_sha256: str
+    sharing: Sharing
+    one_site: bool
     label_sources: tuple[str, ...]
+    recipes: tuple[str, ...]
     files: int
     volumes: int
     created: str
@@ -81,7 +88,10 @@ class ReleaseReport:
                 f" signed by {self.signed_by[:12]}…",
                 f"{self.note[0].upper()}{self.note[1:]}.",
                 f"Tier {self.tier}, audit verdict {self.verdict}, dp: {self.dp}.",
-                f"Label maps from: {', '.join(self.label_sources)}.",
+                f"Sharing {self.sharing}: "
+                + ("one site trained the generator and stands behind it." if self.one_site else "an average of sites."),
+                f"Label maps from: {', '.join(self.label_sources)}"
+                + (f"; edited by: {', '.join(self.recipes)}." if self.recipes else "."),
                 f"Study {self.study_digest[:12]}…, generator {self.generator_sha256[:12]}…, packed {self.created}.",
             )
         )
@@ -154,6 +164,9 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
         study_digest=predicate.study_digest,
         generator_sha256=predicate.generator_sha256,
         label_sources=tuple(dict.fromkeys(source.name for source in predicate.label_sources)),
+        sharing=predicate.sharing,
+        one_site=predicate.one_site,
+        recipes=tuple(dict.fromkeys(row.recipe for row in predicate.label_making.edited)),
         files=len(hashes),
         volumes=check.volumes,
         created=predicate.created,

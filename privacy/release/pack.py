@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ...common.atomic import atomic_folder
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
-from ...common.labels.chain import LabelSource, PublicSources
+from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
 from ...common.signing import sign
 from ...common.study import Study
@@ -30,6 +30,7 @@ from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..evidence import ReleaseKind
 from ..finding import WORDING
+from ..label_making import LabelMaking
 from ..policy import Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
@@ -75,8 +76,9 @@ def pack(
     """Pack, sign and verify a release; it appears whole or not at all.
 
     Args:
-        run: Folder with ``generator.safetensors`` and ``public-labels.json``. Coin records and site
-            files found in it give the identifiers and names that no packed text may contain.
+        run: Folder with ``generator.safetensors`` and ``public-labels.json``: a run's, or a site's with a generator of
+            its own. Coin records and site files found in it give the identifiers and names that no packed text may
+            contain.
         out: A new or empty folder.
         kind: What is released.
         tier: Whom for.
@@ -88,8 +90,8 @@ def pack(
 
     Raises:
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
-            does not come from a declared public source, or one to be published whose owner states no licence, or
-            an evaluation on too few patients.
+            does not come from a declared public source, or one to be published whose owner states no licence,
+            an evaluation on too few patients, or weights of a study that shares volumes alone.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
         DataError: a needed file is missing or unreadable.
@@ -105,12 +107,25 @@ def pack(
             expected="a generator of images: no attack on the weights of a network from images to labels is built yet",
             remedy="Use it inside the study, whose sites hold it already.",
         )
-    public = parse_public_sources(_source(run / PUBLIC_LABELS, "list of the run's public label sources"))
+    if kind == "weights" and not study.federation.weights_leave:
+        raise PolicyRefused(
+            "weights of a study whose sites share volumes alone",
+            expected="a release of volumes: under this study no weights leave a site",
+            remedy="Release volumes with '--kind volumes'; sites that may share weights need a study that says so.",
+        )
+    public = parse_public_sources(
+        _source(
+            run / PUBLIC_LABELS,
+            "list of public label sources beside the generator",
+            "Paint the volumes with the very generator file in this folder: 'fedphantom generate' writes it there.",
+        )
+    )
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     scan = TextScan.of(run, study, public, packed)
 
+    making = LabelMaking()
     with atomic_folder(out) as folder:
         writer = _Writer(folder, scan)
         if kind == "weights":
@@ -121,7 +136,7 @@ def pack(
                 "no synthetic cohort", expected="one for a release of volumes", remedy="Name it with '--synthetic'."
             )
         else:
-            used = _add_cohort(writer, synthetic, study, generator_sha256, public)
+            used, making = _add_cohort(writer, synthetic, study, generator_sha256, public)
             volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
             if digest_of_hashes(volumes) != extract.synthetic_sha256:
                 raise VerificationFailed(
@@ -145,7 +160,10 @@ def pack(
             dp=study.privacy.dp,
             audit=claim,
             evaluation=evaluation.claim() if evaluation else None,
+            sharing=study.federation.sharing,
+            one_site=study.federation.alone,
             label_sources=used.sources,
+            label_making=making,
             created=packed,
             software=f"fedphantom {version('fedphantom')}",
             wording=WORDING,
@@ -202,10 +220,11 @@ def _evaluation(files: Sequence[Path], audited: str | None) -> EvaluationExtract
 
 def _add_cohort(
     writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources
-) -> PublicSources:
-    """Copy every volume under a random name beside a fresh sidecar. Returns the sources and recipes used."""
+) -> tuple[PublicSources, LabelMaking]:
+    """Copy every volume under a random name beside a fresh sidecar; what its label maps were made from, and how."""
     used: set[LabelSource] = set()
     recipes: set[Recipe] = set()
+    chains: list[LabelChain] = []
     renamed: dict[str, str] = {}
     keys: set[str] = set()
     for path in sorted(cohort.rglob("*.nii*")):
@@ -225,6 +244,8 @@ def _add_cohort(
         sidecar = parse_sidecar(beside, generator_sha256, public)
         used.update(sidecar.label_chain.sources())
         recipes.update(sidecar.label_chain.recipes())
+        if found["key"] == LABEL_KEY:
+            chains.append(sidecar.label_chain)
         keys.add(found["key"])
         # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
         subject = renamed.setdefault(found[1], f"sub-{secrets.token_hex(8)}")
@@ -241,10 +262,11 @@ def _add_cohort(
     writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(channels))
     writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
     writer.add(f"{COHORT}/{LABEL_LOOKUP}", encode_labels(study.labels))
-    return PublicSources(
+    sources = PublicSources(
         sources=tuple(source for source in public.sources if source in used),
         recipes=tuple(recipe for recipe in public.recipes if recipe in recipes),
     )
+    return sources, LabelMaking.of(chains)
 
 
 def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> dict[str, str]:
@@ -289,12 +311,12 @@ class _Writer:
         self._folder.chmod(0o755)
 
 
-def _source(path: Path, what: str) -> bytes:
+def _source(path: Path, what: str, remedy: str = "Check the path.") -> bytes:
     try:
         return path.read_bytes()
     except OSError:
         raise DataError(
-            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy="Check the path."
+            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy=remedy
         ) from None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ...common.counted import counted
 from ...common.labels.chain import LabelSource
 from ..finding import NOTHING_SUCCEEDED
+from ..label_making import LabelMaking
 from ..statement import ReleasePredicate, unlicensed
 
 NOT_APPROVED = "not approved for sharing outside"
@@ -47,7 +49,7 @@ maps were made by a generator, from public label maps.
 ## Where the label maps come from
 
 {sources}
-{_no_licence(predicate)}
+{_no_licence(predicate)}{_making(predicate.label_making)}
 Beside every volume a JSON file says that it is synthetic and how its label map was made from one of these.
 
 ## Checking this folder
@@ -65,11 +67,38 @@ Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tie
 
 def _headline(predicate: ReleasePredicate) -> str:
     if not predicate.approved_for_sharing:
-        return f"**{NOT_APPROVED.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
+        only = f"**{NOT_APPROVED.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
+        return f"{only}\n{_behind(predicate)}" if predicate.one_site else only
+    return f"Meant for {MEANT_FOR[predicate.tier]}. {_behind(predicate)}"
+
+
+def _behind(predicate: ReleasePredicate) -> str:
+    if predicate.one_site:
+        return (
+            "One site alone trained the generator, on its own patients, and stands behind"
+            f" this release\n(sharing: {predicate.sharing})."
+        )
     return (
-        f"Meant for {MEANT_FOR[predicate.tier]}. A generator trained by several sites also needs the signed approval of"
-        "\neach of them; this folder holds none."
+        "A generator trained by several sites also needs the signed approval of\neach of them; this folder holds none."
     )
+
+
+def _making(making: LabelMaking) -> str:
+    """How the released label maps were made; nothing where none is released."""
+    if not making.scans:
+        return ""
+    rows = [f"- {_scans(row.scans)}: sampled from {row.source}, not edited" for row in making.sampled]
+    rows += [
+        f"- {_scans(row.scans)}: edited by the recipe `{row.recipe}` ({' '.join(row.citation.split())})"
+        for row in making.edited
+    ]
+    more = "\nA scan in which several recipes had a part is counted under each.\n" if making.overlaps else ""
+    listed = "\n".join(rows)
+    return f"\nHow the label maps of the {_scans(making.scans)} were made, by the recorded chains:\n\n{listed}\n{more}"
+
+
+def _scans(number: int) -> str:
+    return counted(number, "scan")
 
 
 def _source(source: LabelSource) -> str:

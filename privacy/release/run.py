@@ -1,4 +1,4 @@
-"""The release of a run on one machine: packed and signed, or refused with the reasons on file."""
+"""The release of a run on one machine, or of one site: packed and signed, or refused with the reasons on file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import Any
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.errors import DataError, PolicyRefused
-from ...common.gan.weights import ENSEMBLE, load_weights, study_of
+from ...common.gan.weights import load_weights, study_of
 from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
+from ...common.run_result import refuse_several_generators
 from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
 from ..audit.run import RESULT, verify_audit
 from ..evidence import ReleaseKind
 from ..policy import Tier
+from ..synthetic_cohort import painters, synthetic_of
 from .content import GENERATOR
 from .origin import check_origin
 from .pack import ReleaseReport, pack, verify_release
@@ -40,26 +42,40 @@ def pack_run(
 ) -> ReleaseReport:
     """``release pack``: make every scan again from its public source, then pack and sign.
 
+    Args:
+        run: What ``simulate`` left; where sites train alone, one site's own folder.
+        out: A new folder.
+        kind: What is released.
+        tier: Whom for.
+        key: The signer's private key, a file.
+        audit: Result file of ``audit run``; None for the one in ``run``, if there is one.
+        synthetic: For kind ``volumes``; None for the cohort in or beside ``run``, if there is one.
+        public: The public cohort, where the study's label maps come from one.
+        progress: (scans made again, scans in all).
+        evaluations: As :func:`~fedphantom.privacy.release.pack.pack`.
+
     Raises:
         OutputTaken: ``out`` is there already.
-        PolicyRefused: an origin, the audit or the tier stands against it.
-        DataError: no finished run, an ensemble's, or an audit, volume or cohort that cannot be read.
+        PolicyRefused: an origin, the audit or the tier stands against it, or several generators painted the cohort.
+        DataError: no finished run, the whole folder of one whose sites each have a generator of their own, or an audit,
+            volume or cohort that cannot be read.
         ConfigError: ``public`` would have no effect.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
     refuse_taken(out)  # before every scan is made again
     private = load_private_key(key)
-    if (run / ENSEMBLE).is_dir():
-        raise DataError(
-            "a run whose sites each have a generator of their own",
-            expected="a run with one generator",
-            remedy="Releases of an ensemble are not built yet; train with federation.sharing = 'weights'.",
-        )
+    refuse_several_generators(run)
     if not (run / GENERATOR).is_file():
         raise DataError(
-            f"no {GENERATOR} at the path given for RUN", expected="a finished run's folder", remedy="Check the path."
+            f"no {GENERATOR} at the path given for RUN",
+            expected="a finished run's folder, or that of a site with a generator of its own",
+            remedy="Check the path.",
         )
+    if kind == "volumes":
+        synthetic = synthetic or synthetic_of(run)
+        _refuse_several_painters(synthetic)
+    audit = audit or next((file for file in (run / "audit" / RESULT,) if file.is_file()), None)
     cohort = public_cohort(study_of(load_weights(run / GENERATOR)[1]), public) if public else None
     if audit is not None:  # else pack says that there is none
         audit = audit / RESULT if audit.is_dir() else audit
@@ -73,6 +89,17 @@ def pack_run(
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, cohort, progress=progress)
     return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic, evaluations=evaluations)
+
+
+def _refuse_several_painters(synthetic: Path | None) -> None:
+    found = painters(synthetic) - {""} if synthetic else set()  # a missing sidecar is refused as such
+    if len(found) > 1:
+        raise PolicyRefused(
+            f"a synthetic cohort painted by {len(found)} generators",
+            expected="one generator behind a release: its audit says nothing of another's patients",
+            remedy=f"Generate a cohort with the {GENERATOR} of this folder alone, audit and pack it; where sites train"
+            " alone, each does so from its own folder.",
+        )
 
 
 def pack_or_refuse(

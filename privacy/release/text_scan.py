@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from ...common.cohorts.roles import CoinRecord, Role
+from ...common.federation import Sharing
 from ...common.labels.chain import PublicSources
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
@@ -37,7 +38,9 @@ _DATE = re.compile(
 )
 """ISO 8601, a time after it or not, DICOM's YYYYMMDD, and what people write, in English."""
 _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])")
-_OWN_WORDS = frozenset((*ATTACKS, BLIND, *BINDING, *TIERS, *get_args(Role), "public", "synthetic"))
+_OWN_WORDS = frozenset(
+    (*ATTACKS, BLIND, *BINDING, *TIERS, *get_args(Role), *get_args(Sharing), "public", "synthetic", "site")
+)
 
 
 @dataclass(frozen=True)

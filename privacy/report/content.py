@@ -19,6 +19,7 @@ from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..audit.small_cells import travelling
 from ..evidence import SMALLEST_CELL
+from ..label_making import LabelMaking
 from ..policy import TIERS
 from ..statistics import Floats
 from .people import Kind, PeopleCounts
@@ -237,6 +238,7 @@ class ReportContent:
         synthetic: None: none were generated.
         release: None: none was asked for.
         label_sources: Where label maps come from, as ``public-labels.json`` declares.
+        label_making: How those of the synthetic volumes were made, by their chains; None where nobody counted.
         simulated: Whether all sites lay on one machine.
         people: How many patients of the study are persons; where nobody counted, all of them.
         times: Stage to seconds, in order.
@@ -256,6 +258,7 @@ class ReportContent:
     synthetic: SyntheticSample | None = None
     release: ReleaseOutcome | None = None
     label_sources: tuple[LabelSource, ...] = ()
+    label_making: LabelMaking | None = None
     simulated: bool = False
     people: PeopleCounts | None = None
     times: Mapping[str, float] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ...common.labels.chain import states_licence
 from ..audit.extract import AttackRow
 from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
+from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
 from . import words as words
 from .cells import Cells
@@ -95,6 +96,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         legend=legend(shown.study),
         limits=words.LIMITS,
         sources=_sources(shown),
+        making=_making(shown.label_making),
+        making_overlaps=shown.label_making is not None and shown.label_making.overlaps,
         terms=words.TERMS,
     )
 
@@ -320,6 +323,14 @@ def _sources(content: ReportContent) -> list[dict[str, Any]]:
         }
         for (name, licence, citation, kind), n in sorted(maps.items())
     ]
+
+
+def _making(making: LabelMaking | None) -> list[tuple[str, str, int]]:
+    """Way of making, where its numbers come from, scans."""
+    if making is None:
+        return []
+    sampled = [(f"sampled from {row.source}, not edited", _NONE, row.scans) for row in making.sampled]
+    return sampled + [(f"edited by the recipe ‘{row.recipe}’", row.citation, row.scans) for row in making.edited]
 
 
 def _duration(seconds: float) -> str:

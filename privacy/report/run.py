@@ -19,6 +19,7 @@ from ...common.cohorts.preparation import PreparedScans
 from ...common.labels.chain import PublicSources
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
+from ..label_making import LabelMaking
 from .content import (
     ReleaseOutcome,
     ReportAudit,
@@ -45,6 +46,7 @@ def write_reports(
     rounds: Sequence[Mapping[str, Any]],
     release: Mapping[str, Any],
     synthetic: PreparedScans,
+    label_making: LabelMaking,
     training: PreparedScans,
     people: People,
     facts: Mapping[str, str],
@@ -64,6 +66,7 @@ def write_reports(
         rounds: As ``summary.json``.
         release: Outcome of the gate.
         synthetic: Prepared synthetic scans.
+        label_making: How their label maps were made.
         training: Prepared training scans, for the nearest one beside each volume shown.
         people: The study's patients, named as ``training`` names them.
         facts: Name to value, shown on top.
@@ -93,6 +96,7 @@ def write_reports(
         ),
         release=ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ()))),
         label_sources=PublicSources.model_validate_json((run / "public-labels.json").read_bytes()).sources,
+        label_making=label_making,
         simulated=any(run.glob(f"sites/*/{SITE_FILE}")),  # a coordinator has no site's folder
         people=people.counts(),
         times=times,

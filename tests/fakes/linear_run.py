@@ -1,4 +1,7 @@
-"""``python linear_run.py OUT COHORTS ENGINE SITE...``: a simulation over linear sites, for tests that kill it."""
+"""``python linear_run.py OUT COHORTS ENGINE SITE...``: a simulation over linear sites, for tests that kill it.
+
+The study is ``study.toml`` in COHORTS, or the linear sites' own where there is none.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +47,19 @@ def linear_simulation(
     )
 
 
+def contents(run: Path) -> list[bytes]:
+    """Of one generator, of an ensemble's, and of each site's own."""
+    places = ("generator.safetensors", "generators/*", "sites/*/generator.safetensors")
+    return [path.read_bytes() for place in places for path in sorted(run.glob(place))]
+
+
 if __name__ == "__main__":
     out, cohorts, engine, *sites = sys.argv[1:]
+    study = Path(cohorts) / "study.toml"
     linear_simulation(
         Path(out),
         {site: Path(cohorts) / site for site in sites},
         "flower" if engine == "flower" else "local",
+        study.read_text() if study.exists() else None,
         progress=lambda record: print("round", record.round, flush=True),
     )

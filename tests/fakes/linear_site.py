@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedphantom.client.own_generator import settle_generator
 from fedphantom.common.atomic import write_atomic
 from fedphantom.common.errors import DataError
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
@@ -42,9 +43,12 @@ class LinearTrainer:
         state = json.loads(before.read_text()) if before.exists() else 0.1
         state = 0.7 * state + sum(self.folder.name.encode()) / 1000
         write_atomic(self.folder.state / f"after-{request.round}.json", json.dumps(state).encode())
-        generator = {n: (0.5 * v + np.float32(state)).astype(np.float32) for n, v in request.generator.items()}
-        weight = self.folder.study().federation.weight_of(self.folder.name)
-        return RoundReply(self.folder.name, request.round, generator, weight, {"fake_mean": state})
+        study = self.folder.study()
+        start = request.generator or linear_generator(study)
+        generator = {n: (0.5 * v + np.float32(state)).astype(np.float32) for n, v in start.items()}
+        leaving = settle_generator(self.folder, study, request.round, generator)
+        weight = study.federation.weight_of(self.folder.name)
+        return RoundReply(self.folder.name, request.round, leaving, weight, {"fake_mean": state})
 
 
 def linear_generator(study: Study) -> Parameters:

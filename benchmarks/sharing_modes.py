@@ -235,12 +235,13 @@ def attack(
     battery = Battery.calibrate(audited, classes, painter(reference, study, device), DRAWS, seed, as_read_back)
     out = {}
     for done, (name, way) in enumerate(ways.items(), start=1):
-        nearest = battery.gan_leaks(battery.distances(painted[name]))
         own: list[AttackScores] = []
         for site in way.sites:
             network = way.painters[way.sites.index(site) if len(way.painters) > 1 else 0]
+            target = battery.target(painter(network, study, device), painted[name])
             patients = [p for p, s in zip(audited.patients, audited.sites, strict=True) if s == site]
-            own.append(battery.reconstruction(painter(network, study, device), patients))
+            own.append(battery.scores(target, ("A1",))["A1"].of(patients))
+        nearest = battery.scores(target, ("A3",))["A3"]
         patients = [patient for scores in own for patient in scores.patients]
         out[name] = {
             "A1": interval(Scores(tuple(stratum for part in own for stratum in part.scores().strata)), seed),

@@ -26,10 +26,18 @@ BLIND = "B0"
 OUTLIERS = "/outliers"
 """Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""
 
-ATTACKS: dict[str, ThreatModel] = {"A1": "G", "A3": "S"}
+OWN = "/own"
+"""Suffix of an attack on a set of volumes where the set was painted from the patients' own label maps: that takes the
+generator, and shows what a release of such volumes would betray (PRIVACY §1.2, §3.2)."""
+
+ATTACKS: dict[str, ThreatModel] = {"A1": "G", "A3": "S", "A3" + OWN: "G"}
 """Attacks of every audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
-REQUIRED_ATTACKS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS), BLIND)
+TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS))
+"""Every test of "no leak" in a whole audit: each attack on everybody, and on the most isolated quartile."""
+REQUIRED_ATTACKS = (*TESTS, BLIND)
 REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+FINDS_MEMORISER, FINDS_PLANTED = "A1", "A3"
+"""The attacks that a positive control asks to find a generator that learnt by heart, and copies in the set."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class AttackResult:
     """One attack's figures.
 
     Attributes:
-        id: As PRIVACY §3.2 numbers attacks, with ``/outliers`` for the isolated quartile.
+        id: As PRIVACY §3.2 numbers attacks, with ``/own`` where the set was painted from own label maps, and
+            ``/outliers`` for the isolated quartile.
         threat_model: What the attacker holds.
         auc: Stratified by site.
         auc_ci: Two-sided 95 %.

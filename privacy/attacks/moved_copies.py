@@ -22,7 +22,8 @@ from scipy import fft, ndimage
 
 from ...common.parallel import side_by_side
 from ..statistics import Floats
-from .gan_leaks import SAME_ERROR
+from .copies import SAME_ERROR
+from .grids import cube, shrunk
 from .interface import AuditedScans, Images
 
 UNEXPLAINED = 0.2
@@ -86,19 +87,19 @@ class _Search:
 
     def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> None:
         self._scans = scans
-        coarse = _shrunk(judged[:, None], _COARSE)
-        small = _high_pass(_shrunk(scans.images, _COARSE)) * coarse
+        coarse = shrunk(judged[:, None], _COARSE)
+        small = _high_pass(shrunk(scans.images, _COARSE)) * coarse
         small /= np.sqrt((small**2).sum(axis=(1, 2, 3, 4), keepdims=True)) + 1e-12
-        self._volumes = _high_pass(_shrunk(synthetic, _COARSE))
+        self._volumes = _high_pass(shrunk(synthetic, _COARSE))
         self._reach = [max(1, round(_REACH * n)) for n in small.shape[2:]]
         self._padded = [fft.next_fast_len(n + r, real=True) for n, r in zip(small.shape[2:], self._reach, strict=True)]
         self._images = [self._transformed(x) for x in (small, small[:, :, ::-1])]
         self._masks = [self._transformed(x) for x in (coarse, coarse[:, :, ::-1])]
         self._grids = [
-            (_shrunk(scans.images, most), _shrunk(judged[:, None], most)[:, 0] > 0.5, _shrunk(synthetic, most))
+            (shrunk(scans.images, most), shrunk(judged[:, None], most)[:, 0] > 0.5, shrunk(synthetic, most))
             for most in (_MIDDLE, _FINE)
         ]
-        block = [_block(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
+        block = [cube(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
         self._to_middle, self._to_fine = block[0] / block[1], block[1] / block[2]
 
     def source_of(self, s: int) -> int | None:
@@ -249,19 +250,3 @@ def _blurred(x: Volume, blur: float) -> Volume:
 
 def _high_pass(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(x - ndimage.gaussian_filter(x, (0, 0, 3, 3, 3)))
-
-
-def _block(shape: tuple[int, ...], most: int) -> int:
-    return math.ceil(max(shape) / most)
-
-
-def _shrunk(x: NDArray[Any], most: int) -> NDArray[np.float32]:
-    """Means of cubes of voxels, (N, C, X, Y, Z) to the same with at most so many voxels an axis."""
-    out = x.astype(np.float32, copy=False)
-    block = _block(x.shape[2:], most)
-    for axis in (2, 3, 4) if block > 1 else ():
-        pad = [(0, 0)] * 5
-        pad[axis] = (0, -out.shape[axis] % block)
-        out = np.pad(out, pad, mode="edge")
-        out = out.reshape(*out.shape[:axis], -1, block, *out.shape[axis + 1 :]).mean(axis=axis + 1)
-    return out

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -16,15 +16,15 @@ from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
 from ..attacks.battery import Battery
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
-from ..attacks.gan_leaks import confirmed_copies, distances
-from ..attacks.interface import AttackScores, AuditedScans, Reconstruct, foreground
+from ..attacks.copies import confirmed_copies
+from ..attacks.distances import distances
+from ..attacks.interface import AuditedScans, Reconstruct, foreground
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
-from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
-from ..multiplicity import PValues, claim_confidence, finds
+from ..evidence import ATTACKS, BINDING, BLIND, AuditEvidence, ControlResult, ReleaseKind
+from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
-from ..statistics import Floats, holm, null_standard_error, roc, tpr_at_fpr
+from ..statistics import roc
 from ..verdict import decide
 from .controls import (
     TrainGenerator,
@@ -34,6 +34,7 @@ from .controls import (
     positive_model_control,
     positive_set_control,
 )
+from .judging import judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
 
@@ -42,13 +43,8 @@ T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
-FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
-
 _SEARCH = 10
 """Steps of progress that the search for moved copies counts as: beside a training it is long, a volume of it short."""
-
-SMALLEST_SUBGROUP = 5
-"""Fewest members, and fewest holdout patients, of a subgroup whose attack is scored: below, an AUC says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +156,8 @@ def run_audit(
     battery = Battery.calibrate(
         audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
     )
-    distance = battery.distances(material.synthetic)
-    whole = (battery.reconstruction(material.target), battery.gan_leaks(distance))
-    outliers = battery.outliers()
-    isolated = [replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in whole]
-    too_small = tuple(attack.id for attack in isolated if attack.smaller_side() < SMALLEST_SUBGROUP)
-    scored = [*whole, *(attack for attack in isolated if attack.id not in too_small)]
+    target = battery.target(material.target, material.synthetic)
+    scored, too_small = with_outliers(battery.scores(target).values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
@@ -182,7 +174,7 @@ def run_audit(
         controls.append(blind_control(b0, policy))
 
     progress("attacking the controls", stages - 1, total)
-    controls.append(positive_set_control(battery, distance, rng))
+    controls.append(positive_set_control(battery, target, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
     negative, negative_runs = negative_control(battery, negatives)
@@ -265,56 +257,6 @@ def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
         patients=tuple(material.patients[i] for i in index),
         sites=tuple(material.sites[i] for i in index),
         member=tuple(material.roles[i] == "member" for i in index),
-    )
-
-
-def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
-    """An attack's figures, before Holm says whether it rejects."""
-    scores = attack.scores()
-    interval = auc_interval(scores, rng, claim=claim)
-    halves = epsilon_by_halves(scores, rng, delta)
-    return AttackResult(
-        id=attack.id,
-        threat_model=attack.threat_model,
-        auc=interval.auc,
-        auc_ci=interval.ci,
-        lower95=interval.lower95,
-        upper95=interval.upper95,
-        p_value=permutation_p_value(scores, rng),
-        rejects=False,
-        rejects_alone=False,
-        tpr=tuple(tpr_at_fpr(scores, rate) for rate in FALSE_POSITIVE_RATES),
-        advantage=halves.advantage,
-        eps_lower_bound=halves.epsilon,
-        n_member=scores.n_member,
-        n_holdout=scores.n_holdout,
-    )
-
-
-def rejecting(judged: Sequence[AttackResult], earlier: Sequence[PValues | None]) -> list[AttackResult]:
-    """The same figures, and whether Holm rejects: over all audits of the holdout, and over this one alone."""
-    p_values = [attack.p_value for attack in judged]
-    flags = zip(finds(p_values, earlier), holm(p_values), strict=True)
-    return [
-        replace(attack, rejects=over_all, rejects_alone=alone)
-        for attack, (over_all, alone) in zip(judged, flags, strict=True)
-    ]
-
-
-def judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
-    """B0's figures, its intervals widened by as much as its null spreads wider than Mann-Whitney's formula says."""
-    plain = judge(attack, rng, delta)
-    factor = max(1.0, float(null.std()) / null_standard_error(attack.scores()))
-
-    def widened(bound: float) -> float:
-        return min(1.0, max(0.0, plain.auc + factor * (bound - plain.auc)))
-
-    return replace(
-        plain,
-        auc_ci=(widened(plain.auc_ci[0]), widened(plain.auc_ci[1])),
-        lower95=widened(plain.lower95),
-        upper95=widened(plain.upper95),
-        p_value=float((1 + (null >= plain.auc).sum()) / (1 + len(null))),
     )
 
 

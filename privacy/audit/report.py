@@ -71,8 +71,11 @@ def power_text(power: Power, policy: ReleasePolicy) -> str:
             " found."
         )
     elif power.joint_power is not None:
-        chance = f"at most {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
-        lines.append(f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier.")
+        chance = f"about {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
+        lines.append(
+            f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier, its"
+            " attacks taken as independent."
+        )
     return "\n".join(lines)
 
 

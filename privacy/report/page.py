@@ -21,6 +21,7 @@ from ...common.labels.chain import states_licence
 from ..audit.extract import AttackRow
 from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
 from ..release.readme import MEANT_FOR
+from . import names as names
 from . import words as words
 from .cells import Cells
 from .content import (
@@ -141,7 +142,7 @@ def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -
     policy = audit.thresholds()
     rows = [_attack(attack, audit, cells) for attack in audit.attacks]
     drawn = [
-        Interval(f"{attack.id}: {words.attack_name(attack.id)}", attack.auc, _bounds(attack))
+        Interval(f"{attack.id}: {names.attack_name(attack.id)}", attack.auc, _bounds(attack))
         for attack in audit.attacks
         if attack.auc is not None
     ]
@@ -175,10 +176,10 @@ def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, An
     epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
     return {
         "id": attack.id,
-        "name": words.attack_name(attack.id),
-        "deed": words.attack_deed(attack.id),
+        "name": names.attack_name(attack.id),
+        "deed": names.attack_deed(attack.id),
         "group": words.group(attack, cells),
-        "holds": words.attacker_holds(attack.threat_model),
+        "holds": names.attacker_holds(attack.threat_model),
         "binding": words.is_binding(attack, audit),
         "limit": words.limit(attack, audit),
         "auc": _NONE if attack.auc is None else _with_interval(attack.auc, bounds),
@@ -199,8 +200,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     rows = [
         {
             "id": control.id,
-            "name": words.control_name(control.id),
-            "deed": words.control_deed(control.id),
+            "name": names.control_name(control.id),
+            "deed": names.control_deed(control.id),
             "required": _NONE if control.required is None else str(control.required),
             "got": _NONE if control.got is None else str(control.got),
             "held": "✓ yes" if control.ok else "✗ NO" if control.ok is False else "? unknown",
@@ -211,8 +212,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     return rows + [
         {
             "id": n,
-            "name": words.control_name(n),
-            "deed": words.control_deed(n),
+            "name": names.control_name(n),
+            "deed": names.control_deed(n),
             "required": _NONE,
             "got": _NONE,
             "held": "✗ NOT RUN",

@@ -54,7 +54,7 @@ from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import FederationTable, Study, read_study
 from fedphantom.common.study_template import to_toml
-from fedphantom.privacy.attacks.battery import Battery
+from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans
 from fedphantom.privacy.audit.control_training import painter
 from fedphantom.privacy.intervals import auc_interval
@@ -114,9 +114,8 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     training = joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site()
     steps = study.training.rounds * study.training.local_steps
     pooled = train_once(out / "pooled.safetensors", training, study, len(sites) * steps, stage("pooled"))
-    reference = train_once(
-        out / "reference.safetensors", reference_scans(material, options, study, out), study, steps, stage("reference")
-    )
+    known = reference_scans(material, options, study, out)
+    reference = train_once(out / "reference.safetensors", known, study, steps, stage("reference"))
 
     ways = {f"local {name}": Way((network,), (name,)) for name, network in zip(sites, alone, strict=True)}
     ways |= {"ensemble": Way(alone, sites)}
@@ -146,7 +145,7 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     )
 
     report = stage("attacks")
-    attacked = attack(ways, painted, material, reference, classes, study, seed, report)
+    attacked = attack(ways, painted, material, known, reference, classes, study, seed, report)
     facts = {"training_scans": len(training), "scored_patients": len(set(test.patients)), "steps_a_site": steps}
     return {"seed": study.seed, **facts, "ways": figures(evaluation, test, attacked)}
 
@@ -214,6 +213,7 @@ def attack(
     ways: Mapping[str, Way],
     painted: Mapping[str, NDArray[np.float32]],
     material: Sequence[SiteMaterial],
+    known: PreparedScans,
     reference: Generator,
     classes: NDArray[np.uint8],
     study: Study,
@@ -232,7 +232,11 @@ def attack(
     audited = AuditedScans(
         scans.volumes, scans.classes, scans.patients, scans.sites, tuple(p in members for p in scans.patients)
     )
-    battery = Battery.calibrate(audited, classes, painter(reference, study, device), DRAWS, seed, as_read_back)
+    strangers = AuditedScans(
+        np.asarray(known.volumes), np.asarray(known.classes), known.patients, known.sites, (False,) * len(known)
+    )
+    calibrating = Reference(strangers, painter(reference, study, device))
+    battery = Battery.calibrate(audited, calibrating, classes, DRAWS, seed, as_read_back)
     out = {}
     for done, (name, way) in enumerate(ways.items(), start=1):
         own: list[AttackScores] = []

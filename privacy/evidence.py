@@ -30,7 +30,15 @@ OWN = "/own"
 """Suffix of an attack on a set of volumes where the set was painted from the patients' own label maps: that takes the
 generator, and shows what a release of such volumes would betray (PRIVACY §1.2, §3.2)."""
 
-ATTACKS: dict[str, ThreatModel] = {"A1": "G", "A3": "S", "A3" + OWN: "G"}
+ATTACKS: dict[str, ThreatModel] = {
+    "A1": "G",
+    "A3": "S",
+    "A3" + OWN: "G",
+    "A4": "S",
+    "A4" + OWN: "G",
+    "A5": "S",
+    "A5" + OWN: "G",
+}
 """Attacks of every audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and on the most isolated quartile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -159,17 +159,21 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
             "Reduced audit: reference and control generators trained"
             f" {counted(evidence.control_steps, 'step')}, the audited one {evidence.target_steps}."
         )
-    for missing in REQUIRED_ATTACKS:
-        if missing in evidence.too_small:
-            yield f"The attack '{missing}' was not scored: too few members or holdout patients are that isolated."
-        elif all(attack.id != missing for attack in evidence.attacks):
-            yield f"The attack '{missing}' was not run."
+    if evidence.too_small:
+        yield f"Not scored: {_list(evidence.too_small)}; too few members or holdout patients are that isolated."
+    done = {*(attack.id for attack in evidence.attacks), *evidence.too_small}
+    if absent := [name for name in REQUIRED_ATTACKS if name not in done]:
+        yield f"Attacks that were not run: {_list(absent)}."
     for model in BINDING[evidence.release]:
         if all(attack.threat_model != model for attack in evidence.attacks if attack.id != BLIND):
             yield f"A {evidence.release} release needs an attack of threat model {model}; none was run."
     for attack in evidence.attacks:
         if is_binding(attack, evidence):
             yield from _unproven(attack, evidence, policy)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _unproven(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedphantom.common.errors import DataError
-from fedphantom.privacy.attacks.battery import Battery
+from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.blind import blind_baseline
 from fedphantom.privacy.attacks.copies import Copies, confirmed_copies
 from fedphantom.privacy.attacks.distances import distances, isolation
@@ -24,8 +24,8 @@ from fedphantom.privacy.attacks.interface import (
     foreground,
     paint,
 )
+from fedphantom.privacy.attacks.knowledge import Knowledge, ShownSet
 from fedphantom.privacy.attacks.reconstruction import reconstruction_errors
-from fedphantom.privacy.attacks.target import Knowledge, ShownSet
 from fedphantom.privacy.statistics import auc
 
 GRID = (8, 8, 8)
@@ -71,16 +71,19 @@ def released_labels(n: int = 12) -> Labels:
     return (np.random.default_rng(99).random((n, *GRID)) < 0.6).astype(np.uint8)
 
 
+STRANGERS = Reference(make_scans(12, seed=50), IGNORANT)
+
+
 def battery(scans: AuditedScans) -> Battery:
-    return Battery.calibrate(scans, released_labels(), IGNORANT, draws=2, seed=5, as_released=lambda images: images)
+    return Battery.calibrate(scans, STRANGERS, released_labels(), draws=2, seed=5, as_released=lambda images: images)
 
 
 def attack_on(tools: Battery, generator: Reconstruct, id: str, released: Images | None = None) -> AttackScores:
     return tools.scores(tools.target(generator, released), (id,))[id]
 
 
-def known(scans: AuditedScans, judged: NDArray[np.bool_], draws: int = 1, seed: int = 0) -> Knowledge:
-    return Knowledge(scans, judged, draws, seed)
+def known(scans: AuditedScans, judged: NDArray[np.bool_], draws: int = 1) -> Knowledge:
+    return replace(battery(scans).known, judged=judged, draws=draws)
 
 
 def released_by(tools: Battery, generator: Reconstruct) -> Images:
@@ -200,7 +203,7 @@ def test_distances_are_root_mean_squares_in_judged_voxels() -> None:
 
 
 def test_a3_scores_are_less_the_farther_the_release() -> None:
-    near, far, reference = (ShownSet(np.full((4, 2), distance)) for distance in (1.0, 2.0, 3.0))
+    near, far, reference = (ShownSet(np.full((4, 2), distance), np.zeros((2, 3))) for distance in (1.0, 2.0, 3.0))
     assert (nearness(near, reference) > nearness(far, reference)).all()
 
 

@@ -63,7 +63,7 @@ def test_what_a_release_does_not_tell_of_a_small_group_is_a_dash() -> None:
     rows = [row | {"tpr": None, "auc_ci": None, "eps_lower_bound": None} for row in RESULT["attacks"]]  # type: ignore[attr-defined]  # JSON
     text = audit_text(RESULT | {"attacks": rows, "too_small": ["A3/outliers"]})
     assert "0.610 [-, -]" in text
-    assert "A3/outliers was not scored" in text
+    assert "too few patients are that isolated: A3/outliers." in text
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

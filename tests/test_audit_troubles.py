@@ -198,12 +198,12 @@ def test_a_handful_of_isolated_patients_is_said_to_be_too_small_and_not_scored()
     assert few.evidence.too_small == tuple(name for name in TESTS if name.endswith(OUTLIERS))
     assert few.verdict.outcome == "INCONCLUSIVE"
     assert few.verdict.reasons[0] == (
-        "The attack 'A1/outliers' was not scored: too few members or holdout patients are that isolated."
+        f"Not scored: {', '.join(few.evidence.too_small)}; too few members or holdout patients are that isolated."
     )
     content = json.loads(few.to_json())
     assert content["too_small"] == list(few.evidence.too_small)
     assert best_verdict(read_audit(few.to_json().encode())[0]) == "INCONCLUSIVE"
-    assert "A3/outliers was not scored" in audit_text(content)
+    assert "too few patients are that isolated" in audit_text(content)
     enough = audit(isolated("AB", "AB"), "internal", release="volumes")
     assert [(a.n_member, a.n_holdout) for a in enough.evidence.attacks if a.id == "A3/outliers"] == [(8, 7)]
     assert enough.verdict.outcome == "PASS", enough.verdict.reasons

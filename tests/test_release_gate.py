@@ -70,7 +70,7 @@ EDITED: dict[str, dict[str, Any]] = {
     "no count of patients": {"counts": {}},
     "a tier that asks for a formal promise": {"tier": "public"},
     "an attack that rejects in its own audit alone": {
-        "attacks": rows(A3=an_attack("A3", "S", p_value=5e-3)),
+        "attacks": rows(A3=an_attack("A3", "S", p_value=2e-3)),
         "audit_number": 11,
         "earlier_audits": [{"A1": 0.5, "A3": 0.5}] * 10,
     },

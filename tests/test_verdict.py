@@ -199,7 +199,7 @@ CASES = {
     "a subgroup too small to score": (
         replace(GOOD, attacks=tuple(a for a in GOOD.attacks if a.id != "A3/outliers"), too_small=("A3/outliers",)),
         "INCONCLUSIVE",
-        "'A3/outliers' was not scored: too few",
+        "Not scored: A3/outliers; too few",
     ),
     "an attack that rejects in its own audit, not over all of them": (
         with_attack(replace(GOOD, audit_number=12), attack("A3", 0.56, alone=True)),

@@ -5,16 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from . import gan_leaks, reconstruction
+from . import domias, gan_leaks, monte_carlo, reconstruction
 from .distances import most_isolated
-from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground, paint
-from .target import Attack, Calibrate, Knowledge, ShownSet, Target, shown
+from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, paint
+from .knowledge import Knowledge, ShownSet, learn
+from .target import Attack, Calibrate, Target
 
-CALIBRATE: tuple[Calibrate, ...] = (reconstruction.calibrate, gan_leaks.calibrate)
+CALIBRATE: tuple[Calibrate, ...] = (
+    reconstruction.calibrate,
+    gan_leaks.calibrate,
+    monte_carlo.calibrate,
+    domias.calibrate,
+)
 """One a file."""
 
 _READ_AT_ONCE = 8
 """Volumes of a set at hand taken at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the attacks are calibrated with.
+
+    Attributes:
+        scans: Of patients who are neither members nor holdout, or of others who stand in.
+        generator: Trained on those alone, as the one under audit was.
+    """
+
+    scans: AuditedScans
+    generator: Reconstruct
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +56,17 @@ class Battery:
     def calibrate(
         cls,
         scans: AuditedScans,
+        reference: Reference,
         released_labels: Labels,
-        reference: Reconstruct,
         draws: int,
         seed: int,
         as_released: AsReleased,
     ) -> Battery:
         """Measure with a generator that never saw an audited patient how hard each scan is."""
-        known = Knowledge(scans, foreground(scans.images, scans.labels), draws, seed)
+        painted = (as_released(some) for some in paint(reference.generator, released_labels, seed))
+        known, released = learn(scans, reference.scans, painted, draws, seed)
         uncalibrated = cls(known, released_labels, as_released, {})
-        target = uncalibrated.target(reference)
+        target = replace(uncalibrated.target(reference.generator), show_released=lambda: released)
         attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}
         return replace(uncalibrated, attacks=attacks)
 
@@ -62,16 +82,16 @@ class Battery:
         return Target(
             generator=generator,
             show_released=lambda: (
-                shown(known, self._through_files(generator, self.released_labels))
+                known.shown(self._through_files(generator, self.released_labels))
                 if released is None
                 else self.shown(released)
             ),
-            show_own=lambda: shown(known, self._through_files(generator, labels)),
+            show_own=lambda: known.shown(self._through_files(generator, labels)),
         )
 
     def shown(self, volumes: Images) -> ShownSet:
         """A set at hand, shape (S, C, X, Y, Z), beside the audited scans."""
-        return shown(self.known, (volumes[i : i + _READ_AT_ONCE] for i in range(0, len(volumes), _READ_AT_ONCE)))
+        return self.known.shown(volumes[i : i + _READ_AT_ONCE] for i in range(0, len(volumes), _READ_AT_ONCE))
 
     def scores(self, target: Target, only: Collection[str] | None = None) -> dict[str, AttackScores]:
         """Every attack on a target by its identifier, or these alone."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..statistics import Floats
-from .target import Attack, Knowledge, ShownSet, Target, on_both_sets
+from .knowledge import Knowledge, ShownSet
+from .target import Attack, Target, on_both_sets
 
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..statistics import Floats
 from .interface import AttackScores, Reconstruct, by_patient, paint
-from .target import Attack, Knowledge, Target
+from .knowledge import Knowledge
+from .target import Attack, Target
 
 _ID = "A1"
 _SMALLEST = 1e-12

@@ -1,66 +1,15 @@
-"""What an attacker holds: a generator as a function, what it paints, and the audited scans beside it."""
+"""What an attacker holds of a generator, and what an attack is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..evidence import OWN
 from ..statistics import Floats
-from .distances import distances
-from .interface import AttackScores, AuditedScans, Images, Reconstruct, by_patient
-
-_AT_ONCE = 64
-"""Volumes beside the scans at once: bounds memory, and keeps the matrix products large."""
-
-
-@dataclass(frozen=True, eq=False)
-class Knowledge:
-    """What an attacker knows before any generator is attacked.
-
-    Attributes:
-        scans: Members and holdout; who is which, only the coins know.
-        judged: Voxels judged, shape (N, X, Y, Z).
-        draws: Noise draws of an attack that questions a generator.
-        seed: Of the noise.
-    """
-
-    scans: AuditedScans
-    judged: NDArray[np.bool_]
-    draws: int
-    seed: int
-
-
-@dataclass(frozen=True, eq=False)
-class ShownSet:
-    """A set of synthetic volumes beside the audited scans: measured once, shared by every attack on it.
-
-    Attributes:
-        distance: Scan by volume, shape (N, S), of :func:`~fedphantom.privacy.attacks.distances.distances`.
-    """
-
-    distance: Floats
-
-    def with_more(self, more: ShownSet) -> ShownSet:
-        """Both sets as one."""
-        return ShownSet(np.concatenate([self.distance, more.distance], axis=1))
-
-
-def shown(known: Knowledge, volumes: Iterable[Images]) -> ShownSet:
-    """Measure a set that comes in batches of any size, each of shape (s, C, X, Y, Z)."""
-    return ShownSet(np.concatenate([distances(known.scans, known.judged, some) for some in _gathered(volumes)], axis=1))
-
-
-def _gathered(batches: Iterable[Images]) -> Iterator[Images]:
-    """The same volumes in larger batches, so that each is compared with every scan in few products."""
-    singly = (batch[i : i + 1] for batch in batches for i in range(len(batch)))
-    while some := list(islice(singly, _AT_ONCE)):
-        yield np.concatenate(some)
+from .interface import AttackScores, Reconstruct, by_patient
+from .knowledge import Knowledge, ShownSet
 
 
 @dataclass(frozen=True, eq=False)

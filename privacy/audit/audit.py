@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
-from ..attacks.battery import Battery
+from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
@@ -154,7 +154,12 @@ def run_audit(
     reference = generators["reference"]
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
-        audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
+        audited,
+        Reference(_audited(material, reference_index), reference),
+        material.synthetic_labels,
+        plan.draws,
+        plan.seed,
+        material.as_released,
     )
     target = battery.target(material.target, material.synthetic)
     scored, too_small = with_outliers(battery.scores(target).values(), battery.outliers())

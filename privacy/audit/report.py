@@ -105,8 +105,9 @@ def audit_text(result: Mapping[str, Any]) -> str:
             highlight=False,
         )
     console.print(controls)
-    for name in result.get("too_small", []):
-        console.print(f"Note: {name} was not scored: too few patients are that isolated.", highlight=False)
+    if result.get("too_small"):
+        few = ", ".join(result["too_small"])
+        console.print(f"Note: not scored, since too few patients are that isolated: {few}.", highlight=False)
     stand_in = result.get("reference_stands_in")
     if stand_in:
         console.print(f"Note: {stand_in}.", highlight=False)

@@ -10,6 +10,11 @@ _ATTACKS = {
         "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
     ),
     "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
+    "A4": ("crowding", "counts how many synthetic volumes lie close to a patient's scan"),
+    "A5": (
+        "density",
+        "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
+    ),
     "B0": (
         "blind baseline",
         "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "

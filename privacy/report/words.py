@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..audit.extract import AttackRow, Cell, TprRow
@@ -142,11 +142,10 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
         elif not have[name]:
             yield f"The control '{control_name(name)}' to hold; in this audit it did not."
     done = {attack.id for attack in audit.attacks}
-    for name in REQUIRED_ATTACKS:
-        if name in audit.too_small:
-            yield f"More patients for the attack {name} ({attack_name(name)}): too few were unusual enough to score it."
-        elif name not in done:
-            yield f"The attack {name} ({attack_name(name)}), which was not run."
+    if audit.too_small:
+        yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
+    if absent := [name for name in REQUIRED_ATTACKS if name not in {*done, *audit.too_small}]:
+        yield f"Attacks that were not run: {_named(absent)}."
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
     if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in binding):
@@ -158,6 +157,10 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
         )
     if any("Reduced audit" in reason for reason in audit.reasons):
         yield "The full set of control generators; this audit trained fewer, to save time."
+
+
+def _named(attacks: Iterable[str]) -> str:
+    return "; ".join(f"{name} ({attack_name(name)})" for name in attacks)
 
 
 def _patients_for(attacks: int, tau: float) -> int:

@@ -55,7 +55,7 @@ from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_materia
 from fedphantom.common.study import FederationTable, Study, read_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.attacks.battery import Battery, Reference
-from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans
+from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans, Networks
 from fedphantom.privacy.audit.control_training import painter
 from fedphantom.privacy.intervals import auc_interval
 from fedphantom.privacy.statistics import Scores
@@ -184,7 +184,7 @@ def train_once(
     device = choose_device()
     if not file.exists():
         seed = derived_seed(study.seed, file.stem)
-        network = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report)
+        network = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report).generator
         save_weights(file, numpy_parameters(network), generator_metadata(study, study.training.rounds))
     return load_generator(file, device).network
 
@@ -235,14 +235,14 @@ def attack(
     strangers = AuditedScans(
         np.asarray(known.volumes), np.asarray(known.classes), known.patients, known.sites, (False,) * len(known)
     )
-    calibrating = Reference(strangers, painter(reference, study, device))
+    calibrating = Reference(strangers, Networks(painter(reference, study, device)))
     battery = Battery.calibrate(audited, calibrating, classes, DRAWS, seed, as_read_back)
     out = {}
     for done, (name, way) in enumerate(ways.items(), start=1):
         own: list[AttackScores] = []
         for site in way.sites:
             network = way.painters[way.sites.index(site) if len(way.painters) > 1 else 0]
-            target = battery.target(painter(network, study, device), painted[name])
+            target = battery.target(Networks(painter(network, study, device)), painted[name])
             patients = [p for p, s in zip(audited.patients, audited.sites, strict=True) if s == site]
             own.append(battery.scores(target, ("A1",))["A1"].of(patients))
         nearest = battery.scores(target, ("A3",))["A3"]

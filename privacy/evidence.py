@@ -38,14 +38,18 @@ ATTACKS: dict[str, ThreatModel] = {
     "A4" + OWN: "G",
     "A5": "S",
     "A5" + OWN: "G",
+    "A6": "I",
 }
-"""Attacks of every audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
+"""Attacks of an audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
+INSIDER = ("A6",)
+"""Those that ask for a discriminator, which no release holds: run where one is at hand, and gating nothing."""
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and on the most isolated quartile."""
-REQUIRED_ATTACKS = (*TESTS, BLIND)
+REQUIRED_ATTACKS = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in INSIDER), BLIND)
 REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
-FINDS_MEMORISER, FINDS_PLANTED = "A1", "A3"
-"""The attacks that a positive control asks to find a generator that learnt by heart, and copies in the set."""
+FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
+"""The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
+discriminator that did."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fedphantom.privacy.attacks.interface import (
     AuditedScans,
     Images,
     Labels,
+    Networks,
     Reconstruct,
     by_patient,
     foreground,
@@ -71,7 +72,7 @@ def released_labels(n: int = 12) -> Labels:
     return (np.random.default_rng(99).random((n, *GRID)) < 0.6).astype(np.uint8)
 
 
-STRANGERS = Reference(make_scans(12, seed=50), IGNORANT)
+STRANGERS = Reference(make_scans(12, seed=50), Networks(IGNORANT))
 
 
 def battery(scans: AuditedScans) -> Battery:
@@ -79,7 +80,7 @@ def battery(scans: AuditedScans) -> Battery:
 
 
 def attack_on(tools: Battery, generator: Reconstruct, id: str, released: Images | None = None) -> AttackScores:
-    return tools.scores(tools.target(generator, released), (id,))[id]
+    return tools.scores(tools.target(Networks(generator), released), (id,))[id]
 
 
 def known(scans: AuditedScans, judged: NDArray[np.bool_], draws: int = 1) -> Knowledge:

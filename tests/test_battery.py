@@ -16,11 +16,11 @@ from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.domias import log_density
-from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels
+from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Logits, Networks, by_patient
 from fedphantom.privacy.attacks.monte_carlo import radius, share_close
 from fedphantom.privacy.attacks.target import Target
-from fedphantom.privacy.evidence import ATTACKS, OWN
-from fedphantom.privacy.statistics import auc, null_standard_error
+from fedphantom.privacy.evidence import ATTACKS, INSIDER
+from fedphantom.privacy.statistics import Floats, auc, null_standard_error
 
 GRID = (12, 10, 8)
 CHANNELS = 2
@@ -58,7 +58,22 @@ class Painter:
         return (label + field + draw.normal(0, 0.1, field.shape)).astype(np.float32)
 
 
-REFERENCE = Reference(scans_of(14, seed=77), Painter())
+def critic(known: AuditedScans | None = None) -> Logits:
+    """Finds bright scans real, and those that it knows a little more so."""
+    seen = set() if known is None else {image.tobytes() for image in known.images}
+
+    def logits(scans: AuditedScans) -> Floats:
+        bright = scans.images.mean(axis=(1, 2, 3, 4)).astype(np.float64)
+        return bright + 0.1 * np.array([image.tobytes() in seen for image in scans.images])
+
+    return logits
+
+
+def networks(known: AuditedScans | None = None) -> Networks:
+    return Networks(Painter(known), critic(known))
+
+
+REFERENCE = Reference(scans_of(14, seed=77), networks())
 LABELS = scans_of(40, seed=99).labels
 
 
@@ -71,11 +86,11 @@ def leaking(tools: Battery, members: int = 10**6) -> Target:
     scans = tools.known.scans
     known = scans.take(np.flatnonzero(scans.member)[:members])
     fresh = Painter()(LABELS, 0)
-    return tools.target(Painter(known), np.concatenate([fresh, known.images]))
+    return tools.target(networks(known), np.concatenate([fresh, known.images]))
 
 
 def clean(tools: Battery) -> Target:
-    return tools.target(Painter(scans_of(30, seed=123)), Painter()(LABELS[::-1], 0))
+    return tools.target(networks(scans_of(30, seed=123)), Painter()(LABELS[::-1], 0))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +154,7 @@ def test_neither_the_set_s_order_nor_the_size_of_a_batch_matters(
     again = battery(tools.known.scans)
     known = tools.known.scans.take(np.flatnonzero(tools.known.scans.member))
     turned = np.concatenate([Painter()(LABELS, 0), known.images])[::-1]
-    for name, found in again.scores(again.target(Painter(known), turned)).items():
+    for name, found in again.scores(again.target(networks(known), turned)).items():
         np.testing.assert_allclose(found.score, before[name].score, rtol=1e-4, atol=1e-4)
 
 
@@ -149,14 +164,35 @@ def test_a_generator_that_paints_nan_is_refused_by_every_attack(tools: Battery, 
         return np.full((len(labels), CHANNELS, *GRID), np.nan, np.float32)
 
     with pytest.raises(DataError, match="non-finite"):
-        tools.scores(tools.target(broken), (name,))
+        tools.scores(tools.target(Networks(broken)), (name,))
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("A1",) and not name.endswith(OWN)])
+@pytest.mark.parametrize("name", [name for name, model in ATTACKS.items() if model == "S"])
 def test_a_set_that_holds_nan_is_refused(tools: Battery, name: str) -> None:
     made = np.full((2, CHANNELS, *GRID), np.nan, np.float32)
     with pytest.raises(DataError, match="non-finite"):
-        tools.scores(tools.target(Painter(), made), (name,))
+        tools.scores(tools.target(Networks(Painter()), made), (name,))
+
+
+def test_without_a_discriminator_the_attack_on_one_is_not_run(tools: Battery) -> None:
+    assert list(tools.scores(tools.target(Networks(Painter())))) == [n for n in ATTACKS if n not in INSIDER]
+    blind = Reference(REFERENCE.scans, Networks(Painter()))
+    without = Battery.calibrate(tools.known.scans, blind, LABELS, draws=1, seed=3, as_released=lambda images: images)
+    assert without.attacks.keys() == set(ATTACKS) - set(INSIDER)
+
+
+def test_a_discriminator_without_an_answer_is_refused(tools: Battery) -> None:
+    mute = Networks(Painter(), lambda scans: np.full(len(scans), np.nan))
+    with pytest.raises(DataError, match="without a score"):
+        tools.scores(tools.target(mute), INSIDER)
+
+
+def test_a6_asks_how_much_more_real_than_to_the_reference(tools: Battery) -> None:
+    scans = tools.known.scans
+    found = tools.scores(leaking(tools), INSIDER)["A6"]
+    assert found.score == pytest.approx(0.1 * found.is_member, abs=1e-6)
+    raw = critic(scans.take(np.flatnonzero(scans.member)))(scans)
+    assert auc(by_patient("A6", scans, raw).scores()) < 0.9  # brightness drowns it
 
 
 def test_only_the_sets_that_an_attack_looks_at_are_painted(tools: Battery) -> None:
@@ -167,15 +203,15 @@ def test_only_the_sets_that_an_attack_looks_at_are_painted(tools: Battery) -> No
         return Painter()(labels, noise_seed)
 
     n, s = len(tools.known.scans), len(LABELS)
-    tools.scores(tools.target(counting), ("A1",))
+    tools.scores(tools.target(Networks(counting)), ("A1",))
     assert sum(painted) == tools.known.draws * n
     painted.clear()
-    target = tools.target(counting)
+    target = tools.target(Networks(counting))
     tools.scores(target, [name for name, model in ATTACKS.items() if model == "S"])
     tools.scores(target, [name for name, model in ATTACKS.items() if model == "S"])
     assert sum(painted) == s  # once, for all of them
     painted.clear()
-    tools.scores(tools.target(counting))
+    tools.scores(tools.target(Networks(counting)))
     assert sum(painted) == (tools.known.draws + 1) * n + s
 
 
@@ -238,7 +274,7 @@ def test_a_density_is_a_mean_of_normal_densities_and_integrates_to_one() -> None
 
 def test_a5_forgives_places_that_are_crowded_in_the_population_too(tools: Battery) -> None:
     like_the_reference = np.concatenate([REFERENCE.scans.images, Painter()(LABELS, 0)])
-    found = tools.scores(tools.target(Painter(), like_the_reference), ("A5",))["A5"]
+    found = tools.scores(tools.target(Networks(Painter()), like_the_reference), ("A5",))["A5"]
     np.testing.assert_allclose(found.score, 0, atol=1e-4)
 
 
@@ -251,7 +287,7 @@ def test_the_embedding_is_fitted_on_no_audited_scan_and_no_audited_set(tools: Ba
 
 @pytest.mark.parametrize(("patients", "axes"), [(1, 1), (2, 1), (4, 3), (14, 10)])
 def test_few_reference_patients_span_few_axes_and_every_attack_still_scores(patients: int, axes: int) -> None:
-    few = Reference(REFERENCE.scans.take(np.arange(patients)), REFERENCE.generator)
+    few = Reference(REFERENCE.scans.take(np.arange(patients)), REFERENCE.networks)
     scans = scans_of(24, seed=2)
     tools = Battery.calibrate(scans, few, LABELS, draws=1, seed=3, as_released=lambda images: images)
     assert tools.known.points.shape == (24, axes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from . import domias, gan_leaks, monte_carlo, reconstruction
+from . import domias, gan_leaks, logan, monte_carlo, reconstruction
 from .distances import most_isolated
-from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, paint
+from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
 from .knowledge import Knowledge, ShownSet, learn
 from .target import Attack, Calibrate, Target
 
@@ -16,6 +16,7 @@ CALIBRATE: tuple[Calibrate, ...] = (
     gan_leaks.calibrate,
     monte_carlo.calibrate,
     domias.calibrate,
+    logan.calibrate,
 )
 """One a file."""
 
@@ -29,11 +30,11 @@ class Reference:
 
     Attributes:
         scans: Of patients who are neither members nor holdout, or of others who stand in.
-        generator: Trained on those alone, as the one under audit was.
+        networks: Trained on those alone, as the ones under audit were.
     """
 
     scans: AuditedScans
-    generator: Reconstruct
+    networks: Networks
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,24 +64,24 @@ class Battery:
         as_released: AsReleased,
     ) -> Battery:
         """Measure with a generator that never saw an audited patient how hard each scan is."""
-        painted = (as_released(some) for some in paint(reference.generator, released_labels, seed))
+        painted = (as_released(some) for some in paint(reference.networks.generator, released_labels, seed))
         known, released = learn(scans, reference.scans, painted, draws, seed)
         uncalibrated = cls(known, released_labels, as_released, {})
-        target = replace(uncalibrated.target(reference.generator), show_released=lambda: released)
+        target = replace(uncalibrated.target(reference.networks), show_released=lambda: released)
         attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}
         return replace(uncalibrated, attacks=attacks)
 
-    def target(self, generator: Reconstruct, released: Images | None = None) -> Target:
+    def target(self, networks: Networks, released: Images | None = None) -> Target:
         """What an attacker holds of a generator.
 
         Args:
-            generator: Under audit, or a control.
+            networks: Under audit, or a control's.
             released: The set as released, shape (S, C, X, Y, Z); None: as this generator would paint it from the
                 released label maps.
         """
-        known, labels = self.known, self.known.scans.labels
+        known, labels, generator = self.known, self.known.scans.labels, networks.generator
         return Target(
-            generator=generator,
+            networks=networks,
             show_released=lambda: (
                 known.shown(self._through_files(generator, self.released_labels))
                 if released is None
@@ -94,8 +95,9 @@ class Battery:
         return self.known.shown(volumes[i : i + _READ_AT_ONCE] for i in range(0, len(volumes), _READ_AT_ONCE))
 
     def scores(self, target: Target, only: Collection[str] | None = None) -> dict[str, AttackScores]:
-        """Every attack on a target by its identifier, or these alone."""
-        return {id: attack(target) for id, attack in self.attacks.items() if only is None or id in only}
+        """Every attack on a target by its identifier, or these alone; without those that ask for what it lacks."""
+        asked = {id: attack(target) for id, attack in self.attacks.items() if only is None or id in only}
+        return {id: scores for id, scores in asked.items() if scores is not None}
 
     def outliers(self) -> tuple[str, ...]:
         """The most isolated quartile of audited patients."""

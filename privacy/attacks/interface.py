@@ -83,6 +83,23 @@ class AuditedScans:
         )
 
 
+Logits = Callable[[AuditedScans], Floats]
+"""A discriminator: scans to their mean patch logit, shape (N,); of a federation's, each scan's by its own site's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What came of a training.
+
+    Attributes:
+        generator: Answers any label map.
+        logits: The discriminator, where it is at hand: no release holds one.
+    """
+
+    generator: Reconstruct
+    logits: Logits | None = None
+
+
 @dataclass(frozen=True)
 class AttackScores:
     """One attack's scores, one a patient.

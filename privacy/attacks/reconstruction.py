@@ -20,10 +20,10 @@ _SMALLEST = 1e-12
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
     """The attack on any generator."""
-    hardness = _log(reconstruction_errors(reference.generator, known))
+    hardness = _log(reconstruction_errors(reference.networks.generator, known))
 
     def scores(target: Target) -> AttackScores:
-        return by_patient(_ID, known.scans, hardness - _log(reconstruction_errors(target.generator, known)))
+        return by_patient(_ID, known.scans, hardness - _log(reconstruction_errors(target.networks.generator, known)))
 
     return {_ID: scores}
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ..evidence import OWN
 from ..statistics import Floats
-from .interface import AttackScores, Reconstruct, by_patient
+from .interface import AttackScores, Networks, by_patient
 from .knowledge import Knowledge, ShownSet
 
 
@@ -17,12 +17,12 @@ class Target:
     """What an attacker holds of one generator. A set is painted and measured when the first attack asks for it.
 
     Attributes:
-        generator: Answers any label map.
+        networks: The generator, and where it is at hand its discriminator.
         show_released: Measures the set as it is released.
         show_own: Measures the set painted from the audited scans' own label maps, one volume a scan, in their order.
     """
 
-    generator: Reconstruct
+    networks: Networks
     show_released: Callable[[], ShownSet]
     show_own: Callable[[], ShownSet]
 
@@ -37,8 +37,8 @@ class Target:
         return self.show_own()
 
 
-Attack = Callable[[Target], AttackScores]
-"""A calibrated attack."""
+Attack = Callable[[Target], AttackScores | None]
+"""A calibrated attack; None where the target lacks what it asks for."""
 Calibrate = Callable[[Knowledge, Target], Mapping[str, Attack]]
 """(what is known, a generator that never saw an audited patient) → attacks by identifier."""
 

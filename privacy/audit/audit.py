@@ -18,7 +18,7 @@ from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
-from ..attacks.interface import AuditedScans, Reconstruct, foreground
+from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.moved_copies import moved_copies
 from ..evidence import ATTACKS, BINDING, BLIND, AuditEvidence, ControlResult, ReleaseKind
 from ..multiplicity import PValues, claim_confidence
@@ -31,6 +31,7 @@ from .controls import (
     blind_control,
     choose_memorised,
     negative_control,
+    positive_insider_control,
     positive_model_control,
     positive_set_control,
 )
@@ -133,18 +134,21 @@ def run_audit(
 
     memorised = choose_memorised(audited, audited_index, plan.scans_per_step, rng)
     control_index = material.scans_of("control")
-    reference_seed, memoriser_seed, *negative_seeds = _seeds(2 + plan.negative_seeds, rng)
-    trainings: dict[str, Callable[[], Reconstruct | TrainingError]] = {
+    reference_seed, memoriser_seed, insider_seed, *negative_seeds = _seeds(3 + plan.negative_seeds, rng)
+    trainings: dict[str, Callable[[], Networks | TrainingError]] = {
         "reference": partial(train_generator, reference_index, plan.steps, reference_seed)
     }
     if memorised.members:
         trainings["memoriser"] = partial(attempted, memorise, memorised.scans, memorised.steps, memoriser_seed)
+        if material.target.logits is not None:
+            # A memoriser has no discriminator: this one comes out of the training of the one under audit.
+            trainings["insider"] = partial(attempted, train_generator, memorised.scans, memorised.steps, insider_seed)
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     stages = len(trainings) + 3
     total = stages + _SEARCH
-    generators: dict[str, Reconstruct | TrainingError] = {}
+    generators: dict[str, Networks | TrainingError] = {}
     progress("training reference and control generators", 0, total)
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
         generators[list(trainings)[index]] = generator
@@ -162,7 +166,8 @@ def run_audit(
         material.as_released,
     )
     target = battery.target(material.target, material.synthetic)
-    scored, too_small = with_outliers(battery.scores(target).values(), battery.outliers())
+    found = battery.scores(target)
+    scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
@@ -181,8 +186,10 @@ def run_audit(
     progress("attacking the controls", stages - 1, total)
     controls.append(positive_set_control(battery, target, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
+    if "insider" in generators:
+        controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
-    negative, negative_runs = negative_control(battery, negatives)
+    negative, negative_runs = negative_control(battery, negatives, tuple(found))
     if negative is not None:
         controls.append(negative)
 

@@ -6,7 +6,7 @@ Control generators see private patients without DP. They live in memory for one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
-from ..attacks.interface import AttackScores, AuditedScans, Reconstruct
+from ..attacks.interface import AttackScores, AuditedScans, Networks
 from ..attacks.target import Target
-from ..evidence import FINDS_MEMORISER, FINDS_PLANTED, AttackResult, ControlResult
+from ..evidence import FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, AttackResult, ControlResult
 from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
 from ..statistics import auc, holm, null_p_value
@@ -29,9 +29,9 @@ N = TypeVar("N")
 
 
 class TrainGenerator(Protocol):
-    """Trains the study's generator from nothing; the same arguments give the same one."""
+    """Trains the study's networks from nothing; the same arguments give the same one."""
 
-    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         """Train on these scans of the audit's material (indices) and no others. TrainingError: NaN or collapse."""
         ...
 
@@ -80,7 +80,7 @@ LEAST_AUC, LEAST_L95 = 0.90, 0.75
 
 
 def positive_model_control(
-    battery: Battery, memorised: Memorising, generator: Reconstruct | TrainingError | None, rng: np.random.Generator
+    battery: Battery, memorised: Memorising, generator: Networks | TrainingError | None, rng: np.random.Generator
 ) -> ControlResult:
     """A generator made to memorise members must be caught, by the attack that :mod:`..evidence` names.
 
@@ -95,7 +95,7 @@ def positive_model_control(
     """
     people = (*memorised.members, *battery.known.scans.side(member=False))
 
-    def found(made: Reconstruct) -> AttackScores:
+    def found(made: Networks) -> AttackScores:
         return battery.scores(battery.target(made), (FINDS_MEMORISER,))[FINDS_MEMORISER].of(people)
 
     return memoriser_found(None if generator is None else attacked(generator, found), memorised, rng)
@@ -129,6 +129,32 @@ def memoriser_found(
         f"AUC {found.auc:.2f}, L95 {found.lower95:.2f} after {memorised.steps} steps" + ("" if ok else f"; {why}"),
         ok,
     )
+
+
+LEAST_INSIDE = 0.70
+
+
+def positive_insider_control(
+    battery: Battery, memorised: Memorising, networks: Networks | TrainingError
+) -> ControlResult:
+    """A discriminator trained on a few members for long must be caught (PRIVACY §4, threat model I in scope).
+
+    Args:
+        battery: The attacks, calibrated.
+        memorised: What it was trained on.
+        networks: Out of the training function of the one under audit; an error where that came to nothing.
+    """
+    required = f"{FINDS_INSIDE} AUC >= {LEAST_INSIDE:.2f} on 16-24 members after at least 60 epochs; gates nothing"
+    people = (*memorised.members, *battery.known.scans.side(member=False))
+
+    def found(made: Networks) -> AttackScores:
+        return battery.scores(battery.target(made), (FINDS_INSIDE,))[FINDS_INSIDE].of(people)
+
+    attack = attacked(networks, found)
+    if isinstance(attack, str):
+        return ControlResult("positive-insider", required, f"its training came to nothing: {attack}", ok=False)
+    area = auc(attack.scores())
+    return ControlResult("positive-insider", required, f"AUC {area:.2f}", ok=area >= LEAST_INSIDE)
 
 
 def positive_set_control(battery: Battery, target: Target, rng: np.random.Generator) -> ControlResult:
@@ -209,7 +235,7 @@ class NegativeRun:
 
 
 def negative_control(
-    battery: Battery, generators: Mapping[int, Reconstruct | TrainingError]
+    battery: Battery, generators: Mapping[int, Networks | TrainingError], tried: Collection[str]
 ) -> tuple[ControlResult | None, tuple[NegativeRun, ...]]:
     """Generators that never saw an audited patient must not be told from chance, by the same attacks.
 
@@ -220,13 +246,14 @@ def negative_control(
         battery: The attacks, calibrated.
         generators: Seed to generator, each trained on the control patients alone, as the one under audit was, or why
             there is none.
+        tried: The attacks that the generator under audit was attacked with: these and no others.
 
     Returns:
         None where no generator came of it, and each attack on each that did.
     """
 
-    def found(made: Reconstruct) -> tuple[AttackScores, ...]:
-        return tuple(battery.scores(battery.target(made)).values())
+    def found(made: Networks) -> tuple[AttackScores, ...]:
+        return tuple(battery.scores(battery.target(made), tried).values())
 
     return strangers_told({seed: attacked(generator, found) for seed, generator in generators.items()})
 

@@ -208,7 +208,8 @@ def train_reader(scans: PreparedScans, study: Study, device: Device) -> TrainRea
     """Trains through the very loop that trained the network under audit."""
 
     def train(rows: NDArray[np.intp], steps: int, seed: int) -> Read:
-        return reader(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed).eval(), device)
+        state = train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
+        return reader(state.generator.eval(), device)
 
     return train
 

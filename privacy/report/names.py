@@ -15,6 +15,7 @@ _ATTACKS = {
         "density",
         "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
     ),
+    "A6": ("discriminator", "asks the network that learnt to tell real scans from synthetic ones how real a scan is"),
     "B0": (
         "blind baseline",
         "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "
@@ -44,6 +45,11 @@ _CONTROLS = {
     "positive-set": (
         "planted copies",
         "We hide copies of patients' scans among synthetic volumes. The attacks have to find them.",
+    ),
+    "positive-insider": (
+        "a discriminator made to memorise",
+        "We train a discriminator on a few patients for long. The attack on discriminators has to notice; no release "
+        "hangs on it.",
     ),
     "negative": (
         "generators that never saw these patients",

@@ -39,12 +39,17 @@ ATTACKS: dict[str, ThreatModel] = {
     "A5": "S",
     "A5" + OWN: "G",
     "A6": "I",
+    "A9": "S",
+    "A9" + OWN: "G",
 }
 """Attacks of an audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
 INSIDER = ("A6",)
 """Those that ask for a discriminator, which no release holds: run where one is at hand, and gating nothing."""
-TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS))
-"""Every test of "no leak" in a whole audit: each attack on everybody, and on the most isolated quartile."""
+OF_COINS = ("A9", "A9" + OWN)
+"""Those that put together the scores of the others of their threat model, to guess all coins at once."""
+TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
+"""Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
+isolated quartile."""
 REQUIRED_ATTACKS = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in INSIDER), BLIND)
 REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
 FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
@@ -65,12 +70,12 @@ class AttackResult:
         lower95: One-sided 95 % lower bound of the AUC.
         upper95: One-sided upper bound of the AUC (U95): at 95 % in the first audit of a holdout, at 1 - 0.05 / k in
             audit k (``multiplicity``). B0's is at 95 % always: it judges the split, which no audit changes.
-        p_value: One-sided permutation p-value; for B0 two-sided is read from ``auc_ci``.
+        p_value: One-sided permutation p-value, exact where coins are guessed; for B0 two-sided is read from ``auc_ci``.
         rejects: Whether Holm over the attacks of every audit of this holdout rejects "no leak".
         rejects_alone: Whether Holm over this audit's attacks alone does. True wherever ``rejects`` is.
         tpr: At several false positive rates, 0 first; empty where they were not handed on.
         advantage: TPR - FPR at a threshold chosen on other patients.
-        eps_lower_bound: ε refuted at 95 %, at that threshold.
+        eps_lower_bound: ε refuted at 95 %, at that threshold, or by the number of coins guessed right.
         n_member: Members scored.
         n_holdout: Holdout patients scored.
     """

@@ -19,7 +19,7 @@ from fedphantom.privacy.attacks.domias import log_density
 from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Logits, Networks, by_patient
 from fedphantom.privacy.attacks.monte_carlo import radius, share_close
 from fedphantom.privacy.attacks.target import Target
-from fedphantom.privacy.evidence import ATTACKS, INSIDER
+from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS
 from fedphantom.privacy.statistics import Floats, auc, null_standard_error
 
 GRID = (12, 10, 8)
@@ -178,7 +178,7 @@ def test_without_a_discriminator_the_attack_on_one_is_not_run(tools: Battery) ->
     assert list(tools.scores(tools.target(Networks(Painter())))) == [n for n in ATTACKS if n not in INSIDER]
     blind = Reference(REFERENCE.scans, Networks(Painter()))
     without = Battery.calibrate(tools.known.scans, blind, LABELS, draws=1, seed=3, as_released=lambda images: images)
-    assert without.attacks.keys() == set(ATTACKS) - set(INSIDER)
+    assert without.attacks.keys() == set(ATTACKS) - {*INSIDER, *OF_COINS}
 
 
 def test_a_discriminator_without_an_answer_is_refused(tools: Battery) -> None:

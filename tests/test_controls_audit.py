@@ -22,13 +22,13 @@ from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.report import power_text
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ATTACKS, REQUIRED_ATTACKS, ControlResult
+from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, ControlResult
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
 
-MODELS = [model for model in ATTACKS.values() if model != "I"]
-"""Of the attacks that need no discriminator: these learners have none."""
+LEARNERS = [name for name in ATTACKS if name not in INSIDER]
+"""Attacks that need no discriminator: these learners have none."""
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,8 @@ def test_the_result_file_has_the_agreed_keys_and_names_no_patient(leaking: Audit
     for row in content["controls"]:
         assert set(row) == {"id", "required", "got", "ok"}
     assert [row["id"] for row in content["attacks"]] == list(REQUIRED_ATTACKS)
-    assert [row["threat_model"] for row in content["attacks"]] == [*MODELS, *MODELS, "none"]
+    models = [ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS]
+    assert [row["threat_model"] for row in content["attacks"]] == models
     assert content["counts"]["holdout"] == 30
     assert content["reference_stands_in"] == "16 public patients"
     assert not any(patient in text for patient in make_material().patients)
@@ -293,9 +294,9 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     (told_first,) = told
     assert (told_first.n_member, told_first.n_holdout) == (30, 30)
     assert 0.6 < told_first.smallest_auc < 0.75
-    # Every attack here binds a weights release; the blind baseline is held to the same limit.
+    # Every attack here binds a weights release, guesses of coins add none; the blind baseline has the same limit.
     assert told_first.joint_power == pytest.approx(
-        joint_power(30, 30, attacks=1 + len(MODELS), tau=TIERS["controlled"].auc_upper_max or 0)
+        joint_power(30, 30, attacks=1 + len(LEARNERS) - len(OF_COINS), tau=TIERS["controlled"].auc_upper_max or 0)
     )
 
 

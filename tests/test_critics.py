@@ -1,4 +1,4 @@
-"""Discriminators in an audit: each scan is judged by its own site's, and a control shows whether that finds anything."""
+"""Discriminators in an audit: each scan is judged by its own site's, and a control shows if that finds anything."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from . import domias, gan_leaks, logan, monte_carlo, reconstruction
+from ..evidence import ATTACKS, OF_COINS
+from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction
 from .distances import most_isolated
 from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
 from .knowledge import Knowledge, ShownSet, learn
@@ -96,8 +97,13 @@ class Battery:
 
     def scores(self, target: Target, only: Collection[str] | None = None) -> dict[str, AttackScores]:
         """Every attack on a target by its identifier, or these alone; without those that ask for what it lacks."""
-        asked = {id: attack(target) for id, attack in self.attacks.items() if only is None or id in only}
-        return {id: scores for id, scores in asked.items() if scores is not None}
+        wanted = set((*self.attacks, *OF_COINS) if only is None else only)
+        guessed = {ATTACKS[id]: id for id in OF_COINS if id in wanted}
+        tried = {id: attack(target) for id, attack in self.attacks.items() if id in wanted or ATTACKS[id] in guessed}
+        found = {id: scores for id, scores in tried.items() if scores is not None}
+        for model, id in guessed.items():
+            found[id] = coin_guesses.combined(id, [s for s in found.values() if s.threat_model == model])
+        return {id: scores for id, scores in found.items() if id in wanted}
 
     def outliers(self) -> tuple[str, ...]:
         """The most isolated quartile of audited patients."""

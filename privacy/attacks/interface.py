@@ -111,6 +111,8 @@ class AttackScores:
         sites: Their sites.
         is_member: Shape (P,).
         score: Shape (P,), float64.
+        guesses: About how many patients, those with the highest and the lowest scores, it guesses how their coin fell;
+            0 where it does not.
     """
 
     id: str
@@ -119,9 +121,10 @@ class AttackScores:
     sites: tuple[str, ...]
     is_member: NDArray[np.bool_]
     score: Floats
+    guesses: int = 0
 
     def of(self, patients: Sequence[str]) -> AttackScores:
-        """The scores of these patients only."""
+        """The scores of these patients only; no coins are guessed of a part."""
         wanted = set(patients)
         keep = np.array([p in wanted for p in self.patients], dtype=bool)
         return AttackScores(

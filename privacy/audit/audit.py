@@ -20,7 +20,7 @@ from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, AuditEvidence, ControlResult, ReleaseKind
+from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, AuditEvidence, ControlResult, ReleaseKind
 from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
@@ -126,8 +126,8 @@ def run_audit(
             remedy="Name a public cohort with --public, or set a share roles.reference in a new run's study.",
         )
 
-    # The blind baseline is held to the same limit as the attacks that bind.
-    binding = 1 + sum(model in BINDING[plan.release] for model in ATTACKS.values())
+    # The blind baseline is held to the same limit as the attacks that bind; what only puts others together adds none.
+    binding = 1 + sum(model in BINDING[plan.release] for name, model in ATTACKS.items() if name not in OF_COINS)
     claim = claim_confidence(plan.audit_number)
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)

@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..attacks.coin_guesses import right_guesses
 from ..attacks.interface import AttackScores
-from ..evidence import OUTLIERS, AttackResult
+from ..evidence import OF_COINS, OUTLIERS, AttackResult
 from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
 from ..multiplicity import PValues, finds
+from ..one_run import one_run_epsilon, one_run_p_value
 from ..statistics import Floats, holm, null_standard_error, tpr_at_fpr
 
 FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
@@ -20,7 +22,7 @@ SMALLEST_SUBGROUP = 5
 
 
 def with_outliers(whole: Iterable[AttackScores], outliers: Sequence[str]) -> tuple[list[AttackScores], tuple[str, ...]]:
-    """Attacks on everybody, then each on the most isolated quartile, and those of the latter that are too small.
+    """Attacks on everybody, then on the most isolated quartile, and those of the latter that are too small.
 
     Args:
         whole: On everybody.
@@ -30,7 +32,9 @@ def with_outliers(whole: Iterable[AttackScores], outliers: Sequence[str]) -> tup
         What is to be judged, and the identifiers of the attacks on the quartile that are not.
     """
     everybody = list(whole)
-    isolated = [replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in everybody]
+    isolated = [
+        replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in everybody if attack.id not in OF_COINS
+    ]
     too_small = tuple(attack.id for attack in isolated if attack.smaller_side() < SMALLEST_SUBGROUP)
     return [*everybody, *(attack for attack in isolated if attack.id not in too_small)], too_small
 
@@ -40,6 +44,11 @@ def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: f
     scores = attack.scores()
     interval = auc_interval(scores, rng, claim=claim)
     halves = epsilon_by_halves(scores, rng, delta)
+    p_value, epsilon = permutation_p_value(scores, rng), halves.epsilon
+    if attack.guesses:
+        right, coins = right_guesses(attack), len(attack.patients)
+        p_value = one_run_p_value(right, attack.guesses, coins)
+        epsilon = one_run_epsilon(right, attack.guesses, coins, delta)
     return AttackResult(
         id=attack.id,
         threat_model=attack.threat_model,
@@ -47,12 +56,12 @@ def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: f
         auc_ci=interval.ci,
         lower95=interval.lower95,
         upper95=interval.upper95,
-        p_value=permutation_p_value(scores, rng),
+        p_value=p_value,
         rejects=False,
         rejects_alone=False,
         tpr=tuple(tpr_at_fpr(scores, rate) for rate in FALSE_POSITIVE_RATES),
         advantage=halves.advantage,
-        eps_lower_bound=halves.epsilon,
+        eps_lower_bound=epsilon,
         n_member=scores.n_member,
         n_holdout=scores.n_holdout,
     )

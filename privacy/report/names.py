@@ -16,6 +16,11 @@ _ATTACKS = {
         "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
     ),
     "A6": ("discriminator", "asks the network that learnt to tell real scans from synthetic ones how real a scan is"),
+    "A9": (
+        "coins guessed",
+        "puts the other attacks' answers together and guesses whom the coin made a member; how many guesses are right "
+        "proves a least ε",
+    ),
     "B0": (
         "blind baseline",
         "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "

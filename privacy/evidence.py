@@ -114,6 +114,21 @@ class ControlResult:
 
 
 @dataclass(frozen=True)
+class CopiedLabels:
+    """Released label maps that are a patient's own.
+
+    Attributes:
+        released: How many of them.
+        member: Of these, how many are an audited member's.
+        holdout: And how many a holdout patient's: no training brought those there.
+    """
+
+    released: int
+    member: int = 0
+    holdout: int = 0
+
+
+@dataclass(frozen=True)
 class AuditEvidence:
     """Everything the verdict depends on.
 
@@ -128,6 +143,7 @@ class AuditEvidence:
         control_steps: Steps of the reference generator and of the negative controls.
         confirmed_copies: Synthetic volumes that repeat a real patient's scan.
         copied_members: Audited members whose scan is repeated.
+        copied_labels: Released label maps that are a patient's own.
         claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
         canary_excess: Whether a canary run showed more than was claimed.
         audit_number: This is audit k of this holdout.
@@ -146,6 +162,7 @@ class AuditEvidence:
     control_steps: int
     confirmed_copies: int
     copied_members: int = 0
+    copied_labels: CopiedLabels = CopiedLabels(0)
     claimed_epsilon: float | None = None
     canary_excess: bool = False
     audit_number: int = 1

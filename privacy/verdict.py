@@ -87,6 +87,12 @@ def _control(evidence: AuditEvidence, name: str) -> ControlResult | None:
 def _contradictions(evidence: AuditEvidence) -> Iterator[str]:
     if evidence.confirmed_copies:
         yield f"{counted(evidence.confirmed_copies, 'synthetic volume')} found to repeat a patient's scan."
+    copied = evidence.copied_labels
+    if copied.released:
+        yield (
+            f"{counted(copied.released, 'released label map')} found to be a patient's own; of these, a member's:"
+            f" {copied.member}, a holdout patient's: {copied.holdout}."
+        )
     if evidence.canary_excess:
         yield "Planted canaries show more leakage than the formal promise allows."
     if evidence.claimed_epsilon is not None:

@@ -22,7 +22,15 @@ from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.report import power_text
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, ControlResult
+from fedphantom.privacy.evidence import (
+    ATTACKS,
+    INSIDER,
+    OF_COINS,
+    OUTLIERS,
+    REQUIRED_ATTACKS,
+    ControlResult,
+    CopiedLabels,
+)
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
@@ -167,6 +175,25 @@ def test_a_copy_of_any_patients_scan_in_the_release_fails(role: Role) -> None:
     if role == "reference":  # public patients may be repeated: their scans are public
         public = replace(material, synthetic=synthetic, reference_stands_in="12 public patients")
         assert audit(public, release="volumes").evidence.confirmed_copies == 0
+
+
+@pytest.mark.parametrize("role", ["member", "holdout", "training", "control", "reference"])
+def test_a_patients_own_label_map_in_the_release_fails_whatever_was_painted_from_it(role: Role) -> None:
+    material = make_material(3)
+    released = material.synthetic_labels.copy()
+    released[5] = material.labels[material.scans_of(role)[0]]
+    spoilt = replace(material, synthetic_labels=released)
+    result = audit(spoilt, "internal", release="volumes")
+    of = {"member": (1, 1, 0), "holdout": (1, 0, 1)}.get(role, (1, 0, 0))
+    assert result.evidence.copied_labels == CopiedLabels(*of)
+    assert result.verdict.outcome == "FAIL"
+    assert result.verdict.reasons[0].startswith("1 released label map found to be a patient's own")
+    content = json.loads(result.to_json())
+    assert content["copied_labels"] == {"released": 1, "member": of[1], "holdout": of[2]}
+    assert read_audit(result.to_json().encode())[1].verdict == "FAIL"
+    if role == "reference":  # public patients' label maps are public
+        public = replace(spoilt, reference_stands_in="12 public patients")
+        assert audit(public, "internal", release="volumes").evidence.copied_labels == CopiedLabels(0)
 
 
 def test_patients_of_a_site_with_one_side_only_are_not_counted_as_compared() -> None:
@@ -320,7 +347,8 @@ def test_progress_runs_to_its_end() -> None:
         lambda stage, done, total: told.append((stage, done, total)),
     )
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of the search.
-    assert told[-1] == ("done", 18, 18)
-    assert {total for _, _, total in told} == {18}
+    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of each search.
+    assert told[-1] == ("done", 28, 28)
+    assert {total for _, _, total in told} == {28}
     assert {done for stage, done, _ in told if stage == "searching for moved copies"} == set(range(8, 19))
+    assert {done for stage, done, _ in told if stage == "searching for copied label maps"} == set(range(18, 29))

@@ -65,6 +65,8 @@ EDITED: dict[str, dict[str, Any]] = {
     },
     "a copy": {"confirmed_copies": 1},
     "copies that nobody counted": {"confirmed_copies": None},
+    "a copied label map": {"copied_labels": {"released": 1, "member": 0, "holdout": 0}},
+    "label maps that nobody searched": {"copied_labels": None},
     "one negative generator": {"negative_seeds": 1},
     "too few patients": {"counts": {"member": 120, "holdout": 30}},
     "no count of patients": {"counts": {}},

@@ -49,6 +49,7 @@ def an_extract(
         "control_steps": 100,
         "confirmed_copies": 0,
         "copied_members": 0,
+        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
         "canary_excess": False,
         "generator_named_by": "the coordinator's journal",
         "epsilon_means": {

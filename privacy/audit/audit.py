@@ -19,6 +19,7 @@ from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
+from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
 from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, AuditEvidence, ControlResult, ReleaseKind
 from ..multiplicity import PValues, claim_confidence
@@ -45,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
 _SEARCH = 10
-"""Steps of progress that the search for moved copies counts as: beside a training it is long, a volume of it short."""
+"""Steps of progress that a search for moved copies counts as: beside a training it is long, a volume of it short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def run_audit(
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     stages = len(trainings) + 3
-    total = stages + _SEARCH
+    total = stages + 2 * _SEARCH
     generators: dict[str, Networks | TrainingError] = {}
     progress("training reference and control generators", 0, total)
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
@@ -193,11 +194,15 @@ def run_audit(
     if negative is not None:
         controls.append(negative)
 
-    held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
+    held_index = material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",)))
+    held = _audited(material, held_index)
     judged_voxels = foreground(held.images, held.labels)
 
     def searched(volumes: int, of: int) -> None:
         progress("searching for moved copies", stages + _SEARCH * volumes // of, total)
+
+    def searched_labels(maps: int, of: int) -> None:
+        progress("searching for copied label maps", stages + _SEARCH + _SEARCH * maps // of, total)
 
     searched(0, len(material.synthetic))
     copies = confirmed_copies(
@@ -206,6 +211,9 @@ def run_audit(
         distances(held, judged_voxels, material.synthetic),
         moved_copies(held, judged_voxels, material.synthetic, searched),
     )
+    searched_labels(0, len(material.synthetic))
+    of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
+    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, searched_labels)
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -217,6 +225,7 @@ def run_audit(
         control_steps=plan.steps,
         confirmed_copies=copies.volumes,
         copied_members=copies.members,
+        copied_labels=copied_labels,
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
         audit_number=plan.audit_number,

@@ -104,6 +104,14 @@ class EpsilonMeans(_Extract):
     adjacency: Word
 
 
+class CopiedLabelsRow(_Extract):
+    """Released label maps that are a patient's own: how many maps, no number of patients."""
+
+    released: Number
+    member: Number
+    holdout: Number
+
+
 class AuditExtract(_Extract):
     """``audit.json`` of a release; keys as ``audit run --json`` prints them."""
 
@@ -125,6 +133,7 @@ class AuditExtract(_Extract):
     control_steps: Number | None = None
     confirmed_copies: Number | None = None
     copied_members: Cell | None = None
+    copied_labels: CopiedLabelsRow | None = None
     claimed_epsilon: Annotated[float, Field(ge=0)] | None = None
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None

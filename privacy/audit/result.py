@@ -71,6 +71,7 @@ class AuditResult:
             "negative_runs": [asdict(run) for run in self.negative_runs],
             "confirmed_copies": self.evidence.confirmed_copies,
             "copied_members": self.evidence.copied_members,
+            "copied_labels": asdict(self.evidence.copied_labels),
             "canary_excess": self.evidence.canary_excess,
             "negative_seeds": self.evidence.negative_seeds,
             "target_steps": self.evidence.target_steps,

@@ -150,6 +150,7 @@ class Releasable:
             "control_steps": 100,
             "confirmed_copies": 0,
             "copied_members": 0,
+            "copied_labels": {"released": 0, "member": 0, "holdout": 0},
             "canary_excess": False,
             "reasons": ["Read them."],
             "generator_named_by": "the coordinator's journal",

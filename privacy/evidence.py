@@ -22,6 +22,9 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
+BATTERY = 2
+"""Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
+another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
 OUTLIERS = "/outliers"
 """Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""

@@ -82,6 +82,17 @@ def test_audit_show_of_a_verdict_better_than_its_figures_is_refused(releasable: 
     assert run(["audit", "show", str(releasable.audit)]) == 5
 
 
+@pytest.mark.parametrize("battery", [None, 1])
+def test_audit_show_of_an_audit_by_other_attacks_says_that_it_takes_a_new_audit(
+    releasable: Releasable, battery: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    releasable.write_audit(battery=battery)
+    assert run(["audit", "show", str(releasable.audit)]) == 3
+    told = capsys.readouterr().err
+    assert "other attacks than this program's" in told
+    assert "Run 'fedphantom audit run' again" in told
+
+
 def test_audit_show_of_something_else_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "audit.json").write_text("[]")
     assert run(["audit", "show", str(tmp_path)]) == 3

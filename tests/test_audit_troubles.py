@@ -223,3 +223,27 @@ def test_a_subgroup_is_scored_from_five_a_side(members: int, holdout: int, score
     assert (attack.smaller_side() >= SMALLEST_SUBGROUP) == scored
     elsewhere = replace(attack, sites=tuple("A" if member else "B" for member in side))
     assert elsewhere.smaller_side() == 0
+
+
+def test_each_attack_is_shown_at_each_site_and_no_site_s_name_leaves_in_an_extract() -> None:
+    material = make_material(3, by_heart=True)
+    names = {"A": "north-clinic", "B": "south-clinic"}
+    material = replace(material, sites=tuple(names[s] for s in material.sites))
+    result = audit(material, "internal", release="volumes")
+    assert [(f.attack, f.site) for f in result.by_site] == [(a, s) for a in OUTSIDE for s in sorted(names.values())]
+    assert {(f.n_member, f.n_holdout) for f in result.by_site} == {(15, 15)}
+    assert all(f.auc == 1.0 for f in result.by_site if f.attack == "A1")
+    assert all(f.auc_ci[0] <= f.auc <= f.auc_ci[1] for f in result.by_site)
+    text = result.to_json()
+    assert "north-clinic" in text
+    assert "north-clinic" in audit_text(json.loads(text))
+    extract, _ = read_audit(text.encode())
+    assert "clinic" not in extract.encode().decode()
+
+
+def test_a_site_with_too_few_on_one_side_shows_no_figure_of_its_own() -> None:
+    material = make_material(3)
+    lonely = set(np.array(material.patients)[material.scans_of("holdout")[:4]].tolist())
+    lonely |= set(np.array(material.patients)[material.scans_of("member")[:9]].tolist())
+    sites = tuple("Z" if p in lonely else s for p, s in zip(material.patients, material.sites, strict=True))
+    assert {f.site for f in audit(replace(material, sites=sites), release="volumes").by_site} == {"A", "B"}

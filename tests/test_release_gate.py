@@ -98,6 +98,15 @@ EDITED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("battery", [None, 1, 3])
+def test_an_audit_by_other_attacks_is_refused_and_says_so(releasable: Releasable, battery: int | None) -> None:
+    releasable.write_audit(battery=battery)
+    with pytest.raises(DataError, match="other attacks than this program's") as caught:
+        releasable.pack()
+    assert "audit run" in caught.value.remedy
+    assert not releasable.release.exists()
+
+
 @pytest.mark.parametrize("changes", EDITED.values(), ids=EDITED.keys())
 def test_a_pass_that_its_own_figures_do_not_bear_out_is_refused(
     releasable: Releasable, changes: dict[str, Any]

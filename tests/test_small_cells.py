@@ -15,7 +15,7 @@ from fedphantom.privacy.audit.extract import AuditExtract
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.small_cells import NOT_TOLD, travelling
-from fedphantom.privacy.evidence import OUTLIERS, REQUIRED_CONTROLS
+from fedphantom.privacy.evidence import BATTERY, OUTLIERS, REQUIRED_CONTROLS
 from fedphantom.privacy.statistics import clopper_pearson
 
 MODELS = {name: model for name, model in TRIED.items() if model != "W"}
@@ -26,6 +26,7 @@ def an_extract(
 ) -> dict[str, Any]:
     sizes = {name: outliers if name.endswith(OUTLIERS) else (member, holdout) for name in MODELS}
     return {
+        "battery": BATTERY,
         "verdict": "INCONCLUSIVE",
         "tier": "controlled",
         "release": "volumes",

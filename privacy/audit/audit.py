@@ -36,7 +36,7 @@ from .controls import (
     positive_model_control,
     positive_set_control,
 )
-from .judging import judge, judge_blind, rejecting, with_outliers
+from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
 
@@ -174,6 +174,8 @@ def run_audit(
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
+    by_site = at_each_site(found.values(), rng)
+
     controls: list[ControlResult] = []
     progress("running the blind baseline", stages - 2, total)
     if min(members, holdout) >= MIN_PATIENTS:
@@ -240,6 +242,7 @@ def run_audit(
         power=expected,
         counts=_counts(material),
         roc=rocs,
+        by_site=by_site,
         negative_runs=negative_runs,
         delta=delta,
         generator_sha256=material.generator_sha256,

@@ -40,7 +40,7 @@ from ..verdict import decide
 from .audit import AuditPlan, Progress, attempted
 from .control_training import MEMORISING_RATE
 from .controls import NegativeRun, attacked, blind_control, choose_memorised, memoriser_found, strangers_told
-from .judging import judge, judge_blind, rejecting, with_outliers
+from .judging import SiteFigure, at_each_site, judge, judge_blind, rejecting, with_outliers
 from .result import AuditResult
 
 _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
@@ -169,6 +169,7 @@ def audit_label_network(
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
+    by_site = at_each_site([whole], rng)
     controls: list[ControlResult] = []
     if min(members, holdout) >= MIN_PATIENTS:
         baseline = blind_baseline(audited, rng, material.scans.headers[rows], plan.blind_permutations)
@@ -188,7 +189,7 @@ def audit_label_network(
         controls.append(negative)
     progress("done", len(trainings) + 2, len(trainings) + 2)
     return _result(
-        material, plan, policy, attacks, controls, runs, rocs, delta, expected, (members, holdout), too_small
+        material, plan, policy, attacks, controls, runs, rocs, by_site, delta, expected, (members, holdout), too_small
     )
 
 
@@ -259,6 +260,7 @@ def _result(
     controls: list[ControlResult],
     runs: tuple[NegativeRun, ...],
     rocs: dict[str, tuple[tuple[float, float], ...]],
+    by_site: tuple[SiteFigure, ...],
     delta: float,
     expected: Power,
     compared_patients: tuple[int, int],
@@ -295,6 +297,7 @@ def _result(
         power=expected,
         counts=counts,
         roc=rocs,
+        by_site=by_site,
         negative_runs=runs,
         delta=delta,
         generator_sha256=material.generator_sha256,

@@ -94,6 +94,13 @@ def audit_text(result: Mapping[str, Any]) -> str:
         auc = f"{_figure(a['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
         epsilon, p = _figure(a["eps_lower_bound"], 2), _figure(a["p_value"], 3)
         attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
+    sites = Table(
+        "attack", "site", "members", "holdout", "AUC [95 % interval]", title="By site: shown, decides nothing"
+    )
+    for f in result.get("by_site", []):
+        low, high = f["auc_ci"]
+        auc = f"{_figure(f['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
+        sites.add_row(f["attack"], f["site"], str(f["n_member"]), str(f["n_holdout"]), auc)
     controls = Table("control", "required", "got", "holds")
     for c in result["controls"]:
         controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
@@ -104,6 +111,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
             f"ε: {means['kind']}; δ = {means['delta']:.2g}, unit {means['unit']}, adjacency: {means['adjacency']}.",
             highlight=False,
         )
+    if sites.row_count:
+        console.print(sites)
     console.print(controls)
     if result.get("too_small"):
         few = ", ".join(result["too_small"])

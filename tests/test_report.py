@@ -25,6 +25,7 @@ from report_content import (
 
 from fedphantom.common.errors import DataError
 from fedphantom.common.labels.chain import UNSTATED, LabelSource
+from fedphantom.privacy.evidence import REQUIRED_ATTACKS, TESTS
 from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
     ReportAudit,
@@ -34,6 +35,7 @@ from fedphantom.privacy.report.content import (
     SyntheticSample,
     read_roc,
 )
+from fedphantom.privacy.report.names import attack_deed, attack_name
 from fedphantom.privacy.report.page import render_report
 from fedphantom.privacy.report.slices import show_volumes
 from fedphantom.privacy.report.words import beyond_release, headline, needed
@@ -292,6 +294,7 @@ def test_curves_with_ties_and_perfect_attacks_are_drawn() -> None:
     perfect = RocCurve("A1", np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), 500, 500)
     useless = RocCurve("A3", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 25, 24)
     page = render_report(content(roc=(perfect, useless)), "internal")
+    assert page.count("ROC curves on everybody: A1, A3") == 1
     assert "A1: 500 members, 500 holdout" in page
 
 
@@ -343,3 +346,17 @@ def test_a_curve_that_is_none_is_refused(fpr: list[float], tpr: list[float]) -> 
 def test_a_file_that_is_not_a_result_is_refused_by_its_key(read: Callable[[], object]) -> None:
     with pytest.raises(DataError, match="cannot be shown"):
         read()
+
+
+def test_curves_are_drawn_in_three_pictures_and_each_attack_once() -> None:
+    roc = tuple(RocCurve(name, np.array([0.0, 1.0]), np.array([0.0, 1.0]), 25, 24) for name in TESTS)
+    page = render_report(content(roc=roc), "internal")
+    assert len(re.findall('aria-label="ROC curves on', page)) == 3
+    for name in TESTS:
+        assert page.count(f"{name}: 25 members, 24 holdout") == 1
+
+
+@pytest.mark.parametrize("name", REQUIRED_ATTACKS)
+def test_every_attack_has_a_name_and_says_what_it_does(name: str) -> None:
+    assert attack_name(name) != name
+    assert len(attack_deed(name)) > 20

@@ -76,6 +76,13 @@ def attack_name(identifier: str) -> str:
     return name + own + (", on unusual patients" if identifier.endswith(OUTLIERS) else "")
 
 
+def on_whom(identifier: str) -> str:
+    """In which picture its curve is drawn."""
+    if identifier.endswith(OUTLIERS):
+        return "on unusual patients"
+    return "on everybody, own label maps" if identifier.endswith(OWN) else "on everybody"
+
+
 def attack_deed(identifier: str) -> str:
     """What it does, in a sentence without its subject; empty for one unknown here."""
     if not identifier.endswith(OUTLIERS):

@@ -138,7 +138,7 @@ def _share(people: PeopleCounts | None, cells: Cells) -> str:
 
 def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -> dict[str, Any]:
     if audit is None or not audit.attacks:
-        return {"attacks": (), "auc_plot": None, "roc_plot": None, "binding_note": False}
+        return {"attacks": (), "auc_plot": None, "roc_plots": (), "binding_note": False}
     policy = audit.thresholds()
     rows = [_attack(attack, audit, cells) for attack in audit.attacks]
     drawn = [
@@ -160,8 +160,19 @@ def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -
         "attacks": rows,
         "binding_note": any(row["binding"] for row in rows),
         "auc_plot": interval_plot(drawn, [chance, *limits], "AUC", f"AUC of each attack: {told}") if drawn else None,
-        "roc_plot": roc_plot(roc, "ROC curves of " + ", ".join(curve.name for curve in roc)) if roc else None,
+        "roc_plots": [
+            (whom, roc_plot(curves, f"ROC curves {whom}: " + ", ".join(curve.name for curve in curves)))
+            for whom, curves in _gathered(roc).items()
+        ],
     }
+
+
+def _gathered(roc: Sequence[RocCurve]) -> dict[str, list[RocCurve]]:
+    """The curves of an audit are too many for one picture."""
+    out: dict[str, list[RocCurve]] = {}
+    for curve in roc:
+        out.setdefault(names.on_whom(curve.name), []).append(curve)
+    return out
 
 
 def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, Any]:

@@ -55,8 +55,8 @@ from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import FederationTable, Study, read_study
 from fedphantom.common.study_template import to_toml
-from fedphantom.privacy.attacks.battery import Battery
-from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans
+from fedphantom.privacy.attacks.battery import Battery, Reference
+from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans, Networks
 from fedphantom.privacy.audit.control_training import painter
 from fedphantom.privacy.intervals import auc_interval
 from fedphantom.privacy.statistics import Scores
@@ -115,9 +115,8 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     training = joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site()
     steps = study.training.rounds * study.training.local_steps
     pooled = train_once(out / "pooled.safetensors", training, study, len(sites) * steps, stage("pooled"))
-    reference = train_once(
-        out / "reference.safetensors", reference_scans(material, options, study, out), study, steps, stage("reference")
-    )
+    known = reference_scans(material, options, study, out)
+    reference = train_once(out / "reference.safetensors", known, study, steps, stage("reference"))
 
     ways = {f"local {name}": Way((network,), (name,)) for name, network in zip(sites, alone, strict=True)}
     ways |= {"ensemble": Way(alone, sites)}
@@ -147,7 +146,7 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     )
 
     report = stage("attacks")
-    attacked = attack(ways, painted, material, reference, classes, study, seed, report)
+    attacked = attack(ways, painted, material, known, reference, classes, study, seed, report)
     facts = {"training_scans": len(training), "scored_patients": len(set(test.patients)), "steps_a_site": steps}
     return {"seed": study.seed, **facts, "ways": figures(evaluation, test, attacked)}
 
@@ -172,7 +171,7 @@ def train_sites(
 
 def train_average(study: Study, sites: Mapping[str, Path], out: Path, report: Callable[[int, int], None]) -> Path:
     """Run the study's rounds in this process, or go on with them; the generator, or an ensemble's folder."""
-    return simulate(
+    result = simulate(
         to_toml(study),
         sites,
         out,
@@ -181,7 +180,9 @@ def train_average(study: Study, sites: Mapping[str, Path], out: Path, report: Ca
         open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
         initial=initial_parameters,
         progress=lambda record: report(record.round, study.training.rounds),
-    ).generator
+    )
+    assert result.generator, "only a study that shares volumes alone leaves none"
+    return result.generator
 
 
 def train_once(
@@ -191,7 +192,7 @@ def train_once(
     device = choose_device()
     if not file.exists():
         seed = derived_seed(study.seed, file.stem)
-        network = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report)
+        network = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report).generator
         save_weights(file, numpy_parameters(network), generator_metadata(study, study.training.rounds))
     return load_generator(file, device).network
 
@@ -220,6 +221,7 @@ def attack(
     ways: Mapping[str, Way],
     painted: Mapping[str, NDArray[np.float32]],
     material: Sequence[SiteMaterial],
+    known: PreparedScans,
     reference: Generator,
     classes: NDArray[np.uint8],
     study: Study,
@@ -242,15 +244,20 @@ def attack(
         scans.sites,
         tuple(p in members for p in scans.patients),
     )
-    battery = Battery.calibrate(audited, classes, painter(reference, study, device), DRAWS, seed, as_read_back)
+    strangers = AuditedScans(
+        np.asarray(known.volumes), np.asarray(known.classes), known.patients, known.sites, (False,) * len(known)
+    )
+    calibrating = Reference(strangers, Networks(painter(reference, study, device)))
+    battery = Battery.calibrate(audited, calibrating, classes, DRAWS, seed, as_read_back)
     out = {}
     for done, (name, way) in enumerate(ways.items(), start=1):
-        nearest = battery.gan_leaks(battery.distances(painted[name]))
         own: list[AttackScores] = []
         for site in way.sites:
             network = way.painters[way.sites.index(site) if len(way.painters) > 1 else 0]
+            target = battery.target(Networks(painter(network, study, device)), painted[name])
             patients = [p for p, s in zip(audited.patients, audited.sites, strict=True) if s == site]
-            own.append(battery.reconstruction(painter(network, study, device), patients))
+            own.append(battery.scores(target, ("A1",))["A1"].of(patients))
+        nearest = battery.scores(target, ("A3",))["A3"]
         patients = [patient for scores in own for patient in scores.patients]
         out[name] = {
             "A1": interval(Scores(tuple(stratum for part in own for stratum in part.scores().strata)), seed),

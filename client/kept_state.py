@@ -38,7 +38,7 @@ class KeptState:
         say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
     ) -> None:
         self._folder, self._fresh, self._say = folder, fresh, say
-        self._committed = folder.state / "committed.safetensors"
+        self._committed = folder.committed
         self._previous = folder.state / "previous.safetensors"
         self._partial = folder.state / "partial.safetensors"
         self._whole = False  # whether the committed state was read and found whole

@@ -59,6 +59,11 @@ class SiteFolder:
         return self.root / "state"
 
     @property
+    def committed(self) -> Path:
+        """Networks and optimisers after the last round that the site trained."""
+        return self.state / "committed.safetensors"
+
+    @property
     def cache(self) -> Path:
         """Prepared scans."""
         return self.root / "cache"

@@ -22,14 +22,42 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
+BATTERY = 2
+"""Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
+another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
 OUTLIERS = "/outliers"
 """Suffix of an attack's identifier where it was judged on the most isolated quartile of patients."""
 
-ATTACKS: dict[str, ThreatModel] = {"A1": "G", "A3": "S"}
-"""Attacks of every audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
-REQUIRED_ATTACKS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS), BLIND)
+OWN = "/own"
+"""Suffix of an attack on a set of volumes where the set was painted from the patients' own label maps: that takes the
+generator, and shows what a release of such volumes would betray (PRIVACY §1.2, §3.2)."""
+
+ATTACKS: dict[str, ThreatModel] = {
+    "A1": "G",
+    "A3": "S",
+    "A3" + OWN: "G",
+    "A4": "S",
+    "A4" + OWN: "G",
+    "A5": "S",
+    "A5" + OWN: "G",
+    "A6": "I",
+    "A9": "S",
+    "A9" + OWN: "G",
+}
+"""Attacks of an audit, numbered as in PRIVACY §3.2, and what each asks the attacker to hold."""
+INSIDER = ("A6",)
+"""Those that ask for a discriminator, which no release holds: run where one is at hand, and gating nothing."""
+OF_COINS = ("A9", "A9" + OWN)
+"""Those that put together the scores of the others of their threat model, to guess all coins at once."""
+TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
+"""Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
+isolated quartile."""
+REQUIRED_ATTACKS = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in INSIDER), BLIND)
 REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
+"""The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
+discriminator that did."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +65,20 @@ class AttackResult:
     """One attack's figures.
 
     Attributes:
-        id: As PRIVACY §3.2 numbers attacks, with ``/outliers`` for the isolated quartile.
+        id: As PRIVACY §3.2 numbers attacks, with ``/own`` where the set was painted from own label maps, and
+            ``/outliers`` for the isolated quartile.
         threat_model: What the attacker holds.
         auc: Stratified by site.
         auc_ci: Two-sided 95 %.
         lower95: One-sided 95 % lower bound of the AUC.
         upper95: One-sided upper bound of the AUC (U95): at 95 % in the first audit of a holdout, at 1 - 0.05 / k in
             audit k (``multiplicity``). B0's is at 95 % always: it judges the split, which no audit changes.
-        p_value: One-sided permutation p-value; for B0 two-sided is read from ``auc_ci``.
+        p_value: One-sided permutation p-value, exact where coins are guessed; for B0 two-sided is read from ``auc_ci``.
         rejects: Whether Holm over the attacks of every audit of this holdout rejects "no leak".
         rejects_alone: Whether Holm over this audit's attacks alone does. True wherever ``rejects`` is.
         tpr: At several false positive rates, 0 first; empty where they were not handed on.
         advantage: TPR - FPR at a threshold chosen on other patients.
-        eps_lower_bound: ε refuted at 95 %, at that threshold.
+        eps_lower_bound: ε refuted at 95 %, at that threshold, or by the number of coins guessed right.
         n_member: Members scored.
         n_holdout: Holdout patients scored.
     """
@@ -88,6 +117,21 @@ class ControlResult:
 
 
 @dataclass(frozen=True)
+class CopiedLabels:
+    """Released label maps that are a patient's own.
+
+    Attributes:
+        released: How many of them.
+        member: Of these, how many are an audited member's.
+        holdout: And how many a holdout patient's: no training brought those there.
+    """
+
+    released: int
+    member: int = 0
+    holdout: int = 0
+
+
+@dataclass(frozen=True)
 class AuditEvidence:
     """Everything the verdict depends on.
 
@@ -102,6 +146,7 @@ class AuditEvidence:
         control_steps: Steps of the reference generator and of the negative controls.
         confirmed_copies: Synthetic volumes that repeat a real patient's scan.
         copied_members: Audited members whose scan is repeated.
+        copied_labels: Released label maps that are a patient's own.
         claimed_epsilon: The study's formal promise; None where there is none (``dp: none``).
         canary_excess: Whether a canary run showed more than was claimed.
         audit_number: This is audit k of this holdout.
@@ -120,6 +165,7 @@ class AuditEvidence:
     control_steps: int
     confirmed_copies: int
     copied_members: int = 0
+    copied_labels: CopiedLabels = CopiedLabels(0)
     claimed_epsilon: float | None = None
     canary_excess: bool = False
     audit_number: int = 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .evidence import ATTACKS
+from .evidence import TESTS
 from .statistics import holm
 
 ALPHA = 0.05
@@ -21,8 +21,8 @@ ALPHA = 0.05
 PValues = Mapping[str, float]
 """Attack to its p-value, of one audit."""
 
-HYPOTHESES = 2 * len(ATTACKS)
-"""Tests in a whole audit: each attack on everybody, and on the most isolated quartile."""
+HYPOTHESES = len(TESTS)
+"""Tests in a whole audit."""
 
 
 def finds(p_values: Sequence[float], earlier: Sequence[PValues | None]) -> tuple[bool, ...]:

@@ -27,8 +27,9 @@ class Power:
             at δ = 1 / (10 n).
         fpr_bound: True false positive rate that cannot be excluded where no holdout patient is flagged.
         joint_power: Probability that all the binding attacks and the blind baseline show U95 <= τ though none
-            leaks and they are independent; None where the tier sets no τ. An upper bound on that of a PASS: the
-            isolated quartile, the controls' false alarms and the baseline's wider spread come on top.
+            leaks and they are independent; None where the tier sets no τ. Near that of a PASS: attacks that go
+            together make it larger; the isolated quartile, the controls' false alarms and the baseline's wider
+            spread make it smaller.
     """
 
     n_member: int

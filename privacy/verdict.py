@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,6 +87,12 @@ def _control(evidence: AuditEvidence, name: str) -> ControlResult | None:
 def _contradictions(evidence: AuditEvidence) -> Iterator[str]:
     if evidence.confirmed_copies:
         yield f"{counted(evidence.confirmed_copies, 'synthetic volume')} found to repeat a patient's scan."
+    copied = evidence.copied_labels
+    if copied.released:
+        yield (
+            f"{counted(copied.released, 'released label map')} found to be a patient's own; of these, a member's:"
+            f" {copied.member}, a holdout patient's: {copied.holdout}."
+        )
     if evidence.canary_excess:
         yield "Planted canaries show more leakage than the formal promise allows."
     if evidence.claimed_epsilon is not None:
@@ -159,17 +165,21 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
             "Reduced audit: reference and control generators trained"
             f" {counted(evidence.control_steps, 'step')}, the audited one {evidence.target_steps}."
         )
-    for missing in REQUIRED_ATTACKS:
-        if missing in evidence.too_small:
-            yield f"The attack '{missing}' was not scored: too few members or holdout patients are that isolated."
-        elif all(attack.id != missing for attack in evidence.attacks):
-            yield f"The attack '{missing}' was not run."
+    if evidence.too_small:
+        yield f"Not scored: {_list(evidence.too_small)}; too few members or holdout patients are that isolated."
+    done = {*(attack.id for attack in evidence.attacks), *evidence.too_small}
+    if absent := [name for name in REQUIRED_ATTACKS if name not in done]:
+        yield f"Attacks that were not run: {_list(absent)}."
     for model in BINDING[evidence.release]:
         if all(attack.threat_model != model for attack in evidence.attacks if attack.id != BLIND):
             yield f"A {evidence.release} release needs an attack of threat model {model}; none was run."
     for attack in evidence.attacks:
         if is_binding(attack, evidence):
             yield from _unproven(attack, evidence, policy)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _unproven(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:

@@ -236,7 +236,7 @@ def train_public_generator(
         scans = prepare(public, study, out / "cohorts" / "cache")
         steps = sizes.rounds * sizes.local_steps
         seed = derived_seed(study.seed, PUBLIC_GENERATOR)
-        network = train_from_scratch(scans, study, choose_device(), steps=steps, seed=seed, progress=report)
+        network = train_from_scratch(scans, study, choose_device(), steps=steps, seed=seed, progress=report).generator
         save_weights(weights, numpy_parameters(network), generator_metadata(study, sizes.rounds))
     paint_synthetic(folder, folder, sampler, sizes.synthetic, report)
 

@@ -63,7 +63,7 @@ def test_what_a_release_does_not_tell_of_a_small_group_is_a_dash() -> None:
     rows = [row | {"tpr": None, "auc_ci": None, "eps_lower_bound": None} for row in RESULT["attacks"]]  # type: ignore[attr-defined]  # JSON
     text = audit_text(RESULT | {"attacks": rows, "too_small": ["A3/outliers"]})
     assert "0.610 [-, -]" in text
-    assert "A3/outliers was not scored" in text
+    assert "too few patients are that isolated: A3/outliers." in text
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -80,6 +80,17 @@ def test_audit_show_reads_a_result_file_or_its_folder(
 def test_audit_show_of_a_verdict_better_than_its_figures_is_refused(releasable: Releasable) -> None:
     releasable.write_audit(verdict="PASS", release="volumes", negative_seeds=1)
     assert run(["audit", "show", str(releasable.audit)]) == 5
+
+
+@pytest.mark.parametrize("battery", [None, 1])
+def test_audit_show_of_an_audit_by_other_attacks_says_that_it_takes_a_new_audit(
+    releasable: Releasable, battery: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    releasable.write_audit(battery=battery)
+    assert run(["audit", "show", str(releasable.audit)]) == 3
+    told = capsys.readouterr().err
+    assert "other attacks than this program's" in told
+    assert "Run 'fedphantom audit run' again" in told
 
 
 def test_audit_show_of_something_else_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

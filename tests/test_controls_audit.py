@@ -13,18 +13,30 @@ from numpy.typing import NDArray
 
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import DataError
-from fedphantom.privacy.attacks.battery import Battery
-from fedphantom.privacy.attacks.interface import AuditedScans, Reconstruct
+from fedphantom.privacy.attacks.battery import Battery, Reference
+from fedphantom.privacy.attacks.interface import AuditedScans, Networks
+from fedphantom.privacy.attacks.knowledge import ShownSet
 from fedphantom.privacy.audit.audit import run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator, positive_set_control
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.report import power_text
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ControlResult
+from fedphantom.privacy.evidence import (
+    ATTACKS,
+    INSIDER,
+    OF_COINS,
+    OUTLIERS,
+    REQUIRED_ATTACKS,
+    ControlResult,
+    CopiedLabels,
+)
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
+
+LEARNERS = [name for name in ATTACKS if name not in INSIDER]
+"""Attacks that need no discriminator: these learners have none."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +62,8 @@ def test_a_generator_that_learnt_members_by_heart_fails(leaking: AuditResult) ->
 
 def test_its_released_volumes_may_show_nothing_of_that() -> None:
     result = audit(make_material(by_heart=True), release="volumes")
-    a3 = result.evidence.attacks[1]
-    assert (a3.id, a3.rejects) == ("A3", False)
+    a3 = next(attack for attack in result.evidence.attacks if attack.id == "A3")
+    assert not a3.rejects
     assert result.verdict.outcome == "INCONCLUSIVE"  # 30 holdout patients, 50 are asked for
     assert "asks for 50" in result.verdict.reasons[0]
 
@@ -65,7 +77,7 @@ def test_a_generator_that_saw_nobody_passes_where_the_cohort_is_large_enough(cle
         "positive-model": True,
         "negative": True,
     }
-    assert result.power.joint_power == pytest.approx(0.998, abs=0.01)
+    assert result.power.joint_power == pytest.approx(0.978, abs=0.002)
 
 
 def test_a_reduced_audit_is_at_best_inconclusive_and_says_why() -> None:
@@ -113,10 +125,10 @@ def test_a_control_generator_that_knows_members_makes_the_audit_invalid() -> Non
     def contaminated(material: AuditMaterial) -> TrainGenerator:
         control_patients = set(material.scans_of("control").tolist())
 
-        def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+        def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
             if set(scans.tolist()) == control_patients:
                 members = material.scans_of("member")
-                return Learner(material.images[members], material.labels[members], by_heart=True)
+                return Networks(Learner(material.images[members], material.labels[members], by_heart=True))
             return trainer(material)(scans, steps, seed)
 
         return train
@@ -131,7 +143,8 @@ def test_a_control_generator_that_knows_members_makes_the_audit_invalid() -> Non
 def test_an_attack_that_cannot_see_memorisation_is_inconclusive() -> None:
     def forgetful(material: AuditMaterial) -> TrainGenerator:
         others = material.scans_of("training")
-        return lambda scans, steps, seed: Learner(material.images[others], material.labels[others], by_heart=False)
+        learner = Learner(material.images[others], material.labels[others], by_heart=False)
+        return lambda scans, steps, seed: Networks(learner)
 
     result = audit(make_material(3), "internal", memorise=forgetful, release="volumes")
     assert not control(result, "positive-model")[0]
@@ -164,6 +177,25 @@ def test_a_copy_of_any_patients_scan_in_the_release_fails(role: Role) -> None:
         assert audit(public, release="volumes").evidence.confirmed_copies == 0
 
 
+@pytest.mark.parametrize("role", ["member", "holdout", "training", "control", "reference"])
+def test_a_patients_own_label_map_in_the_release_fails_whatever_was_painted_from_it(role: Role) -> None:
+    material = make_material(3)
+    released = material.synthetic_labels.copy()
+    released[5] = material.labels[material.scans_of(role)[0]]
+    spoilt = replace(material, synthetic_labels=released)
+    result = audit(spoilt, "internal", release="volumes")
+    of = {"member": (1, 1, 0), "holdout": (1, 0, 1)}.get(role, (1, 0, 0))
+    assert result.evidence.copied_labels == CopiedLabels(*of)
+    assert result.verdict.outcome == "FAIL"
+    assert result.verdict.reasons[0].startswith("1 released label map found to be a patient's own")
+    content = json.loads(result.to_json())
+    assert content["copied_labels"] == {"released": 1, "member": of[1], "holdout": of[2]}
+    assert read_audit(result.to_json().encode())[1].verdict == "FAIL"
+    if role == "reference":  # public patients' label maps are public
+        public = replace(spoilt, reference_stands_in="12 public patients")
+        assert audit(public, "internal", release="volumes").evidence.copied_labels == CopiedLabels(0)
+
+
 def test_patients_of_a_site_with_one_side_only_are_not_counted_as_compared() -> None:
     material = make_material(3)
     lonely = set(np.array(material.patients)[material.scans_of("holdout")[:12]].tolist())
@@ -185,19 +217,28 @@ def test_planted_copies_are_named_in_every_disguise() -> None:
 def positive_set(nearest: float) -> ControlResult:
     """The control where the released set comes as near as this to every scan; scans vary by 1 about their labels."""
     material = make_material()
-    rows = material.scans_of("member", "holdout")
-    scans = AuditedScans(
-        images=material.images[rows],
-        labels=material.labels[rows],
-        patients=tuple(material.patients[i] for i in rows),
-        sites=tuple(material.sites[i] for i in rows),
-        member=tuple(material.roles[i] == "member" for i in rows),
-    )
+
+    def scans_of(*roles: Role) -> AuditedScans:
+        rows = material.scans_of(*roles)
+        return AuditedScans(
+            images=material.images[rows],
+            labels=material.labels[rows],
+            patients=tuple(material.patients[i] for i in rows),
+            sites=tuple(material.sites[i] for i in rows),
+            member=tuple(material.roles[i] == "member" for i in rows),
+        )
+
+    scans = scans_of("member", "holdout")
     reference = trainer(material)(material.scans_of("reference"), PLAN.steps, 0)
+    calibrating = Reference(scans_of("reference"), reference)
     battery = Battery.calibrate(
-        scans, material.synthetic_labels, reference, draws=1, seed=0, as_released=material.as_released
+        scans, calibrating, material.synthetic_labels, draws=1, seed=0, as_released=material.as_released
     )
-    return positive_set_control(battery, np.full((len(scans), 1), nearest), np.random.default_rng(0))
+    target = replace(
+        battery.target(reference),
+        show_released=lambda: ShownSet(np.full((len(scans), 1), nearest), battery.known.points[:1]),
+    )
+    return positive_set_control(battery, target, np.random.default_rng(0))
 
 
 def test_planted_copies_that_the_attack_does_not_name_are_a_control_that_fails() -> None:
@@ -250,7 +291,9 @@ def test_the_result_file_has_the_agreed_keys_and_names_no_patient(leaking: Audit
         assert {"id", "threat_model", "auc", "auc_ci", "tpr", "eps_lower_bound", "p_value"} <= set(row)
     for row in content["controls"]:
         assert set(row) == {"id", "required", "got", "ok"}
-    assert [row["threat_model"] for row in content["attacks"]] == ["G", "S", "G", "S", "none"]
+    assert [row["id"] for row in content["attacks"]] == list(REQUIRED_ATTACKS)
+    models = [ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS]
+    assert [row["threat_model"] for row in content["attacks"]] == models
     assert content["counts"]["holdout"] == 30
     assert content["reference_stands_in"] == "16 public patients"
     assert not any(patient in text for patient in make_material().patients)
@@ -270,7 +313,7 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     class TooEarly(Exception):
         pass
 
-    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         raise TooEarly
 
     with pytest.raises(TooEarly):
@@ -278,9 +321,9 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     (told_first,) = told
     assert (told_first.n_member, told_first.n_holdout) == (30, 30)
     assert 0.6 < told_first.smallest_auc < 0.75
-    # A1 and A3 bind a weights release; the blind baseline is held to the same limit.
+    # Every attack here binds a weights release, guesses of coins add none; the blind baseline has the same limit.
     assert told_first.joint_power == pytest.approx(
-        joint_power(30, 30, attacks=3, tau=TIERS["controlled"].auc_upper_max or 0)
+        joint_power(30, 30, attacks=1 + len(LEARNERS) - len(OF_COINS), tau=TIERS["controlled"].auc_upper_max or 0)
     )
 
 
@@ -289,7 +332,7 @@ def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None
     assert "12 members against 11 holdout patients" in few
     assert "A PASS is out of reach: the controlled tier asks for 50 holdout patients" in few
     many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])
-    assert "passes with a probability of at most 80% in the controlled tier" in many
+    assert "passes with a probability of about 80% in the controlled tier" in many
 
 
 def test_progress_runs_to_its_end() -> None:
@@ -304,7 +347,8 @@ def test_progress_runs_to_its_end() -> None:
         lambda stage, done, total: told.append((stage, done, total)),
     )
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of the search.
-    assert told[-1] == ("done", 18, 18)
-    assert {total for _, _, total in told} == {18}
+    # Reference, memoriser, three negative controls; then attack, blind baseline, controls, and ten of each search.
+    assert told[-1] == ("done", 28, 28)
+    assert {total for _, _, total in told} == {28}
     assert {done for stage, done, _ in told if stage == "searching for moved copies"} == set(range(8, 19))
+    assert {done for stage, done, _ in told if stage == "searching for copied label maps"} == set(range(18, 29))

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedphantom.privacy.attacks.gan_leaks import Copies, confirmed_copies, distances
+from fedphantom.privacy.attacks.copies import Copies, confirmed_copies
+from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.interface import AuditedScans, Images
 from fedphantom.privacy.attacks.moved_copies import moved_copies
 from fedphantom.privacy.audit.controls import perturbed

@@ -65,12 +65,14 @@ EDITED: dict[str, dict[str, Any]] = {
     },
     "a copy": {"confirmed_copies": 1},
     "copies that nobody counted": {"confirmed_copies": None},
+    "a copied label map": {"copied_labels": {"released": 1, "member": 0, "holdout": 0}},
+    "label maps that nobody searched": {"copied_labels": None},
     "one negative generator": {"negative_seeds": 1},
     "too few patients": {"counts": {"member": 120, "holdout": 30}},
     "no count of patients": {"counts": {}},
     "a tier that asks for a formal promise": {"tier": "public"},
     "an attack that rejects in its own audit alone": {
-        "attacks": rows(A3=an_attack("A3", "S", p_value=5e-3)),
+        "attacks": rows(A3=an_attack("A3", "S", p_value=2e-3)),
         "audit_number": 11,
         "earlier_audits": [{"A1": 0.5, "A3": 0.5}] * 10,
     },
@@ -94,6 +96,15 @@ EDITED: dict[str, dict[str, Any]] = {
     },
     "few members": {"counts": {"member": 19, "holdout": 120}},
 }
+
+
+@pytest.mark.parametrize("battery", [None, 1, 3])
+def test_an_audit_by_other_attacks_is_refused_and_says_so(releasable: Releasable, battery: int | None) -> None:
+    releasable.write_audit(battery=battery)
+    with pytest.raises(DataError, match="other attacks than this program's") as caught:
+        releasable.pack()
+    assert "audit run" in caught.value.remedy
+    assert not releasable.release.exists()
 
 
 @pytest.mark.parametrize("changes", EDITED.values(), ids=EDITED.keys())

@@ -25,6 +25,7 @@ from report_content import (
 
 from fedphantom.common.errors import DataError
 from fedphantom.common.labels.chain import UNSTATED, LabelSource
+from fedphantom.privacy.evidence import REQUIRED_ATTACKS, TESTS
 from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
     ReportAudit,
@@ -34,6 +35,7 @@ from fedphantom.privacy.report.content import (
     SyntheticSample,
     read_roc,
 )
+from fedphantom.privacy.report.names import attack_deed, attack_name
 from fedphantom.privacy.report.page import render_report
 from fedphantom.privacy.report.slices import show_volumes
 from fedphantom.privacy.report.words import beyond_release, headline, needed
@@ -128,7 +130,7 @@ def test_inconclusive_says_what_would_be_needed() -> None:
     assert "At least 50 holdout patients for the tier 'controlled'; this audit had 24." in told
     assert "The control 'a generator made to memorise' to hold; in this audit it did not." in told
     assert "The control 'planted copies', which was not run." in told
-    assert "The attack A1 (reconstruction), which was not run." in told
+    assert "Attacks that were not run: A1 (reconstruction); A3/own (nearest neighbour, own label maps); A4" in told
     assert "narrow enough to lie below 0.65: for 1 attacks" in told
 
 
@@ -158,10 +160,8 @@ def test_a_later_audit_says_what_its_finds_and_its_limits_are_held_against() -> 
 
 def test_an_attack_on_too_few_unusual_patients_is_said_to_need_more_of_them() -> None:
     audit = an_audit(too_small=["A3/outliers"], attacks=[an_attack("A3", "S", 0.5)])
-    assert any(
-        words.startswith("More patients for the attack A3/outliers (nearest neighbour, on unusual patients)")
-        for words in needed(audit, Cells(hide_small=False))
-    )
+    told = "too few were unusual enough to score A3/outliers (nearest neighbour, on unusual patients)."
+    assert any(words.endswith(told) for words in needed(audit, Cells(hide_small=False)))
 
 
 def test_the_attack_table_holds_every_figure_with_its_interval() -> None:
@@ -294,6 +294,7 @@ def test_curves_with_ties_and_perfect_attacks_are_drawn() -> None:
     perfect = RocCurve("A1", np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]), 500, 500)
     useless = RocCurve("A3", np.array([0.0, 1.0]), np.array([0.0, 1.0]), 25, 24)
     page = render_report(content(roc=(perfect, useless)), "internal")
+    assert page.count("ROC curves on everybody: A1, A3") == 1
     assert "A1: 500 members, 500 holdout" in page
 
 
@@ -345,3 +346,17 @@ def test_a_curve_that_is_none_is_refused(fpr: list[float], tpr: list[float]) -> 
 def test_a_file_that_is_not_a_result_is_refused_by_its_key(read: Callable[[], object]) -> None:
     with pytest.raises(DataError, match="cannot be shown"):
         read()
+
+
+def test_curves_are_drawn_in_three_pictures_and_each_attack_once() -> None:
+    roc = tuple(RocCurve(name, np.array([0.0, 1.0]), np.array([0.0, 1.0]), 25, 24) for name in TESTS)
+    page = render_report(content(roc=roc), "internal")
+    assert len(re.findall('aria-label="ROC curves on', page)) == 3
+    for name in TESTS:
+        assert page.count(f"{name}: 25 members, 24 holdout") == 1
+
+
+@pytest.mark.parametrize("name", REQUIRED_ATTACKS)
+def test_every_attack_has_a_name_and_says_what_it_does(name: str) -> None:
+    assert attack_name(name) != name
+    assert len(attack_deed(name)) > 20

@@ -140,6 +140,18 @@ def test_the_blind_baseline_is_given_what_every_scans_files_say(
     assert (header.std(axis=0) > 0).any()
 
 
+def test_the_attack_on_discriminators_is_run_where_every_site_kept_its_own(simulated: Path, spoilt: Path) -> None:
+    content = json.loads(json.dumps(audit(spoilt, simulated)))
+    (insider,) = [row for row in content["attacks"] if row["id"] == "A6"]
+    assert (insider["threat_model"], insider["binding"]) == ("I", False)
+    assert "A6" in {run["attack"] for run in content["negative_runs"]}
+    kept = spoilt / "run" / "sites" / "site-b" / "state" / "committed.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    without = json.loads(json.dumps(audit(spoilt, simulated)))
+    assert {row["id"] for row in content["attacks"]} - {row["id"] for row in without["attacks"]} == {"A6"}
+    assert "A6" not in {run["attack"] for run in without["negative_runs"]}
+
+
 def test_a_journal_begun_anew_does_not_reset_the_count(simulated: Path, spoilt: Path) -> None:
     (spoilt / "run" / "sites" / "site-b" / "journal.jsonl").unlink()
     with pytest.raises(VerificationFailed, match="missing or empty"):
@@ -306,5 +318,6 @@ def test_networks_made_to_memorise_are_caught(tmp_path: Path) -> None:
     controls = {row["id"]: row for row in content["controls"]}
     assert "after 720 steps" in controls["positive-model"]["got"]
     assert controls["positive-model"]["ok"], controls["positive-model"]["got"]
-    assert controls.keys() == {"blind", "positive-set", "positive-model", "negative"}
+    assert controls.keys() == {"blind", "positive-set", "positive-model", "positive-insider", "negative"}
+    assert controls["positive-insider"]["ok"], controls["positive-insider"]["got"]
     assert content["verdict"] != "PASS"

@@ -9,23 +9,24 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_release import a_control, an_attack
+from tiny_release import TRIED, a_control, an_attack
 
 from fedphantom.privacy.audit.extract import AuditExtract
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.small_cells import NOT_TOLD, travelling
-from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+from fedphantom.privacy.evidence import BATTERY, OUTLIERS, REQUIRED_CONTROLS
 from fedphantom.privacy.statistics import clopper_pearson
 
-MODELS = {"A1": "G", "A3": "S", "A1/outliers": "G", "A3/outliers": "S", "B0": "none"}
+MODELS = {name: model for name, model in TRIED.items() if model != "W"}
 
 
 def an_extract(
     member: int = 60, holdout: int = 60, outliers: tuple[int, int] = (14, 16), **changes: Any
 ) -> dict[str, Any]:
-    sizes = {name: outliers if "/" in name else (member, holdout) for name in MODELS}
+    sizes = {name: outliers if name.endswith(OUTLIERS) else (member, holdout) for name in MODELS}
     return {
+        "battery": BATTERY,
         "verdict": "INCONCLUSIVE",
         "tier": "controlled",
         "release": "volumes",
@@ -49,6 +50,7 @@ def an_extract(
         "control_steps": 100,
         "confirmed_copies": 0,
         "copied_members": 0,
+        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
         "canary_excess": False,
         "generator_named_by": "the coordinator's journal",
         "epsilon_means": {

@@ -169,8 +169,8 @@ def train_from_scratch(
     steps: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-) -> Generator:
-    """Train the study's networks on these scans alone, in one go and in memory; the generator after ``steps``.
+) -> TrainingState:
+    """Train the study's networks on these scans alone, in one go and in memory; both networks after ``steps``.
 
     For generators that are nobody's release: the audit's controls, and what public scans alone would give.
 
@@ -181,7 +181,7 @@ def train_from_scratch(
     for losses in train(state, pairs, study, until_step=steps, total_steps=steps, seed=seed):
         if progress:
             progress(losses.step, steps)
-    return state.generator
+    return state
 
 
 def learning_rate_share(step: int, total_steps: int) -> float:

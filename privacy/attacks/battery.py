@@ -1,93 +1,113 @@
-"""A1 and A3 against any generator, calibrated once: target and controls go through this same code."""
+"""Every attack, calibrated once: target, negative, positive and planted controls go through this same code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
+from ..evidence import ATTACKS, OF_COINS
+from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction
+from .distances import most_isolated
+from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
+from .knowledge import Knowledge, ShownSet, learn
+from .target import Attack, Calibrate, Target
 
-from ..statistics import Floats
-from .gan_leaks import Copies, confirmed_copies, distances, gan_leaks_scores, isolation
-from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Reconstruct, foreground, paint
-from .reconstruction import reconstruction_errors, reconstruction_scores
+CALIBRATE: tuple[Calibrate, ...] = (
+    reconstruction.calibrate,
+    gan_leaks.calibrate,
+    monte_carlo.calibrate,
+    domias.calibrate,
+    logan.calibrate,
+)
+"""One a file."""
+
+_READ_AT_ONCE = 8
+"""Volumes of a set at hand taken at once."""
 
 
-@dataclass(frozen=True)
-class Battery:
-    """The audited scans with their calibration.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the attacks are calibrated with.
 
     Attributes:
-        scans: Members and holdout.
-        judged: Voxels judged, shape (N, X, Y, Z).
-        released_labels: Label maps of the released set, shape (S, X, Y, Z).
-        reference_errors: A1's calibration, shape (N,).
-        reference_nearest: A3's calibration, shape (N,).
-        draws: Noise draws of A1.
-        seed: Of the noise.
-        as_released: What a reader of the released files gets for volumes that a generator painted.
+        scans: Of patients who are neither members nor holdout, or of others who stand in.
+        networks: Trained on those alone, as the ones under audit were.
     """
 
     scans: AuditedScans
-    judged: NDArray[np.bool_]
+    networks: Networks
+
+
+@dataclass(frozen=True, eq=False)
+class Battery:
+    """The audited scans, and every attack on them.
+
+    Attributes:
+        known: What an attacker knows before any generator is attacked.
+        released_labels: Label maps of the released set, shape (S, X, Y, Z).
+        as_released: What a reader of the released files gets for volumes that a generator painted.
+        attacks: By identifier, in the order in which they are told.
+    """
+
+    known: Knowledge
     released_labels: Labels
-    reference_errors: Floats
-    reference_nearest: Floats
-    draws: int
-    seed: int
     as_released: AsReleased
+    attacks: Mapping[str, Attack]
 
     @classmethod
     def calibrate(
         cls,
         scans: AuditedScans,
+        reference: Reference,
         released_labels: Labels,
-        reference: Reconstruct,
         draws: int,
         seed: int,
         as_released: AsReleased,
     ) -> Battery:
         """Measure with a generator that never saw an audited patient how hard each scan is."""
-        judged = foreground(scans.images, scans.labels)
-        return cls(
-            scans=scans,
-            judged=judged,
-            released_labels=released_labels,
-            reference_errors=reconstruction_errors(reference, scans, judged, draws, seed),
-            reference_nearest=distances(scans, judged, as_released(paint(reference, released_labels, seed))).min(
-                axis=1
+        painted = (as_released(some) for some in paint(reference.networks.generator, released_labels, seed))
+        known, released = learn(scans, reference.scans, painted, draws, seed)
+        uncalibrated = cls(known, released_labels, as_released, {})
+        target = replace(uncalibrated.target(reference.networks), show_released=lambda: released)
+        attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}
+        return replace(uncalibrated, attacks=attacks)
+
+    def target(self, networks: Networks, released: Images | None = None) -> Target:
+        """What an attacker holds of a generator.
+
+        Args:
+            networks: Under audit, or a control's.
+            released: The set as released, shape (S, C, X, Y, Z); None: as this generator would paint it from the
+                released label maps.
+        """
+        known, labels, generator = self.known, self.known.scans.labels, networks.generator
+        return Target(
+            networks=networks,
+            show_released=lambda: (
+                known.shown(self._through_files(generator, self.released_labels))
+                if released is None
+                else self.shown(released)
             ),
-            draws=draws,
-            seed=seed,
-            as_released=as_released,
+            show_own=lambda: known.shown(self._through_files(generator, labels)),
         )
 
-    def reconstruction(self, target: Reconstruct, patients: Sequence[str] | None = None) -> AttackScores:
-        """A1 on all audited patients, or on these."""
-        kept = np.arange(len(self.scans)) if patients is None else self.scans.of(patients)
-        scans = self.scans.take(kept)
-        errors = reconstruction_errors(target, scans, self.judged[kept], self.draws, self.seed)
-        return reconstruction_scores(errors, self.reference_errors[kept], scans)
+    def shown(self, volumes: Images) -> ShownSet:
+        """A set at hand, shape (S, C, X, Y, Z), beside the audited scans."""
+        return self.known.shown(volumes[i : i + _READ_AT_ONCE] for i in range(0, len(volumes), _READ_AT_ONCE))
 
-    def distances(self, synthetic: Images) -> Floats:
-        """Scan by synthetic volume, shape (N, S)."""
-        return distances(self.scans, self.judged, synthetic)
-
-    def gan_leaks(self, distance: Floats) -> AttackScores:
-        """A3 from :meth:`distances`."""
-        return gan_leaks_scores(distance.min(axis=1), self.reference_nearest, self.scans)
-
-    def release_of(self, generator: Reconstruct) -> Images:
-        """The set that this generator would release from the released label maps."""
-        return self.as_released(paint(generator, self.released_labels, self.seed))
-
-    def copies(self, distance: Floats) -> Copies:
-        """Confirmed copies, from :meth:`distances`."""
-        return confirmed_copies(self.scans, self.judged, distance)
+    def scores(self, target: Target, only: Collection[str] | None = None) -> dict[str, AttackScores]:
+        """Every attack on a target by its identifier, or these alone; without those that ask for what it lacks."""
+        wanted = set((*self.attacks, *OF_COINS) if only is None else only)
+        guessed = {ATTACKS[id]: id for id in OF_COINS if id in wanted}
+        tried = {id: attack(target) for id, attack in self.attacks.items() if id in wanted or ATTACKS[id] in guessed}
+        found = {id: scores for id, scores in tried.items() if scores is not None}
+        for model, id in guessed.items():
+            found[id] = coin_guesses.combined(id, [s for s in found.values() if s.threat_model == model])
+        return {id: scores for id, scores in found.items() if id in wanted}
 
     def outliers(self) -> tuple[str, ...]:
-        """The most isolated quartile of audited patients, one cut for members and holdout."""
-        lonely = isolation(self.scans, self.judged)
-        cut = float(np.quantile(list(lonely.values()), 0.75))
-        return tuple(sorted(p for p, distance in lonely.items() if distance >= cut))
+        """The most isolated quartile of audited patients."""
+        return most_isolated(self.known.scans, self.known.judged)
+
+    def _through_files(self, generator: Reconstruct, labels: Labels) -> Iterable[Images]:
+        return (self.as_released(some) for some in paint(generator, labels, self.known.seed))

@@ -6,7 +6,7 @@ generators go through the same code. Scores are per patient, large where members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +83,23 @@ class AuditedScans:
         )
 
 
+Logits = Callable[[AuditedScans], Floats]
+"""A discriminator: scans to their mean patch logit, shape (N,); of a federation's, each scan's by its own site's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What came of a training.
+
+    Attributes:
+        generator: Answers any label map.
+        logits: The discriminator, where it is at hand: no release holds one.
+    """
+
+    generator: Reconstruct
+    logits: Logits | None = None
+
+
 @dataclass(frozen=True)
 class AttackScores:
     """One attack's scores, one a patient.
@@ -94,6 +111,8 @@ class AttackScores:
         sites: Their sites.
         is_member: Shape (P,).
         score: Shape (P,), float64.
+        guesses: About how many patients, those with the highest and the lowest scores, it guesses how their coin fell;
+            0 where it does not.
     """
 
     id: str
@@ -102,9 +121,10 @@ class AttackScores:
     sites: tuple[str, ...]
     is_member: NDArray[np.bool_]
     score: Floats
+    guesses: int = 0
 
     def of(self, patients: Sequence[str]) -> AttackScores:
-        """The scores of these patients only."""
+        """The scores of these patients only; no coins are guessed of a part."""
         wanted = set(patients)
         keep = np.array([p in wanted for p in self.patients], dtype=bool)
         return AttackScores(
@@ -158,15 +178,21 @@ def by_patient(id: str, scans: AuditedScans, score: Floats) -> AttackScores:
     )
 
 
-def paint(generator: Reconstruct, labels: Labels, noise_seed: int) -> Images:
+def paint(generator: Reconstruct, labels: Labels, noise_seed: int) -> Iterator[Images]:
     """Run a generator over any number of label maps in small batches, each with noise of its own.
+
+    A set need not fit in memory: it comes batch by batch, in the order of the label maps.
 
     Raises:
         DataError: it gives another number of volumes, another grid, or non-finite voxels.
     """
-    batches = range(0, len(labels), _BATCH)
-    parts = [generator(labels[i : i + _BATCH], derived_seed(noise_seed, "batch", i)) for i in batches]
-    images = np.concatenate(parts).astype(np.float32, copy=False)
+    for start in range(0, len(labels), _BATCH):
+        some = labels[start : start + _BATCH]
+        yield _painted(generator(some, derived_seed(noise_seed, "batch", start)), some)
+
+
+def _painted(made: Images, labels: Labels) -> Images:
+    images = made.astype(np.float32, copy=False)
     if images.ndim != 5 or images.shape[0] != len(labels) or images.shape[2:] != labels.shape[1:]:
         raise DataError(
             f"a generator's output of shape {images.shape} for label maps of shape {labels.shape}",

@@ -22,7 +22,8 @@ from scipy import fft, ndimage
 
 from ...common.parallel import side_by_side
 from ..statistics import Floats
-from .gan_leaks import SAME_ERROR
+from .copies import SAME_ERROR
+from .grids import cube, shrunk
 from .interface import AuditedScans, Images
 
 UNEXPLAINED = 0.2
@@ -50,6 +51,8 @@ Mask = NDArray[np.bool_]
 """Shape (X, Y, Z)."""
 Motion = Floats
 """Shape (3, 4): a scan's voxel at p, counted from the grid's centre, lies in the volume at ``motion @ [p, 1]``."""
+Candidate = tuple[int, bool, Motion]
+"""A scan, whether it is mirrored, and where it lies on the middle grid before it is registered."""
 
 
 def moved_copies(
@@ -58,6 +61,8 @@ def moved_copies(
     synthetic: Images,
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
+    *,
+    by_centre: bool = False,
 ) -> NDArray[np.bool_]:
     """Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
 
@@ -70,9 +75,11 @@ def moved_copies(
         synthetic: Shape (S, C, X, Y, Z).
         progress: (volumes searched, volumes in all).
         workers: Volumes searched at once; one a core by default. The result does not depend on it.
+        by_centre: Lay a scan over a volume by their centres of mass alone, not at every shift: for label maps, of which
+            there is nothing but the structures, and which are too much alike to be told apart at whole coarse voxels.
     """
     found = np.zeros((len(scans), len(synthetic)), dtype=bool)
-    search = _Search(scans, judged, synthetic)
+    search = _Search(scans, judged, synthetic, by_centre=by_centre)
     tasks = [partial(search.source_of, s) for s in range(len(synthetic))]
     for done, (s, source) in enumerate(side_by_side(tasks, workers), start=1):
         if source is not None:
@@ -84,28 +91,32 @@ def moved_copies(
 class _Search:
     """Scans and volumes on three grids; none of it changes once it is made, so that several threads may search."""
 
-    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> None:
+    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images, *, by_centre: bool) -> None:
         self._scans = scans
-        coarse = _shrunk(judged[:, None], _COARSE)
-        small = _high_pass(_shrunk(scans.images, _COARSE)) * coarse
+        coarse = shrunk(judged[:, None], _COARSE)
+        small = _high_pass(shrunk(scans.images, _COARSE)) * coarse
         small /= np.sqrt((small**2).sum(axis=(1, 2, 3, 4), keepdims=True)) + 1e-12
-        self._volumes = _high_pass(_shrunk(synthetic, _COARSE))
+        self._volumes = _high_pass(shrunk(synthetic, _COARSE))
         self._reach = [max(1, round(_REACH * n)) for n in small.shape[2:]]
         self._padded = [fft.next_fast_len(n + r, real=True) for n, r in zip(small.shape[2:], self._reach, strict=True)]
         self._images = [self._transformed(x) for x in (small, small[:, :, ::-1])]
         self._masks = [self._transformed(x) for x in (coarse, coarse[:, :, ::-1])]
         self._grids = [
-            (_shrunk(scans.images, most), _shrunk(judged[:, None], most)[:, 0] > 0.5, _shrunk(synthetic, most))
+            (shrunk(scans.images, most), shrunk(judged[:, None], most)[:, 0] > 0.5, shrunk(synthetic, most))
             for most in (_MIDDLE, _FINE)
         ]
-        block = [_block(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
+        block = [cube(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
         self._to_middle, self._to_fine = block[0] / block[1], block[1] / block[2]
+        self._centred = None
+        if by_centre:
+            images, _, volumes = self._grids[0]
+            self._centred = [_centred(x) for x in (images, images[:, :, ::-1], volumes)]
 
     def source_of(self, s: int) -> int | None:
         """The scan that this volume repeats, if it repeats one person's."""
+        candidates = self._nearest_people(s) if self._centred is None else self._nearest_by_centre(s, self._centred)
         near = sorted(
-            (*self._registered(s, i, mirrored, start, 0, (1.0,)), i, mirrored)
-            for i, mirrored, start in self._nearest_people(s)
+            (*self._registered(s, i, mirrored, start, 0, (1.0,)), i, mirrored) for i, mirrored, start in candidates
         )
         finer: list[tuple[float, int]] = []
         for share, motion, i, mirrored in near[:_CONTRASTED]:
@@ -126,7 +137,7 @@ class _Search:
         a, b = self._scans.images[one].astype(np.float64), self._scans.images[other]
         return bool(((a - b) ** 2).mean() < SAME_ERROR * a.var())
 
-    def _nearest_people(self, s: int) -> list[tuple[int, bool, Motion]]:
+    def _nearest_people(self, s: int) -> list[Candidate]:
         """Scan, whether mirrored, and where it lies on the middle grid."""
         volume = self._volumes[s]
         seen, energy = self._transformed(volume), self._transformed((volume**2).sum(axis=0, keepdims=True))
@@ -140,12 +151,29 @@ class _Search:
             flat = score.reshape(len(images), -1)
             scores.append(flat.max(axis=1))
             places.append(np.unravel_index(flat.argmax(axis=1), score.shape[1:]))
-        out: dict[str, tuple[int, bool, Motion]] = {}
-        for i in np.argsort(-np.maximum(*scores)):
-            mirrored = bool(scores[1][i] > scores[0][i])
+
+        def start(i: int, mirrored: bool) -> Motion:
             shift = [float(w[p[i]]) for w, p in zip(window, places[mirrored], strict=True)]
-            start = _scaled(np.c_[np.eye(3), shift], self._to_middle)
-            out.setdefault(self._scans.patients[i], (int(i), mirrored, start))
+            return _scaled(np.c_[np.eye(3), shift], self._to_middle)
+
+        return self._one_a_person(scores[0], scores[1], start)
+
+    def _nearest_by_centre(self, s: int, centred: list[tuple[Floats, NDArray[np.float32]]]) -> list[Candidate]:
+        """As :meth:`_nearest_people`, each laid with its centre of mass on the volume's."""
+        centre, volume = centred[2][0][s], centred[2][1][s]
+        scores = [values @ volume for _, values in centred[:2]]
+
+        def start(i: int, mirrored: bool) -> Motion:
+            return np.hstack([np.eye(3), (centre - centred[mirrored][0][i])[:, None]])
+
+        return self._one_a_person(scores[0], scores[1], start)
+
+    def _one_a_person(self, plain: Floats, mirrored: Floats, start: Callable[[int, bool], Motion]) -> list[Candidate]:
+        """Of the people whose scan, or its mirror image, scores best: which scan, whether mirrored, and its start."""
+        out: dict[str, Candidate] = {}
+        for i in np.argsort(-np.maximum(plain, mirrored)):
+            turned = bool(mirrored[i] > plain[i])
+            out.setdefault(self._scans.patients[i], (int(i), turned, start(int(i), turned)))
             if len(out) == _REGISTERED:
                 break
         return list(out.values())
@@ -251,17 +279,11 @@ def _high_pass(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(x - ndimage.gaussian_filter(x, (0, 0, 3, 3, 3)))
 
 
-def _block(shape: tuple[int, ...], most: int) -> int:
-    return math.ceil(max(shape) / most)
-
-
-def _shrunk(x: NDArray[Any], most: int) -> NDArray[np.float32]:
-    """Means of cubes of voxels, (N, C, X, Y, Z) to the same with at most so many voxels an axis."""
-    out = x.astype(np.float32, copy=False)
-    block = _block(x.shape[2:], most)
-    for axis in (2, 3, 4) if block > 1 else ():
-        pad = [(0, 0)] * 5
-        pad[axis] = (0, -out.shape[axis] % block)
-        out = np.pad(out, pad, mode="edge")
-        out = out.reshape(*out.shape[:axis], -1, block, *out.shape[axis + 1 :]).mean(axis=axis + 1)
-    return out
+def _centred(x: NDArray[np.float32]) -> tuple[Floats, NDArray[np.float32]]:
+    """Centres of mass (N, 3), counted from the grid's centre, and the volumes moved there as unit vectors (N, F)."""
+    middle = (np.array(x.shape[2:]) - 1) / 2
+    mass = [one.sum(axis=0) for one in x]
+    centres = np.stack([np.array(ndimage.center_of_mass(m)) if m.any() else middle for m in mass]) - middle
+    moved = [[ndimage.shift(channel, -by, order=1) for channel in one] for one, by in zip(x, centres, strict=True)]
+    rows = _blurred(np.array(moved, dtype=np.float32).reshape(-1, *x.shape[2:]), 1.0).reshape(len(x), -1)
+    return centres, rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-12)

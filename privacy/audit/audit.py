@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -14,26 +14,29 @@ from numpy.typing import NDArray
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
-from ..attacks.battery import Battery
+from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
-from ..attacks.gan_leaks import confirmed_copies, distances
-from ..attacks.interface import AttackScores, AuditedScans, Reconstruct, foreground
+from ..attacks.copies import confirmed_copies
+from ..attacks.distances import distances
+from ..attacks.interface import AuditedScans, Networks, foreground
+from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult, ReleaseKind
-from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
-from ..multiplicity import PValues, claim_confidence, finds
+from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, AuditEvidence, ControlResult, ReleaseKind
+from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
-from ..statistics import Floats, holm, null_standard_error, roc, tpr_at_fpr
+from ..statistics import roc
 from ..verdict import decide
 from .controls import (
     TrainGenerator,
     blind_control,
     choose_memorised,
     negative_control,
+    positive_insider_control,
     positive_model_control,
     positive_set_control,
 )
+from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
 
@@ -42,13 +45,8 @@ T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
-FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
-
 _SEARCH = 10
-"""Steps of progress that the search for moved copies counts as: beside a training it is long, a volume of it short."""
-
-SMALLEST_SUBGROUP = 5
-"""Fewest members, and fewest holdout patients, of a subgroup whose attack is scored: below, an AUC says nothing."""
+"""Steps of progress that a search for moved copies counts as: beside a training it is long, a volume of it short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,26 +127,29 @@ def run_audit(
             remedy="Name a public cohort with --public, or set a share roles.reference in a new run's study.",
         )
 
-    # The blind baseline is held to the same limit as the attacks that bind.
-    binding = 1 + sum(model in BINDING[plan.release] for model in ATTACKS.values())
+    # The blind baseline is held to the same limit as the attacks that bind; what only puts others together adds none.
+    binding = 1 + sum(model in BINDING[plan.release] for name, model in ATTACKS.items() if name not in OF_COINS)
     claim = claim_confidence(plan.audit_number)
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
 
     memorised = choose_memorised(audited, audited_index, plan.scans_per_step, rng)
     control_index = material.scans_of("control")
-    reference_seed, memoriser_seed, *negative_seeds = _seeds(2 + plan.negative_seeds, rng)
-    trainings: dict[str, Callable[[], Reconstruct | TrainingError]] = {
+    reference_seed, memoriser_seed, insider_seed, *negative_seeds = _seeds(3 + plan.negative_seeds, rng)
+    trainings: dict[str, Callable[[], Networks | TrainingError]] = {
         "reference": partial(train_generator, reference_index, plan.steps, reference_seed)
     }
     if memorised.members:
         trainings["memoriser"] = partial(attempted, memorise, memorised.scans, memorised.steps, memoriser_seed)
+        if material.target.logits is not None:
+            # A memoriser has no discriminator: this one comes out of the training of the one under audit.
+            trainings["insider"] = partial(attempted, train_generator, memorised.scans, memorised.steps, insider_seed)
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     stages = len(trainings) + 3
-    total = stages + _SEARCH
-    generators: dict[str, Reconstruct | TrainingError] = {}
+    total = stages + 2 * _SEARCH
+    generators: dict[str, Networks | TrainingError] = {}
     progress("training reference and control generators", 0, total)
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
         generators[list(trainings)[index]] = generator
@@ -158,18 +159,22 @@ def run_audit(
     reference = generators["reference"]
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
-        audited, material.synthetic_labels, reference, plan.draws, plan.seed, material.as_released
+        audited,
+        Reference(_audited(material, reference_index), reference),
+        material.synthetic_labels,
+        plan.draws,
+        plan.seed,
+        material.as_released,
     )
-    distance = battery.distances(material.synthetic)
-    whole = (battery.reconstruction(material.target), battery.gan_leaks(distance))
-    outliers = battery.outliers()
-    isolated = [replace(attack.of(outliers), id=attack.id + OUTLIERS) for attack in whole]
-    too_small = tuple(attack.id for attack in isolated if attack.smaller_side() < SMALLEST_SUBGROUP)
-    scored = [*whole, *(attack for attack in isolated if attack.id not in too_small)]
+    target = battery.target(material.target, material.synthetic)
+    found = battery.scores(target)
+    scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
+
+    by_site = at_each_site(found.values(), rng)
 
     controls: list[ControlResult] = []
     progress("running the blind baseline", stages - 2, total)
@@ -182,18 +187,24 @@ def run_audit(
         controls.append(blind_control(b0, policy))
 
     progress("attacking the controls", stages - 1, total)
-    controls.append(positive_set_control(battery, distance, rng))
+    controls.append(positive_set_control(battery, target, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
+    if "insider" in generators:
+        controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
-    negative, negative_runs = negative_control(battery, negatives)
+    negative, negative_runs = negative_control(battery, negatives, tuple(found))
     if negative is not None:
         controls.append(negative)
 
-    held = _audited(material, material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",))))
+    held_index = material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",)))
+    held = _audited(material, held_index)
     judged_voxels = foreground(held.images, held.labels)
 
     def searched(volumes: int, of: int) -> None:
         progress("searching for moved copies", stages + _SEARCH * volumes // of, total)
+
+    def searched_labels(maps: int, of: int) -> None:
+        progress("searching for copied label maps", stages + _SEARCH + _SEARCH * maps // of, total)
 
     searched(0, len(material.synthetic))
     copies = confirmed_copies(
@@ -202,6 +213,9 @@ def run_audit(
         distances(held, judged_voxels, material.synthetic),
         moved_copies(held, judged_voxels, material.synthetic, searched),
     )
+    searched_labels(0, len(material.synthetic))
+    of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
+    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, searched_labels)
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -213,6 +227,7 @@ def run_audit(
         control_steps=plan.steps,
         confirmed_copies=copies.volumes,
         copied_members=copies.members,
+        copied_labels=copied_labels,
         claimed_epsilon=material.claimed_epsilon,
         canary_excess=material.canary_excess,
         audit_number=plan.audit_number,
@@ -227,6 +242,7 @@ def run_audit(
         power=expected,
         counts=_counts(material),
         roc=rocs,
+        by_site=by_site,
         negative_runs=negative_runs,
         delta=delta,
         generator_sha256=material.generator_sha256,
@@ -265,56 +281,6 @@ def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
         patients=tuple(material.patients[i] for i in index),
         sites=tuple(material.sites[i] for i in index),
         member=tuple(material.roles[i] == "member" for i in index),
-    )
-
-
-def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
-    """An attack's figures, before Holm says whether it rejects."""
-    scores = attack.scores()
-    interval = auc_interval(scores, rng, claim=claim)
-    halves = epsilon_by_halves(scores, rng, delta)
-    return AttackResult(
-        id=attack.id,
-        threat_model=attack.threat_model,
-        auc=interval.auc,
-        auc_ci=interval.ci,
-        lower95=interval.lower95,
-        upper95=interval.upper95,
-        p_value=permutation_p_value(scores, rng),
-        rejects=False,
-        rejects_alone=False,
-        tpr=tuple(tpr_at_fpr(scores, rate) for rate in FALSE_POSITIVE_RATES),
-        advantage=halves.advantage,
-        eps_lower_bound=halves.epsilon,
-        n_member=scores.n_member,
-        n_holdout=scores.n_holdout,
-    )
-
-
-def rejecting(judged: Sequence[AttackResult], earlier: Sequence[PValues | None]) -> list[AttackResult]:
-    """The same figures, and whether Holm rejects: over all audits of the holdout, and over this one alone."""
-    p_values = [attack.p_value for attack in judged]
-    flags = zip(finds(p_values, earlier), holm(p_values), strict=True)
-    return [
-        replace(attack, rejects=over_all, rejects_alone=alone)
-        for attack, (over_all, alone) in zip(judged, flags, strict=True)
-    ]
-
-
-def judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
-    """B0's figures, its intervals widened by as much as its null spreads wider than Mann-Whitney's formula says."""
-    plain = judge(attack, rng, delta)
-    factor = max(1.0, float(null.std()) / null_standard_error(attack.scores()))
-
-    def widened(bound: float) -> float:
-        return min(1.0, max(0.0, plain.auc + factor * (bound - plain.auc)))
-
-    return replace(
-        plain,
-        auc_ci=(widened(plain.auc_ci[0]), widened(plain.auc_ci[1])),
-        lower95=widened(plain.lower95),
-        upper95=widened(plain.upper95),
-        p_value=float((1 + (null >= plain.auc).sum()) / (1 + len(null))),
     )
 
 

@@ -23,7 +23,8 @@ from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
 from ...common.gan.training import draw_batch, places_of_step, train_from_scratch
 from ...common.study import Study
-from ..attacks.interface import Images, Labels, Reconstruct, foreground
+from ..attacks.interface import Images, Labels, Networks, Reconstruct, foreground
+from .critics import critic
 
 
 class TrainOn(Protocol):
@@ -38,7 +39,7 @@ class TrainOn(Protocol):
         *,
         steps: int,
         seed: int,
-    ) -> Reconstruct:
+    ) -> Networks:
         """Train from nothing; the same arguments give the same generator."""
         ...
 
@@ -64,7 +65,7 @@ def train_control_generator(
     *,
     steps: int,
     seed: int,
-) -> Reconstruct:
+) -> Networks:
     """Train the study's networks from scratch on these scans alone.
 
     Args:
@@ -78,7 +79,8 @@ def train_control_generator(
     Raises:
         TrainingError: NaN or collapse.
     """
-    return painter(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed), study, device)
+    state = train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
+    return Networks(painter(state.generator, study, device), critic(state.discriminator, study, device))
 
 
 def train_memoriser(
@@ -89,7 +91,7 @@ def train_memoriser(
     *,
     steps: int,
     seed: int,
-) -> Reconstruct:
+) -> Networks:
     """Train the study's generator to learn these scans by heart: L1 to the paired scan where A1 judges, nothing else.
 
     The positive control needs a leak that is beyond doubt; the adversarial objective works against one, and so does
@@ -135,4 +137,4 @@ def train_memoriser(
                 expected="a finite loss",
                 remedy="Run 'fedphantom cohort check'; scans that cannot be learnt by heart cannot be audited.",
             )
-    return painter(network, study, device)
+    return Networks(painter(network, study, device))

@@ -6,8 +6,9 @@ Control generators see private patients without DP. They live in memory for one 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,20 +17,21 @@ from scipy import ndimage
 
 from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
-from ..attacks.interface import AttackScores, AuditedScans, Reconstruct
-from ..evidence import AttackResult, ControlResult
+from ..attacks.interface import AttackScores, AuditedScans, Networks
+from ..attacks.target import Target
+from ..evidence import FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, AttackResult, ControlResult
 from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
-from ..statistics import Floats, auc, holm, null_p_value
+from ..statistics import auc, holm, null_p_value
 
 T = TypeVar("T", AttackScores, tuple[AttackScores, ...])
 N = TypeVar("N")
 
 
 class TrainGenerator(Protocol):
-    """Trains the study's generator from nothing; the same arguments give the same one."""
+    """Trains the study's networks from nothing; the same arguments give the same one."""
 
-    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         """Train on these scans of the audit's material (indices) and no others. TrainingError: NaN or collapse."""
         ...
 
@@ -78,9 +80,9 @@ LEAST_AUC, LEAST_L95 = 0.90, 0.75
 
 
 def positive_model_control(
-    battery: Battery, memorised: Memorising, generator: Reconstruct | TrainingError | None, rng: np.random.Generator
+    battery: Battery, memorised: Memorising, generator: Networks | TrainingError | None, rng: np.random.Generator
 ) -> ControlResult:
-    """A generator made to memorise members must be caught by A1.
+    """A generator made to memorise members must be caught, by the attack that :mod:`..evidence` names.
 
     Where it is not, ``got`` says why: so few holdout patients that even a perfect attack stays below the mark or that
     one which does find the members cannot be sure of it, or else an attack that misses what is there.
@@ -91,23 +93,27 @@ def positive_model_control(
         generator: None where there were too few members; an error where its training came to nothing.
         rng: Of the bootstrap.
     """
-    people = (*memorised.members, *battery.scans.side(member=False))
-    attack = None if generator is None else attacked(generator, lambda made: battery.reconstruction(made, people))
-    return memoriser_found(attack, memorised, rng)
+    people = (*memorised.members, *battery.known.scans.side(member=False))
+
+    def found(made: Networks) -> AttackScores:
+        return battery.scores(battery.target(made), (FINDS_MEMORISER,))[FINDS_MEMORISER].of(people)
+
+    return memoriser_found(None if generator is None else attacked(generator, found), memorised, rng)
 
 
 def memoriser_found(
     attack: AttackScores | str | None, memorised: Memorising, rng: np.random.Generator
 ) -> ControlResult:
-    """Whether A1 found a network that learnt members by heart.
+    """Whether an attack found a network that learnt members by heart.
 
     Args:
-        attack: A1 on the memorised members and the holdout; None where there were too few members; in words, why its
+        attack: On the memorised members and the holdout; None where there were too few members; in words, why its
             training came to nothing.
         memorised: What the network was made to learn.
         rng: Of the bootstrap.
     """
-    required = f"A1 AUC >= {LEAST_AUC:.2f} and L95 >= {LEAST_L95:.2f} on 16-24 members after at least 60 epochs"
+    mark = f"AUC >= {LEAST_AUC:.2f} and L95 >= {LEAST_L95:.2f}"
+    required = f"{FINDS_MEMORISER} {mark} on 16-24 members after at least 60 epochs"
     if attack is None:
         return ControlResult("positive-model", required, f"fewer than {MEMORISED} members to memorise", ok=False)
     if isinstance(attack, str):
@@ -125,27 +131,55 @@ def memoriser_found(
     )
 
 
-def positive_set_control(battery: Battery, distance: Floats, rng: np.random.Generator) -> ControlResult:
-    """Ten members' scans planted in the released set must be named by A3 without a false alarm.
+LEAST_INSIDE = 0.70
 
-    Each is planted as it is, with noise (5 % of its contrast), and moved (2 degrees, half a voxel); a member
-    is named where A3 scores above every holdout patient.
+
+def positive_insider_control(
+    battery: Battery, memorised: Memorising, networks: Networks | TrainingError
+) -> ControlResult:
+    """A discriminator trained on a few members for long must be caught (PRIVACY §4, threat model I in scope).
 
     Args:
         battery: The attacks, calibrated.
-        distance: :meth:`Battery.distances` of the released set.
+        memorised: What it was trained on.
+        networks: Out of the training function of the one under audit; an error where that came to nothing.
+    """
+    required = f"{FINDS_INSIDE} AUC >= {LEAST_INSIDE:.2f} on 16-24 members after at least 60 epochs; gates nothing"
+    people = (*memorised.members, *battery.known.scans.side(member=False))
+
+    def found(made: Networks) -> AttackScores:
+        return battery.scores(battery.target(made), (FINDS_INSIDE,))[FINDS_INSIDE].of(people)
+
+    attack = attacked(networks, found)
+    if isinstance(attack, str):
+        return ControlResult("positive-insider", required, f"its training came to nothing: {attack}", ok=False)
+    area = auc(attack.scores())
+    return ControlResult("positive-insider", required, f"AUC {area:.2f}", ok=area >= LEAST_INSIDE)
+
+
+def positive_set_control(battery: Battery, target: Target, rng: np.random.Generator) -> ControlResult:
+    """Ten members' scans planted in the released set must be named without a false alarm.
+
+    Each is planted as it is, with noise (5 % of its contrast), and moved (2 degrees, half a voxel); a member
+    is named where the attack that :mod:`..evidence` names scores above every holdout patient.
+
+    Args:
+        battery: The attacks, calibrated.
+        target: With the released set.
         rng: Chooses members, noise and movement.
     """
-    required = f"A3 names >= 9 of {PLANTED} exact copies, >= 7 with noise, >= 7 moved"
-    members = battery.scans.side(member=True)
+    required = f"{FINDS_PLANTED} names >= 9 of {PLANTED} exact copies, >= 7 with noise, >= 7 moved"
+    scans = battery.known.scans
+    members = scans.side(member=True)
     if len(members) < PLANTED:
         return ControlResult("positive-set", required, f"fewer than {PLANTED} members to plant", ok=False)
     chosen = rng.permutation(members)[:PLANTED].tolist()
-    planted = battery.scans.images[[battery.scans.of([patient])[0] for patient in chosen]]
+    planted = scans.images[[scans.of([patient])[0] for patient in chosen]]
     named: dict[str, int] = {}
     for perturbation in _PERTURBATIONS:
-        copies = np.stack([perturbed(volume, perturbation, rng) for volume in planted])
-        attack = battery.gan_leaks(np.concatenate([distance, battery.distances(copies)], axis=1))
+        copies = battery.shown(np.stack([perturbed(volume, perturbation, rng) for volume in planted]))
+        spoilt = replace(target, show_released=partial(target.released.with_more, copies))
+        attack = battery.scores(spoilt, (FINDS_PLANTED,))[FINDS_PLANTED]
         threshold = attack.score[~attack.is_member].max()
         named[perturbation] = int((attack.of(chosen).score > threshold).sum())
     return ControlResult(
@@ -201,7 +235,7 @@ class NegativeRun:
 
 
 def negative_control(
-    battery: Battery, generators: Mapping[int, Reconstruct | TrainingError]
+    battery: Battery, generators: Mapping[int, Networks | TrainingError], tried: Collection[str]
 ) -> tuple[ControlResult | None, tuple[NegativeRun, ...]]:
     """Generators that never saw an audited patient must not be told from chance, by the same attacks.
 
@@ -212,15 +246,16 @@ def negative_control(
         battery: The attacks, calibrated.
         generators: Seed to generator, each trained on the control patients alone, as the one under audit was, or why
             there is none.
+        tried: The attacks that the generator under audit was attacked with: these and no others.
 
     Returns:
         None where no generator came of it, and each attack on each that did.
     """
 
-    def both(made: Reconstruct) -> tuple[AttackScores, ...]:
-        return battery.reconstruction(made), battery.gan_leaks(battery.distances(battery.release_of(made)))
+    def found(made: Networks) -> tuple[AttackScores, ...]:
+        return tuple(battery.scores(battery.target(made), tried).values())
 
-    return strangers_told({seed: attacked(generator, both) for seed, generator in generators.items()})
+    return strangers_told({seed: attacked(generator, found) for seed, generator in generators.items()})
 
 
 def strangers_told(

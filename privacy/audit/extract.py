@@ -6,13 +6,15 @@ Only figures about whole groups pass: an entry for each patient, were there one 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ...common.errors import DataError
 from ...common.labels.chain import Sha256
 from ...common.run_result import NamedBy
-from ..evidence import ReleaseKind
+from ..evidence import BATTERY, ReleaseKind
 from ..policy import Tier
 from ..verdict import Outcome
 
@@ -104,9 +106,22 @@ class EpsilonMeans(_Extract):
     adjacency: Word
 
 
-class AuditExtract(_Extract):
-    """``audit.json`` of a release; keys as ``audit run --json`` prints them."""
+class CopiedLabelsRow(_Extract):
+    """Released label maps that are a patient's own: how many maps, no number of patients."""
 
+    released: Number
+    member: Number
+    holdout: Number
+
+
+class AuditExtract(_Extract):
+    """``audit.json`` of a release; keys as ``audit run --json`` prints them.
+
+    Raises:
+        DataError: on reading, an audit by another battery of attacks than this program's.
+    """
+
+    battery: int
     verdict: Outcome
     tier: Tier
     release: ReleaseKind
@@ -125,11 +140,23 @@ class AuditExtract(_Extract):
     control_steps: Number | None = None
     confirmed_copies: Number | None = None
     copied_members: Cell | None = None
+    copied_labels: CopiedLabelsRow | None = None
     claimed_epsilon: Annotated[float, Field(ge=0)] | None = None
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None
     generator_named_by: NamedBy | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_other_battery(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and {"verdict", "attacks"} <= table.keys() and table.get("battery") != BATTERY:
+            raise DataError(
+                "an audit by other attacks than this program's: of an earlier version, or a later one",
+                expected=f"the result of battery {BATTERY}",
+                remedy="Run 'fedphantom audit run' again, with this version: that audit says nothing of its attacks.",
+            )
+        return table
 
     def encode(self) -> bytes:
         """The file's bytes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -28,18 +28,19 @@ from ...common.parallel import side_by_side
 from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
-from ..attacks.gan_leaks import isolation
+from ..attacks.distances import most_isolated
 from ..attacks.interface import AttackScores, AuditedScans, Images, foreground
 from ..attacks.own_scan import Read, own_scan_losses, own_scan_scores
-from ..evidence import BLIND, OUTLIERS, AttackResult, AuditEvidence, ControlResult
+from ..evidence import BLIND, AttackResult, AuditEvidence, ControlResult
 from ..multiplicity import claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
 from ..statistics import Floats, roc
 from ..verdict import decide
-from .audit import SMALLEST_SUBGROUP, AuditPlan, Progress, attempted, judge, judge_blind, rejecting
+from .audit import AuditPlan, Progress, attempted
 from .control_training import MEMORISING_RATE
 from .controls import NegativeRun, attacked, blind_control, choose_memorised, memoriser_found, strangers_told
+from .judging import SiteFigure, at_each_site, judge, judge_blind, rejecting, with_outliers
 from .result import AuditResult
 
 _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
@@ -162,16 +163,13 @@ def audit_label_network(
     reference = own_scan_losses(calibrating, audited, classes, judged_voxels)
     own = _OwnScans(audited, classes, judged_voxels, reference)
     whole = own.attack(material.target)
-    lonely = isolation(audited, judged_voxels)
-    cut = float(np.quantile(list(lonely.values()), 0.75))
-    isolated = replace(whole.of([p for p, distance in lonely.items() if distance >= cut]), id=whole.id + OUTLIERS)
-    too_small = (isolated.id,) if isolated.smaller_side() < SMALLEST_SUBGROUP else ()
-    scored = [whole, *([] if too_small else [isolated])]
+    scored, too_small = with_outliers([whole], most_isolated(audited, judged_voxels))
     trained = {p for p, r in zip(material.scans.patients, material.roles, strict=True) if r in ("member", "training")}
     delta = 1 / (10 * len(trained))
     attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
+    by_site = at_each_site([whole], rng)
     controls: list[ControlResult] = []
     if min(members, holdout) >= MIN_PATIENTS:
         baseline = blind_baseline(audited, rng, material.scans.headers[rows], plan.blind_permutations)
@@ -191,7 +189,7 @@ def audit_label_network(
         controls.append(negative)
     progress("done", len(trainings) + 2, len(trainings) + 2)
     return _result(
-        material, plan, policy, attacks, controls, runs, rocs, delta, expected, (members, holdout), too_small
+        material, plan, policy, attacks, controls, runs, rocs, by_site, delta, expected, (members, holdout), too_small
     )
 
 
@@ -211,7 +209,8 @@ def train_reader(scans: PreparedScans, study: Study, device: Device) -> TrainRea
     """Trains through the very loop that trained the network under audit."""
 
     def train(rows: NDArray[np.intp], steps: int, seed: int) -> Read:
-        return reader(train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed).eval(), device)
+        state = train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
+        return reader(state.generator.eval(), device)
 
     return train
 
@@ -261,6 +260,7 @@ def _result(
     controls: list[ControlResult],
     runs: tuple[NegativeRun, ...],
     rocs: dict[str, tuple[tuple[float, float], ...]],
+    by_site: tuple[SiteFigure, ...],
     delta: float,
     expected: Power,
     compared_patients: tuple[int, int],
@@ -297,6 +297,7 @@ def _result(
         power=expected,
         counts=counts,
         roc=rocs,
+        by_site=by_site,
         negative_runs=runs,
         delta=delta,
         generator_sha256=material.generator_sha256,

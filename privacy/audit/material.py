@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError
 from ...common.run_result import NamedBy
-from ..attacks.interface import AsReleased, Images, Labels, Reconstruct
+from ..attacks.interface import AsReleased, Images, Labels, Networks
 from ..statistics import Floats
 
 
@@ -24,7 +24,7 @@ class AuditMaterial:
         patients: Patient of each scan.
         roles: Role of each scan's patient. Stand-ins are ``reference`` or ``control`` too.
         sites: Site of each scan's patient.
-        target: The generator under audit.
+        target: The generator under audit, and the discriminator where it is at hand.
         synthetic: The set as it would be released, shape (S, C, X, Y, Z).
         synthetic_labels: The public label maps it was painted from, shape (S, X, Y, Z).
         generator_sha256: Of the generator's file.
@@ -46,7 +46,7 @@ class AuditMaterial:
     patients: tuple[str, ...]
     roles: tuple[Role, ...]
     sites: tuple[str, ...]
-    target: Reconstruct
+    target: Networks
     synthetic: Images
     synthetic_labels: Labels
     generator_sha256: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast, get_args
 
-from ..evidence import OUTLIERS, AttackResult, AuditEvidence, ControlResult, ThreatModel
+from ..evidence import OUTLIERS, AttackResult, AuditEvidence, ControlResult, CopiedLabels, ThreatModel
 from ..multiplicity import claim_confidence, finds
 from ..policy import TIERS, ReleasePolicy
 from ..statistics import TprAtFpr, holm
@@ -41,6 +41,7 @@ def decided_anew(extract: AuditExtract) -> Verdict:
         control_steps=extract.control_steps or 0,
         confirmed_copies=extract.confirmed_copies or 0,
         copied_members=1 if extract.copied_members == "<20" else extract.copied_members or 0,
+        copied_labels=CopiedLabels(**extract.copied_labels.model_dump()) if extract.copied_labels else CopiedLabels(0),
         claimed_epsilon=extract.claimed_epsilon,
         canary_excess=extract.canary_excess is True,
         audit_number=_number(extract),
@@ -89,6 +90,7 @@ def _is_whole(extract: AuditExtract) -> bool:
         extract.control_steps,
         extract.confirmed_copies,
         extract.copied_members,
+        extract.copied_labels,
         extract.canary_excess,
     )
     return (

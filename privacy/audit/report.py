@@ -71,8 +71,11 @@ def power_text(power: Power, policy: ReleasePolicy) -> str:
             " found."
         )
     elif power.joint_power is not None:
-        chance = f"at most {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
-        lines.append(f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier.")
+        chance = f"about {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
+        lines.append(
+            f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier, its"
+            " attacks taken as independent."
+        )
     return "\n".join(lines)
 
 
@@ -91,6 +94,13 @@ def audit_text(result: Mapping[str, Any]) -> str:
         auc = f"{_figure(a['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
         epsilon, p = _figure(a["eps_lower_bound"], 2), _figure(a["p_value"], 3)
         attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
+    sites = Table(
+        "attack", "site", "members", "holdout", "AUC [95 % interval]", title="By site: shown, decides nothing"
+    )
+    for f in result.get("by_site", []):
+        low, high = f["auc_ci"]
+        auc = f"{_figure(f['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
+        sites.add_row(f["attack"], f["site"], str(f["n_member"]), str(f["n_holdout"]), auc)
     controls = Table("control", "required", "got", "holds")
     for c in result["controls"]:
         controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
@@ -101,9 +111,12 @@ def audit_text(result: Mapping[str, Any]) -> str:
             f"ε: {means['kind']}; δ = {means['delta']:.2g}, unit {means['unit']}, adjacency: {means['adjacency']}.",
             highlight=False,
         )
+    if sites.row_count:
+        console.print(sites)
     console.print(controls)
-    for name in result.get("too_small", []):
-        console.print(f"Note: {name} was not scored: too few patients are that isolated.", highlight=False)
+    if result.get("too_small"):
+        few = ", ".join(result["too_small"])
+        console.print(f"Note: not scored, since too few patients are that isolated: {few}.", highlight=False)
     stand_in = result.get("reference_stands_in")
     if stand_in:
         console.print(f"Note: {stand_in}.", highlight=False)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from ..evidence import AttackResult, AuditEvidence
+from ..evidence import BATTERY, AttackResult, AuditEvidence
 from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..verdict import Verdict, is_binding
 from .controls import NegativeRun
+from .judging import SiteFigure
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class AuditResult:
         power: What this size could show.
         counts: Patients per role, scans, synthetic volumes.
         roc: Attack to corners (FPR, TPR). For the internal report: in a small group steps are single patients.
+        by_site: Each attack at each site; for the sites' eyes, since it names them.
         negative_runs: Each attack on each control generator.
         delta: δ of every ε lower bound.
         generator_sha256: Of the generator under audit.
@@ -41,6 +43,7 @@ class AuditResult:
     power: Power
     counts: Mapping[str, int]
     roc: Mapping[str, tuple[tuple[float, float], ...]]
+    by_site: tuple[SiteFigure, ...]
     negative_runs: tuple[NegativeRun, ...]
     delta: float
     generator_sha256: str
@@ -59,6 +62,7 @@ class AuditResult:
         ``claim_confidence`` is that of every ``auc_upper95`` but the blind baseline's, which is 95 % always.
         """
         content = {
+            "battery": BATTERY,
             "verdict": self.verdict.outcome,
             "reasons": list(self.verdict.reasons),
             "tier": self.policy.tier,
@@ -68,9 +72,11 @@ class AuditResult:
             "controls": [asdict(control) for control in self.evidence.controls],
             "counts": dict(self.counts),
             "power": asdict(self.power),
+            "by_site": [asdict(figure) for figure in self.by_site],
             "negative_runs": [asdict(run) for run in self.negative_runs],
             "confirmed_copies": self.evidence.confirmed_copies,
             "copied_members": self.evidence.copied_members,
+            "copied_labels": asdict(self.evidence.copied_labels),
             "canary_excess": self.evidence.canary_excess,
             "negative_seeds": self.evidence.negative_seeds,
             "target_steps": self.evidence.target_steps,

@@ -31,6 +31,7 @@ from ..power import Power
 from ..statement import STRICTER
 from ..synthetic_cohort import painters
 from .audit import AuditPlan
+from .critics import kept_critics
 from .history import DONE, begin_audit, end_audit, refuse_forgotten
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
@@ -139,7 +140,8 @@ def audit_run_folder(
     scans, roles, stands_in = _gather(sites, public, study, run / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
-    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by)
+    insider = kept_critics(folders, study, chosen) if paints else None
+    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider)
     attack = (
         attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
     )

@@ -17,7 +17,7 @@ from ...common.device import Device
 from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
-from ..attacks.interface import Reconstruct
+from ..attacks.interface import Logits, Networks
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_digest import synthetic_digest
@@ -41,6 +41,7 @@ class RunMaterial:
         target_steps: Steps that each site trained the generator.
         stands_in: What stood in as reference patients, in words, or None.
         named_by: Whose journal says that these patients' training made the generator, or None.
+        insider: The sites' discriminators, where each site's folder keeps one.
     """
 
     generator: LoadedGenerator
@@ -50,6 +51,7 @@ class RunMaterial:
     target_steps: int
     stands_in: str | None
     named_by: NamedBy | None
+    insider: Logits | None = None
 
 
 class Attack(Protocol):
@@ -78,7 +80,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path) -> Attack:
         patients=scans.patients,
         roles=run.roles,
         sites=scans.sites,
-        target=painter(run.generator.network, study, device),
+        target=Networks(painter(run.generator.network, study, device), run.insider),
         synthetic=np.asarray(made.volumes),
         synthetic_labels=np.asarray(made.classes),
         generator_sha256=run.generator.sha256,
@@ -126,7 +128,7 @@ def attack_on_reader(run: RunMaterial) -> Attack:
 
 
 def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
-    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         return train_on(prepared, scans, study, device, steps=steps, seed=seed)
 
     return train

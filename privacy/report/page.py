@@ -22,6 +22,7 @@ from ..audit.extract import AttackRow
 from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
+from . import names as names
 from . import words as words
 from .cells import Cells
 from .content import (
@@ -140,11 +141,11 @@ def _share(people: PeopleCounts | None, cells: Cells) -> str:
 
 def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -> dict[str, Any]:
     if audit is None or not audit.attacks:
-        return {"attacks": (), "auc_plot": None, "roc_plot": None, "binding_note": False}
+        return {"attacks": (), "auc_plot": None, "roc_plots": (), "binding_note": False}
     policy = audit.thresholds()
     rows = [_attack(attack, audit, cells) for attack in audit.attacks]
     drawn = [
-        Interval(f"{attack.id}: {words.attack_name(attack.id)}", attack.auc, _bounds(attack))
+        Interval(f"{attack.id}: {names.attack_name(attack.id)}", attack.auc, _bounds(attack))
         for attack in audit.attacks
         if attack.auc is not None
     ]
@@ -162,8 +163,19 @@ def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -
         "attacks": rows,
         "binding_note": any(row["binding"] for row in rows),
         "auc_plot": interval_plot(drawn, [chance, *limits], "AUC", f"AUC of each attack: {told}") if drawn else None,
-        "roc_plot": roc_plot(roc, "ROC curves of " + ", ".join(curve.name for curve in roc)) if roc else None,
+        "roc_plots": [
+            (whom, roc_plot(curves, f"ROC curves {whom}: " + ", ".join(curve.name for curve in curves)))
+            for whom, curves in _gathered(roc).items()
+        ],
     }
+
+
+def _gathered(roc: Sequence[RocCurve]) -> dict[str, list[RocCurve]]:
+    """The curves of an audit are too many for one picture."""
+    out: dict[str, list[RocCurve]] = {}
+    for curve in roc:
+        out.setdefault(names.on_whom(curve.name), []).append(curve)
+    return out
 
 
 def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, Any]:
@@ -178,10 +190,10 @@ def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, An
     epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
     return {
         "id": attack.id,
-        "name": words.attack_name(attack.id),
-        "deed": words.attack_deed(attack.id),
+        "name": names.attack_name(attack.id),
+        "deed": names.attack_deed(attack.id),
         "group": words.group(attack, cells),
-        "holds": words.attacker_holds(attack.threat_model),
+        "holds": names.attacker_holds(attack.threat_model),
         "binding": words.is_binding(attack, audit),
         "limit": words.limit(attack, audit),
         "auc": _NONE if attack.auc is None else _with_interval(attack.auc, bounds),
@@ -202,8 +214,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     rows = [
         {
             "id": control.id,
-            "name": words.control_name(control.id),
-            "deed": words.control_deed(control.id),
+            "name": names.control_name(control.id),
+            "deed": names.control_deed(control.id),
             "required": _NONE if control.required is None else str(control.required),
             "got": _NONE if control.got is None else str(control.got),
             "held": "✓ yes" if control.ok else "✗ NO" if control.ok is False else "? unknown",
@@ -214,8 +226,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     return rows + [
         {
             "id": n,
-            "name": words.control_name(n),
-            "deed": words.control_deed(n),
+            "name": names.control_name(n),
+            "deed": names.control_deed(n),
             "required": _NONE,
             "got": _NONE,
             "held": "✗ NOT RUN",

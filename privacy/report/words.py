@@ -1,8 +1,8 @@
-"""What the report says in words that need no statistics: verdict, what is missing, attacks, controls, terms."""
+"""What the report says in words that need no statistics: verdict, what is missing, limits, terms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..audit.extract import AttackRow, Cell, TprRow
@@ -14,6 +14,7 @@ from ..power import joint_power
 from ..verdict import MIN_HOLDOUT
 from .cells import Cells
 from .content import ReportAudit
+from .names import attack_name, attacker_holds, control_name
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,10 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
         elif not have[name]:
             yield f"The control '{control_name(name)}' to hold; in this audit it did not."
     done = {attack.id for attack in audit.attacks}
-    for name in REQUIRED_ATTACKS:
-        if name in audit.too_small:
-            yield f"More patients for the attack {name} ({attack_name(name)}): too few were unusual enough to score it."
-        elif name not in done:
-            yield f"The attack {name} ({attack_name(name)}), which was not run."
+    if audit.too_small:
+        yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
+    if absent := [name for name in REQUIRED_ATTACKS if name not in {*done, *audit.too_small}]:
+        yield f"Attacks that were not run: {_named(absent)}."
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
     if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in binding):
@@ -157,6 +157,10 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
         )
     if any("Reduced audit" in reason for reason in audit.reasons):
         yield "The full set of control generators; this audit trained fewer, to save time."
+
+
+def _named(attacks: Iterable[str]) -> str:
+    return "; ".join(f"{name} ({attack_name(name)})" for name in attacks)
 
 
 def _patients_for(attacks: int, tau: float) -> int:
@@ -228,79 +232,6 @@ def no_false_alarm(attack: AttackRow) -> TprRow | None:
     """The true positive rate without a single false alarm, where the audit reports one."""
     rows = attack.tpr if isinstance(attack.tpr, tuple) else ()
     return next((row for row in rows if row.fpr == 0), None)
-
-
-_ATTACKS = {
-    "A1": (
-        "reconstruction",
-        "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
-    ),
-    "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
-    "B0": (
-        "blind baseline",
-        "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "
-        "anyway and the other attacks prove nothing",
-    ),
-}
-
-_HOLDS = {
-    "S": "the synthetic volumes",
-    "G": "the generator, to question at will",
-    "W": "the generator's weights",
-    "I": "generator and discriminator",
-    "F": "the coordinator's view of every round",
-    "none": "the patients' scans only",
-}
-
-_CONTROLS = {
-    "positive-model": (
-        "a generator made to memorise",
-        "We train a generator so badly that it learns its patients by heart. The attacks have to notice.",
-    ),
-    "positive-set": (
-        "planted copies",
-        "We hide copies of patients' scans among synthetic volumes. The attacks have to find them.",
-    ),
-    "negative": (
-        "generators that never saw these patients",
-        "We attack generators trained on other patients. The attacks have to find nothing.",
-    ),
-    "blind": (
-        "guessing without a generator",
-        "We try to tell the two groups apart without the generator. It must not be possible.",
-    ),
-}
-
-
-def attack_name(identifier: str) -> str:
-    """A short name; for an attack unknown here, its identifier."""
-    base = identifier.removesuffix(OUTLIERS)
-    name = _ATTACKS[base][0] if base in _ATTACKS else base
-    return name + (", on unusual patients" if identifier.endswith(OUTLIERS) else "")
-
-
-def attack_deed(identifier: str) -> str:
-    """What it does, in a sentence without its subject; empty for one unknown here."""
-    base = identifier.removesuffix(OUTLIERS)
-    deed = _ATTACKS[base][1] if base in _ATTACKS else ""
-    if not identifier.endswith(OUTLIERS):
-        return deed
-    return "the same, on the quarter of the patients who are least like the others and easiest to recognise"
-
-
-def attacker_holds(threat_model: str) -> str:
-    """What the attacker has in hand."""
-    return _HOLDS.get(threat_model, threat_model)
-
-
-def control_name(identifier: str) -> str:
-    """A short name."""
-    return _CONTROLS[identifier][0] if identifier in _CONTROLS else identifier
-
-
-def control_deed(identifier: str) -> str:
-    """What it does; empty for one unknown here."""
-    return _CONTROLS[identifier][1] if identifier in _CONTROLS else ""
 
 
 METRICS = {

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedphantom.common.cohorts.roles import Role
-from fedphantom.privacy.attacks.interface import Images, Labels, Reconstruct
+from fedphantom.privacy.attacks.interface import Images, Labels, Networks
 from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator
 from fedphantom.privacy.audit.material import AuditMaterial
@@ -57,7 +57,7 @@ def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> A
         patients=tuple(f"p{i:03d}" for i in range(n)),
         roles=tuple(roles),
         sites=tuple("AB"[i % 2] for i in range(n)),
-        target=target,
+        target=Networks(target),
         synthetic=target(public, 1),
         synthetic_labels=public,
         generator_sha256="a" * 64,
@@ -68,10 +68,10 @@ def make_material(seed: int = 0, *, by_heart: bool = False, **numbers: int) -> A
 def trainer(material: AuditMaterial, calls: list[tuple[int, int]] | None = None) -> TrainGenerator:
     """Learns what its scans have in common."""
 
-    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         if calls is not None:
             calls.append((len(scans), steps))
-        return Learner(material.images[scans], material.labels[scans], by_heart=False)
+        return Networks(Learner(material.images[scans], material.labels[scans], by_heart=False))
 
     return train
 
@@ -79,11 +79,11 @@ def trainer(material: AuditMaterial, calls: list[tuple[int, int]] | None = None)
 def memoriser(material: AuditMaterial, calls: list[tuple[int, int]] | None = None) -> TrainGenerator:
     """Learns by heart where sixty epochs allow it, as networks do."""
 
-    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Reconstruct:
+    def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         if calls is not None:
             calls.append((len(scans), steps))
         by_heart = steps * BATCH / len(scans) >= 60
-        return Learner(material.images[scans], material.labels[scans], by_heart)
+        return Networks(Learner(material.images[scans], material.labels[scans], by_heart))
 
     return train
 

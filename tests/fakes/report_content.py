@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedphantom.common.labels.chain import LabelSource
 from fedphantom.common.study import Study, parse_study
+from fedphantom.privacy.evidence import BATTERY
 from fedphantom.privacy.report.content import (
     ReleaseOutcome,
     ReportAudit,
@@ -73,6 +74,7 @@ def a_control(identifier: str, ok: bool = True) -> dict[str, Any]:
 
 def an_audit(verdict: str = "INCONCLUSIVE", **changes: Any) -> ReportAudit:
     table = {
+        "battery": BATTERY,
         "verdict": verdict,
         "tier": "controlled",
         "release": "volumes",

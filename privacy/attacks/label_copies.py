@@ -1,0 +1,62 @@
+"""A7 on label maps: released ones that are a patient's own, as it is, shifted, mirrored, turned or scaled.
+
+Lesion shape and anatomy are the patient (PRIVACY §1.2). Where a label map comes from, its chain says; this looks if
+that is true, by the search for moved copies of scans (:mod:`.moved_copies`), with a label map as the picture.
+
+Not caught: what that search does not catch, and a map that was deformed, or whose structures were moved one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..evidence import CopiedLabels
+from .interface import AuditedScans, Images, Labels
+from .moved_copies import moved_copies
+
+_MARGIN = 3
+"""Voxels around the structures: what lies beside them tells their outline."""
+
+
+def label_copies(
+    scans: AuditedScans,
+    holdout: NDArray[np.bool_],
+    released: Labels,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+) -> CopiedLabels:
+    """Count the released label maps that are one person's own.
+
+    Args:
+        scans: Of every patient whose label map must not be released; their own label maps are searched.
+        holdout: Which of them are holdout patients', shape (N,).
+        released: Shape (S, X, Y, Z).
+        progress: (maps searched, maps in all).
+        workers: Maps searched at once; one a core by default. The result does not depend on it.
+    """
+    found = copied_label_maps(scans, released, progress, workers)
+    member = np.array(scans.member, dtype=bool)
+    return CopiedLabels(*(int(found[rows].any(axis=0).sum()) for rows in (slice(None), member, holdout)))
+
+
+def copied_label_maps(
+    scans: AuditedScans,
+    released: Labels,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+) -> NDArray[np.bool_]:
+    """Whose label map each released one is, shape (N, S); at most one a map. Arguments as :func:`label_copies`."""
+    classes = int(max(scans.labels.max(initial=0), released.max(initial=0), 1))
+    around = np.stack([ndimage.binary_dilation(label > 0, iterations=_MARGIN) for label in scans.labels])
+    pictured = replace(scans, images=_pictures(scans.labels, classes))
+    return moved_copies(pictured, around, _pictures(released, classes), progress, workers, by_centre=True)
+
+
+def _pictures(labels: Labels, classes: int) -> Images:
+    """Label maps as images of one channel from 0 to 1: the search is blind to contrast, not to which label is which."""
+    return np.asarray(labels[:, None] / np.float32(classes), dtype=np.float32)

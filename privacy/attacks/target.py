@@ -1,0 +1,64 @@
+"""What an attacker holds of a generator, and what an attack is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..evidence import OWN
+from ..statistics import Floats
+from .interface import AttackScores, Networks, by_patient
+from .knowledge import Knowledge, ShownSet
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What an attacker holds of one generator. A set is painted and measured when the first attack asks for it.
+
+    Attributes:
+        networks: The generator, and where it is at hand its discriminator.
+        show_released: Measures the set as it is released.
+        show_own: Measures the set painted from the audited scans' own label maps, one volume a scan, in their order.
+    """
+
+    networks: Networks
+    show_released: Callable[[], ShownSet]
+    show_own: Callable[[], ShownSet]
+
+    @cached_property
+    def released(self) -> ShownSet:
+        """The set as released: what threat model S holds."""
+        return self.show_released()
+
+    @cached_property
+    def own(self) -> ShownSet:
+        """The set from own label maps: it takes the generator, and each patient's label map."""
+        return self.show_own()
+
+
+Attack = Callable[[Target], AttackScores | None]
+"""A calibrated attack; None where the target lacks what it asks for."""
+Calibrate = Callable[[Knowledge, Target], Mapping[str, Attack]]
+"""(what is known, a generator that never saw an audited patient) → attacks by identifier."""
+
+
+def on_both_sets(
+    id: str, known: Knowledge, reference: Target, measure: Callable[[ShownSet, ShownSet], Floats]
+) -> dict[str, Attack]:
+    """An attack on a set of volumes: on the one released, and on the one from own label maps.
+
+    Args:
+        id: As PRIVACY §3.2 numbers it.
+        known: What is known.
+        reference: Its sets calibrate.
+        measure: (set of the target, the like set of the reference) → score of each scan, shape (N,).
+    """
+
+    def released(target: Target) -> AttackScores:
+        return by_patient(id, known.scans, measure(target.released, reference.released))
+
+    def own(target: Target) -> AttackScores:
+        return by_patient(id + OWN, known.scans, measure(target.own, reference.own))
+
+    return {id: released, id + OWN: own}

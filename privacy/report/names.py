@@ -1,0 +1,107 @@
+"""What the page calls attacks and controls, and what it says that they do."""
+
+from __future__ import annotations
+
+from ..evidence import OUTLIERS, OWN
+
+_ATTACKS = {
+    "A1": (
+        "reconstruction",
+        "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
+    ),
+    "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
+    "A4": ("crowding", "counts how many synthetic volumes lie close to a patient's scan"),
+    "A5": (
+        "density",
+        "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
+    ),
+    "A6": ("discriminator", "asks the network that learnt to tell real scans from synthetic ones how real a scan is"),
+    "A9": (
+        "coins guessed",
+        "puts the other attacks' answers together and guesses whom the coin made a member; how many guesses are right "
+        "proves a least ε",
+    ),
+    "B0": (
+        "blind baseline",
+        "guesses from the scans alone, without the generator. It has to fail: if it succeeds, the two groups differ "
+        "anyway and the other attacks prove nothing",
+    ),
+}
+
+_FROM_OWN_MAPS = (
+    "; here among volumes painted from the patients' own label maps. Those are never released: it shows what they "
+    "would betray"
+)
+
+_HOLDS = {
+    "S": "the synthetic volumes",
+    "G": "the generator, to question at will",
+    "W": "the generator's weights",
+    "I": "generator and discriminator",
+    "F": "the coordinator's view of every round",
+    "none": "the patients' scans only",
+}
+
+_CONTROLS = {
+    "positive-model": (
+        "a generator made to memorise",
+        "We train a generator so badly that it learns its patients by heart. The attacks have to notice.",
+    ),
+    "positive-set": (
+        "planted copies",
+        "We hide copies of patients' scans among synthetic volumes. The attacks have to find them.",
+    ),
+    "positive-insider": (
+        "a discriminator made to memorise",
+        "We train a discriminator on a few patients for long. The attack on discriminators has to notice; no release "
+        "hangs on it.",
+    ),
+    "negative": (
+        "generators that never saw these patients",
+        "We attack generators trained on other patients. The attacks have to find nothing.",
+    ),
+    "blind": (
+        "guessing without a generator",
+        "We try to tell the two groups apart without the generator. It must not be possible.",
+    ),
+}
+
+
+def attack_name(identifier: str) -> str:
+    """A short name; for an attack unknown here, its identifier."""
+    base = identifier.removesuffix(OUTLIERS)
+    bare = base.removesuffix(OWN)
+    name = _ATTACKS[bare][0] if bare in _ATTACKS else bare
+    own = ", own label maps" if base.endswith(OWN) else ""
+    return name + own + (", on unusual patients" if identifier.endswith(OUTLIERS) else "")
+
+
+def on_whom(identifier: str) -> str:
+    """In which picture its curve is drawn."""
+    if identifier.endswith(OUTLIERS):
+        return "on unusual patients"
+    return "on everybody, own label maps" if identifier.endswith(OWN) else "on everybody"
+
+
+def attack_deed(identifier: str) -> str:
+    """What it does, in a sentence without its subject; empty for one unknown here."""
+    if not identifier.endswith(OUTLIERS):
+        bare = identifier.removesuffix(OWN)
+        deed = _ATTACKS[bare][1] if bare in _ATTACKS else ""
+        return deed + (_FROM_OWN_MAPS if deed and bare != identifier else "")
+    return "the same, on the quarter of the patients who are least like the others and easiest to recognise"
+
+
+def attacker_holds(threat_model: str) -> str:
+    """What the attacker has in hand."""
+    return _HOLDS.get(threat_model, threat_model)
+
+
+def control_name(identifier: str) -> str:
+    """A short name."""
+    return _CONTROLS[identifier][0] if identifier in _CONTROLS else identifier
+
+
+def control_deed(identifier: str) -> str:
+    """What it does; empty for one unknown here."""
+    return _CONTROLS[identifier][1] if identifier in _CONTROLS else ""

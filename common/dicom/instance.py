@@ -94,7 +94,7 @@ def read_instance(path: Path) -> Instance:
             series=(_text(dataset, "StudyInstanceUID"), _text(dataset, "SeriesInstanceUID")),
             birth_date=_text(dataset, "PatientBirthDate"),
             identifiers=_identifiers(dataset),
-            facts=_facts(dataset) if slices else SequenceFacts(),
+            facts=SequenceFacts() if problem and problem.is_left_out else _facts(dataset),
             slices=slices,
             shows_features=_text(dataset, "RecognizableVisualFeatures").upper() == "YES",
             problem=problem,

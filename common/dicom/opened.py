@@ -32,7 +32,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ..errors import DataError
 from .reasons import Faulty
 
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -74,12 +73,13 @@ class Opened:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file is a regular one that carries DICOM's mark; pipes and devices are not waited for."""
-    try:
-        with _open(path) as stream:
-            return stream.read(_PREAMBLE)[128:] == b"DICM"
-    except (OSError, DataError):
-        return False
+    """Whether the file is a regular one that carries DICOM's mark; pipes and devices are not waited for.
+
+    Raises:
+        Faulty: it cannot be read, so that nobody knows.
+    """
+    with reading(), _open(path) as stream:
+        return stream.read(_PREAMBLE)[128:] == b"DICM"
 
 
 def open_dicom(path: Path, tags: list[int]) -> Opened:
@@ -96,22 +96,22 @@ def open_dicom(path: Path, tags: list[int]) -> Opened:
         syntax = _transfer_syntax(stream)
         if syntax == DeflatedExplicitVRLittleEndian:
             raise Faulty("compressed", registered_name(syntax))
-        declared: list[int] = []
+        pixels: list[tuple[int, int]] = []  # declared and there
 
         def at_pixels(tag: BaseTag, _: str | None, length: int) -> bool:
             if tag == PIXEL_DATA:
-                declared.append(length)
+                pixels.append((length, stream.size - stream.tell()))
             return bool(tag >= PIXEL_DATA)
 
         stream.seek(0)
         dataset = read_partial(stream, at_pixels, specific_tags=[BaseTag(tag) for tag in tags])
-        left = stream.size - stream.tell()
-        if not declared:
+        if not pixels:
             return Opened(dataset, syntax, None)
-        encapsulated = declared[0] == _UNDEFINED
-        if encapsulated == (syntax in _NATIVE) or (not encapsulated and declared[0] > left):
+        declared, there = pixels[0]
+        encapsulated = declared == _UNDEFINED
+        if encapsulated == (syntax in _NATIVE) or (not encapsulated and declared > there):
             raise Faulty("unreadable")
-        return Opened(dataset, syntax, left if encapsulated else declared[0])
+        return Opened(dataset, syntax, there if encapsulated else declared)
 
 
 def read_whole(path: Path) -> Dataset:
@@ -144,7 +144,7 @@ def _open(path: Path) -> _Bounded:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise Faulty("unreadable")
+        raise Faulty("not-dicom")
     return _Bounded(io.FileIO(descriptor), found.st_size)
 
 

@@ -121,12 +121,15 @@ def import_dicom(
     survey = look_through(source, choices.rules, stage("reading headers"))
     with about("--allow-faces"):
         _refuse_telling_reason(choices.allow_faces, survey.identifiers)
-    with about("--site-secret"):
-        secret = site_secret(choices.secret)
     findings, faces = list(survey.findings), Counter[str]()
     if not choices.leave_out:
         # Faces are found in voxels, later: where something stands against the import already, none is read.
         _refuse(findings, tell)
+    if not survey.series:
+        _say(findings, tell)
+        raise _nothing(counts(findings))
+    with about("--site-secret"):
+        secret = site_secret(choices.secret)
     with atomic_folder(out) as folder:
         cohort = ImportedCohort(folder)
         progress = stage("writing volumes")
@@ -138,8 +141,7 @@ def import_dicom(
             progress(done, len(survey.series))
         if not choices.leave_out:
             _refuse(findings, tell)
-        for one in findings:
-            tell(_line(one))
+        _say(findings, tell)
         report = _report(survey, cohort, choices.rules, faces, findings)
         if not cohort.scans:
             raise _nothing(report.not_taken)
@@ -163,8 +165,7 @@ def _refuse(findings: Sequence[Finding], tell: Callable[[str], None]) -> None:
     wrong = [one for one in findings if REASONS[one.code][0] != "left out"]
     if not wrong:
         return
-    for one in wrong:
-        tell(_line(one))
+    _say(wrong, tell)
     found = counts(wrong)
     kind: type[FedPhantomError] = PolicyRefused if any(one.kind == "refusal" for one in found) else DataError
     raise kind(
@@ -216,9 +217,9 @@ def _finding(series: Series, found: Faulty, source: Path) -> Finding:
     return Finding(found.code, found.detail, (series.patient, series.study, series.channel), files, where)
 
 
-def _line(one: Finding) -> str:
-    more = f" and {one.files - 1} more" if one.files > 1 else ""
-    return f"{one.code}: {one.where}{more}"
+def _say(findings: Sequence[Finding], tell: Callable[[str], None]) -> None:
+    for one in findings:
+        tell(f"{one.code}: {one.where}" + (f" and {one.files - 1} more" if one.files > 1 else ""))
 
 
 def _refuse_telling_reason(reason: str | None, identifiers: frozenset[str]) -> None:

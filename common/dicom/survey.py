@@ -116,8 +116,9 @@ def look_through(source: Path, rules: ChannelRules, progress: Callable[[int, int
             where = wanted[0].path.relative_to(source)
             findings.append(Finding(found.code, found.detail, key, len(wanted), where))
     series = []
+    alike = Counter(_place(one) for _, one in taken)
     for key, one in taken:
-        if _repeated(one, taken):
+        if alike[_place(one)] > 1:
             where = one.stack.slices[0].path.relative_to(source)
             findings.append(Finding("channel-twice", one.channel, key, len(one.stack.slices), where))
         else:
@@ -144,12 +145,8 @@ def _wanted(instances: Sequence[Instance]) -> tuple[list[Instance], Counter[str]
 
 
 def _series(key: Key, instances: Sequence[Instance], rules: ChannelRules) -> Series:
-    for one in instances:
-        if one.problem and one.problem.code == "burned-in":
-            raise one.problem
     # Scouts and maps that nobody wants may be as they are: the rules come before what is wrong with a series.
-    sound = [one for one in instances if not one.problem]
-    channel = channel_of(sound[0].facts, rules) if sound else ""
+    channel = channel_of(instances[0].facts, rules)
     for one in instances:
         if one.problem:
             raise one.problem
@@ -157,12 +154,8 @@ def _series(key: Key, instances: Sequence[Instance], rules: ChannelRules) -> Ser
     return Series(key[0], key[1], channel, ordered, any(one.shows_features for one in instances))
 
 
-def _repeated(one: Series, taken: Sequence[tuple[Key, Series]]) -> bool:
-    alike = [other for _, other in taken if (other.patient, other.study, other.channel) == _place(one)]
-    return len(alike) > 1
-
-
 def _place(one: Series) -> Key:
+    """Where it would lie in the cohort."""
     return one.patient, one.study, one.channel
 
 

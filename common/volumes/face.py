@@ -209,6 +209,8 @@ def _threshold(voxels: NDArray[np.float32]) -> float:
     Source: Otsu, doi:10.1109/TSMC.1979.4310076.
     """
     highest = float(np.percentile(voxels, 99.5))
+    if highest <= voxels.min():
+        return highest
     counts, edges = np.histogram(np.clip(voxels, None, highest), bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below, total = np.cumsum(counts), counts.sum()

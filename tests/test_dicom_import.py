@@ -1,4 +1,4 @@
-"""``cohort import-dicom``: a folder of series becomes a cohort that holds voxels, geometry and channels, and no more."""
+"""``cohort import-dicom``: a folder of series becomes a cohort of voxels, geometry and channels, and no more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing of a header but geometry and a channel's name leaves the importer: not by voxels' files, names, logs or errors."""
+"""Nothing of a header but geometry and a channel's name leaves the importer: not in files, names, logs, errors."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def slices(
     decimals: int = 10,
 ) -> list[Slice]:
     directions = turned(*angles)
-    row, column, normal = np.round(directions.T, decimals)
+    row, column, _ = np.round(directions.T, decimals)
     made = []
     for number in range(count):
         position = np.round(np.array(origin) + directions[:, 2] * spacing[2] * number, decimals)

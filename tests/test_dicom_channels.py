@@ -126,6 +126,8 @@ BAD_RULES = {
     "no expression": "[channel.T1]\ndescription = ['(']",
     "a falling range": "[channel.T1]\n[[channel.T1.sequence]]\necho_ms = [30, 1]",
     "an unknown technique": "[channel.T1]\n[[channel.T1.sequence]]\ntechnique = ['XX']",
+    "channels with one file name": "[channel.a-b]\ndescription = ['a']\n[channel.ab]\ndescription = ['b']",
+    "a channel named as a mask": "[channel.dseg]\ndescription = ['a']",
     "a channel's alias": "[channel.t1w]\ndescription = ['t1']",
 }
 

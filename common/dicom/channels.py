@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ..cohorts.bids_writer import file_key
+from ..cohorts.layouts.bids import NOT_CHANNELS
 from ..cohorts.layouts.channel_names import canonical_channel
 from ..errors import ConfigError
 from ..misfit import first_misfit
@@ -137,9 +139,15 @@ def read_channel_rules(path: Path | None = None) -> ChannelRules:
         found, expected = "channel rules: no readable TOML file", "a UTF-8 TOML file"
     else:
         strange = [name for name in rules.channel if canonical_channel(name) != name]
-        if not strange:
+        keys = [file_key(name) for name in rules.channel]
+        if not strange and len(set(keys)) == len(keys) and NOT_CHANNELS.isdisjoint(keys):
             return rules
-        found, expected = f"channel rules: a channel named '{strange[0]}'", f"'{canonical_channel(strange[0])}'"
+        found, expected = (
+            "channel rules: channels whose files could not be told apart, or not from a mask",
+            "other names",
+        )
+        if strange:
+            found, expected = f"channel rules: a channel named '{strange[0]}'", f"'{canonical_channel(strange[0])}'"
     raise ConfigError(found, expected=expected, remedy="docs/dicom.md describes the file.")
 
 

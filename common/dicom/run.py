@@ -17,7 +17,7 @@ from ..atomic import atomic_folder
 from ..cohorts.identifying import text_is_identifying
 from ..counted import counted
 from ..errors import ConfigError, DataError, FedPhantomError, PolicyRefused, about
-from ..labels.private_name import site_secret
+from ..labels.private_name import known_secret, site_secret
 from ..volumes.face import NOT_SHOWN, face_finding
 from .channels import ChannelRules
 from .cohort_writer import ImportedCohort
@@ -118,7 +118,11 @@ def import_dicom(
     """
     if out.resolve().is_relative_to(source.resolve()):
         raise ConfigError("OUT within SRC", expected="a folder elsewhere", remedy="Choose another folder.")
-    survey = look_through(source, choices.rules, stage("reading headers"))
+    with about("--site-secret"):
+        if choices.secret.exists():
+            known_secret(choices.secret)  # before any work
+    with about("SRC"):
+        survey = look_through(source, choices.rules, stage("reading headers"))
     with about("--allow-faces"):
         _refuse_telling_reason(choices.allow_faces, survey.identifiers)
     findings, faces = list(survey.findings), Counter[str]()

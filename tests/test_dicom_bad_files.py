@@ -12,7 +12,7 @@ import pytest
 from dicom_series import Made, noise, write_enhanced, write_series
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from fedphantom.cli import run
 from fedphantom.common.dicom.channels import read_channel_rules
@@ -68,6 +68,21 @@ def test_a_length_that_lies_allocates_nothing(series: list[Path], element: bytes
     finally:
         tracemalloc.stop()
     assert found
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFE, 0x7FFFFFFF, 100_000_000])
+@pytest.mark.parametrize("element", [b"\x10\x00\x20\x00", b"\x08\x00\x3e\x10"], ids=["patient", "description"])
+def test_a_length_that_lies_of_what_is_read_allocates_nothing(tmp_path: Path, element: bytes, length: int) -> None:
+    paths = write_series(tmp_path / "src", Made(stored=noise(), syntax=ImplicitVRLittleEndian))
+    content = paths[0].read_bytes()
+    at = content.index(element, 400) + 4
+    paths[0].write_bytes(content[:at] + struct.pack("<I", length) + content[at + 4 :])
+    tracemalloc.start()
+    try:
+        assert found_in(paths[0].parent)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_deflated_file_is_not_inflated(tmp_path: Path) -> None:

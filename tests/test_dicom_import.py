@@ -81,13 +81,15 @@ def test_every_readable_transfer_syntax_gives_the_same_voxels(
     np.testing.assert_array_equal(nib.load(volumes(source)["T1w"]).dataobj, made.intensities())
 
 
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless], ids=lambda uid: uid.name)
 @pytest.mark.parametrize("signed", [0, 1])
 def test_what_old_files_hide_in_unused_bits_is_cut_off(
-    source: Path, signed: int, capsys: pytest.CaptureFixture[str]
+    source: Path, signed: int, syntax: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored = noise() - (450 if signed else 0)
     overlaid = (stored & 0x0FFF) | np.int16(0x5000)
-    write_series(source, Made(stored=overlaid, tags={"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}))
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}
+    write_series(source, Made(stored=overlaid, syntax=syntax, tags=tags))
     imported(source, capsys=capsys)
     np.testing.assert_array_equal(nib.load(volumes(source)["T1w"]).dataobj, stored)
 

@@ -71,7 +71,8 @@ def planted(source: Path, *, faulty: bool = False) -> None:
             dataset.PixelSpacing = None
         save(dataset, path, Made(stored=noise()))
         if faulty:
-            path.write_bytes(path.read_bytes().replace(b"T1 ZZMARK06 tra", b"T1 ZZMARK06\xff tr"))
+            content = path.read_bytes().replace(b"T1 ZZMARK06 tra", b"T1 ZZMARK06\xff tr")
+            path.write_bytes(content.replace(b"1.2.471108.2", b"1.2.ZZMARK-2"))
     (source / f"{MARK}44.txt").write_text(MARK)
 
 

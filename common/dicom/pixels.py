@@ -40,18 +40,13 @@ def read_voxels(stack: Stack) -> NDArray[np.float32]:
 
 
 def _stored(path: Any) -> NDArray[Any]:
-    """A file's stored values, shape (rows, columns) or (frames, rows, columns)."""
+    """A file's stored values, shape (rows, columns) or (frames, rows, columns).
+
+    The decoder keeps the significant bits alone: old files hide an overlay, and with it text, in the others.
+    """
     with reading():
         dataset = read_whole(path)
         syntax = dataset.file_meta.TransferSyntaxUID
         plugin = "pydicom" if syntax == RLELossless else ""
-        stored, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=plugin)
-        return _significant(stored, int(dataset.BitsStored), signed=dataset.PixelRepresentation == 1)
-
-
-def _significant(stored: NDArray[Any], bits: int, *, signed: bool) -> NDArray[Any]:
-    """The lowest bits alone, with their sign: old files keep an overlay, and with it text, in the others."""
-    size = stored.dtype.itemsize
-    spare = 8 * size - bits
-    raised = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("=")).view(f"u{size}") << spare
-    return (raised.view(f"i{size}") if signed else raised) >> spare
+        stored, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=plugin, correct_unused_bits=True)
+        return stored

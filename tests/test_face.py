@@ -109,6 +109,25 @@ def test_a_brain_with_a_scalp_around_it_is_not_skull_stripped() -> None:
     assert face_finding(brain, AFFINE) == "not shown"
 
 
+def test_half_a_brain_cut_by_the_field_of_view_is_no_proof() -> None:
+    brain = np.pad(brains(0)[0], 12, constant_values=0)
+    assert face_finding(brain[brain.shape[0] // 2 :], AFFINE) == "not shown"
+
+
+def test_a_thing_shaped_as_a_brain_but_as_large_as_a_head_is_none() -> None:
+    brain = np.pad(brains(0)[0], 12, constant_values=0)
+    assert face_finding(brain, np.diag([4.2, 4.2, 4.2, 1.0])) == "not shown"
+
+
+def test_a_brain_with_flesh_in_front_of_its_stem_is_not_skull_stripped() -> None:
+    brain = np.pad(brains(0)[0], 12, constant_values=0)
+    x, y, z = (n // 2 for n in brain.shape)
+    low = int(np.nonzero(brain.any((0, 1)))[0][0])
+    brain[x - 8 : x + 8, y : y + 26, low : low + 14] = brain.max()
+    assert z > low + 14
+    assert face_finding(brain, AFFINE) == "not shown"
+
+
 @pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
 def test_the_order_in_which_axes_are_stored_does_not_matter(axes: tuple[int, int, int]) -> None:
     for volume, expected in ((brains(0)[0], "skull-stripped"), (Head(defaced=True).volume(), "defaced")):

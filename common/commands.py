@@ -15,7 +15,7 @@ cohort_app = typer.Typer(no_args_is_help=True)
 
 @cohort_app.callback()
 def cohort() -> None:
-    """Look at a site's patients, or make procedural ones."""
+    """Look at a site's patients, bring them in, or make procedural ones."""
 
 
 @cohort_app.command()
@@ -48,6 +48,49 @@ def check(
     else:
         print_report(report, Console(), show_identifiers=show_identifiers)
     raise typer.Exit(0 if report.usable.patients else 3)
+
+
+@cohort_app.command("import-dicom")
+def import_dicom_series(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder of DICOM files, in any order below it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder for the cohort (BIDS).")],
+    channels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: which series is which channel, instead of our rules.")
+    ] = None,
+    site_secret_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--site-secret", help="Names patients by a keyed hash; made where there is none. Default: OUT.secret."
+        ),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Go on without series that cannot be taken, and count them.")
+    ] = False,
+    allow_faces: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Take heads with a face; the reason is kept in the cohort.")
+    ] = None,
+    show_files: Annotated[
+        bool,
+        typer.Option("--show-files", help="Name a file of each series not taken, on stderr. For the site's own eyes."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Bring DICOM series in as a de-identified cohort: of their headers, geometry and a channel's name stay."""
+    from .dicom.channels import read_channel_rules
+    from .dicom.run import ImportChoices, import_dicom
+    from .errors import about
+    from .output_place import refuse_taken
+    from .progress import stages
+
+    with about("OUT"):
+        refuse_taken(out)
+    with about("--channels"):
+        rules = read_channel_rules(channels)
+    secret = site_secret_path or out.with_name(f"{out.name}.secret")
+    choices = ImportChoices(rules, secret, leave_out=leave_out, allow_faces=allow_faces)
+    with stages() as stage:
+        report = import_dicom(source, out, choices, stage, _say_aside if show_files else _say_nothing)
+    typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
 
 
 @cohort_app.command()
@@ -129,3 +172,11 @@ def generate(
     painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}
     facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed, "private_label_maps": chosen.private}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")
+
+
+def _say_aside(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _say_nothing(_: str) -> None:
+    """For who did not ask."""

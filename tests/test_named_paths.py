@@ -34,6 +34,9 @@ EVALUATE = "evaluate --synthetic cohort --real-train cohort --real-test cohort -
 NOWHERE: dict[tuple[str, str], str] = {
     ("cohort check", "PATH"): "cohort check nowhere",
     ("cohort check", "--study"): "cohort check cohort --study nowhere",
+    ("cohort import-dicom", "SRC"): "cohort import-dicom nowhere OUT",
+    ("cohort import-dicom", "--channels"): "cohort import-dicom cohort OUT --channels nowhere",
+    ("cohort import-dicom", "--site-secret"): "cohort import-dicom cohort OUT --site-secret study.toml",
     ("study check", "STUDY.toml"): "study check nowhere",
     ("study show", "STUDY.toml"): "study show nowhere",
     ("simulate", "STUDY.toml"): SIMULATE.replace("study.toml", "nowhere"),

@@ -21,6 +21,7 @@ from fedphantom.common.storage import refuse_unwritable
 WRITES: dict[str, list[str]] = {
     "study new": ["study", "new", "OUT"],
     "cohort phantom": ["cohort", "phantom", "OUT", "--patients", "1"],
+    "cohort import-dicom": ["cohort", "import-dicom", "cohort", "OUT"],
     "labels sample": ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml"],
     "labels edit": ["labels", "edit", "cohort", "OUT", "--recipe", "recipe.toml", "--study", "study.toml"],
     "labels infer": ["labels", "infer", "cohort", "OUT", "--network", "generator.safetensors"],

@@ -69,6 +69,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: set[str]) -> No
         *(ROOT / "privacy" / "report" / "templates").glob("*.j2"),
         *(ROOT / "server" / "study_templates").glob("*.toml"),
         ROOT / "server" / "flower_app" / "pyproject.toml",
+        ROOT / "common" / "dicom" / "channels.toml",
         ROOT / "py.typed",
     ]
     assert wheel == modules | {f"fedphantom/{path.relative_to(ROOT).as_posix()}" for path in data}

@@ -51,7 +51,7 @@ class BidsWriter:
         description: str,
         synthetic: bool,
     ) -> None:
-        self._keys = tuple(_file_key(name) for name in channels)
+        self._keys = tuple(file_key(name) for name in channels)
         if len(set(self._keys)) != len(self._keys) or not channels or not NOT_CHANNELS.isdisjoint(self._keys):
             raise DataError(
                 f"channels {', '.join(channels) or '(none)'}",
@@ -119,7 +119,7 @@ class BidsWriter:
                 remedy="Name every label value in the study.",
             )
         folder = self._folder / f"sub-{patient_id}" / (f"ses-{session}" if session else "") / "anat"
-        content = _json({**sidecar, "Synthetic": self._synthetic})
+        content = json_bytes({**sidecar, "Synthetic": self._synthetic})
         with ThreadPoolExecutor(len(self._keys)) as pool:  # compression is most of the work, and runs side by side
             written = [
                 pool.submit(write_volume, folder / f"{stem}_{key}.nii.gz", voxels, self._grid, flush=False)
@@ -149,22 +149,11 @@ class BidsWriter:
         self._pending.close()
 
     def _write_tables(self) -> None:
-        special = {
-            key: name
-            for key, name in zip(self._keys, self._channels, strict=True)
-            if not channel_key_is_plain(key, name)
-        }
-        description: dict[str, Any] = {
-            "Name": self._description,
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "FedPhantom", "Version": version("fedphantom")}],
-            "Synthetic": self._synthetic,
-            **self._facts,
-        }
-        write_atomic(self._folder / DESCRIPTION, _json(description | ({"Channels": special} if special else {})))
-        rows = [f"sub-{patient}\t{site or 'n/a'}" for patient, site in sorted(self._sites.items())]
-        write_atomic(self._folder / "participants.tsv", _lines(["participant_id\tsite", *rows]))
+        description = dataset_description(
+            self._description, self._channels, synthetic=self._synthetic, facts=self._facts
+        )
+        write_atomic(self._folder / DESCRIPTION, json_bytes(description))
+        write_atomic(self._folder / "participants.tsv", participants_table(self._sites))
         lookup = [f"{value}\t{name}" for name, value in self._label_names.items()]
         write_atomic(self._folder / LABEL_LOOKUP, _lines(["index\tname", *lookup]))
 
@@ -189,12 +178,37 @@ class BidsWriter:
         return stem
 
 
-def _file_key(channel: str) -> str:
+def dataset_description(
+    name: str, channels: Sequence[str], *, synthetic: bool, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``dataset_description.json``: its name, who wrote it, which file keys mean other channels than they say."""
+    special = {
+        key: c for key, c in zip(map(file_key, channels), channels, strict=True) if not channel_key_is_plain(key, c)
+    }
+    return {
+        "Name": name,
+        "BIDSVersion": "1.10.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "FedPhantom", "Version": version("fedphantom")}],
+        "Synthetic": synthetic,
+        **facts,
+        **({"Channels": special} if special else {}),
+    }
+
+
+def participants_table(sites: Mapping[str, str | None]) -> bytes:
+    """``participants.tsv``: patient (without ``sub-``) to site."""
+    rows = [f"sub-{patient}\t{site or 'n/a'}" for patient, site in sorted(sites.items())]
+    return _lines(["participant_id\tsite", *rows])
+
+
+def file_key(channel: str) -> str:
     """The BIDS file name's end for a channel: the standard suffix, or the name's letters and digits."""
     return _STANDARD_KEYS.get(channel) or re.sub(r"[^A-Za-z0-9]", "", channel)
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A JSON file's content; equal content gives equal bytes."""
     return (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 

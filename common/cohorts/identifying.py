@@ -38,3 +38,11 @@ def name_is_identifying(parts: Iterable[str]) -> bool:
     """
     patterns = (_DATE, _RECORD_NUMBER, _UID, _PERSON, _WORD)
     return any(pattern.search(part) for part in parts for pattern in patterns)
+
+
+def text_is_identifying(text: str) -> bool:
+    """Whether a person's sentence holds a date, a record number, a DICOM UID or such a number's name.
+
+    Names of persons are not looked for: a sentence begins with a capital, and institutions have two.
+    """
+    return any(pattern.search(text) for pattern in (_DATE, _RECORD_NUMBER, _UID, _WORD))

@@ -197,6 +197,11 @@ def write_private_label_map(path: Path, labels: NDArray[np.uint8], affine: Affin
     _write_pieces(path, _pieces(np.asarray(labels), np.dtype("u1"), affine))
 
 
+def write_private_volume(path: Path, voxels: NDArray[np.float32], affine: Affine, *, flush: bool = True) -> None:
+    """Write intensities (X, Y, Z), finite, where the scanner put them; otherwise as :func:`write_private_label_map`."""
+    _write_pieces(path, _pieces(np.asarray(voxels), np.dtype("<f4"), affine), flush=flush)
+
+
 def _write(path: Path, voxels: NDArray[Any], dtype: np.dtype[Any], grid: Grid, flush: bool) -> None:
     if voxels.shape != grid.shape:
         raise GeometryError(

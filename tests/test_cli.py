@@ -102,7 +102,7 @@ def test_bad_input_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "weights").write_bytes(b"no safetensors")
     study = tmp_path / "study.toml"
     run(["study", "new", str(study)])
-    study.write_text(study.read_text().replace("rounds = 10", "rounds = 0"))
+    study.write_text(study.read_text().replace("rounds = 8", "rounds = 0"))
     lines = [
         ["study", "check", str(study)],
         ["study", "check", str(tmp_path / "absent.toml")],
@@ -121,7 +121,7 @@ def test_bad_input_is_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_key_that_is_wrong_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = tmp_path / "study.toml"
     run(["study", "new", str(study)])
-    study.write_text(study.read_text().replace("rounds = 10", "rounds = 0"))
+    study.write_text(study.read_text().replace("rounds = 8", "rounds = 0"))
     assert run(["study", "check", str(study)]) == 3
     assert "training.rounds" in capsys.readouterr().err
 
@@ -300,7 +300,7 @@ def test_show_says_loudly_that_there_is_no_differential_privacy(
     said = capsys.readouterr().out
     assert "dp: none" in said
     assert "NO differential-privacy promise" in said
-    assert "40 × 48 × 40" in said
+    assert "56 × 64 × 56" in said
 
 
 @pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"])
@@ -311,7 +311,7 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
     assert parse_study(study.read_text()).name == template
 
 
-@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 4.0), ("tiny", 12.0), ("anatomy", 4.0)])
+@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 3.0), ("tiny", 12.0), ("anatomy", 3.0)])
 def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 

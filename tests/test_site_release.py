@@ -23,7 +23,7 @@ from fedphantom.common.signing import generate_key, load_private_key, verify
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.privacy.audit.history import AUDITED, DONE
 from fedphantom.privacy.audit.run import verify_audit
-from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+from fedphantom.privacy.evidence import BATTERY, REQUIRED_CONTROLS
 from fedphantom.privacy.release.pack import ReleaseReport, verify_release
 from fedphantom.privacy.release.run import pack_run
 from fedphantom.privacy.synthetic_digest import synthetic_digest
@@ -102,6 +102,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "verdict": "PASS",
         "tier": "controlled",
         "release": "volumes",
+        "battery": BATTERY,
         "generator_sha256": hashlib.sha256((site / "generator.safetensors").read_bytes()).hexdigest(),
         "synthetic_sha256": synthetic_digest(site / "synthetic"),
         "cohort_digest": "0" * 64,
@@ -114,6 +115,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "control_steps": 100,
         "confirmed_copies": 0,
         "copied_members": 0,
+        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
         "canary_excess": False,
         "reasons": ["Read them."],
         "generator_named_by": "the site's journal",

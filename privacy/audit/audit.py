@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
+from ...common.randomness import numpy_generator
 from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
@@ -180,8 +181,10 @@ def run_audit(
     progress("running the blind baseline", stages - 2, total)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
-        baseline = blind_baseline(audited, rng, header, plan.blind_permutations)
-        b0 = judge_blind(baseline.scores, baseline.null, rng, delta)
+        # Draws of its own: how many attacks ran before it must not change what it finds.
+        draws = numpy_generator(plan.seed, "blind baseline")
+        baseline = blind_baseline(audited, draws, header, plan.blind_permutations)
+        b0 = judge_blind(baseline.scores, baseline.null, draws, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))

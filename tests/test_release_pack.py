@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import PolicyRefused, StorageError
-from fedphantom.common.signing import generate_key, load_private_key
+from fedphantom.common.keys import generate_key, load_private_key
 from fedphantom.common.storage import TEMPORARY_PREFIX
 from fedphantom.privacy.release.commands import release_app
 from fedphantom.privacy.release.content import MANIFEST

@@ -19,7 +19,8 @@ from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.signing import generate_key, load_private_key, verify
+from fedphantom.common.keys import generate_key, load_private_key
+from fedphantom.common.signing import verify
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.privacy.audit.history import AUDITED, DONE
 from fedphantom.privacy.audit.run import verify_audit

@@ -22,7 +22,7 @@ def release_key(
     out: Annotated[Path, typer.Argument(help="A folder without a key.")],
 ) -> None:
     """Make a signing key: key.pem, which stays secret, and key.pub.pem, which recipients need."""
-    from ...common.signing import generate_key
+    from ...common.keys import generate_key
 
     private, public = generate_key(out)
     typer.echo(f"wrote {private} (keep it secret; it has no password) and {public}")
@@ -77,7 +77,7 @@ def release_verify(
     as_json: _Json = False,
 ) -> None:
     """Check signature, every file and every label map's declared origin, offline; exit 5 if anything is amiss."""
-    from ...common.signing import load_public_key
+    from ...common.keys import load_public_key
     from .pack import verify_release
 
     report = verify_release(folder, [load_public_key(path) for path in key])

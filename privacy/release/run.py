@@ -12,10 +12,10 @@ from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.errors import DataError, PolicyRefused
 from ...common.gan.weights import load_weights, study_of
+from ...common.keys import generate_key, load_private_key
 from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
 from ...common.run_result import refuse_several_generators
-from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
 from ..audit.run import RESULT, verify_audit
 from ..evidence import ReleaseKind

@@ -35,6 +35,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("cohort check", "PATH"): "cohort check nowhere",
     ("cohort check", "--study"): "cohort check cohort --study nowhere",
     ("study check", "STUDY.toml"): "study check nowhere",
+    ("study new", "--approval-key"): "study new OUT --template tiny --approval-key nowhere",
     ("study show", "STUDY.toml"): "study show nowhere",
     ("simulate", "STUDY.toml"): SIMULATE.replace("study.toml", "nowhere"),
     (

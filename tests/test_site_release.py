@@ -125,7 +125,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
     assert pack(site, root / "release", key_of(root), *more) == 0
-    assert verified(root).approved_for_sharing
+    assert verified(root).audit_permits_sharing
     assert "Meant for controlled access" in (root / "release" / "README.md").read_text()
 
 

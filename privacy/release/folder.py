@@ -34,7 +34,9 @@ from .readme import NOT_FOR_SHARING
 from .withdrawal import refuse_withdrawn
 
 LARGEST_MANIFEST = 1 << 25
-"""Bytes of a manifest that are read: some hundred thousand files."""
+"""Bytes of the largest manifest: of some hundred thousand files."""
+LARGEST_FILE = 1 << 31
+"""Bytes of the largest file of a release: more than voxels of the largest grid, packed or not, and than any weights."""
 _BLOCK = 1 << 20
 _NAMED = 3
 """Files named of those that are missing or too many."""
@@ -235,7 +237,7 @@ def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Verifi
         statement_sha256=hashlib.sha256(payload).hexdigest(),
         predicate=statement.predicate,
         audit_json=_checked(folder, AUDIT, hashes),
-        approvals={name: read_small(folder / name, "approval") for name in approvals},
+        approvals={name: read_small(folder / name, f"approval by {Path(name).name[:12]}…") for name in approvals},
         files=len(hashes),
         volumes=check.volumes,
         signed_by=unverified(envelope)[0],
@@ -343,10 +345,11 @@ def _checked(folder: Path, name: str, hashes: dict[str, str]) -> bytes:
         raise _broken(f"a release without {name}")
     try:
         with _opened(folder, name) as file:
-            unchanged = _digest(file) == hashes[name]
+            size = os.fstat(file.fileno()).st_size
+            unchanged = size <= LARGEST_FILE and _digest(file) == hashes[name]
             file.seek(0)
             # Read again, and hashed again: what was hashed is what is judged.
-            content = file.read(os.fstat(file.fileno()).st_size) if unchanged else b""
+            content = file.read(size) if unchanged else b""
     except OSError:
         raise _broken(f"'{name}' cannot be read") from None
     if not unchanged or hashlib.sha256(content).hexdigest() != hashes[name]:
@@ -364,9 +367,13 @@ def _digest(file: BinaryIO) -> str:
 def _read(folder: Path, name: str, limit: int) -> bytes:
     try:
         with _opened(folder, name) as file:
-            return file.read(limit)
+            small = os.fstat(file.fileno()).st_size <= limit
+            content = file.read(limit) if small else b""
     except OSError:
         raise _broken(f"'{name}' cannot be read") from None
+    if not small:
+        raise _broken(f"'{name}' is larger than any")
+    return content
 
 
 def _opened(folder: Path, name: str) -> BinaryIO:

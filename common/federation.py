@@ -14,6 +14,8 @@ Sharing = Literal["weights", "ensemble", "volumes"]
 """``weights``: one generator, averaged every round. ``ensemble``: each site trains its own, in one round, nothing is
 averaged, and the coordinator gets a copy. ``volumes``: the same, but no weights leave a site at all."""
 
+KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 EQUAL_WEIGHT = 1.0
 """Of every site, where the study declares no weights."""
 
@@ -34,6 +36,9 @@ class FederationTable(StudyTable):
         Field(default_factory=dict)
     )
     """For ``declared``: site name to a weight that all may know. Never the number of its patients."""
+    approval_keys: tuple[KeyId, ...] = ()
+    """Whose approval a release of the average needs: the key of one compliance officer of every site, by the name that
+    ``release key`` prints. Every site reads them before it trains, and the generator carries the study's digest."""
     proximal_weight: float = Field(default=0.0, ge=0)
     """FedProx's μ: how strongly a site's generator is held to the round's. 0 is FedAvg."""
     server_momentum: Fraction = 0.0
@@ -45,6 +50,10 @@ class FederationTable(StudyTable):
             raise ValueError("federation: weighting = 'declared' and declared_weights need each other")
         if self.alone and any((self.declared_weights, self.proximal_weight, self.server_momentum)):
             raise ValueError("federation: declared_weights, proximal_weight and server_momentum are for an average")
+        if self.alone and self.approval_keys:
+            raise ValueError("federation: approval_keys are for an average; a site alone approves its own release")
+        if len(set(self.approval_keys)) < len(self.approval_keys):
+            raise ValueError("federation.approval_keys: one key twice; every site has one of its own")
         return self
 
     @property

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .counted import counted
 from .errors import about
+
+if TYPE_CHECKING:
+    from .journal import Fact
 
 journal_app = typer.Typer(no_args_is_help=True)
 
@@ -30,8 +35,22 @@ def show(path: _Path, as_json: _Json = False) -> None:
 
     with about("JOURNAL"):
         entries = [asdict(entry) for entry in read_journal(path)]
-    lines = [f"{e['n']:>5}  {e['time']}  {e['event']}  {json.dumps(e['facts'])}" for e in entries]
+    lines = [f"{e['n']:>5}  {e['time']}  {e['event']:<17}  {facts_text(e['facts'])}".rstrip() for e in entries]
     typer.echo(json.dumps({"entries": entries}) if as_json else "\n".join(lines))
+
+
+def facts_text(facts: Mapping[str, Fact]) -> str:
+    """Facts for a person, on one line; of a hash its beginning.
+
+    >>> facts_text({"verdict": "PASS", "release": "0123456789ab" + 52 * "0", "counts": {"A": 3}})
+    'verdict PASS; release 0123456789ab…; counts {"A": 3}'
+    """
+    return "; ".join(f"{name} {_told(value)}" for name, value in facts.items())
+
+
+def _told(value: Fact) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
 
 
 @journal_app.command()

@@ -105,6 +105,15 @@ def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str,
     return "the coordinator's journal"
 
 
+def contributing_sites(run: Path) -> int | None:
+    """How many sites trained a run's average, by the coordinator's journal; None where there is none to ask.
+
+    Raises:
+        VerificationFailed: the journal was edited.
+    """
+    return len(_noted(run / JOURNAL, RUN_STARTED, "sites")) or None
+
+
 def _noted(journal: Path, event: str, fact: str) -> set[str]:
     """What a journal says under a fact of an event, over all its lines."""
     found: set[str] = set()

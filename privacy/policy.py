@@ -1,10 +1,15 @@
-"""A site's release policy: three tiers of thresholds, each changeable only with a recorded reason (PRIVACY §5)."""
+"""A site's release policy: three tiers of thresholds, each changeable only with a recorded reason, and who may sign.
+
+Source of the thresholds: PRIVACY §5.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,8 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..common.errors import ConfigError
 from ..common.misfit import first_misfit
+from .signers import Signer, SignerTable
 
 Tier = Literal["internal", "controlled", "public"]
+
+
+@dataclass(frozen=True)
+class OverrideReason:
+    """Why a threshold is not its tier's.
+
+    Attributes:
+        reason: In a sentence.
+        by: Who decided.
+        on: The day, ISO 8601.
+    """
+
+    reason: str
+    by: str
+    on: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +52,7 @@ class ReleasePolicy:
         linkage_upper_max: Bound on the upper 95 % Clopper-Pearson limit of the share of members whose scan is copied.
             Links short of a copy are not measured.
         min_holdout: Fewest holdout patients for this tier.
-        reasons: Overridden key to the reason given; empty for the defaults.
+        reasons: Overridden key to the recorded reason; empty for the defaults.
     """
 
     tier: Tier
@@ -43,7 +64,24 @@ class ReleasePolicy:
     outlier_auc_upper_max: float | None
     linkage_upper_max: float
     min_holdout: int
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, OverrideReason]
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """A site's policy file: by which thresholds it judges, and whose signatures let a release leave.
+
+    Attributes:
+        thresholds: Of its tier, with its overrides.
+        signers: Who may sign for the site.
+        second_person: Whether the compliance officer's approval needs a second person's beside it.
+        sha256: Of the file.
+    """
+
+    thresholds: ReleasePolicy
+    signers: tuple[Signer, ...]
+    second_person: bool
+    sha256: str
 
 
 TIERS: dict[Tier, ReleasePolicy] = {
@@ -94,7 +132,9 @@ class _Table(BaseModel):
 
 class _Threshold(_Table):
     value: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    reason: Annotated[str, Field(min_length=10)]
+    reason: Annotated[str, Field(min_length=10, max_length=500, pattern=r"^[^\x00-\x1f]*$")]
+    by: Annotated[str, Field(min_length=2, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+    on: date
 
 
 class _Share(_Threshold):
@@ -127,6 +167,8 @@ class _Overrides(_Table):
 
 class _PolicyFile(_Table):
     tier: Tier = DEFAULT_TIER
+    second_person: bool = False
+    signer: tuple[SignerTable, ...] = ()
     override: _Overrides = _Overrides()
 
     @model_validator(mode="after")
@@ -134,21 +176,42 @@ class _PolicyFile(_Table):
         for name, threshold in self.override:
             if threshold is not None and len(threshold.reason.split()) < 2:
                 raise ValueError(f"override.{name}.reason: say why, in a sentence")
+        people = [row.signer() for row in self.signer]
+        roles, keys = {signer.role for signer in people}, [signer.key for signer in people]
+        if len(set(keys)) < len(keys):
+            raise ValueError("signer: one key listed twice; every person has one of their own, and one role")
+        if people and "compliance officer" not in roles:
+            raise ValueError("signer: nobody has the role 'compliance officer'")
+        if self.second_person and "second person" not in roles:
+            raise ValueError("second_person = true, and no signer with the role 'second person'")
         return self
 
 
-def parse_policy(text: str) -> ReleasePolicy:
-    """Parse a policy file: a tier, and ``[override.KEY]`` tables of ``value`` and ``reason``.
+def parse_policy(text: str) -> SitePolicy:
+    """Parse a policy file: a tier, ``[override.KEY]`` tables, and who may sign.
 
     ::
 
         tier = "controlled"
+        second_person = true             # the officer's signature alone is not enough
+        [[signer]]
+        name = "A. Berg"                 # stays in this file
+        role = "compliance officer"      # or "second person"
+        expires = 2027-12-31             # last day on which a signature by this key counts
+        key = '''
+        -----BEGIN PUBLIC KEY-----
+        …
+        -----END PUBLIC KEY-----
+        '''
         [override.auc_upper_max]
         value = 0.70
-        reason = "data use agreement 12/2026 forbids linkage; approved by the board"
+        reason = "data use agreement 12/2026 forbids linkage"
+        by = "board of the biobank"
+        on = 2026-11-20
 
     Raises:
-        ConfigError: not TOML, an unknown key, a value out of range, or an override without a reason.
+        ConfigError: not TOML, an unknown key, a value out of range, an override without why, who and when, or signers
+            who cannot give the approval that it asks for.
     """
     try:
         file = _PolicyFile.model_validate(tomllib.loads(text))
@@ -161,23 +224,23 @@ def parse_policy(text: str) -> ReleasePolicy:
         raise ConfigError(
             (f"policy key '{misfit.key}'" if misfit.key else "the policy") + misfit.found,
             expected=misfit.expected,
-            remedy="Mend it; a policy holds tier, and [override.KEY] tables with a value and a reason of a few words.",
+            remedy="Mend it; a policy holds tier, second_person, [[signer]] tables with name, role, key and expires,"
+            " and [override.KEY] tables with a value, a reason of a few words, by (who) and on (the day).",
         ) from None
-    policy = TIERS[file.tier]
     changed = {name: threshold for name, threshold in file.override if threshold is not None}
-    return replace(
-        policy,
+    thresholds = replace(
+        TIERS[file.tier],
         **{name: threshold.value for name, threshold in changed.items()},
-        reasons={name: threshold.reason for name, threshold in changed.items()},
+        reasons={name: OverrideReason(t.reason, t.by, t.on.isoformat()) for name, t in changed.items()},
     )
+    signers = tuple(row.signer() for row in file.signer)
+    return SitePolicy(thresholds, signers, file.second_person, hashlib.sha256(text.encode()).hexdigest())
 
 
-def read_policy(path: Path | None) -> ReleasePolicy:
-    """The policy in a file, or the default tier for None. Raises ConfigError as :func:`parse_policy`."""
-    if path is None:
-        return TIERS[DEFAULT_TIER]
+def read_policy(path: Path) -> SitePolicy:
+    """The policy in a file. Raises ConfigError as :func:`parse_policy`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError):
         raise ConfigError(
             f"no readable policy file '{path.name}'",
@@ -185,3 +248,8 @@ def read_policy(path: Path | None) -> ReleasePolicy:
             remedy="Check its name, or leave it out for the controlled tier.",
         ) from None
     return parse_policy(text)
+
+
+def read_thresholds(path: Path | None) -> ReleasePolicy:
+    """The thresholds of a policy file, or the default tier's for None. Raises ConfigError as :func:`parse_policy`."""
+    return TIERS[DEFAULT_TIER] if path is None else read_policy(path).thresholds

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..common.errors import VerificationFailed
 from ..common.federation import Sharing
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
+from .approving_site import ApprovingSite, Override
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .label_making import LabelMaking
 from .policy import Tier
@@ -36,6 +38,15 @@ STRICTER: dict[Tier, tuple[Tier, ...]] = {
     "public": ("public",),
 }
 """The tiers whose audit is strict enough for a release of this tier (PRIVACY §5)."""
+
+
+def _real(time: str) -> str:
+    datetime.fromisoformat(time)
+    return time
+
+
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_real)]
+"""UTC, ISO 8601, seconds."""
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -73,6 +84,7 @@ class AuditClaim(_Record):
         release: The kind of release it was made for.
         finding: What its figures say about the attacks; speaks of a PASS.
         sha256: Of the audit's result file as it was given to ``release pack``.
+        overrides: Thresholds that were not the tier's, and why.
     """
 
     verdict: Outcome
@@ -80,6 +92,7 @@ class AuditClaim(_Record):
     release: ReleaseKind
     finding: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f]*$")]
     sha256: Sha256
+    overrides: tuple[Override, ...] = ()
 
     def covers(self, kind: ReleaseKind, tier: Tier) -> bool:
         """Whether it looked at every way such a release could be attacked, by thresholds as strict."""
@@ -106,7 +119,8 @@ class ReleasePredicate(_Record):
     Attributes:
         kind: Synthetic volumes, or the generator itself.
         tier: Whom it is meant for.
-        approved_for_sharing: Whether it may leave the study: verdict PASS and a tier beyond internal.
+        audit_permits_sharing: Whether it may leave the study once it is approved: verdict PASS and a tier beyond
+            internal.
         study_digest: Of the study the generator was trained for.
         generator_sha256: Of ``generator.safetensors``, also where only volumes are released.
         dp: The formal promise; ``none`` is said aloud.
@@ -115,6 +129,8 @@ class ReleasePredicate(_Record):
         sharing: What the study's sites share.
         one_site: Whether one site alone trained the generator and stands behind the release, as it does unless sites
             share an average.
+        approving_sites: The contributing sites, each of which has to approve it, in the order of their policies'
+            digests. None for a release inside the study that was packed without a policy.
         label_sources: Every public source that a label map of the release comes from.
         label_making: How the released label maps were made, by their chains; of none for kind ``weights``.
         created: UTC, ISO 8601, seconds.
@@ -124,7 +140,7 @@ class ReleasePredicate(_Record):
 
     kind: ReleaseKind
     tier: Tier
-    approved_for_sharing: bool
+    audit_permits_sharing: bool
     study_digest: Sha256
     generator_sha256: Sha256
     dp: Literal["none"]
@@ -133,9 +149,10 @@ class ReleasePredicate(_Record):
     # Releases from before there were others say nothing of sharing: they are of averages.
     sharing: Sharing = "weights"
     one_site: bool = False
+    approving_sites: tuple[ApprovingSite, ...] = Field(default=(), max_length=1000)
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     label_making: LabelMaking = LabelMaking()
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    created: Time
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
     wording: int = Field(ge=1)
 
@@ -143,10 +160,11 @@ class ReleasePredicate(_Record):
     def _check(self) -> Self:
         if self.audit.verdict not in PERMITTED[self.tier] or not self.audit.covers(self.kind, self.tier):
             raise ValueError("the audit does not permit such a release")
-        if self.approved_for_sharing != may_be_shared(self.tier, self.audit.verdict):
-            raise ValueError("approved_for_sharing contradicts verdict and tier")
+        if self.audit_permits_sharing != may_be_shared(self.tier, self.audit.verdict):
+            raise ValueError("audit_permits_sharing contradicts verdict and tier")
         if self.one_site != (self.sharing != "weights"):
             raise ValueError("one_site contradicts sharing")
+        self._check_sites()
         if self.kind == "weights" and (self.sharing == "volumes" or self.label_making.scans):
             raise ValueError("weights of a study that shares volumes alone, or beside scans")
         if any(source.kind != "public" for source in self.label_sources):
@@ -154,6 +172,19 @@ class ReleasePredicate(_Record):
         if lacks_licence(self.kind, self.tier, self.label_sources):
             raise ValueError("publication of label maps whose owner states no licence")
         return self
+
+    def _check_sites(self) -> None:
+        sites = self.approving_sites
+        policies = [site.policy_sha256 for site in sites]
+        keys = [signer.key for site in sites for signer in site.signers]
+        if policies != sorted(set(policies)) or len(set(keys)) < len(keys):
+            raise ValueError("approving sites are not sorted, or two of them share a policy or a key")
+        if self.one_site and len(sites) > 1:
+            raise ValueError("one site behind the release, and several to approve it")
+        if self.tier != "internal" and not sites:
+            raise ValueError("a release beyond the study that no site has to approve")
+        if any(site.tier not in STRICTER[self.tier] for site in sites):
+            raise ValueError("a site's policy does not permit such a release")
 
 
 class ReleaseStatement(_Record):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,15 +38,22 @@ def study_new(
         Literal["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"],
         typer.Option(help="What to start from."),
     ] = "phantom",
+    approval_key: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key of a site's compliance officer; one for every site, of an average. Repeatable."),
+    ] = None,
 ) -> None:
     """Write a study to start from, every key explained. An existing file is never overwritten."""
     from ..common.atomic import write_atomic
     from ..common.storage import CHOOSE_ANOTHER
+    from .study_file import new_study
 
+    with about("--approval-key"):
+        text = new_study(template, approval_key or ())
     with about("STUDY.toml"):
         if path.exists():
             raise OutputTaken(f"'{path.name or path}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
-        write_atomic(path, (files(__package__) / "study_templates" / f"{template}.toml").read_bytes())
+        write_atomic(path, text.encode())
     typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
 
 

@@ -26,6 +26,7 @@ def summary_text(summary: Mapping[str, Any], out: Path) -> str:
             f"  {name:<{max(map(len, names))}}  {dice['mean']:.3f}  [{dice['ci'][0]:.3f}, {dice['ci'][1]:.3f}]"
         )
     lines.append(f"audit:   {audit['verdict']}")
-    lines.append("release: packed" if release["packed"] else f"release: refused - {'; '.join(release['reasons'])}")
+    packed = "release: packed for use inside the study; approved by no site's officer"
+    lines.append(packed if release["packed"] else f"release: refused - {'; '.join(release['reasons'])}")
     lines.append(f"report:  {out / 'report.html'}")
     return "\n".join(lines)

@@ -99,8 +99,8 @@ class RunFolder:
 
         Raises:
             ConfigError: the study or a name is not valid, a site is named twice or has no declared weight where the
-                study declares them, there are fewer than the quorum, or the folder belongs to another study or other
-                sites.
+                study declares them, there are fewer than the quorum, or not as many as the study names approval keys,
+                or the folder belongs to another study or other sites.
         """
         study = parse_study(study_text)
         for name in sites:
@@ -117,6 +117,13 @@ class RunFolder:
                 f"{counted(len(sites), 'site')} for a quorum of {study.federation.quorum}",
                 expected="at least as many sites as federation.quorum",
                 remedy="Add sites, or lower federation.quorum in the study.",
+            )
+        keys = study.federation.approval_keys
+        if keys and len(keys) != len(sites):
+            raise ConfigError(
+                f"{counted(len(sites), 'site')}, and a study that names the keys of {len(keys)}",
+                expected="one key under federation.approval_keys for every site: each of them has to approve a release",
+                remedy="Name every site with --site, or write the study for these sites.",
             )
         if self.begun and _read(self.root / RUN_FILE) != _claim(study, sites).decode():
             raise ConfigError(

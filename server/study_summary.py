@@ -43,6 +43,7 @@ def study_text(study: Study) -> str:
         "averaged": _averaging(study),
         "leaves a site": f"{shared[federation.sharing]} "
         f"Never: {kept}scans, label maps, the discriminator, patient counts, figures on real scans",
+        "approved by": _approval(study),
         "privacy": NO_DP,
     }
     width = max(map(len, rows))
@@ -67,6 +68,17 @@ def _infers(study: Study) -> tuple[str, str]:
     return (
         f"{', '.join(study.channels)}, or those of them that a scan has, to anatomy ({inferred})",
         f"inferred ones are private to their site{overlay}. The network is trained on {material}",
+    )
+
+
+def _approval(study: Study) -> str:
+    keys = study.federation.approval_keys
+    if study.federation.alone:
+        return "each site its own release, by its own policy"
+    if not keys:
+        return "nobody: the study names no site's key, so its generator can be released inside the study alone"
+    return (
+        f"every one of {counted(len(keys), 'site')}; their officers' keys: {', '.join(key[:12] + '…' for key in keys)}"
     )
 
 

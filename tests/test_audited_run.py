@@ -13,7 +13,7 @@ from audited_run import audit, events
 from fedphantom.common.errors import VerificationFailed
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, last_hash, read_journal
-from fedphantom.common.signing import generate_key
+from fedphantom.common.keys import generate_key
 from fedphantom.common.site_folder import SiteFolder, site_folders, site_material
 from fedphantom.privacy.audit.run import verify_audit
 from fedphantom.privacy.release.run import pack_run

@@ -16,7 +16,7 @@ from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import DataError
 from fedphantom.common.journal import read_journal
-from fedphantom.common.signing import generate_key
+from fedphantom.common.keys import generate_key
 from fedphantom.privacy.attacks.interface import Images
 from fedphantom.privacy.attacks.own_scan import Read
 from fedphantom.privacy.audit.audit import AuditPlan

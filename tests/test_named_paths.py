@@ -38,6 +38,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("cohort import-dicom", "--channels"): "cohort import-dicom cohort OUT --channels nowhere",
     ("cohort import-dicom", "--site-secret"): "cohort import-dicom cohort OUT --site-secret study.toml",
     ("study check", "STUDY.toml"): "study check nowhere",
+    ("study new", "--approval-key"): "study new OUT --template tiny --approval-key nowhere",
     ("study show", "STUDY.toml"): "study show nowhere",
     ("simulate", "STUDY.toml"): SIMULATE.replace("study.toml", "nowhere"),
     (

@@ -27,6 +27,7 @@ WRITES: dict[str, list[str]] = {
     "labels infer": ["labels", "infer", "cohort", "OUT", "--network", "generator.safetensors"],
     "generate": ["generate", "generator.safetensors", "OUT", "--sample", "1"],
     "release key": ["release", "key", "OUT"],
+    "release policy": ["release", "policy", "OUT", "--officer", "key.pub.pem", "--expires", "2030-01-01"],
     "release pack": ["release", "pack", "run", "OUT", "--key", "key.pem", "--audit", "audit.json"],
     "simulate": ["simulate", "study.toml", "--site", "A=cohort", "--site", "B=cohort", "--out", "OUT"],
     "demo": ["demo", "--out", "OUT"],

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from officers import LAST_DAY, OFFICERS, SECONDS, key_files, policy_text, signer_table
 
+from fedphantom.cli import run
 from fedphantom.common.errors import ConfigError
-from fedphantom.privacy.policy import TIERS, parse_policy, read_policy
+from fedphantom.common.keys import key_id
+from fedphantom.privacy.policy import TIERS, OverrideReason, parse_policy, read_policy, read_thresholds
 
 
 def test_the_tiers_hold_the_published_thresholds() -> None:
@@ -27,34 +30,76 @@ def test_the_tiers_hold_the_published_thresholds() -> None:
 
 
 def test_without_a_file_the_controlled_tier_rules(tmp_path: Path) -> None:
-    assert read_policy(None) == TIERS["controlled"]
+    assert read_thresholds(None) == TIERS["controlled"]
     (tmp_path / "policy.toml").write_text('tier = "public"')
-    assert read_policy(tmp_path / "policy.toml") == TIERS["public"]
+    assert read_thresholds(tmp_path / "policy.toml") == TIERS["public"]
 
 
-def test_an_override_carries_its_reason() -> None:
-    reason = "data use agreement forbids linkage"
-    policy = parse_policy(f'tier = "controlled"\n[override.auc_upper_max]\nvalue = 0.7\nreason = "{reason}"')
-    assert policy == replace(TIERS["controlled"], auc_upper_max=0.7, reasons={"auc_upper_max": reason})
+def test_an_override_carries_why_who_and_when() -> None:
+    why = OverrideReason("data use agreement forbids linkage", "the board", "2026-11-20")
+    policy = parse_policy(f'tier = "controlled"\n[override.auc_upper_max]\nvalue = 0.7\nreason = "{why.reason}"\n{WHO}')
+    assert policy.thresholds == replace(TIERS["controlled"], auc_upper_max=0.7, reasons={"auc_upper_max": why})
 
 
+def test_people_who_may_sign_are_known_by_their_keys() -> None:
+    policy = parse_policy(policy_text("site-a", "second_person = true"))
+    named = {(signer.role, signer.key) for signer in policy.signers}
+    assert named == {
+        ("compliance officer", key_id(OFFICERS["site-a"].public_key())),
+        ("second person", key_id(SECONDS["site-a"].public_key())),
+    }
+    assert {signer.expires.isoformat() for signer in policy.signers} == {LAST_DAY}
+    assert policy.second_person
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_policy_written_to_start_from_is_one(second: bool, tmp_path: Path) -> None:
+    _, officer = key_files(tmp_path, "officer", OFFICERS["site-a"])
+    _, other = key_files(tmp_path, "other", SECONDS["site-a"])
+    line = ["release", "policy", str(tmp_path / "p.toml"), "--officer", str(officer), "--expires", LAST_DAY]
+    assert run([*line, "--second-person", str(other)] if second else line) == 0
+    policy = read_policy(tmp_path / "p.toml")
+    assert (policy.thresholds, policy.second_person, len(policy.signers)) == (TIERS["controlled"], second, 1 + second)
+
+
+def test_a_policy_is_not_written_for_one_person_in_both_roles(tmp_path: Path) -> None:
+    _, officer = key_files(tmp_path, "officer", OFFICERS["site-a"])
+    line = ["release", "policy", str(tmp_path / "p.toml"), "--officer", str(officer), "--expires", LAST_DAY]
+    assert run([*line, "--second-person", str(officer)]) == 3
+    assert not (tmp_path / "p.toml").exists()
+
+
+WHO = 'by = "the board"\non = 2026-11-20\n'
+OFFICER = signer_table(OFFICERS["site-a"])
 REFUSED = {
+    "nobody who decided": '[override.auc_upper_max]\nvalue = 0.7\nreason = "a good reason"\non = 2026-11-20',
+    "no day of the decision": '[override.auc_upper_max]\nvalue = 0.7\nreason = "a good reason"\nby = "the board"',
+    "a second person asked for, and none listed": f"second_person = true\n{OFFICER}",
+    "a second person alone": signer_table(SECONDS["site-a"], "second person"),
+    "one key for two people": OFFICER + signer_table(OFFICERS["site-a"], "second person"),
+    "another role": signer_table(OFFICERS["site-a"], "dean"),
+    "a key that is none": OFFICER.replace("BEGIN PUBLIC KEY", "BEGIN SECRET KEY"),
+    "a key without its end": OFFICER.replace("-----END PUBLIC KEY-----", ""),
+    "an unknown key of a signer": f'{OFFICER}mail = "a@b"',
+    "no last day": OFFICER.replace(f"expires = {LAST_DAY}\n", ""),
+    "a last day in quotation marks": OFFICER.replace(LAST_DAY, f'"{LAST_DAY}"'),
+    "a last hour": OFFICER.replace(LAST_DAY, f"{LAST_DAY}T12:00:00"),
     "no TOML": "tier = ",
     "an unknown tier": 'tier = "secret"',
     "an unknown key": "max_auc = 1",
     "an unknown threshold": '[override.auc]\nvalue = 0.7\nreason = "a good reason"',
-    "no reason": "[override.auc_upper_max]\nvalue = 0.7",
-    "an empty reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "           "',
-    "a word for a reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "necessarily"',
-    "an AUC below chance": '[override.auc_upper_max]\nvalue = 0.4\nreason = "a good reason"',
-    "an AUC above one": '[override.auc_upper_max]\nvalue = 1.4\nreason = "a good reason"',
-    "a value that is not a number": '[override.auc_upper_max]\nvalue = nan\nreason = "a good reason"',
-    "a holdout on which nothing can be read": '[override.min_holdout]\nvalue = 10\nreason = "a good reason"',
+    "no reason": "[override.auc_upper_max]\nvalue = 0.7\n" + WHO,
+    "an empty reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "           "\n' + WHO,
+    "a word for a reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "necessarily"\n' + WHO,
+    "an AUC below chance": '[override.auc_upper_max]\nvalue = 0.4\nreason = "a good reason"\n' + WHO,
+    "an AUC above one": '[override.auc_upper_max]\nvalue = 1.4\nreason = "a good reason"\n' + WHO,
+    "a value that is not a number": '[override.auc_upper_max]\nvalue = nan\nreason = "a good reason"\n' + WHO,
+    "a holdout on which nothing can be read": '[override.min_holdout]\nvalue = 10\nreason = "a good reason"\n' + WHO,
     "a formal promise demanded where the tier asks for none": (
-        '[override.formal_epsilon_binds]\nvalue = true\nreason = "a good reason"'
+        '[override.formal_epsilon_binds]\nvalue = true\nreason = "a good reason"\n' + WHO
     ),
-    "a waiver without a reason": "[override.formal_epsilon_binds]\nvalue = false",
-    "half a patient": '[override.min_holdout]\nvalue = 30.5\nreason = "a good reason"',
+    "a waiver without a reason": "[override.formal_epsilon_binds]\nvalue = false\n" + WHO,
+    "half a patient": '[override.min_holdout]\nvalue = 30.5\nreason = "a good reason"\n' + WHO,
 }
 
 

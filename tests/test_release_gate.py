@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from officers import OFFICERS, policy_text
 from tiny_release import (
     LEAK,
     TRUSTED,
@@ -19,11 +20,13 @@ from tiny_release import (
     in_predicate,
     rows,
     sign_again,
+    statement_of,
 )
 
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
 from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.pack import verify_release
 
 
@@ -190,9 +193,19 @@ def test_a_signed_audit_with_small_numbers_in_it_is_refused(volumes_release: Pat
 
 
 def test_a_threshold_changed_with_a_reason_is_the_threshold(releasable: Releasable) -> None:
-    policy = {"auc_upper_max": 0.7, "reasons": {"auc_upper_max": "the board agreed"}}
+    why = {"reason": "the board agreed", "by": "the board", "on": "2026-11-20"}
+    policy = {"auc_upper_max": 0.7, "reasons": {"auc_upper_max": why}}
     releasable.write_audit(verdict="PASS", policy=policy, attacks=rows(A3=an_attack("A3", "S", 0.63)))
-    assert releasable.pack(tier="controlled").verdict == "PASS"
+    with pytest.raises(PolicyRefused, match="INCONCLUSIVE by a site's own policy"):
+        releasable.pack(tier="controlled")
+    agreed = '[override.auc_upper_max]\nvalue = 0.7\nreason = "the board agreed"\nby = "the board"\non = 2026-11-20\n'
+    sites = [parse_policy(policy_text(site, 'tier = "controlled"', agreed)) for site in OFFICERS]
+    assert releasable.pack(tier="controlled", policies=sites).verdict == "PASS"
+    said = statement_of(releasable.release)["predicate"]
+    told = [{"threshold": "auc_upper_max", "value": 0.7, **why}]
+    assert [said["audit"]["overrides"], *(site["overrides"] for site in said["approving_sites"])] == [told] * 3
+    told_in_words = "`auc_upper_max` = 0.7. the board agreed (the board, 2026-11-20)"
+    assert (releasable.release / "README.md").read_text().count(told_in_words) == 3
 
 
 def test_a_signed_verdict_better_than_its_figures_is_refused(volumes_release: Path) -> None:

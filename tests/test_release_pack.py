@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import PolicyRefused, StorageError
-from fedphantom.common.signing import generate_key, load_private_key
+from fedphantom.common.keys import generate_key, load_private_key
 from fedphantom.common.storage import TEMPORARY_PREFIX
 from fedphantom.privacy.release.commands import release_app
 from fedphantom.privacy.release.content import MANIFEST
@@ -75,17 +75,17 @@ def test_names_are_drawn_anew_for_every_release(releasable: Releasable, volumes_
 def test_an_internal_release_is_marked_as_not_for_sharing(releasable: Releasable, tier: str, verdict: str) -> None:
     releasable.write_audit(verdict=verdict)
     report = releasable.pack(tier=tier)
-    assert not report.approved_for_sharing
+    assert not report.audit_permits_sharing
     assert "not approved for sharing outside" in report.note
     assert "Not approved for sharing outside" in (releasable.release / "README.md").read_text()
-    assert statement_of(releasable.release)["predicate"]["approved_for_sharing"] is False
+    assert statement_of(releasable.release)["predicate"]["audit_permits_sharing"] is False
 
 
 def test_a_release_that_passed_says_no_attack_tested_succeeded_and_nothing_stronger(releasable: Releasable) -> None:
     releasable.write_audit(verdict="PASS")
     report = releasable.pack(tier="controlled")
     text = (releasable.release / "README.md").read_text()
-    assert report.approved_for_sharing
+    assert report.audit_permits_sharing
     assert "No attack tested succeeded" in text
     assert "anonym" not in text.lower()
     assert "`dp: none`" in text

@@ -8,15 +8,19 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from officers import AGREED, policy_text
 from tiny_release import TRUSTED, an_attack, assert_refused, in_predicate, rows, sign_again, statement_of
 
+from fedphantom.privacy.approving_site import ApprovingSite
 from fedphantom.privacy.audit.extract import AttackRow
 from fedphantom.privacy.finding import WORDING, finding
 from fedphantom.privacy.label_making import EditedMaps, LabelMaking, SampledMaps
+from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import EvaluationClaim, ReleasePredicate, may_be_shared
@@ -37,6 +41,13 @@ def test_a_signed_path_that_leaves_the_folder_is_refused(either_release: Path, n
     assert_refused(either_release, "not a plain relative path")
 
 
+A_SITE = {
+    "policy_sha256": "e" * 64,
+    "tier": "internal",
+    "second_person": False,
+    "signers": [{"key": "d" * 64, "role": "compliance officer", "expires": "2099-12-31"}],
+    "overrides": [],
+}
 CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "an unknown key": in_predicate(site="site-a"),
     "an unknown statement key": lambda statement: statement.update(note="x"),
@@ -49,12 +60,21 @@ CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], None]] = {
     "a recipe that made none of them": lambda s: s["predicate"]["label_making"].update(
         scans=2, sampled=[], edited=[{"recipe": "move", "citation": "nobody", "scans": 2}]
     ),
-    "sharing approved without a PASS": in_predicate(approved_for_sharing=True),
+    "sharing approved without a PASS": in_predicate(audit_permits_sharing=True),
     "a formal promise that nobody made": in_predicate(dp="epsilon = 1"),
     "another audit's verdict": lambda s: s["predicate"]["audit"].update(verdict="PASS"),
     "a failed audit": lambda s: s["predicate"]["audit"].update(verdict="FAIL"),
     "another generator": in_predicate(generator_sha256="0" * 64),
     "another predicate type": lambda statement: statement.update(predicateType="https://slsa.dev/provenance/v1"),
+    "publication that no site has to approve": in_predicate(
+        tier="public", audit_permits_sharing=True, audit={"verdict": "PASS"}, approving_sites=[]
+    ),
+    "a site whose policy forbids it": lambda s: s["predicate"].update(
+        approving_sites=[{**A_SITE, "tier": "internal"}], tier="controlled"
+    ),
+    "one site twice": in_predicate(approving_sites=[A_SITE, A_SITE]),
+    "a site that nobody can approve for": in_predicate(approving_sites=[{**A_SITE, "second_person": True}]),
+    "sites that the study does not name": in_predicate(approving_sites=[A_SITE, {**A_SITE, "policy_sha256": "f" * 64}]),
     "a private source": lambda s: s["predicate"]["label_sources"][0].update(kind="private"),
     "no source": in_predicate(label_sources=[]),
     "a file twice": lambda statement: statement["subject"].insert(0, statement["subject"][0]),
@@ -125,7 +145,14 @@ def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from
     assert_refused(either_release, "the sentences of another program")
 
 
-WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625"}
+WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da"}
+SITES = (
+    (),
+    tuple(
+        ApprovingSite.of(parse_policy(policy_text(site, head, AGREED)), date(2026, 11, 22))
+        for site, head in (("site-a", ""), ("site-b", "second_person = true"))
+    ),
+)
 MAKINGS = (
     LabelMaking(),
     LabelMaking(scans=3, sampled=(SampledMaps(source="open balls", scans=3),)),
@@ -148,9 +175,10 @@ def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volu
         claim = given.audit.model_copy(update={"verdict": verdict, "finding": finding(tried, kind)})
         for evaluation in (None, EvaluationClaim(protocols=("arms", "shin", "fidelity"), test_patients=20)):
             changes = {"kind": kind, "tier": tier, "audit": claim, "evaluation": evaluation}
-            changes["approved_for_sharing"] = may_be_shared(tier, verdict)
-            for sharing, making in itertools.product(("weights", "ensemble", "volumes"), MAKINGS):
+            changes["audit_permits_sharing"] = may_be_shared(tier, verdict)
+            for sharing, making, sites in itertools.product(("weights", "ensemble", "volumes"), MAKINGS, SITES):
                 changes |= {"sharing": sharing, "one_site": sharing != "weights", "label_making": making}
+                changes["approving_sites"] = sites
                 texts.append(re.sub("[0-9a-f]{64}", "", render_readme(given.model_copy(update=changes))))
     assert len(set(texts)) > 20
     now = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]

@@ -31,7 +31,7 @@ def scan(tmp_path: Path) -> TextScan:
         (folder / "site.toml").write_text(f'name = "{site}"\ncohort = "c"\nstudy = "s"\n')
         record = draw_roles(patients, RolesTable(), np.random.default_rng(0))
         (folder / "coins.json").write_text(record.to_json())
-    return TextScan.of(tmp_path, release_study(), PUBLIC, CREATED)
+    return TextScan.of(tmp_path, release_study(), PUBLIC, [CREATED])
 
 
 FOUND = {
@@ -120,8 +120,8 @@ def test_a_site_that_the_study_names_in_public_may_stand_in_its_weights(tmp_path
     study = release_study()
     federation = study.federation.model_copy(update={"weighting": "declared", "declared_weights": {"mercy": 1.0}})
     told = study.model_copy(update={"federation": federation})
-    assert TextScan.of(tmp_path, study, PUBLIC, CREATED).sites == {"mercy"}
-    assert not TextScan.of(tmp_path, told, PUBLIC, CREATED).sites
+    assert TextScan.of(tmp_path, study, PUBLIC, [CREATED]).sites == {"mercy"}
+    assert not TextScan.of(tmp_path, told, PUBLIC, [CREATED]).sites
 
 
 def test_a_date_or_a_sites_name_stops_a_release(releasable: Releasable) -> None:

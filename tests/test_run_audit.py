@@ -18,7 +18,7 @@ from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.signing import generate_key
+from fedphantom.common.keys import generate_key
 from fedphantom.common.site_folder import site_folders
 from fedphantom.common.study import RolesTable
 from fedphantom.privacy.audit.material import AuditMaterial

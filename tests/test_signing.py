@@ -16,15 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedphantom.common.errors import ConfigError, OutputTaken, SignatureInvalid
-from fedphantom.common.signing import (
-    PAYLOAD_TYPE,
-    generate_key,
-    key_id,
-    load_private_key,
-    load_public_key,
-    sign,
-    verify,
-)
+from fedphantom.common.keys import generate_key, key_id, load_private_key, load_public_key
+from fedphantom.common.signing import PAYLOAD_TYPE, sign, verify
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))

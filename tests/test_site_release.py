@@ -19,7 +19,8 @@ from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.signing import generate_key, load_private_key, verify
+from fedphantom.common.keys import generate_key, load_private_key
+from fedphantom.common.signing import verify
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.privacy.audit.history import AUDITED, DONE
 from fedphantom.privacy.audit.run import verify_audit
@@ -126,7 +127,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
     assert pack(site, root / "release", key_of(root), *more) == 0
-    assert verified(root).approved_for_sharing
+    assert verified(root).audit_permits_sharing
     assert "Meant for controlled access" in (root / "release" / "README.md").read_text()
 
 

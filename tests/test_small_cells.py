@@ -185,7 +185,8 @@ def test_a_pass_is_still_a_pass_by_what_travels_of_it(
     upper: float, end: float, auc: float, tau: float, number: int
 ) -> None:
     content = an_extract(verdict="PASS", audit_number=number, earlier_audits=[None] * (number - 1))
-    content["policy"] = {"outlier_auc_upper_max": tau, "reasons": {"outlier_auc_upper_max": "as the board agreed"}}
+    why = {"reason": "as the board agreed", "by": "the board", "on": "2026-11-20"}
+    content["policy"] = {"outlier_auc_upper_max": tau, "reasons": {"outlier_auc_upper_max": why}}
     for attack in content["attacks"]:
         if "/" in attack["id"]:
             attack |= {"auc": auc, "auc_ci": [0.3, max(end, auc)], "auc_lower95": 0.35, "auc_upper95": upper}

@@ -268,8 +268,9 @@ def test_the_public_tier_needs_a_formal_promise_or_a_recorded_waiver() -> None:
     assert decide(replace(GOOD, claimed_epsilon=3.5), public).outcome == "INCONCLUSIVE"
     assert decide(replace(GOOD, claimed_epsilon=3.0), public).outcome == "PASS"
     waived = parse_policy(
-        'tier = "public"\n[override.formal_epsilon_binds]\nvalue = false\nreason = "expert determination of 3 May"'
-    )
+        'tier = "public"\n[override.formal_epsilon_binds]\nvalue = false\nreason = "expert determination of 3 May"\n'
+        'by = "the ethics board"\non = 2026-05-03'
+    ).thresholds
     assert decide(GOOD, waived).outcome == "PASS"
 
 

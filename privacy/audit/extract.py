@@ -84,6 +84,14 @@ class ControlRow(_Extract):
     ok: bool | None
 
 
+class ReasonRow(_Extract):
+    """Why a threshold is not its tier's: the reason, who decided, and on which day."""
+
+    reason: Annotated[Sentence, Field(min_length=1)]
+    by: Annotated[Word, Field(min_length=1)]
+    on: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+
+
 class PolicyRow(_Extract):
     """The thresholds it was judged by; one other than its tier's counts only with a reason."""
 
@@ -94,7 +102,7 @@ class PolicyRow(_Extract):
     outlier_auc_upper_max: float | None = None
     linkage_upper_max: float | None = None
     min_holdout: int | None = None
-    reasons: Annotated[dict[Word, Sentence], Field(max_length=16)] = Field(default_factory=dict)
+    reasons: Annotated[dict[Word, ReasonRow], Field(max_length=16)] = Field(default_factory=dict)
 
 
 class EpsilonMeans(_Extract):

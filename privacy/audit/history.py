@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,10 @@ from pathlib import Path
 from ...common.errors import VerificationFailed
 from ...common.journal import Fact, Journal, JournalEntry, read_journal
 from ...common.site_folder import ROLES_DRAWN
+from ..evidence import BINDING, ReleaseKind
 from ..multiplicity import PValues
+from ..policy import Tier
+from ..statement import STRICTER
 
 AUDITED = "audit-begun"
 """Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
@@ -107,6 +110,15 @@ def refuse_forgotten(results: Path, journals: Sequence[Journal], cohort_digest: 
                 expected="a journal that tells of every audit of its holdout",
                 remedy="Lines of the journal were cut off, or the result was changed: restore them from a backup.",
             )
+
+
+def failed_before(done: Mapping[str, Fact], generator_sha256: str, kind: ReleaseKind, tier: Tier) -> bool:
+    """Whether a journalled audit is a FAIL of this generator that stands against such a release."""
+    same = done.get("generator") == generator_sha256 and done.get("verdict") == "FAIL"
+    # Whoever holds the weights can make volumes: what fails for volumes fails for weights.
+    covered = any(one == done.get("release") and set(models) <= set(BINDING[kind]) for one, models in BINDING.items())
+    # What fails a lax tier fails a stricter one.
+    return same and covered and any(one == done.get("tier") and tier in stricter for one, stricter in STRICTER.items())
 
 
 def _knows(entries: Sequence[JournalEntry], digest: str, number: object) -> bool:

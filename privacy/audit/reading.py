@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...common.errors import DataError, VerificationFailed
+from ..approving_site import overrides_of
 from ..finding import finding
 from ..statement import AuditClaim
 from .extract import AuditExtract
-from .recomputation import RANK, best_verdict, with_rejections
+from .recomputation import RANK, best_verdict, policy_of, with_rejections
 from .small_cells import travelling
 
 
@@ -42,11 +43,13 @@ def read_audit(content: bytes) -> tuple[AuditExtract, AuditClaim]:
             expected="the result file as 'fedphantom audit run' left it",
             remedy="Give that file, or run the audit again.",
         )
+    policy = policy_of(extract)
     claim = AuditClaim(
         verdict=extract.verdict,
         tier=extract.tier,
         release=extract.release,
         finding=finding(with_rejections(travelling(extract)), extract.release),
         sha256=hashlib.sha256(content).hexdigest(),
+        overrides=overrides_of(vars(policy), policy.reasons),
     )
     return extract, claim

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from ..evidence import OUTLIERS, AttackResult, AuditEvidence, ControlResult, CopiedLabels, ThreatModel
 from ..multiplicity import claim_confidence, finds
-from ..policy import TIERS, ReleasePolicy
+from ..policy import TIERS, OverrideReason, ReleasePolicy
 from ..statistics import TprAtFpr, holm
 from ..verdict import Outcome, Verdict, decide
 from .extract import AttackRow, AuditExtract
@@ -16,16 +16,20 @@ RANK: tuple[Outcome, ...] = ("FAIL", "INVALID", "INCONCLUSIVE", "PASS")
 """From worst to best."""
 
 
-def best_verdict(extract: AuditExtract) -> Outcome:
+def best_verdict(extract: AuditExtract, policy: ReleasePolicy | None = None) -> Outcome:
     """The best verdict that the figures allow: decided anew from rows, controls and thresholds.
 
     A figure that is missing can only have been bad: without it there is no PASS.
+
+    Args:
+        extract: The figures.
+        policy: Another site's thresholds; None for those that the audit was judged by.
     """
-    outcome = decided_anew(extract).outcome
+    outcome = decided_anew(extract, policy).outcome
     return outcome if _is_whole(extract) or outcome != "PASS" else "INCONCLUSIVE"
 
 
-def decided_anew(extract: AuditExtract) -> Verdict:
+def decided_anew(extract: AuditExtract, policy: ReleasePolicy | None = None) -> Verdict:
     """Verdict and reasons by the figures that are there; attacks that lack one are left out."""
     attacks = [_attack(row, extract) for row in with_rejections(extract)]
     evidence = AuditEvidence(
@@ -48,7 +52,7 @@ def decided_anew(extract: AuditExtract) -> Verdict:
         too_small=extract.too_small,
         generator_named_by=extract.generator_named_by,
     )
-    return decide(evidence, policy_of(extract))
+    return decide(evidence, policy or policy_of(extract))
 
 
 def policy_of(extract: AuditExtract) -> ReleasePolicy:
@@ -57,7 +61,8 @@ def policy_of(extract: AuditExtract) -> ReleasePolicy:
     if row is None:
         return tier
     given = row.model_dump(exclude={"reasons"}, exclude_none=True)
-    return replace(tier, **{name: value for name, value in given.items() if name in row.reasons}, reasons=row.reasons)
+    reasons = {name: OverrideReason(why.reason, why.by, why.on) for name, why in row.reasons.items()}
+    return replace(tier, **{name: value for name, value in given.items() if name in reasons}, reasons=reasons)
 
 
 def with_rejections(extract: AuditExtract) -> list[AttackRow]:

@@ -12,7 +12,7 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.output_place import refuse_used
 from ..evidence import ReleaseKind
 from ..multiplicity import claim_confidence
-from ..policy import ReleasePolicy, read_policy
+from ..policy import ReleasePolicy, read_thresholds
 from ..power import Power
 from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
@@ -39,7 +39,7 @@ def audit_run_command(
     """
     folder = out or run / "audit"
     refuse_used(folder, RESULT, {"cache"})
-    thresholds = read_policy(policy)
+    thresholds = read_thresholds(policy)
     made = synthetic or synthetic_of(run)
     return audit_run_folder(
         run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,18 @@ from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
-from ...common.journal import Fact, Journal, read_journal
+from ...common.journal import Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
 from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
 from ...common.study import Study
-from ..evidence import BINDING, ReleaseKind
+from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
-from ..statement import STRICTER
 from ..synthetic_cohort import painters
 from .audit import AuditPlan
 from .critics import kept_critics
-from .history import DONE, begin_audit, end_audit, refuse_forgotten
+from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 
@@ -229,7 +228,9 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
                     expected=f"{RESULT} as 'fedphantom audit run' left it",
                     remedy="Restore that file, or run the audit again.",
                 )
-            if any(_still_stands(facts, content) for facts in done):
+            kind, tier = content["release"], content["tier"]
+            hidden = any(failed_before(facts, actual, kind, tier) for facts in done)
+            if hidden and content["verdict"] != "FAIL":
                 raise VerificationFailed(
                     "a generator that failed an earlier audit of this kind of release",
                     expected="no FAIL among its audits: another try, with other luck, does not undo one",
@@ -247,17 +248,6 @@ def read_consistent_result(path: Path) -> dict[str, Any]:
     content = read_result(path)
     read_audit(json.dumps(content).encode())
     return content
-
-
-def _still_stands(done: Mapping[str, Fact], content: Mapping[str, Any]) -> bool:
-    """Whether a journalled audit is a FAIL that this later result of the same generator would hide."""
-    same = done.get("generator") == content["generator_sha256"]
-    # Whoever holds the weights can make volumes: what fails for volumes fails for weights.
-    binding = set(BINDING[content["release"]])
-    covered = any(kind == done.get("release") and set(models) <= binding for kind, models in BINDING.items())
-    # What fails a lax tier fails a stricter one.
-    laxer = any(tier == done.get("tier") and content.get("tier") in stricter for tier, stricter in STRICTER.items())
-    return same and covered and laxer and done.get("verdict") == "FAIL" and content["verdict"] != "FAIL"
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +16,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @release_app.callback()
 def release() -> None:
-    """Pack what may leave into a signed folder, or verify such a folder."""
+    """Pack what may leave into a signed folder, approve, verify or withdraw it."""
 
 
 @release_app.command("key")
@@ -22,10 +24,30 @@ def release_key(
     out: Annotated[Path, typer.Argument(help="A folder without a key.")],
 ) -> None:
     """Make a signing key: key.pem, which stays secret, and key.pub.pem, which recipients need."""
-    from ...common.signing import generate_key
+    from ...common.keys import generate_key, key_id, load_public_key
 
     private, public = generate_key(out)
     typer.echo(f"wrote {private} (keep it secret; it has no password) and {public}")
+    typer.echo(f"its name in studies, approvals and journals: {key_id(load_public_key(public))}")
+
+
+@release_app.command("policy")
+def release_policy(
+    out: Annotated[Path, typer.Argument(metavar="POLICY.toml", help="A file that does not exist yet.")],
+    officer: Annotated[Path, typer.Option(help="The compliance officer's public key, a PEM file.")],
+    expires: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Last day on which the keys count.")],
+    second_person: Annotated[
+        Path | None, typer.Option(help="A second person's public key: then both have to approve.")
+    ] = None,
+    tier: Annotated[
+        Literal["internal", "controlled", "public"], typer.Option(help="The widest readership that it permits.")
+    ] = "controlled",
+) -> None:
+    """Write a site's policy to start from: its tier's thresholds, and who may approve. Then edit it."""
+    from .policy_file import write_policy
+
+    write_policy(out, tier, officer, second_person, expires.date())
+    typer.echo(f"wrote {out}; write the signers' names into it, and any override with its reason, by and on")
 
 
 @release_app.command("pack")
@@ -51,11 +73,19 @@ def release_pack(
         list[Path] | None,
         typer.Option(help="Result file of 'evaluate' on the audited volumes, whose means leave with it; repeatable."),
     ] = None,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A site's policy: its thresholds, and whose approval the release needs. Of an average every"
+            " contributing site's; none only for --tier internal. Repeatable."
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Check, pack and sign a release; exit 4 unless the audit and every volume's origin permit it.
+    """Check, pack and sign a release; exit 4 unless audit, policies and every volume's origin permit it.
 
-    Every label map is made again from its public source, and every volume painted again, before it is packed.
+    Every label map is made again from its public source, and every volume painted again, before it is packed. Nobody
+    has approved it then: that is 'fedphantom release approve', at every site behind it.
     """
     if kind == "weights" and (public or synthetic):
         raise typer.BadParameter(
@@ -66,19 +96,75 @@ def release_pack(
 
     with stages() as begin:
         progress = begin("making every scan again")
-        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or ())
+        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or (), policy or ())
     typer.echo(report.to_json() if as_json else report.to_text())
+
+
+@release_app.command("approve")
+def release_approve(
+    folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="This site's copy of the release.")],
+    key: Annotated[Path, typer.Option(help="The private key of the compliance officer or the second person.")],
+    policy: Annotated[Path, typer.Option(help="This site's policy, by which the release was packed.")],
+    site: Annotated[Path, typer.Option(help="This site's folder: its study is compared, its journal notes it.")],
+    packed_by: Annotated[Path, typer.Option(help="The packer's public key, from the packer.")],
+    audit: Annotated[
+        Path | None, typer.Option(help="The audit's whole result file, or one of this site's own of the generator.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="The audit's page, if it was read: its hash is signed.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Sign exactly this release, for one site; exit 4 where its policy forbids it, 5 for an unknown or expired key.
+
+    The signature is a small file in RELEASE/approvals; copies of a release are put together by copying these.
+    """
+    from .approve import approve_release
+
+    done = approve_release(folder, key, policy, site, packed_by, audit, report)
+    typer.echo(done.to_json() if as_json else done.to_text())
 
 
 @release_app.command("verify")
 def release_verify(
     folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release's folder.")],
-    key: Annotated[list[Path], typer.Option(help="Public key of a signer you trust, a PEM file; repeatable.")],
+    key: Annotated[
+        list[Path], typer.Option(help="Public key of the packer or an approver, from its holder; repeatable.")
+    ],
+    notices: Annotated[
+        Path | None, typer.Option(help="A folder of withdrawal notices: a release that one takes back is refused.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Check signature, every file and every label map's declared origin, offline; exit 5 if anything is amiss."""
-    from ...common.signing import load_public_key
-    from .pack import verify_release
+    """Check signatures, every file, origins and approvals, offline; exit 5 if anything is amiss, 4 if not approved.
 
-    report = verify_release(folder, [load_public_key(path) for path in key])
+    Exit 0: everything holds, and every contributing site's approval that the signed statement asks for is there (for a
+    release inside the study that was packed without a policy: none). Exit 4: it holds, but an approval is missing; all
+    the same it is shown. Exit 5: a changed file, an unknown or expired key, or a notice that withdraws it.
+    """
+    from ...common.keys import load_public_key
+    from .folder import verify_release
+
+    report = verify_release(folder, [load_public_key(path) for path in key], notices)
     typer.echo(report.to_json() if as_json else report.to_text())
+    raise typer.Exit(4 if report.missing_approvals else 0)
+
+
+@release_app.command("withdraw")
+def release_withdraw(
+    folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="A copy of the release.")],
+    key: Annotated[Path, typer.Option(help="Private key of its packer, or of one whom it names for its approval.")],
+    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone with the release may read.")],
+    run: Annotated[Path, typer.Option(help="The run's or site's folder, whose journal notes it.")],
+    notices: Annotated[
+        Path | None, typer.Option(help="Where notices are collected; 'notices' beside RELEASE by default.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Sign a notice that takes a release back, to be passed on to everyone who has it.
+
+    'fedphantom release verify --notices DIR' refuses what is withdrawn: the release, and where it held weights also
+    every release of volumes that those painted. Exit 5 for a key that the release does not name.
+    """
+    from .approve import withdraw_release
+
+    notice = withdraw_release(folder, key, reason, run, notices)
+    typer.echo(json.dumps({"notice": str(notice)}) if as_json else f"wrote {notice}; pass it on with its folder")

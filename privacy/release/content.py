@@ -32,6 +32,7 @@ from ..synthetic_digest import digest_of_hashes
 from .clean_nifti import check_clean_nifti
 from .evaluation import FILE as EVALUATION
 from .evaluation import parse_evaluation
+from .gate import refuse_other_sites
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import check_description, check_labels, check_participants, encode_json
@@ -108,6 +109,8 @@ class ContentCheck:
                 raise _foreign("a generator of another study")
             if study.federation.sharing != self._predicate.sharing:
                 raise _foreign("a generator whose study shares otherwise than the signed statement says")
+            if self._predicate.approving_sites and not study.federation.alone:
+                _verified(refuse_other_sites, study, self._predicate.approving_sites, None)
         elif name == PUBLIC_LABELS:
             if content != encode_json(self._public.model_dump(mode="json")):
                 raise _foreign("a list of public label sources in another encoding")

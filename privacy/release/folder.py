@@ -10,26 +10,34 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ...common.counted import counted
 from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.federation import Sharing
-from ...common.signing import verify
+from ...common.signing import unverified, verify
 from ...common.storage import TEMPORARY_PREFIX
 from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
 from ..verdict import Outcome
+from .approval import NAME as APPROVAL_NAME
+from .approval import Approval, check_approvals, missing_approvals, read_small
 from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
-from .readme import NOT_APPROVED
+from .readme import NOT_FOR_SHARING
+from .withdrawal import refuse_withdrawn
 
-_LARGEST_MANIFEST = 1 << 28
+LARGEST_MANIFEST = 1 << 25
+"""Bytes of the largest manifest: of some hundred thousand files."""
+LARGEST_FILE = 1 << 31
+"""Bytes of the largest file of a release: more than voxels of the largest grid, packed or not, and than any weights."""
+_BLOCK = 1 << 20
 _NAMED = 3
 """Files named of those that are missing or too many."""
 _TRACES = {MANIFEST, AUDIT, PUBLIC_LABELS, GENERATOR, COHORT}
@@ -41,10 +49,11 @@ class ReleaseReport:
     """What a verified release says of itself.
 
     Attributes:
+        release_sha256: Of the packed statement: its name in approvals, notices and journals.
         kind: ``volumes`` or ``weights``.
         tier: Whom it is meant for.
         verdict: Of its audit.
-        approved_for_sharing: Whether verdict and tier let it leave the study.
+        audit_permits_sharing: Whether verdict and tier let it leave the study, once it is approved.
         note: The same in words.
         dp: The formal promise.
         study_digest: Of the study.
@@ -56,13 +65,19 @@ class ReleaseReport:
         files: Files named in the statement.
         volumes: NIfTI files among them.
         created: UTC, ISO 8601.
-        signed_by: Key id of the signer.
+        signed_by: Key id of the packer.
+        approving_sites: How many sites have to approve it; 0 for one inside the study that was packed without a policy.
+        approvals: Those that hold.
+        missing_approvals: Those that it lacks, in words.
+        approved: Whether it needs approvals and lacks none.
+        notices_read: Whether it was looked for among withdrawal notices.
     """
 
+    release_sha256: str
     kind: ReleaseKind
     tier: Tier
     verdict: Outcome
-    approved_for_sharing: bool
+    audit_permits_sharing: bool
     note: str
     dp: str
     study_digest: str
@@ -75,6 +90,11 @@ class ReleaseReport:
     volumes: int
     created: str
     signed_by: str
+    approving_sites: int
+    approvals: tuple[Approval, ...]
+    missing_approvals: tuple[str, ...]
+    approved: bool
+    notices_read: bool
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -85,7 +105,8 @@ class ReleaseReport:
         return "\n".join(
             (
                 f"Verified: {counted(self.files, 'file')}, {self.volumes} of them volumes;"
-                f" signed by {self.signed_by[:12]}…",
+                f" packed by {self.signed_by[:12]}…",
+                *self._approval_lines(),
                 f"{self.note[0].upper()}{self.note[1:]}.",
                 f"Tier {self.tier}, audit verdict {self.verdict}, dp: {self.dp}.",
                 f"Sharing {self.sharing}: "
@@ -93,33 +114,90 @@ class ReleaseReport:
                 f"Label maps from: {', '.join(self.label_sources)}"
                 + (f"; edited by: {', '.join(self.recipes)}." if self.recipes else "."),
                 f"Study {self.study_digest[:12]}…, generator {self.generator_sha256[:12]}…, packed {self.created}.",
+                f"Release {self.release_sha256}.",
+                "Not among the notices of withdrawal."
+                if self.notices_read
+                else "Nobody looked whether it was withdrawn: name a folder of notices with --notices.",
             )
         )
 
+    def _approval_lines(self) -> tuple[str, ...]:
+        given = tuple(f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}." for one in self.approvals)
+        if not self.approving_sites:
+            return ("Not approved by any site's officer: it was packed without a policy, for use inside the study.",)
+        if self.approved:
+            sites = "the one site behind it" if self.approving_sites == 1 else f"all {self.approving_sites} sites"
+            return (*given, f"Approved by {sites}.")
+        return (*given, *(f"NOT APPROVED: {one}." for one in self.missing_approvals))
 
-def verify_release(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseReport:
+
+def verify_release(folder: Path, trusted: Iterable[Ed25519PublicKey], notices: Path | None = None) -> ReleaseReport:
     """Verify a release, without a network.
 
-    Every file is read once; what was hashed is what is judged.
+    Every file is judged by the bytes that were hashed. A release that lacks approvals verifies: the report says which.
 
     Args:
         folder: The release.
-        trusted: The signers' public keys, from the signers.
+        trusted: Public keys of packer and approvers, from their holders.
+        notices: A folder of withdrawal notices; None for none at hand.
 
     Raises:
         DataError: nothing at this path, or nothing that could be or have been a release: a mistyped path.
-        SignatureInvalid: no manifest, or its signature does not hold or is by another key.
-        VerificationFailed: a changed, missing or additional file, a link, or a content that does not belong
-            in a release: see :mod:`.release_content`.
+        SignatureInvalid: no manifest, or a signature that does not hold, or is by another key, or by one that expired.
+        VerificationFailed: a changed, missing or additional file, a link, a content that does not belong in a release
+            (see :mod:`.content`), an approval of something else, or a notice that withdraws it.
     """
-    _refuse_other_places(folder)
-    if folder.name.startswith(TEMPORARY_PREFIX):
-        raise _broken("a folder whose packing was never finished")
-    return verify_folder(folder, trusted)
+    trusted = tuple(trusted)
+    verified = verify_content(folder, trusted)
+    if notices is not None:
+        refuse_withdrawn(notices, verified.statement_sha256, verified.predicate, trusted)
+    return _report(verified, trusted, notices_read=notices is not None)
 
 
 def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseReport:
     """As :func:`verify_release`, whatever the folder is called."""
+    trusted = tuple(trusted)
+    return _report(_verify_content(folder, trusted), trusted, notices_read=False)
+
+
+@dataclass(frozen=True)
+class VerifiedRelease:
+    """A release whose signature, files and contents hold; its approvals are not judged yet.
+
+    Attributes:
+        statement_sha256: Of the packed statement: the release's name in approvals, notices and journals.
+        predicate: From the statement.
+        audit_json: Content of the release's ``audit.json``.
+        approvals: Path inside the release to content.
+        files: Files named in the statement.
+        volumes: NIfTI files among them.
+        signed_by: Key id of the packer.
+    """
+
+    statement_sha256: str
+    predicate: ReleasePredicate
+    audit_json: bytes
+    approvals: Mapping[str, bytes]
+    files: int
+    volumes: int
+    signed_by: str
+
+
+def verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> VerifiedRelease:
+    """Verify all but the approvals. Raises as :func:`verify_release`."""
+    _refuse_other_places(folder)
+    if folder.name.startswith(TEMPORARY_PREFIX):
+        raise _broken("a folder whose packing was never finished")
+    return _verify_content(folder, trusted)
+
+
+def read_manifest(folder: Path) -> bytes:
+    """The signed envelope of a release, not verified. Raises as :func:`verify_release` where there is none."""
+    _refuse_other_places(folder)
+    return _read(folder, MANIFEST, LARGEST_MANIFEST)
+
+
+def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> VerifiedRelease:
     present = set(_walk(folder))
     if MANIFEST not in present:
         raise SignatureInvalid(
@@ -127,7 +205,7 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
             expected="a signed release",
             remedy="Give the folder that holds that file, or ask the signer for it.",
         )
-    envelope = _read(folder, MANIFEST, _LARGEST_MANIFEST)
+    envelope = _read(folder, MANIFEST, LARGEST_MANIFEST)
     payload = verify(envelope, trusted)
     statement = parse_statement(payload)
     if statement.predicate.wording != WORDING:
@@ -138,8 +216,10 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
             remedy="Verify it with that version: its signature is good, but nothing here knows its sentences.",
         )
     hashes = statement.files()
-    if present - {MANIFEST} != hashes.keys():
-        missing, more = hashes.keys() - present, present - {MANIFEST} - hashes.keys()
+    approvals = {name for name in present if APPROVAL_NAME.fullmatch(name)}
+    signed = present - {MANIFEST} - approvals
+    if signed != hashes.keys():
+        missing, more = hashes.keys() - signed, signed - hashes.keys()
         told = [
             f"{counted(len(missing), 'file')} missing{_some(missing)}",
             f"{len(more)} that nobody signed{_some(more)}",
@@ -153,12 +233,27 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
     for name in hashes:
         check.file(name, _checked(folder, name, hashes))
     check.finish()
-    predicate = statement.predicate
+    return VerifiedRelease(
+        statement_sha256=hashlib.sha256(payload).hexdigest(),
+        predicate=statement.predicate,
+        audit_json=_checked(folder, AUDIT, hashes),
+        approvals={name: read_small(folder / name, f"approval by {Path(name).name[:12]}…") for name in approvals},
+        files=len(hashes),
+        volumes=check.volumes,
+        signed_by=unverified(envelope)[0],
+    )
+
+
+def _report(verified: VerifiedRelease, trusted: Iterable[Ed25519PublicKey], *, notices_read: bool) -> ReleaseReport:
+    predicate = verified.predicate
+    approvals = check_approvals(verified.approvals, verified.statement_sha256, predicate, trusted)
+    missing = missing_approvals(predicate, approvals)
     return ReleaseReport(
+        release_sha256=verified.statement_sha256,
         kind=predicate.kind,
         tier=predicate.tier,
         verdict=predicate.audit.verdict,
-        approved_for_sharing=predicate.approved_for_sharing,
+        audit_permits_sharing=predicate.audit_permits_sharing,
         note=_note(predicate),
         dp=predicate.dp,
         study_digest=predicate.study_digest,
@@ -167,10 +262,15 @@ def verify_folder(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> ReleaseR
         sharing=predicate.sharing,
         one_site=predicate.one_site,
         recipes=tuple(dict.fromkeys(row.recipe for row in predicate.label_making.edited)),
-        files=len(hashes),
-        volumes=check.volumes,
+        files=verified.files,
+        volumes=verified.volumes,
         created=predicate.created,
-        signed_by=json.loads(envelope)["signatures"][0]["keyid"],
+        signed_by=verified.signed_by,
+        approving_sites=len(predicate.approving_sites),
+        approvals=approvals,
+        missing_approvals=missing,
+        approved=bool(predicate.approving_sites) and not missing,
+        notices_read=notices_read,
     )
 
 
@@ -204,7 +304,7 @@ def _note(predicate: ReleasePredicate) -> str:
     tested = (
         found[0].lower() + found[1:].rstrip(".") if predicate.audit.verdict == "PASS" else "the audit is inconclusive"
     )
-    return tested if predicate.approved_for_sharing else f"{NOT_APPROVED}: {tested}, tier {predicate.tier}"
+    return tested if predicate.audit_permits_sharing else f"{NOT_FOR_SHARING}: {tested}, tier {predicate.tier}"
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -240,21 +340,45 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _checked(folder: Path, name: str, hashes: dict[str, str]) -> bytes:
+    """A signed file's content. One that changed is never held in memory: it can be of any size."""
     if name not in hashes:
         raise _broken(f"a release without {name}")
-    content = _read(folder, name)
-    if hashlib.sha256(content).hexdigest() != hashes[name]:
+    try:
+        with _opened(folder, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            unchanged = size <= LARGEST_FILE and _digest(file) == hashes[name]
+            file.seek(0)
+            # Read again, and hashed again: what was hashed is what is judged.
+            content = file.read(size) if unchanged else b""
+    except OSError:
+        raise _broken(f"'{name}' cannot be read") from None
+    if not unchanged or hashlib.sha256(content).hexdigest() != hashes[name]:
         raise _broken(f"'{name}' changed since it was signed")
     return content
 
 
-def _read(folder: Path, name: str, limit: int = -1) -> bytes:
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _read(folder: Path, name: str, limit: int) -> bytes:
     try:
-        # O_NOFOLLOW: the file may have been exchanged for a link since the folder was listed.
-        with os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            return file.read(limit)
+        with _opened(folder, name) as file:
+            small = os.fstat(file.fileno()).st_size <= limit
+            content = file.read(limit) if small else b""
     except OSError:
         raise _broken(f"'{name}' cannot be read") from None
+    if not small:
+        raise _broken(f"'{name}' is larger than any")
+    return content
+
+
+def _opened(folder: Path, name: str) -> BinaryIO:
+    # O_NOFOLLOW: the file may have been exchanged for a link since the folder was listed; for a pipe, O_NONBLOCK.
+    return os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def _broken(found: str) -> VerificationFailed:

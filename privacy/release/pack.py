@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,15 +23,17 @@ from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
+from ...common.run_result import contributing_sites
 from ...common.signing import sign
 from ...common.study import Study
+from ..approving_site import ApprovingSite
 from ..audit.extract import AuditExtract
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..label_making import LabelMaking
-from ..policy import Tier
+from ..policy import SitePolicy, Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
 from .clean_nifti import check_clean_nifti
@@ -48,6 +50,7 @@ from .content import (
 from .evaluation import FILE as EVALUATION
 from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
+from .gate import approving_sites, refuse_by_policy
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import encode_description, encode_json, encode_labels, encode_participants
@@ -71,7 +74,9 @@ def pack(
     audit: Path | None,
     synthetic: Path | None = None,
     evaluations: Sequence[Path] = (),
+    policies: Sequence[SitePolicy] = (),
     created: datetime | None = None,
+    before: Callable[[ReleaseReport], None] = lambda report: None,
 ) -> ReleaseReport:
     """Pack, sign and verify a release; it appears whole or not at all.
 
@@ -86,12 +91,17 @@ def pack(
         audit: Result file of ``audit run``.
         synthetic: BIDS cohort of synthetic volumes, for kind ``volumes``.
         evaluations: Result files of ``evaluate`` on the audited volumes, one of a protocol.
+        policies: Of the sites that stand behind it: one of a generator that a site trained alone, every contributing
+            site's of an average. None only for a release inside the study.
         created: When; now, if left out.
+        before: Told what is packed before it appears.
 
     Raises:
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
-            an evaluation on too few patients, or weights of a study that shares volumes alone.
+            an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
+            stands against it, is missing, or is one too many.
+        ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
         DataError: a needed file is missing or unreadable.
@@ -121,9 +131,13 @@ def pack(
         )
     )
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
+    for policy in policies:
+        refuse_by_policy(extract, policy.thresholds, kind, tier)
+    now = (created or datetime.now(UTC)).astimezone(UTC)
+    sites = approving_sites(study, policies, tier, now.date(), contributing_sites(run))
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
-    packed = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    scan = TextScan.of(run, study, public, packed)
+    packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    scan = TextScan.of(run, study, public, (packed, *_days(claim, sites)))
 
     making = LabelMaking()
     with atomic_folder(out) as folder:
@@ -154,7 +168,7 @@ def pack(
         predicate = ReleasePredicate(
             kind=kind,
             tier=tier,
-            approved_for_sharing=may_be_shared(tier, claim.verdict),
+            audit_permits_sharing=may_be_shared(tier, claim.verdict),
             study_digest=study.digest(),
             generator_sha256=generator_sha256,
             dp=study.privacy.dp,
@@ -162,6 +176,7 @@ def pack(
             evaluation=evaluation.claim() if evaluation else None,
             sharing=study.federation.sharing,
             one_site=study.federation.alone,
+            approving_sites=sites,
             label_sources=used.sources,
             label_making=making,
             created=packed,
@@ -177,7 +192,17 @@ def pack(
         writer.check("statement.json", statement.encode())
         writer.add(MANIFEST, sign(statement.encode(), key))
         writer.settle()
-        return verify_folder(folder, [key.public_key()])
+        report = verify_folder(folder, [key.public_key()])
+        before(report)
+    return report
+
+
+def _days(claim: AuditClaim, sites: Sequence[ApprovingSite]) -> Iterator[str]:
+    """Dates that a release tells of its policies."""
+    for site in sites:
+        yield from (signer.expires for signer in site.signers)
+    for override in (*claim.overrides, *(override for site in sites for override in site.overrides)):
+        yield override.on
 
 
 def _permitted_audit(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...common.counted import counted
 from ...common.labels.chain import LabelSource
+from ..approving_site import ApprovingSite, Override
 from ..finding import NOTHING_SUCCEEDED
 from ..label_making import LabelMaking
 from ..statement import ReleasePredicate, unlicensed
 
-NOT_APPROVED = "not approved for sharing outside"
+NOT_FOR_SHARING = "not approved for sharing outside"
 """Marks every release whose audit is not a PASS for a tier beyond internal."""
 
 _KINDS = {
@@ -45,6 +48,10 @@ maps were made by a generator, from public label maps.
 - Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
 - The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
 - `audit.json` holds the attacks and controls with their figures.
+{_overrides(predicate.audit.overrides)}
+## Whose approval it needs
+
+{_approval(predicate)}
 {_evaluation(predicate)}
 ## Where the label maps come from
 
@@ -54,10 +61,11 @@ Beside every volume a JSON file says that it is synthetic and how its label map 
 
 ## Checking this folder
 
-    fedphantom release verify FOLDER --key PUBLIC.pem
+    fedphantom release verify FOLDER --key PUBLIC.pem --notices NOTICES
 
-The public key comes from the signer, not from this folder. Every file is named, with its SHA-256, in the
-signed `manifest.dsse.json`; one changed byte, one file more or one file less, and the check fails.
+Public keys come from their holders, not from this folder, and so do notices of withdrawal. Every file but
+the approvals is named, with its SHA-256, in the signed `manifest.dsse.json`; one changed byte, one file
+more or one file less, and the check fails.
 
 Study {predicate.study_digest}
 Generator {predicate.generator_sha256}
@@ -66,8 +74,8 @@ Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tie
 
 
 def _headline(predicate: ReleasePredicate) -> str:
-    if not predicate.approved_for_sharing:
-        only = f"**{NOT_APPROVED.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
+    if not predicate.audit_permits_sharing:
+        only = f"**{NOT_FOR_SHARING.capitalize()}.** This release is meant for {MEANT_FOR['internal']}."
         return f"{only}\n{_behind(predicate)}" if predicate.one_site else only
     return f"Meant for {MEANT_FOR[predicate.tier]}. {_behind(predicate)}"
 
@@ -78,8 +86,34 @@ def _behind(predicate: ReleasePredicate) -> str:
             "One site alone trained the generator, on its own patients, and stands behind"
             f" this release\n(sharing: {predicate.sharing})."
         )
-    return (
-        "A generator trained by several sites also needs the signed approval of\neach of them; this folder holds none."
+    return "A generator trained by several sites needs the signed approval of\neach of them."
+
+
+def _approval(predicate: ReleasePredicate) -> str:
+    if not predicate.approving_sites:
+        return (
+            "None was asked for: it was packed without a site's policy, for use inside the study. No compliance officer"
+            "\nhas approved it."
+        )
+    sites = "\n".join(map(_site, predicate.approving_sites))
+    return f"""It is **not approved** until each of these has signed this very release. Approvals lie in `approvals/`,
+a small file each, and `fedphantom release verify` says which are missing; it takes every signer's public key.
+
+{sites}"""
+
+
+def _site(site: ApprovingSite) -> str:
+    keys = "; ".join(f"{one.role} `{one.key[:16]}…` until {one.expires}" for one in site.signers)
+    needed = "its compliance officer and a second person" if site.second_person else "its compliance officer"
+    changed = _overrides(site.overrides, "  ")
+    return f"- A site by {needed}, by its policy `{site.policy_sha256[:16]}…` (tier {site.tier}): {keys}.{changed}"
+
+
+def _overrides(overrides: Iterable[Override], indent: str = "") -> str:
+    """Thresholds other than the tier's, each with its reason; nothing where there is none."""
+    return "".join(
+        f"\n{indent}- Changed threshold: `{one.threshold}` = {one.value}. {one.reason} ({one.by}, {one.on})"
+        for one in overrides
     )
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.errors import DataError, PolicyRefused
 from ...common.gan.weights import load_weights, study_of
+from ...common.keys import generate_key, load_private_key
 from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
 from ...common.run_result import refuse_several_generators
-from ...common.signing import generate_key, load_private_key
 from ...common.site_folder import SITE_FILE
 from ..audit.run import RESULT, verify_audit
 from ..evidence import ReleaseKind
-from ..policy import Tier
+from ..policy import SitePolicy, Tier, read_policy
 from ..synthetic_cohort import painters, synthetic_of
 from .content import GENERATOR
+from .history import PACKED, keeps_history, note, refusals_noted
 from .origin import check_origin
 from .pack import ReleaseReport, pack, verify_release
 
@@ -39,8 +43,9 @@ def pack_run(
     public: Path | None,
     progress: Callable[[int, int], None],
     evaluations: Sequence[Path] = (),
+    policies: Sequence[Path] = (),
 ) -> ReleaseReport:
-    """``release pack``: make every scan again from its public source, then pack and sign.
+    """``release pack``: make every scan again from its public source, then pack, sign and write it down.
 
     Args:
         run: What ``simulate`` left; where sites train alone, one site's own folder.
@@ -53,6 +58,7 @@ def pack_run(
         public: The public cohort, where the study's label maps come from one.
         progress: (scans made again, scans in all).
         evaluations: As :func:`~fedphantom.privacy.release.pack.pack`.
+        policies: Policy files of the sites behind it.
 
     Raises:
         OutputTaken: ``out`` is there already.
@@ -66,6 +72,24 @@ def pack_run(
     refuse_taken(out)  # before every scan is made again
     private = load_private_key(key)
     refuse_several_generators(run)
+    by = [read_policy(path) for path in policies]
+    with refusals_noted(run, kind=kind, tier=tier):
+        return _packed(run, out, kind, tier, private, audit, synthetic, public, progress, evaluations, by)
+
+
+def _packed(
+    run: Path,
+    out: Path,
+    kind: ReleaseKind,
+    tier: Tier,
+    private: Ed25519PrivateKey,
+    audit: Path | None,
+    synthetic: Path | None,
+    public: Path | None,
+    progress: Callable[[int, int], None],
+    evaluations: Sequence[Path],
+    policies: Sequence[SitePolicy],
+) -> ReleaseReport:
     if not (run / GENERATOR).is_file():
         raise DataError(
             f"no {GENERATOR} at the path given for RUN",
@@ -88,7 +112,33 @@ def pack_run(
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, cohort, progress=progress)
-    return pack(run, out, kind=kind, tier=tier, key=private, audit=audit, synthetic=synthetic, evaluations=evaluations)
+    return pack(
+        run,
+        out,
+        kind=kind,
+        tier=tier,
+        key=private,
+        audit=audit,
+        synthetic=synthetic,
+        evaluations=evaluations,
+        policies=policies,
+        before=partial(_note_packed, run),
+    )
+
+
+def _note_packed(run: Path, report: ReleaseReport) -> None:
+    if keeps_history(run):
+        note(
+            run,
+            PACKED,
+            release=report.release_sha256,
+            kind=report.kind,
+            tier=report.tier,
+            verdict=report.verdict,
+            generator=report.generator_sha256,
+            key=report.signed_by,
+            approving_sites=report.approving_sites,
+        )
 
 
 def _refuse_several_painters(synthetic: Path | None) -> None:
@@ -113,7 +163,8 @@ def pack_or_refuse(
 ) -> dict[str, Any]:
     """Try to pack ``out/release``; write ``release-refused.json`` where the gate refuses.
 
-    The key lies in ``out/keys``: it says which demo packed the release, and stands for no compliance officer.
+    The key lies in ``out/keys``: it says which demo packed the release, and stands for no compliance officer. It is
+    packed without a policy: nobody is asked to approve it, and beyond the study it is refused.
 
     Raises:
         VerificationFailed: the audit or a volume belongs to another generator.
@@ -135,8 +186,10 @@ def pack_or_refuse(
             )
         return {"packed": True, "tier": tier, "kind": "volumes", "reasons": []}
     try:
-        check_origin(run, synthetic, public, progress=progress)
-        pack(run, folder, kind="volumes", tier=tier, key=key, audit=audit, synthetic=synthetic)
+        with refusals_noted(run, kind="volumes", tier=tier):
+            check_origin(run, synthetic, public, progress=progress)
+            noted = partial(_note_packed, run)
+            pack(run, folder, kind="volumes", tier=tier, key=key, audit=audit, synthetic=synthetic, before=noted)
     except PolicyRefused as error:
         outcome = {
             "packed": False,

@@ -1,7 +1,8 @@
 """The last look at a release's texts: no identifier, no site's name, no date but those that it tells on purpose.
 
-Told on purpose are the day of packing, whatever the declared public sources and the study say of themselves, and the
-site names to which the study declares a public weight (they stand in the header of a weights file).
+Told on purpose are the day of packing, the last days of keys and the days on which thresholds were overridden,
+whatever the declared public sources and the study say of themselves, and the site names to which the study declares a
+public weight (they stand in the header of a weights file).
 
 What cannot be told from chance is not looked for: an identifier of under four characters inside a sentence, unless it
 mixes letters and digits (``7`` is a number there); one inside a longer word; one of under eight among the numbers of a
@@ -60,9 +61,9 @@ class TextScan:
     dates: frozenset[str]
 
     @classmethod
-    def of(cls, run: Path, study: Study, public: PublicSources, created: str) -> Self:
-        """From the coin records and site files under a run."""
-        told = [created, study.model_dump_json(), public.model_dump_json()]
+    def of(cls, run: Path, study: Study, public: PublicSources, told: Iterable[str]) -> Self:
+        """From the coin records and site files under a run; dates in ``told`` are told on purpose."""
+        told = [*told, study.model_dump_json(), public.model_dump_json()]
         own = _OWN_WORDS | {study.name, *study.channels, *study.labels, *study.evaluation_regions}
         return cls(
             identifiers=frozenset(_identifiers(run)) - own,
@@ -89,6 +90,11 @@ class TextScan:
         if any(date not in self.dates for string in strings for date in _dates(string)):
             return "a date in a file to be packed"
         return None
+
+
+def names_someone(run: Path, text: str) -> bool:
+    """Whether a sentence names a patient or a site that the files under a run or site know."""
+    return _holds([text], (frozenset(_identifiers(run)) | frozenset(_sites(run))) - _OWN_WORDS)
 
 
 def _dates(text: str) -> list[str]:

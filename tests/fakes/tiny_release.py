@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
+from officers import APPROVAL_KEYS, OFFICERS, policy_text
 
 from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.device import choose_device
@@ -24,6 +25,7 @@ from fedphantom.common.labels.choice import declare_sources, newly_sampled
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.evidence import ATTACKS, BATTERY, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
+from fedphantom.privacy.policy import SitePolicy, parse_policy
 from fedphantom.privacy.release.content import MANIFEST
 from fedphantom.privacy.release.pack import ReleaseReport, pack, verify_release
 from fedphantom.privacy.synthetic_digest import synthetic_digest
@@ -45,7 +47,9 @@ name = "open balls"
 licence = "CC0-1.0"
 [network]
 preset = "tiny"
+[federation]
 """
+STUDY += f"approval_keys = {list(APPROVAL_KEYS)}\n"
 TRIED = {name: ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS} | {"A3-WB": "W"}
 LEAK = {"auc": 0.9, "rejects": True, "p_value": 1e-4}
 
@@ -168,7 +172,10 @@ class Releasable:
             "synthetic": self.synthetic,
             "created": datetime(2026, 11, 22, 12, 0, tzinfo=UTC),
         }
-        return pack(self.run, **(options | changes))
+        options |= changes
+        if options["tier"] != "internal":
+            options.setdefault("policies", policies(options["tier"]))
+        return pack(self.run, **options)
 
     def scans(self) -> list[Path]:
         """The first channel of every synthetic scan."""
@@ -182,6 +189,11 @@ class Releasable:
     def edit_sidecar(self, change: Callable[[dict[str, Any]], None]) -> None:
         path = self.scans()[1]
         edit_json(path.with_name(path.name.replace(".nii.gz", ".json")), change)
+
+
+def policies(tier: str) -> tuple[SitePolicy, ...]:
+    """Of both sites that the study names."""
+    return tuple(parse_policy(policy_text(site, f'tier = "{tier}"')) for site in OFFICERS)
 
 
 def ellipsoid(shape: tuple[int, int, int], radius: float) -> NDArray[np.uint8]:

@@ -1,0 +1,239 @@
+"""A person approves or withdraws a release, at a site: what is checked first, signed, and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...common.atomic import write_atomic
+from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed
+from ...common.gan.parameters import parameters_digest
+from ...common.gan.weights import load_weights
+from ...common.journal import Journal, read_journal
+from ...common.keys import key_id, load_private_key, load_public_key
+from ...common.run_result import check_generator
+from ...common.signing import sign, unverified
+from ...common.site_folder import SiteFolder
+from ..approving_site import ApprovingSite
+from ..audit.history import DONE, failed_before
+from ..audit.reading import read_audit
+from ..policy import SitePolicy, read_policy
+from ..signers import SignerRole, signer_of
+from ..statement import ReleasePredicate, parse_statement
+from ..verdict import Outcome
+from .approval import Approval, ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
+from .folder import VerifiedRelease, read_manifest, verify_content
+from .gate import refuse_by_policy, refuse_other_sites
+from .history import APPROVED, WITHDRAWN, note, refusals_noted
+from .text_scan import names_someone
+from .withdrawal import refuse_stranger, write_notice
+
+
+@dataclass(frozen=True)
+class ApprovalReport:
+    """What was signed, and what the release still lacks.
+
+    Attributes:
+        release_sha256: Of the packed statement.
+        key: Of the signer.
+        role: As what.
+        verdict: Of the audit's figures, by the site's own policy.
+        file: The approval, inside the release.
+        missing_approvals: By the files that lie in this copy of the release; whether those hold, ``verify`` says.
+    """
+
+    release_sha256: str
+    key: str
+    role: SignerRole
+    verdict: Outcome
+    file: str
+    missing_approvals: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def to_text(self) -> str:
+        """A few lines for a person."""
+        lacks = [f"Still missing in this copy: {one}." for one in self.missing_approvals]
+        return "\n".join(
+            (
+                f"Approved by the {self.role}'s key {self.key[:12]}…: release {self.release_sha256}.",
+                f"Verdict by this site's policy: {self.verdict}. The approval is {self.file}; send it with the release,"
+                " or alone.",
+                *lacks,
+            )
+        )
+
+
+def approve_release(
+    release: Path, key: Path, policy: Path, site: Path, packed_by: Path, audit: Path | None, report: Path | None
+) -> ApprovalReport:
+    """``release approve``: check the release against the site's own policy, study and journal, then sign exactly it.
+
+    Args:
+        release: The site's copy of it.
+        key: The signer's private key, a file.
+        policy: The site's policy file.
+        site: The site's folder.
+        packed_by: The packer's public key, a file.
+        audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator.
+        report: The audit's page, if it was looked at.
+
+    Raises:
+        SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
+        VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
+            than the study, or an audit of another generator.
+        PolicyRefused: the site's policy, or an audit of its own that failed, stands against it.
+        OutputTaken: this key has approved it already.
+        ConfigError: no readable key, policy or site's folder.
+    """
+    private, own, home = load_private_key(key), read_policy(policy), SiteFolder.open(site)
+    now = datetime.now(UTC)
+    signer = signer_of(own.signers, key_id(private.public_key())).current(now.date())
+    verified = verify_content(release, [load_public_key(packed_by)])
+    file = approval_file(signer.key)
+    if file in verified.approvals:
+        raise OutputTaken(
+            f"an approval by the key {signer.key[:12]}… is there already",
+            expected="a release that this key has not approved",
+            remedy="'fedphantom release verify' says whose approval is still missing.",
+        )
+    facts = {"release": verified.statement_sha256, "key": signer.key, "role": signer.role}
+    with refusals_noted(home.root, **facts):
+        _refuse_other_grounds(verified.predicate, own, home)
+        verdict, audited = _judged(verified, own, home, audit)
+    looked_at = LookedAt(policy=own.sha256, audit=audited, report=_digest(report, "report") if report else None)
+    said = ApprovalPredicate(
+        decision="approved",
+        role=signer.role,
+        verdict=verdict,
+        looked_at=looked_at,
+        time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    envelope = sign(ApprovalStatement.about(verified.statement_sha256, said).encode(), private)
+    note(home.root, APPROVED, **facts, verdict=verdict, looked_at=looked_at.model_dump(mode="json"))
+    write_atomic(release / file, envelope)
+    given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
+    missing = missing_approvals(verified.predicate, [Approval(one, signer.role, said.time) for one in given])
+    return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, file, missing)
+
+
+def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: Path | None) -> Path:
+    """``release withdraw``: sign a notice that takes the release back, also one that is damaged or was never approved.
+
+    Args:
+        release: A copy of it; only its signed statement is read.
+        key: Private key of its packer, or of one whom it names for its approval.
+        reason: In a sentence; it travels.
+        run: The run's or site's folder, whose journal notes it.
+        notices: Where notices are collected; ``notices`` beside the release for None.
+
+    Returns:
+        Path of the notice.
+
+    Raises:
+        SignatureInvalid: another key, or no signed statement.
+        PolicyRefused: the reason names a patient or site of this run.
+        DataError: a reason that is no sentence.
+    """
+    private = load_private_key(key)
+    packer, payload = unverified(read_manifest(release))
+    predicate, digest = parse_statement(payload).predicate, hashlib.sha256(payload).hexdigest()
+    refuse_stranger(private.public_key(), packer, predicate)
+    if names_someone(run, reason):
+        raise PolicyRefused(
+            "a reason that names a patient or a site",
+            expected="a sentence that everyone with the release may read",
+            remedy="Say why without naming anybody.",
+        )
+    folder = notices or release.absolute().parent / "notices"
+    return write_notice(
+        folder,
+        digest,
+        predicate,
+        private,
+        reason,
+        before=lambda: note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason),
+    )
+
+
+def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home: SiteFolder) -> None:
+    """Find that the release was packed by this policy, of this study and its sites, and of this site's generator."""
+    packed = datetime.fromisoformat(predicate.created).date()
+    if ApprovingSite.of(policy, packed) not in predicate.approving_sites:
+        raise _other("a release that was not packed by this site's policy as it now is")
+    study = home.study()
+    if study.digest() != predicate.study_digest or study.federation.sharing != predicate.sharing:
+        raise _other("a release of another study than this site's own copy")
+    if not study.federation.alone:
+        refuse_other_sites(study, predicate.approving_sites, None)
+        return
+    try:
+        same = hashlib.sha256(home.generator.read_bytes()).hexdigest() == predicate.generator_sha256
+    except OSError:
+        same = False
+    if not same:
+        raise _other("a release of another generator than this site's own")
+    check_generator(home.root, parameters_digest(load_weights(home.generator)[0]), study, {home.name: home.journal})
+
+
+def _judged(
+    verified: VerifiedRelease, policy: SitePolicy, home: SiteFolder, audit: Path | None
+) -> tuple[Outcome, str | None]:
+    """The verdict by the site's own thresholds, and the digest of the whole result file, if there is one."""
+    predicate, thresholds = verified.predicate, policy.thresholds
+    journal = read_journal(home.journal) if Journal(home.journal).begun() else ()
+    done = [entry.facts for entry in journal if entry.event == DONE]
+    if any(failed_before(facts, predicate.generator_sha256, predicate.kind, thresholds.tier) for facts in done):
+        raise PolicyRefused(
+            "a generator that failed an audit of this site's own",
+            expected="no FAIL among the audits that the site's journal tells of",
+            remedy="Do not approve it; train another generator.",
+        )
+    extract, _ = read_audit(verified.audit_json)
+    digest = None
+    if audit is not None:
+        content = _bytes(audit, "audit result")
+        digest, (looked_at, claim) = hashlib.sha256(content).hexdigest(), read_audit(content)
+        if looked_at.generator_sha256 != predicate.generator_sha256 or (
+            predicate.kind == "volumes" and looked_at.synthetic_sha256 != extract.synthetic_sha256
+        ):
+            raise VerificationFailed(
+                "an audit of another generator, or of other volumes",
+                expected="one of what is released",
+                remedy="Give the result file that belongs to it, or leave --audit out.",
+            )
+        if digest == predicate.audit.sha256:
+            extract = looked_at  # the same audit, with the figures that do not travel
+        elif claim.verdict in ("FAIL", "INVALID"):
+            raise PolicyRefused(
+                f"an audit of the site's own with the verdict {claim.verdict}",
+                expected="no audit that speaks against the release",
+                remedy="Do not approve it.",
+            )
+    return refuse_by_policy(extract, thresholds, predicate.kind, predicate.tier), digest
+
+
+def _digest(path: Path, what: str) -> str:
+    return hashlib.sha256(_bytes(path, what)).hexdigest()
+
+
+def _bytes(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise DataError(
+            f"no readable {what}", expected="the file that was looked at", remedy="Check the path."
+        ) from None
+
+
+def _other(found: str) -> VerificationFailed:
+    return VerificationFailed(
+        found,
+        expected="a release by this site's policy, of the study that it took part in",
+        remedy="Do not approve it; ask the packer what it is, or to pack it anew by the policy as it stands.",
+    )

@@ -1,0 +1,182 @@
+"""A release that was taken back is refused wherever the notice has come to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consortium import EVERYONE, SITES, Consortium, consort
+from officers import OFFICERS, STRANGER
+from tiny_release import KEY, TRUSTED, Releasable
+
+from fedphantom.cli import run as fedphantom
+from fedphantom.common.errors import DataError, VerificationFailed
+from fedphantom.common.journal import read_journal
+from fedphantom.common.signing import sign, verify
+from fedphantom.privacy.release.folder import verify_release
+
+REASON = "a member withdrew consent to research"
+
+
+@pytest.fixture
+def consortium(releasable: Releasable, tmp_path: Path) -> Consortium:
+    """An approved release."""
+    made = consort(tmp_path / "consortium", releasable, {})
+    for site in SITES:
+        assert made.approve(site) == 0
+    return made
+
+
+def withdraw(consortium: Consortium, who: str, reason: str = REASON, *more: str) -> int:
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key(who), "--reason", reason]
+    return fedphantom([*line, "--run", str(consortium.site("site-a")), *more])
+
+
+def notices(consortium: Consortium) -> Path:
+    return consortium.root / "notices"
+
+
+def verified(consortium: Consortium, *more: str) -> int:
+    line = ["release", "verify", str(consortium.release), *consortium.public("packer", *SITES)]
+    return fedphantom([*line, "--notices", str(notices(consortium)), *more])
+
+
+@pytest.mark.parametrize("who", ["packer", "site-a", "site-b"])
+def test_whoever_packed_or_may_approve_a_release_can_take_it_back(
+    consortium: Consortium, who: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert withdraw(consortium, who) == 0
+    capsys.readouterr()
+    assert verified(consortium) == 5
+    told = capsys.readouterr().err
+    assert "this release, withdrawn on" in told
+    assert REASON in told
+    entry = read_journal(consortium.site("site-a") / "journal.jsonl")[-1]
+    assert (entry.event, entry.facts["reason"]) == ("release-withdrawn", REASON)
+
+
+def test_without_the_notices_verification_says_that_nobody_looked(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert withdraw(consortium, "packer") == 0
+    capsys.readouterr()
+    line = ["release", "verify", str(consortium.release), *consortium.public("packer", *SITES)]
+    assert fedphantom(line) == 0
+    assert "Nobody looked whether it was withdrawn" in capsys.readouterr().out
+
+
+def test_among_notices_of_other_releases_a_release_stands(
+    consortium: Consortium, releasable: Releasable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    releasable.pack(out=consortium.root / "other")
+    line = ["release", "withdraw", str(consortium.root / "other"), "--key", consortium.key("packer")]
+    more = ["--run", str(consortium.site("site-a")), "--notices", str(notices(consortium))]
+    assert fedphantom([*line, "--reason", REASON, *more]) == 0
+    (notices(consortium) / "readme.txt").write_text("what lies here")
+    assert verified(consortium) == 0
+    assert "Not among the notices of withdrawal" in capsys.readouterr().out
+    with pytest.raises(VerificationFailed, match="withdrawn"):
+        verify_release(consortium.root / "other", TRUSTED, notices(consortium))
+
+
+def test_withdrawn_weights_take_what_they_painted_with_them_and_volumes_only_themselves(
+    releasable: Releasable, tmp_path: Path
+) -> None:
+    weights = consort(tmp_path / "weights", releasable, {}, kind="weights", synthetic=None)
+    volumes = consort(tmp_path / "volumes", releasable, {})
+    assert withdraw(volumes, "packer") == 0
+    verify_release(weights.release, TRUSTED, notices(volumes))
+    assert withdraw(weights, "packer") == 0
+    with pytest.raises(VerificationFailed, match="the weights behind this release, withdrawn on"):
+        verify_release(volumes.release, TRUSTED, notices(weights))
+
+
+def test_a_damaged_release_can_still_be_taken_back(consortium: Consortium) -> None:
+    (consortium.release / "README.md").unlink()
+    assert withdraw(consortium, "site-b") == 0
+
+
+def test_a_stranger_takes_nothing_back(consortium: Consortium) -> None:
+    assert withdraw(consortium, "stranger") == 5
+    assert not notices(consortium).exists()
+
+
+REASONS = {
+    "a word": ("mistake", 3),
+    "two lines": ("it was a mistake\nof ours", 3),
+    "a book": ("it was " + "long " * 120, 3),
+    "a site": ("the ethics board of site-a asked for it", 4),
+}
+
+
+@pytest.mark.parametrize(("reason", "code"), REASONS.values(), ids=REASONS.keys())
+def test_a_reason_is_a_sentence_that_names_nobody(consortium: Consortium, reason: str, code: int) -> None:
+    assert withdraw(consortium, "packer", reason) == code
+    assert not notices(consortium).exists()
+    assert consortium.events("site-a")[-1] == "release-approved"
+
+
+def test_a_folder_that_is_not_there_is_bad_input(consortium: Consortium) -> None:
+    with pytest.raises(DataError, match="notices") as refused:
+        verify_release(consortium.release, [key.public_key() for key in EVERYONE.values()], consortium.root / "nowhere")
+    assert refused.value.exit_code == 3
+
+
+def _signed_by_a_stranger(path: Path) -> None:
+    path.write_bytes(sign(verify(path.read_bytes(), TRUSTED), STRANGER))
+
+
+def _another_reason(path: Path) -> None:
+    envelope = json.loads(path.read_bytes())
+    said = verify(path.read_bytes(), TRUSTED).replace(b"member", b"person")
+    other = json.loads(sign(said, STRANGER))
+    path.write_bytes(
+        json.dumps(envelope | {"payload": other["payload"]}, separators=(",", ":"), sort_keys=True).encode()
+    )
+
+
+def _something_else(path: Path) -> None:
+    path.write_bytes(sign(b'{"_type": "https://in-toto.io/Statement/v1"}', KEY))
+
+
+def _terabyte(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "signed by a stranger": (_signed_by_a_stranger, "unknown key"),
+    "with another reason": (_another_reason, "does not hold"),
+    "about nothing": (_something_else, "no notice of withdrawal"),
+    "not an envelope": (lambda path: path.write_bytes(b"[" * 60_000), "not a DSSE envelope"),
+    "a terabyte": (_terabyte, "something else"),
+    "a pipe": (_pipe, "something else"),
+    "a link": (lambda path: path.symlink_to(path.rename(path.with_suffix(".moved"))), "something else"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "match"), SPOILT.values(), ids=SPOILT.keys())
+def test_a_notice_about_this_release_that_cannot_be_believed_is_not_passed_over(
+    consortium: Consortium, spoil: Callable[[Path], Any], match: str
+) -> None:
+    assert withdraw(consortium, "packer") == 0
+    spoil(next(notices(consortium).iterdir()))
+    trusted = [EVERYONE[who].public_key() for who in ("packer", *SITES)]
+    with pytest.raises(VerificationFailed, match=match) as refused:
+        verify_release(consortium.release, trusted, notices(consortium))
+    assert refused.value.exit_code == 5
+
+
+def test_a_notice_names_no_person_and_no_site(consortium: Consortium) -> None:
+    assert withdraw(consortium, "site-a") == 0
+    payload = verify(next(notices(consortium).iterdir()).read_bytes(), [OFFICERS["site-a"].public_key()])
+    assert not any(name in payload for name in (b"Anna", b"site-a"))

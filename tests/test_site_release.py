@@ -122,7 +122,10 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "generator_named_by": "the site's journal",
     }
     (root / "pass.json").write_text(json.dumps(content))
-    more = ["--tier", "controlled", "--audit", str(root / "pass.json")]
+    _, public = generate_key(root / "officer")
+    line = ["release", "policy", str(root / "site.toml"), "--officer", str(public), "--expires", "2099-12-31"]
+    assert fedphantom([*line, "--tier", "controlled"]) == 0
+    more = ["--policy", str(root / "site.toml"), "--audit", str(root / "pass.json")]
     assert pack(site, root / "release", key_of(root), *more) == 5, "nobody noted such an audit"
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)

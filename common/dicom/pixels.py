@@ -48,5 +48,6 @@ def _stored(path: Any) -> NDArray[Any]:
         dataset = read_whole(path)
         syntax = dataset.file_meta.TransferSyntaxUID
         plugin = "pydicom" if syntax == RLELossless else ""
-        stored, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=plugin, correct_unused_bits=True)
+        options: Any = {"correct_unused_bits": True}  # pydicom gives each option the type of all together
+        stored, _ = get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=plugin, **options)
         return stored

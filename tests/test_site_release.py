@@ -122,15 +122,20 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "generator_named_by": "the site's journal",
     }
     (root / "pass.json").write_text(json.dumps(content))
-    _, public = generate_key(root / "officer")
+    private, public = generate_key(root / "officer")
     line = ["release", "policy", str(root / "site.toml"), "--officer", str(public), "--expires", "2099-12-31"]
     assert fedphantom([*line, "--tier", "controlled"]) == 0
-    more = ["--policy", str(root / "site.toml"), "--audit", str(root / "pass.json")]
+    more = ["--tier", "controlled", "--policy", str(root / "site.toml"), "--audit", str(root / "pass.json")]
     assert pack(site, root / "release", key_of(root), *more) == 5, "nobody noted such an audit"
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
     assert pack(site, root / "release", key_of(root), *more) == 0
     assert verified(root).audit_permits_sharing
+    assert not verified(root).approved
+    packer = str(root / "keys" / "key.pub.pem")
+    line = ["release", "approve", str(root / "release"), "--key", str(private), "--policy", str(root / "site.toml")]
+    assert fedphantom([*line, "--packed-by", packer, "--site", str(site)]) == 0
+    assert fedphantom(["release", "verify", str(root / "release"), "--key", packer, "--key", str(public)]) == 0
     assert "Meant for controlled access" in (root / "release" / "README.md").read_text()
 
 

@@ -144,10 +144,10 @@ def test_thresholds_that_a_site_changed_are_shown_with_the_reason() -> None:
         "auc_upper_max": 0.71,
         "outlier_auc_upper_max": 0.75,
         "min_holdout": 20,
-        "reasons": {"auc_upper_max": "the board agreed"},
+        "reasons": {"auc_upper_max": {"reason": "the data are old", "by": "the board", "on": "2026-11-20"}},
     }
     page = words_of(render_report(content(audit=an_audit(policy=policy)), "shareable"))
-    assert "auc_upper_max: the board agreed" in page
+    assert "auc_upper_max: the data are old (the board, 2026-11-20)" in page
     assert "0.51 (0.36 to 0.66) 0.71" in page
 
 

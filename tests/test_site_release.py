@@ -66,6 +66,15 @@ def verified(root: Path) -> ReleaseReport:
     return verify_release(root / "release", [load_private_key(key_of(root)).public_key()])
 
 
+def policy_of(root: Path, tier: str, name: str = "officer") -> str:
+    """Of a site whose officer has a new key in the folder ``name``."""
+    _, public = generate_key(root / name)
+    policy = str(root / f"{name}.toml")
+    line = ["release", "policy", policy, "--officer", str(public), "--expires", "2099-12-31", "--tier", tier]
+    assert fedphantom(line) == 0
+    return policy
+
+
 def predicate_of(root: Path) -> dict[str, Any]:
     envelope = (root / "release" / "manifest.dsse.json").read_bytes()
     statement: dict[str, Any] = json.loads(verify(envelope, [load_private_key(key_of(root)).public_key()]))
@@ -125,11 +134,12 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     private, public = generate_key(root / "officer")
     line = ["release", "policy", str(root / "site.toml"), "--officer", str(public), "--expires", "2099-12-31"]
     assert fedphantom([*line, "--tier", "controlled"]) == 0
-    more = ["--tier", "controlled", "--policy", str(root / "site.toml"), "--audit", str(root / "pass.json")]
+    more = ["--tier", "controlled", "--audit", str(root / "pass.json")]
     assert pack(site, root / "release", key_of(root), *more) == 5, "nobody noted such an audit"
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
-    assert pack(site, root / "release", key_of(root), *more) == 0
+    assert pack(site, root / "release", key_of(root), *more) == 4, "nobody is named who could approve it"
+    assert pack(site, root / "release", key_of(root), *more, "--policy", str(root / "site.toml")) == 0
     assert verified(root).audit_permits_sharing
     assert not verified(root).approved
     packer = str(root / "keys" / "key.pub.pem")
@@ -270,3 +280,33 @@ def test_generate_says_where_a_sites_generator_is(root: Path, capsys: pytest.Cap
 def test_each_sites_generator_is_its_own(template: Path) -> None:
     digests = {parameters_digest(load_weights(site_of(template, site) / "generator.safetensors")[0]) for site in SITES}
     assert len(digests) == 2
+
+
+def test_a_site_alone_packs_approves_and_takes_back_its_own_release_and_its_journal_tells(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, key, policy = site_of(root), str(key_of(root)), policy_of(root, "internal")
+    private, public = root / "officer" / "key.pem", root / "officer" / "key.pub.pem"
+    assert pack(site, root / "refused", key_of(root), "--tier", "controlled") == 4
+    assert pack(site, root / "release", key_of(root), "--policy", policy) == 0
+    packer = str(root / "keys" / "key.pub.pem")
+    verify = ["release", "verify", str(root / "release"), "--key", packer, "--key", str(public)]
+    assert fedphantom(verify) == 4
+    assert "NOT APPROVED: the site" in capsys.readouterr().out
+    line = ["release", "approve", str(root / "release"), "--key", str(private), "--policy", policy]
+    assert fedphantom([*line, "--packed-by", packer, "--site", str(site_of(root, "site-b"))]) == 5, "not its generator"
+    assert fedphantom([*line, "--packed-by", packer, "--site", str(site)]) == 0
+    capsys.readouterr()
+    assert fedphantom(verify) == 0
+    assert "Approved by the one site behind it" in capsys.readouterr().out
+    line = ["release", "withdraw", str(root / "release"), "--key", key, "--reason", "its recipe was a mistake"]
+    assert fedphantom([*line, "--run", str(site)]) == 0
+    assert fedphantom([*verify, "--notices", str(root / "notices")]) == 5
+    told = [entry.event for entry in read_journal(site / "journal.jsonl") if entry.event.startswith("release")]
+    assert told == ["release-refused", "release-packed", "release-approved", "release-withdrawn"]
+
+
+def test_a_second_policy_for_one_sites_generator_is_refused(root: Path) -> None:
+    more = [word for name in ("one", "two") for word in ("--policy", policy_of(root, "internal", name))]
+    assert pack(site_of(root), root / "release", key_of(root), *more) == 4
+    assert not (root / "release").exists()

@@ -251,6 +251,7 @@ def test_scans_that_lie_in_the_set_as_they_are_count_though_the_radius_is_nothin
     assert share_close(scans, scans[:4], 0).tolist() == [0.25, 0.25, 0.25, 0.25, 0.0]
 
 
+@settings(deadline=None)
 @given(
     points=arrays.arrays(np.float64, (6, 2), elements=st.floats(-5, 5)),
     far=st.floats(-1e6, 1e6),

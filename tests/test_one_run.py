@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -38,12 +38,14 @@ def by_hand(v: int, r: int, m: int, epsilon: float, delta: float) -> float:
 guesses = st.integers(1, 30).flatmap(lambda r: st.tuples(st.integers(0, r), st.just(r), st.integers(r, 60)))
 
 
+@settings(deadline=None)
 @given(made=guesses, epsilon=st.floats(0, 4), delta=st.sampled_from([0.0, 1e-4, 1e-2]))
 def test_the_p_value_is_the_formula_s(made: tuple[int, int, int], epsilon: float, delta: float) -> None:
     v, r, m = made
     assert one_run_p_value(v, r, m, epsilon, delta) == pytest.approx(by_hand(v, r, m, epsilon, delta), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(made=guesses, delta=st.sampled_from([0.0, 1e-4]))
 def test_the_bound_is_where_the_p_value_crosses_five_percent(made: tuple[int, int, int], delta: float) -> None:
     v, r, m = made
@@ -54,6 +56,7 @@ def test_the_bound_is_where_the_p_value_crosses_five_percent(made: tuple[int, in
         assert one_run_p_value(v, r, m, epsilon, delta) <= 0.05 < one_run_p_value(v, r, m, epsilon + 1e-5, delta)
 
 
+@settings(deadline=None)
 @given(made=guesses)
 def test_more_right_guesses_prove_no_less_and_a_larger_delta_no_more(made: tuple[int, int, int]) -> None:
     v, r, m = made

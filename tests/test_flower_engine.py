@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flower_messages import InProcessGrid, prepared
-from flower_processes import flower_processes, lives, wait_for
+from flower_processes import flower_processes, wait_for
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from linear_run import contents, linear_simulation
 from linear_site import UNSAYABLE, study_text
@@ -22,7 +21,6 @@ from fedphantom.common.errors import PeerError
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
 from fedphantom.server.app import run_study
 from fedphantom.server.flower_engine import BUNDLE, QUIET
-from fedphantom.server.processes import ProcessSet
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -217,20 +215,6 @@ def test_the_bundle_names_installed_code_and_carries_none() -> None:
     assert app["fab-include"] == ["pyproject.toml"]
     assert app["components"] == {"serverapp": "fedphantom.server.app:app", "clientapp": "fedphantom.client.app:app"}
     assert [path.name for path in BUNDLE.iterdir()] == ["pyproject.toml"]
-
-
-@pytest.mark.parametrize("leave", ["", "setsid "], ids=["its group", "a session of its own"])
-def test_processes_end_with_what_they_started_even_when_they_ignore_it(tmp_path: Path, leave: str) -> None:
-    stubborn = f"trap '' TERM; {leave}sleep 300 & echo $!; wait; sleep 300"
-    with pytest.raises(KeyboardInterrupt), ProcessSet.running() as processes:  # as Ctrl-C does
-        _interrupted_once_started(processes, stubborn, tmp_path / "log")
-    assert not lives(int((tmp_path / "log").read_text()))
-
-
-def _interrupted_once_started(processes: ProcessSet, script: str, log: Path) -> None:
-    processes.start("stubborn", ["bash", "-c", script], log=log, environment=os.environ)
-    wait_for(lambda: log.read_text().endswith("\n"))
-    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

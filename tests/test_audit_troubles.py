@@ -17,7 +17,8 @@ from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, prepare
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import TrainingError
-from fedphantom.common.volumes.nifti import read_volume, write_volume
+from fedphantom.common.volumes.nifti import read_volume
+from fedphantom.common.volumes.nifti_writer import write_volume
 from fedphantom.privacy.attacks.interface import AttackScores, Images, Labels, Networks
 from fedphantom.privacy.audit.controls import TrainGenerator
 from fedphantom.privacy.audit.judging import SMALLEST_SUBGROUP

@@ -17,7 +17,7 @@ from fedphantom.common.labels.commands import labels_app
 from fedphantom.common.labels.diversity import MOST_MAPS, ThinnedMaps, dice_between, diversity
 from fedphantom.common.labels.nearest import MEAN, nearest_private
 from fedphantom.common.study_template import to_toml
-from fedphantom.common.volumes.nifti import write_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 

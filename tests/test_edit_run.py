@@ -26,7 +26,7 @@ from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.study import Study
 from fedphantom.common.study_template import to_toml
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import write_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 RECIPES = sorted((Path(__file__).parent.parent / "docs" / "recipes").glob("*.toml"))
 STUDY = brain_study((32, 40, 32), (5.0, 5.0, 5.0))

@@ -15,7 +15,8 @@ from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, prepare
 from fedphantom.common.study import Study
 from fedphantom.common.study_template import to_toml
-from fedphantom.common.volumes.nifti import read_header, read_label_map, write_label_map
+from fedphantom.common.volumes.nifti import read_header, read_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from fedphantom.common.labels.chain import LabelChain, LabelSource
 from fedphantom.common.labels.folder import PUBLIC_LABELS, write_numbered
 from fedphantom.common.labels.sampler import SampledLabels
 from fedphantom.common.study import parse_study
-from fedphantom.common.volumes.nifti import write_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 STUDY = parse_study(tiny_text())
 

@@ -21,7 +21,7 @@ from fedphantom.common.labels.sampler import (
 )
 from fedphantom.common.study import PublicLabelsTable, Study
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import write_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 GRID = Grid((24, 32, 24), (1.0, 1.0, 1.0))
 TISSUES = BrainLabels()

@@ -21,9 +21,8 @@ from fedphantom.common.volumes.nifti import (
     read_header,
     read_label_map,
     read_volume,
-    write_label_map,
-    write_volume,
 )
+from fedphantom.common.volumes.nifti_writer import write_label_map, write_volume
 
 GRID = Grid((4, 5, 6), (1.0, 2.0, 0.7))
 NAME = "doe-john"

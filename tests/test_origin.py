@@ -19,7 +19,8 @@ from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.choice import declare_sources
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.study import Study, parse_study
-from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
+from fedphantom.common.volumes.nifti_writer import write_label_map, write_volume
 from fedphantom.privacy.release.origin import check_origin
 
 TEXT = """

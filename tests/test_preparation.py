@@ -23,7 +23,8 @@ from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import content_key, joined, normalise, prepare
 from fedphantom.common.errors import DataError, StorageError
-from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_label_map, write_volume
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
+from fedphantom.common.volumes.nifti_writer import write_label_map, write_volume
 
 STUDY = tiny_study()
 

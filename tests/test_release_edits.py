@@ -30,7 +30,8 @@ from fedphantom.common.labels.choice import declare_sources, of_folder
 from fedphantom.common.labels.folder import write_label_folder
 from fedphantom.common.labels.recipe import Recipe, parse_recipe
 from fedphantom.common.labels.sampler import make_label_sampler
-from fedphantom.common.volumes.nifti import read_label_map, write_label_map
+from fedphantom.common.volumes.nifti import read_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 from fedphantom.privacy.label_making import LabelMaking, SampledMaps
 from fedphantom.privacy.release.origin import check_origin
 from fedphantom.privacy.release.readme import render_readme

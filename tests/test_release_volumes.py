@@ -14,7 +14,7 @@ from tiny_release import Releasable, assert_refused, sign_again
 
 from fedphantom.common.errors import VerificationFailed
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import write_volume
+from fedphantom.common.volumes.nifti_writer import write_volume
 
 
 def _volume(root: Path) -> Path:

@@ -21,7 +21,7 @@ from fedphantom.common.edits.inputs import InputFiles, PublicMaps, read_inputs
 from fedphantom.common.errors import ConfigError, DataError
 from fedphantom.common.labels.remapping import read_remapping, remap, remapping_problem
 from fedphantom.common.study import Study, parse_study
-from fedphantom.common.volumes.nifti import write_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 LABELS = {"background": 0, "brain": 1, "tumour": 4}
 TABLE = {"background": (0, 24), "brain": (2, 41, 1035), "tumour": (7,)}

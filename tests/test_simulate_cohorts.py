@@ -11,7 +11,8 @@ import pytest
 from tiny_cohorts import tiny_study, tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
-from fedphantom.common.volumes.nifti import read_label_map, write_label_map
+from fedphantom.common.volumes.nifti import read_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -30,7 +30,8 @@ from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.site_folder import SiteMaterial
 from fedphantom.common.study import parse_study
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import read_label_map, write_label_map
+from fedphantom.common.volumes.nifti import read_label_map
+from fedphantom.common.volumes.nifti_writer import write_label_map
 from fedphantom.privacy.audit.run import _gather
 from fedphantom.privacy.release.pack import verify_release
 

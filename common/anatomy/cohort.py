@@ -31,7 +31,7 @@ from ..labels.chain import LabelChain
 from ..labels.folder import CHAIN_KEY
 from ..labels.private_name import private_scan_source
 from ..study import Study
-from ..volumes.nifti import write_private_label_map
+from ..volumes.nifti_writer import write_private_label_map
 from .scan import InferredScan, infer_scan
 
 LOW_CONFIDENCE = "low-confidence"

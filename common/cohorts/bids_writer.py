@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..atomic import atomic_folder, write_atomic
 from ..errors import DataError, GeometryError
 from ..volumes.grid import Grid
-from ..volumes.nifti import write_label_map, write_volume
+from ..volumes.nifti_writer import write_label_map, write_volume
 from .layouts.bids import DESCRIPTION, LABEL_LOOKUP, LABEL_SUFFIX, NOT_CHANNELS, channel_key_is_plain
 
 _STANDARD_KEYS = {"T1": "T1w", "T1c": "ce-gadolinium_T1w", "T2": "T2w", "FLAIR": "FLAIR"}

@@ -17,7 +17,7 @@ from ..atomic import write_atomic
 from ..cohorts.bids_writer import dataset_description, file_key, json_bytes, participants_table
 from ..cohorts.layouts.bids import DESCRIPTION
 from ..volumes.grid import Affine
-from ..volumes.nifti import write_private_volume
+from ..volumes.nifti_writer import write_private_volume
 
 NAME = "Patients imported from DICOM (FedPhantom), for their site alone"
 

@@ -19,7 +19,8 @@ from ..atomic import atomic_folder, write_atomic
 from ..errors import DataError, GeometryError
 from ..study import Study
 from ..volumes.grid import Affine, Grid, Spacing
-from ..volumes.nifti import is_nifti, nifti_stem, read_label_map, write_label_map
+from ..volumes.nifti import is_nifti, nifti_stem, read_label_map
+from ..volumes.nifti_writer import write_label_map
 from ..volumes.placement import SPACING_TOLERANCE, place_labels, to_canonical
 from .chain import LabelChain, LabelSource, PublicSources
 from .diversity import ThinnedMaps

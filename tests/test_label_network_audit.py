@@ -152,23 +152,29 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
-def test_such_a_run_is_audited_without_a_synthetic_cohort_and_never_passes(
-    run_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def result_file(run_folder: Path) -> Path:
+    """Of the run's audit, which a release asks for."""
     assert run(["audit", "run", str(run_folder), "--steps", "2", "--negative-seeds", "1", "--json"]) == 6
-    content = json.loads(capsys.readouterr().out)
+    return run_folder / "audit" / "audit.json"
+
+
+def test_such_a_run_is_audited_without_a_synthetic_cohort_and_never_passes(run_folder: Path, result_file: Path) -> None:
+    content = json.loads(result_file.read_text())
     assert content["verdict"] == "INCONCLUSIVE"
     assert "A1" in {attack["id"] for attack in content["attacks"]}
-    assert run(["audit", "verify", str(run_folder / "audit"), str(run_folder)]) == 0
+    assert run(["audit", "verify", str(result_file.parent), str(run_folder)]) == 0
     for site in ("site-a", "site-b"):
         events = [entry.event for entry in read_journal(run_folder / "sites" / site / "journal.jsonl")]
         assert events[-2:] == ["audit-begun", "audit-done"]
 
 
-def test_its_weights_are_not_packed_with_or_without_an_audit(run_folder: Path, tmp_path: Path) -> None:
+def test_its_weights_are_not_packed_with_or_without_an_audit(
+    run_folder: Path, result_file: Path, tmp_path: Path
+) -> None:
     private, _ = generate_key(tmp_path / "keys")
     pack = ["release", "pack", str(run_folder), str(tmp_path / "out"), "--kind", "weights", "--key", str(private)]
-    audit = ["--audit", str(run_folder / "audit" / "audit.json")]
+    audit = ["--audit", str(result_file)]
     assert run([*pack, "--tier", "internal"]) == 4
     assert run([*pack, "--tier", "controlled", *audit]) == 4
     assert run([*pack, "--tier", "internal", *audit]) == 4

@@ -107,10 +107,10 @@ def test_fair_coins_are_guessed_right_as_often_as_chance_has_it() -> None:
 def test_an_audit_reads_p_and_epsilon_off_the_guesses_and_of_no_quartile() -> None:
     coins = np.arange(200) % 2
     attack = combined("A9", [scores("A3", coins + np.random.default_rng(0).normal(0, 0.01, 200), coins)])
-    judged = judge(attack, np.random.default_rng(1), delta=0.0)
+    judged = judge(attack, 1, delta=0.0)
     assert judged.eps_lower_bound == pytest.approx(3.49, abs=0.005)
     assert judged.p_value == pytest.approx(2.0**-100)
-    assert judge(attack, np.random.default_rng(1), delta=5e-4).eps_lower_bound < judged.eps_lower_bound
+    assert judge(attack, 1, delta=5e-4).eps_lower_bound < judged.eps_lower_bound
     whole, too_small = with_outliers([attack, scores("A3", attack.score, coins)], attack.patients[:40])
     assert ([one.id for one in whole], too_small) == (["A9", "A3", "A3/outliers"], ())
     assert attack.of(attack.patients[:40]).guesses == 0

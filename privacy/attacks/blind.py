@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ...common.counted import counted
 from ...common.errors import DataError
+from ...common.randomness import numpy_generator
 from ..statistics import Floats, auc
 from .interface import AttackScores, AuditedScans, foreground
 
@@ -44,7 +45,7 @@ class BlindBaseline:
 
 
 def blind_baseline(
-    scans: AuditedScans, rng: np.random.Generator, header: Floats | None = None, permutations: int = 200
+    scans: AuditedScans, seed: int, header: Floats | None = None, permutations: int = 200
 ) -> BlindBaseline:
     """A penalised linear classifier on simple features of image, labels and header, by nested cross-validation.
 
@@ -53,13 +54,14 @@ def blind_baseline(
 
     Args:
         scans: Members and holdout.
-        rng: Draws the folds and shuffles the coins.
+        seed: Draws the folds and shuffles the coins, in a stream of its own.
         header: Header features of each scan (scanner, year, …), shape (N, F), finite.
         permutations: Shuffles for ``null``.
 
     Raises:
         DataError: under :data:`MIN_PATIENTS` on a side, or a feature is not finite.
     """
+    rng = numpy_generator(seed, "blind baseline")
     patients, features = _features_by_patient(scans, header)
     member = set(scans.side(True))
     truth = np.array([p in member for p in patients], dtype=bool)

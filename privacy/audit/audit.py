@@ -110,7 +110,6 @@ def run_audit(
             a generator under audit that paints non-finite voxels.
         TrainingError: the reference generator's training came to nothing; without it no attack is calibrated.
     """
-    rng = np.random.default_rng(plan.seed)
     audited_index = material.scans_of("member", "holdout")
     audited = _audited(material, audited_index)
     members, holdout = len(audited.compared(member=True)), len(audited.compared(member=False))
@@ -134,9 +133,11 @@ def run_audit(
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
 
-    memorised = choose_memorised(audited, audited_index, plan.scans_per_step, rng)
+    memorised = choose_memorised(audited, audited_index, plan.scans_per_step, numpy_generator(plan.seed, "memorised"))
     control_index = material.scans_of("control")
-    reference_seed, memoriser_seed, insider_seed, *negative_seeds = _seeds(3 + plan.negative_seeds, rng)
+    reference_seed, memoriser_seed, insider_seed, *negative_seeds = _seeds(
+        3 + plan.negative_seeds, numpy_generator(plan.seed, "trainings")
+    )
     trainings: dict[str, Callable[[], Networks | TrainingError]] = {
         "reference": partial(train_generator, reference_index, plan.steps, reference_seed)
     }
@@ -172,26 +173,25 @@ def run_audit(
     scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
+    attacks = rejecting([judge(attack, plan.seed, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
-    by_site = at_each_site(found.values(), rng)
+    by_site = at_each_site(found.values(), plan.seed)
 
     controls: list[ControlResult] = []
     progress("running the blind baseline", stages - 2, total)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
-        # Draws of its own: how many attacks ran before it must not change what it finds.
-        draws = numpy_generator(plan.seed, "blind baseline")
-        baseline = blind_baseline(audited, draws, header, plan.blind_permutations)
-        b0 = judge_blind(baseline.scores, baseline.null, draws, delta)
+        baseline = blind_baseline(audited, plan.seed, header, plan.blind_permutations)
+        b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
 
     progress("attacking the controls", stages - 1, total)
-    controls.append(positive_set_control(battery, target, rng))
-    controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
+    controls.append(positive_set_control(battery, target, numpy_generator(plan.seed, "planted copies")))
+    found_by = numpy_generator(plan.seed, "positive-model")
+    controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), found_by))
     if "insider" in generators:
         controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from ...common.randomness import numpy_generator
 from ..attacks.coin_guesses import right_guesses
 from ..attacks.interface import AttackScores
 from ..evidence import OF_COINS, OUTLIERS, AttackResult
@@ -60,7 +59,7 @@ class SiteFigure:
     n_holdout: int
 
 
-def at_each_site(whole: Iterable[AttackScores], rng: np.random.Generator) -> tuple[SiteFigure, ...]:
+def at_each_site(whole: Iterable[AttackScores], seed: int) -> tuple[SiteFigure, ...]:
     """Each attack at each site that has enough of both sides."""
     out = []
     for attack in whole:
@@ -68,14 +67,18 @@ def at_each_site(whole: Iterable[AttackScores], rng: np.random.Generator) -> tup
             there = attack.of([p for p, s in zip(attack.patients, attack.sites, strict=True) if s == site])
             if there.smaller_side() >= SMALLEST_SUBGROUP:
                 scores = there.scores()
-                found = auc_interval(scores, rng)
+                found = auc_interval(scores, numpy_generator(seed, "at a site", attack.id, site))
                 figure = SiteFigure(attack.id, site, found.auc, found.ci, scores.n_member, scores.n_holdout)
                 out.append(figure)
     return tuple(out)
 
 
-def judge(attack: AttackScores, rng: np.random.Generator, delta: float, claim: float = 0.95) -> AttackResult:
-    """An attack's figures, before Holm says whether it rejects."""
+def judge(attack: AttackScores, seed: int, delta: float, claim: float = 0.95) -> AttackResult:
+    """An attack's figures, before Holm says whether it rejects.
+
+    Each attack draws by its own name: how many others ran before it changes nothing of what it finds.
+    """
+    rng = numpy_generator(seed, "judging", attack.id)
     scores = attack.scores()
     interval = auc_interval(scores, rng, claim=claim)
     halves = epsilon_by_halves(scores, rng, delta)
@@ -112,9 +115,9 @@ def rejecting(judged: Sequence[AttackResult], earlier: Sequence[PValues | None])
     ]
 
 
-def judge_blind(attack: AttackScores, null: Floats, rng: np.random.Generator, delta: float) -> AttackResult:
+def judge_blind(attack: AttackScores, null: Floats, seed: int, delta: float) -> AttackResult:
     """B0's figures, its intervals widened by as much as its null spreads wider than Mann-Whitney's formula says."""
-    plain = judge(attack, rng, delta)
+    plain = judge(attack, seed, delta)
     factor = max(1.0, float(null.std()) / null_standard_error(attack.scores()))
 
     def widened(bound: float) -> float:

@@ -25,6 +25,7 @@ from ...common.gan.losses import cross_entropy_and_dice
 from ...common.gan.networks import Generator, made_classes, make_generator, one_hot
 from ...common.gan.training import scans_of_step, train_from_scratch
 from ...common.parallel import side_by_side
+from ...common.randomness import numpy_generator
 from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
@@ -126,7 +127,6 @@ def audit_label_network(
         DataError: nobody to compare, or no reference patients.
         TrainingError: the reference network's training came to nothing; without it the attack is not calibrated.
     """
-    rng = np.random.default_rng(plan.seed)
     rows = material.rows_of("member", "holdout")
     audited = _audited(material, rows)
     members, holdout = len(audited.compared(member=True)), len(audited.compared(member=False))
@@ -141,8 +141,9 @@ def audit_label_network(
     expected = power(members, holdout, 2, policy.auc_upper_max, claim)
     announce(expected)
 
-    memorised = choose_memorised(audited, rows, plan.scans_per_step, rng)
-    seeds = [int(seed) for seed in rng.choice(2**31, size=2 + plan.negative_seeds, replace=False)]
+    memorised = choose_memorised(audited, rows, plan.scans_per_step, numpy_generator(plan.seed, "memorised"))
+    drawn = numpy_generator(plan.seed, "trainings").choice(2**31, size=2 + plan.negative_seeds, replace=False)
+    seeds = [int(seed) for seed in drawn]
     trainings: dict[str, Callable[[], Read | TrainingError]] = {
         "reference": partial(train, reference_rows, plan.steps, seeds[0])
     }
@@ -166,21 +167,21 @@ def audit_label_network(
     scored, too_small = with_outliers([whole], most_isolated(audited, judged_voxels))
     trained = {p for p, r in zip(material.scans.patients, material.roles, strict=True) if r in ("member", "training")}
     delta = 1 / (10 * len(trained))
-    attacks = rejecting([judge(attack, rng, delta, claim) for attack in scored], plan.earlier)
+    attacks = rejecting([judge(attack, plan.seed, delta, claim) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
-    by_site = at_each_site([whole], rng)
+    by_site = at_each_site([whole], plan.seed)
     controls: list[ControlResult] = []
     if min(members, holdout) >= MIN_PATIENTS:
-        baseline = blind_baseline(audited, rng, material.scans.headers[rows], plan.blind_permutations)
-        b0 = judge_blind(baseline.scores, baseline.null, rng, delta)
+        baseline = blind_baseline(audited, plan.seed, material.scans.headers[rows], plan.blind_permutations)
+        b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
     people = (*memorised.members, *audited.side(member=False))
     memoriser = networks.get("memoriser")
     learnt = None if memoriser is None else attacked(memoriser, lambda network: own.attack(network, people))
-    controls.append(memoriser_found(learnt, memorised, rng))
+    controls.append(memoriser_found(learnt, memorised, numpy_generator(plan.seed, "positive-model")))
     strangers = {seed: networks[name] for seed in seeds[2:] if (name := f"negative {seed}") in networks}
     negative, runs = strangers_told(
         {seed: attacked(network, lambda network: (own.attack(network),)) for seed, network in strangers.items()}

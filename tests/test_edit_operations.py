@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +205,18 @@ def test_a_growing_tumour_stops_at_ventricle_and_skull() -> None:
     healthy = healthy_brain()
     assert np.array_equal(after.labels == 0, healthy == 0)
     assert np.array_equal(after.labels == TISSUES.csf, healthy == TISSUES.csf)
+
+
+@pytest.mark.parametrize("factor", [4.5, 40.0, 1e6])
+def test_a_body_larger_than_the_grid_is_refused_before_a_grid_is_made_that_holds_it(factor: float) -> None:
+    before = tumour_state()
+    tracemalloc.start()
+    try:
+        with pytest.raises(Implausible, match="outside"):
+            apply_operation(before, motion(factor=factor), TERMS)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_removed_tumour_leaves_the_anatomy_that_the_chain_knows() -> None:

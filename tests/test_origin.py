@@ -13,6 +13,7 @@ import torch
 from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
+from fedphantom.common.edits.replay import MAP_TOLERANCE, rounded_alike
 from fedphantom.common.errors import PolicyRefused, VerificationFailed
 from fedphantom.common.gan.generation import generate_cohort, initial_parameters, load_generator
 from fedphantom.common.gan.weights import generator_metadata, save_weights
@@ -93,6 +94,36 @@ def test_another_label_map_under_a_copied_sidecar_is_refused(made: Path) -> None
     write_label_map(label_files(made)[1], ball(study, 4.0), study.volume_grid())
     with pytest.raises(PolicyRefused, match="recorded steps do not give"):
         check(made)
+
+
+@pytest.mark.parametrize("label", [1, 2], ids=["of a new place", "of a new thickness"])
+def test_a_lesion_that_nobody_declared_is_no_rounding_however_small(label: int) -> None:
+    study = parse_study(TEXT.replace("16, 16, 16", "64, 64, 64"))
+    expected = ball(study, 20.0)
+    lesion = expected.copy()
+    lesion[30:33, 30:32, 8:10] = label
+    assert (lesion != expected).mean() < MAP_TOLERANCE
+    assert not rounded_alike(lesion, expected)
+
+
+def grown(labels: np.ndarray, at: np.ndarray, voxels: int) -> None:
+    """Label 2 laid over the voxels so far along the first axis."""
+    labels[tuple((at + np.array([voxels, 0, 0])).T)] = 2
+
+
+def test_labels_that_meet_may_be_rounded_apart_in_few_voxels_and_by_one_alone() -> None:
+    study = parse_study(TEXT.replace("16, 16, 16", "64, 64, 64"))
+    expected = ball(study, 20.0)
+    surface = np.argwhere((expected[1:] == 0) & (expected[:-1] == 2))
+    rounded = expected.copy()
+    grown(rounded, surface[:20], 1)
+    assert rounded_alike(rounded, expected)
+    grown(rounded, surface[:20], 2)
+    assert not rounded_alike(rounded, expected)
+    many = expected.copy()
+    grown(many, surface[:200], 1)
+    assert not rounded_alike(many, expected)
+    assert not rounded_alike(expected.astype(np.int16) + 256, expected)
 
 
 def test_another_scan_under_a_copied_sidecar_is_refused(made: Path) -> None:

@@ -50,7 +50,7 @@ def edits() -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(
         of("move", mm=vectors(MM), structure=structure),
         of("move", voxels=st.tuples(*(st.integers(-9, 9),) * 3)),
-        of("scale", factor=ranges(ABOVE), structure=structure),
+        of("scale", factor=ranges(st.floats(0.01, 10)), structure=structure),
         of("rotate", degrees=vectors(MM)),
         of("mirror"),
         of("remove"),
@@ -59,7 +59,11 @@ def edits() -> st.SearchStrategy[dict[str, Any]]:
         st.builds(dict.__or__, st.fixed_dictionaries({"operation": st.just("insert")}), PLACE),
         st.builds(dict.__or__, of("transplant"), PLACE),
         st.fixed_dictionaries(
-            {"operation": st.just("deform"), "displacement_mm": ranges(ABOVE), "smoothness_mm": ranges(ABOVE)}
+            {
+                "operation": st.just("deform"),
+                "displacement_mm": ranges(st.floats(0, 20)),
+                "smoothness_mm": ranges(ABOVE),
+            }
         ),
     )
 
@@ -88,6 +92,14 @@ REFUSED = {
     "not TOML": ("name =", "not valid TOML"),
     "a negative size": (SCALE.replace("1.2", "-1.2"), r"edit 1 \(scale\), 'factor': must be above 0 \(found -1.2\)"),
     "a size of zero": (SCALE.replace("1.2", "0"), "must be above 0"),
+    "a factor that no grid holds": (SCALE.replace("1.2", "30"), r"'factor': must not be more than 10 \(found 30"),
+    "a shift out of this world": (HEAD + '[[edit]]\noperation = "move"\nmm = [1e300, 0, 0]\n', "not be more than 1000"),
+    "a depth that no head has": (HEAD + '[[edit]]\noperation = "insert"\ndepth_mm = 1e300\n', "not be more than 200"),
+    "a radius that no head has": (HEAD + '[[edit]]\noperation = "insert"\nradius_mm = 1e300\n', "more than 100"),
+    "a warp that tears": (
+        HEAD + '[[edit]]\noperation = "deform"\ndisplacement_mm = 1e300\nsmoothness_mm = 6\n',
+        "not be more than 20",
+    ),
     "a negative length": (HEAD + '[[edit]]\noperation = "grow"\npart = "oedema"\nmm = -2\n', "must not be negative"),
     "a negative radius": (HEAD + '[[edit]]\noperation = "insert"\nradius_mm = [-5, 9]\n', "'radius_mm': must be above"),
     "a falling range": (SCALE.replace("1.2", "[2, 1]"), "must be finite and rise"),

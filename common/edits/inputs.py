@@ -17,7 +17,7 @@ from ..labels.folder import UNDECLARED, label_files, read_label_maps
 from ..labels.private_name import private_source
 from ..labels.sampler import public_label_maps
 from ..study import Study
-from .replay import MAP_TOLERANCE, replay_layers
+from .replay import replay_layers, rounded_alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def read_inputs(
             )
         if found.chain.is_public:
             labels, anatomy = replay_layers(found.chain, public.by_digest(), study)
-            if (labels != found.labels).mean() > MAP_TOLERANCE:
+            if not rounded_alike(found.labels, labels):
                 raise VerificationFailed(
                     "a label map that its recorded public chain does not give",
                     expected="the map that the chain makes; a patient's map has no public chain",

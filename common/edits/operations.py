@@ -21,6 +21,7 @@ from .body import Body, body_at, box_around, lesions_of, pieces_in, with_neighbo
 from .carriage import carry, centroid_mm
 from .layered import LayeredMap
 from .plausibility import Implausible, Placed, ground, land
+from .surface import distance_to_surface
 from .symmetry import fit_mirror_plane
 from .terms import EditTerms
 
@@ -221,6 +222,8 @@ def _carried(
     terms: EditTerms,
 ) -> Placed:
     """A body carried off its own label map."""
+    if abs(float(np.linalg.det(matrix))) * int(lying.body.whole.sum()) > labels.size:
+        raise Implausible("outside", "larger than the grid")  # before a grid is made that holds it
     shells, intended = carry(lying.body.shells, terms.spacing_mm, matrix, offset_mm)
     mended, _ = carry(_mended(lying.body, labels, terms), terms.spacing_mm, matrix, offset_mm)
     bare = lying.bare.copy()
@@ -250,19 +253,16 @@ def _mended(body: Body, labels: NDArray[np.uint8], terms: EditTerms) -> NDArray[
 
 def _resized(lying: Placed, bed: NDArray[np.uint8], resizing: Resizing, terms: EditTerms) -> Placed:
     sampling = terms.spacing_mm if resizing.unit == "mm" else (1.0, 1.0, 1.0)
-    half_voxel = min(sampling) / 2  # from the outermost voxel's centre to the body's surface
     body, part = lying.body, resizing.part
     shells = body.shells.copy()
+    within = distance_to_surface(shells[part], sampling, max(resizing.distance, 0)) < resizing.distance
     if resizing.distance < 0:
-        depth = distance_transform_edt(np.pad(shells[part], 1), sampling=sampling)[1:-1, 1:-1, 1:-1] - half_voxel
-        kept = depth > -resizing.distance
         if part + 1 < len(shells):
-            kept |= with_neighbours(shells[part + 1])
-        shells[part] &= kept
+            within |= with_neighbours(shells[part + 1])
+        shells[part] &= within
     else:
         free, fillable = ground(bed, body, terms, body.whole)
-        away = distance_transform_edt(~shells[part], sampling=sampling) - half_voxel
-        shells[part] |= (away < resizing.distance) & (fillable if part else free)
+        shells[part] |= within & (fillable if part else free)
         for outer in range(part - 1, -1, -1):
             shells[outer] |= shells[outer + 1] | (with_neighbours(shells[outer + 1]) & free)
     resized = body.with_shells(shells)

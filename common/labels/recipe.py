@@ -53,11 +53,22 @@ def _not_negative(pair: Pair) -> Pair:
     return pair
 
 
+def _up_to(most: float) -> AfterValidator:
+    """No number farther from 0: what is larger than any head is a slip of the pen, and no grid would hold it."""
+
+    def check(value: object) -> object:
+        if any(abs(bound) > most for pair in _pairs(value) for bound in pair):
+            raise ValueError(f"must not be more than {most:g}")
+        return value
+
+    return AfterValidator(check)
+
+
 Interval = Annotated[Pair, BeforeValidator(_pair), AfterValidator(_rising)]
 """A number, or [low, high]: uniform."""
 Size = Annotated[Interval, AfterValidator(_above_zero)]
 Length = Annotated[Interval, AfterValidator(_not_negative)]
-Vector = Annotated[tuple[Interval, Interval, Interval], BeforeValidator(_vector)]
+Vector = Annotated[tuple[Interval, Interval, Interval], BeforeValidator(_vector), _up_to(1000)]
 """One :data:`Interval` for each of (X right, Y anterior, Z superior), or [low, high] for all three alike."""
 
 
@@ -97,7 +108,7 @@ class Scale(_OfBody):
     """Resize by a factor about the body's centroid, all axes alike: the volume changes by its cube."""
 
     operation: Literal["scale"]
-    factor: Size
+    factor: Annotated[Size, _up_to(10)]
 
 
 class Rotate(_OfBody):
@@ -126,8 +137,8 @@ class _OfPart(_Edit):
     """A part of a lesion, with all that lies inside it; or any other label."""
     lesion: Literal["largest", "random", "all"] = "largest"
     """Whose part."""
-    mm: Length | None = None
-    voxels: Length | None = None
+    mm: Annotated[Length, _up_to(100)] | None = None
+    voxels: Annotated[Length, _up_to(100)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -151,11 +162,11 @@ class Insert(_Edit):
     """Put a procedural tumour into a brain; what is left out is drawn from the study's ``[public_labels.lesion]``."""
 
     operation: Literal["insert"]
-    radius_mm: Size | None = None
+    radius_mm: Annotated[Size, _up_to(100)] | None = None
     core_share: Size | None = None
     necrosis_share: Size | None = None
-    irregularity: Length | None = None
-    depth_mm: Length | None = None
+    irregularity: Annotated[Length, _up_to(1)] | None = None
+    depth_mm: Annotated[Length, _up_to(200)] | None = None
     """Distance of the centre from the brain's surface."""
     centre_mm: Vector | None = None
     """The centre, from the grid's centre; then no depth is looked for."""
@@ -177,7 +188,7 @@ class Transplant(_Edit):
     operation: Literal["transplant"]
     lesion: Literal["largest", "random", "all"] = "largest"
     """Of the donor."""
-    depth_mm: Length | None = None
+    depth_mm: Annotated[Length, _up_to(200)] | None = None
     """Distance of the lesion's centroid from the brain's surface."""
     centre_mm: Vector | None = None
     centre_voxels: Vector | None = None
@@ -192,8 +203,8 @@ class Deform(_Edit):
     """Warp the whole map smoothly, lesions included."""
 
     operation: Literal["deform"]
-    displacement_mm: Length
-    smoothness_mm: Size
+    displacement_mm: Annotated[Length, _up_to(20)]
+    smoothness_mm: Annotated[Size, _up_to(200)]
 
 
 Edit = Annotated[
@@ -219,7 +230,7 @@ class RecipeLabels(_Table):
 class Plausible(_Table):
     """What an edited body must be like; a variant that is not is drawn again."""
 
-    volume_ml: Annotated[Interval, AfterValidator(_not_negative)] = (0.05, 300.0)
+    volume_ml: Annotated[Interval, AfterValidator(_not_negative), _up_to(5000)] = (0.05, 300.0)
     lost: float = Field(default=0.1, ge=0, lt=1)
     """Share of a body, and of a lesion's core, that may be lost: outside the brain, over what is forbidden, or cut off
     from the rest."""

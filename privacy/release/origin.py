@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...common.cohort import ChannelSource, Cohort, Scan
 from ...common.cohorts.layouts import read_cohort
 from ...common.device import choose_device
-from ...common.edits.replay import MAP_TOLERANCE, SourceMissing, replay_chain
+from ...common.edits.replay import SourceMissing, replay_chain, rounded_alike
 from ...common.errors import ConfigError, DataError, PolicyRefused
 from ...common.gan.generation import (
     FLOOR,
@@ -103,7 +103,7 @@ def _label_map(
             "a label map whose recorded steps are not those of the public sampler and its declared recipes"
         ) from None
     found = read_label_map(path)[0]
-    if found.shape != expected.shape or (found != expected).mean() > MAP_TOLERANCE:
+    if not rounded_alike(found, expected):
         raise _refused("a label map that its recorded steps do not give")
     return found.astype(np.uint8)
 

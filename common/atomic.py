@@ -91,6 +91,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def for_owner_alone(folder: Path) -> None:
+    """Nobody else on the machine may look into this folder: what lies in it is a patient's, or near to one's.
+
+    Raises:
+        StorageError: the folder is another's, or read-only.
+    """
+    with storage_errors():
+        folder.chmod(0o700)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

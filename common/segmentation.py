@@ -214,19 +214,28 @@ def one_is_empty(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], members
     return np.asarray(np.isin(predicted, members).any(axis=axes) != np.isin(truth, members).any(axis=axes))
 
 
-def encoder_features(network: nn.Module, volumes: NDArray[np.float32], device: Device) -> NDArray[np.float64]:
-    """Mean over space of each channel at the U-Net's narrowest point, shape (n, 96), for volumes (n, C, X, Y, Z)."""
+def encoder_features(
+    network: nn.Module, volumes: Rows[np.float32], device: Device, patch: PatchTable | None = None
+) -> NDArray[np.float64]:
+    """Mean over space of each channel at the U-Net's narrowest point, shape (n, 96), for volumes (n, C, X, Y, Z).
+
+    Of a network that was trained on patches also the mean over its windows, which are those of :func:`segment`.
+    """
     block = network.get_submodule("model")
     while isinstance(block, nn.Sequential):  # way down, (skip past, the next block), way up
         block = block[1].get_submodule("submodule")
     pooled: list[NDArray[np.float64]] = []
 
     def pool(module: nn.Module, given: tuple[Tensor, ...], features: Tensor) -> None:
-        pooled.append(features[0].double().mean(dim=(1, 2, 3)).cpu().numpy())
+        pooled.extend(features.double().mean(dim=(2, 3, 4)).cpu().numpy())
 
     handle = block.register_forward_hook(pool)
+    out: list[NDArray[np.float64]] = []
     try:
-        segment(network, volumes, device)
+        for volume in volumes:
+            pooled.clear()
+            segment(network, np.asarray(volume)[None], device, patch)
+            out.append(np.mean(pooled, axis=0))
     finally:
         handle.remove()
-    return np.stack(pooled)
+    return np.stack(out)

@@ -56,6 +56,7 @@ def test_the_runs_network_infers_label_maps_that_the_other_direction_can_train_o
     arguments = [str(made / "other"), str(tmp_path / "out"), "--network", str(made / "run" / "generator.safetensors")]
     assert run(["labels", "infer", *arguments, "--threshold", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == 1
+    assert (tmp_path / "out").stat().st_mode & 0o077 == 0
     (tmp_path / "forward.toml").write_text(tiny_text())
     study = ["--study", str(tmp_path / "forward.toml")]
     assert run(["cohort", "check", str(tmp_path / "out" / "cohort.tsv"), *study]) == 0

@@ -16,7 +16,6 @@ from fedphantom.common.labels.deformation import (
     jacobian_determinant,
     smooth_noise,
     warp_labels,
-    warp_volume,
 )
 
 SHAPE, SPACING = (32, 40, 24), (1.0, 1.0, 1.5)
@@ -145,13 +144,6 @@ def _surface(mask):
     padded = np.pad(mask, 1).astype(int)
     same = sum((np.roll(padded, step, axis) == padded).astype(int) for axis in range(3) for step in (-1, 1))
     return int((same <= 3).sum())
-
-
-def test_volume_and_label_map_are_warped_alike():
-    labels = _ball()
-    affine = draw_affine(np.random.default_rng(1), 6, 0.08, 2)
-    shares = warp_volume((labels > 0).astype(np.float32), SPACING, affine, _warp(1, 2.0))
-    assert np.array_equal(shares > 0.5, warp_labels((labels > 0).astype(np.uint8), SPACING, affine, _warp(1, 2.0)) > 0)
 
 
 def test_draws_stay_in_their_ranges_and_repeat_by_seed():

@@ -137,6 +137,7 @@ def test_a_written_cohort_is_read_back_and_lacks_nothing_but_label_maps(
     assert cohort.channels == ("T1", "T1c", "T2", "FLAIR")
     assert sorted(len(patient.scans) for patient in cohort.patients) == [1, 2]
     assert {problem.code for problem in check_cohort(cohort).problems} == {"missing-label"}
+    assert (source.parent / "out").stat().st_mode & 0o077 == 0
 
 
 def test_the_cohort_says_how_it_was_made_in_numbers(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

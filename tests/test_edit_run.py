@@ -119,6 +119,7 @@ def test_patients_maps_are_private_and_named_by_a_keyed_hash_alone(patients: Pat
     assert "stay inside the site" in report.to_text()
     assert not (tmp_path / "out" / "public-labels.json").exists()
     assert secret.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "out").stat().st_mode & 0o077 == 0
     found = chains(tmp_path / "out")
     assert {chain.source.kind for chain in found} == {"private"}
     assert len({chain.source.name for chain in found}) == 2

@@ -66,6 +66,7 @@ def test_painting_private_label_maps_is_warned_of_and_written_down(
     assert "cannot be released" in description["LabelMaps"]
     sidecars = [json.loads(path.read_text()) for path in Path("out").rglob("*_dseg.json")]
     assert sum(sidecar["LabelChain"]["source"]["kind"] == "private" for sidecar in sidecars) == private
+    assert Path("out").stat().st_mode & 0o077 == 0
 
 
 def test_public_label_maps_of_undeclared_sources_are_warned_of(

@@ -238,6 +238,10 @@ def test_encoder_features_are_one_row_a_scan_and_leave_no_hook_behind() -> None:
     assert features.shape == (4, 96)
     np.testing.assert_array_equal(encoder_features(network, SCANS.volumes[2:3], CPU)[0], features[2])
     assert np.ptp(features, axis=0).max() > 0
+    windows = PatchTable(shape=(16, 16, 16))
+    by_window = encoder_features(network, np.repeat(SCANS.volumes, 2, axis=2), CPU, windows)
+    assert by_window.shape == (4, 96)
+    assert not np.allclose(by_window, encoder_features(network, np.repeat(SCANS.volumes, 2, axis=2), CPU))
     assert not any(module._forward_hooks for module in network.modules())
 
 

@@ -250,6 +250,30 @@ def test_the_told_losses_are_those_of_the_terms() -> None:
     assert losses.adversarial == pytest.approx(((logits[2:] - 1) ** 2).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("maps", ["labels-to-images", "images-to-labels"])
+@pytest.mark.parametrize("term", ["adversarial", "paired", "matching"])
+def test_each_term_of_the_objective_moves_the_generator(term: str, maps: str) -> None:
+    """Each alone, and beside the others: an objective that lost one would train all the same, and worse."""
+    weights = {"paired": ("l1_weight", "label_weight"), "matching": ("feature_matching_weight",)}
+
+    def moved(kept: set[str]) -> dict[str, Tensor]:
+        off = {key: 0.0 for name, keys in weights.items() if name not in kept for key in keys}
+        table = STUDY.training.model_copy(update=off)
+        network = STUDY.network.model_copy(update={"maps": maps})
+        study = STUDY.model_copy(update={"training": table, "network": network})
+        state = new_state(study, 1, CPU)
+        start = {name: value.detach().clone() for name, value in state.generator.named_parameters()}
+        list(train(state, SCANS, study, until_step=1, total_steps=TOTAL, seed=9))
+        return {name: value.detach() - start[name] for name, value in state.generator.named_parameters()}
+
+    every = {"adversarial", "paired", "matching"}
+    alone, without = moved({term}), moved(every - {term})
+    assert max(float(change.abs().max()) for change in alone.values()) > 0
+    if term != "adversarial":  # the study has no weight for it: it is there always
+        whole = moved(every)
+        assert any(not torch.equal(whole[name], without[name]) for name in whole)
+
+
 def test_the_discriminators_step_is_an_argument() -> None:
     state = new_state(STUDY, 1, CPU)
     before = {name: value.clone() for name, value in state.discriminator.state_dict().items()}

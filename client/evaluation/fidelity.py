@@ -187,7 +187,7 @@ def _measure(network: nn.Module, material: Material, plan: SegmenterPlan, seed: 
         real_pairs=similarity(pair_similarities(test.volumes, _drawn(one_each, pairs, seed), device), seed),
         scales=len(scale_weights(study.grid.shape)),
         features=discrepancy(
-            _features(network, test, all_real, device), _features(network, made, some_made, device), seed
+            _features(network, test, all_real, study, device), _features(network, made, some_made, study, device), seed
         ),
         training_patients=len(set(material.train.patients)),
         test_patients=len(one_each),
@@ -218,9 +218,10 @@ def _refound(
     return {region: over_patients(per_patient(np.asarray(values), patients)) for region, values in found.items()}
 
 
-def _features(network: nn.Module, scans: PreparedScans, rows: Sequence[int], device: Device) -> Floats:
+def _features(network: nn.Module, scans: PreparedScans, rows: Sequence[int], study: Study, device: Device) -> Floats:
     """Encoder features, one row a patient: the mean over the patient's scans."""
-    each = np.concatenate([encoder_features(network, scans.volumes[row : row + 1], device) for row in rows])
+    patch = study.training.patch
+    each = np.concatenate([encoder_features(network, scans.volumes[row : row + 1], device, patch) for row in rows])
     patients = [scans.patients[row] for row in rows]
     return np.stack([per_patient(column, patients) for column in each.T], axis=1)
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_folder, write_atomic
+from ..atomic import atomic_folder, for_owner_alone, write_atomic
 from ..cohort import Cohort, Patient, Scan
 from ..cohorts.check import PROBLEMS
 from ..cohorts.layouts import write_table
@@ -123,6 +123,7 @@ def infer_cohort(
     fates: list[tuple[Scan, float | None, str]] = []
     kept: list[Patient] = []
     with atomic_folder(out) as folder:
+        for_owner_alone(folder)
         for patient in cohort.patients:
             scans = []
             for number, scan in enumerate(patient.scans, start=1):

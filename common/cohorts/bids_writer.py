@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import atomic_folder, write_atomic
+from ..atomic import atomic_folder, for_owner_alone, write_atomic
 from ..errors import DataError, GeometryError
 from ..volumes.grid import Grid
 from ..volumes.nifti_writer import write_label_map, write_volume
@@ -135,6 +135,10 @@ class BidsWriter:
     def describe(self, description: str, **facts: str) -> None:
         """Exchange the data set's name for this one, and put facts beside it, at any time before :meth:`close`."""
         self._description, self._facts = description, facts
+
+    def for_owner_alone(self) -> None:
+        """Nobody else on the machine may look into the cohort."""
+        for_owner_alone(self._folder)
 
     def close(self) -> None:
         """Write the tables and let the cohort appear under its name. A second call does nothing."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_folder
+from ..atomic import atomic_folder, for_owner_alone
 from ..cohorts.identifying import text_is_identifying
 from ..counted import counted
 from ..errors import ConfigError, DataError, FedPhantomError, PolicyRefused, about
@@ -135,6 +135,7 @@ def import_dicom(
     with about("--site-secret"):
         secret = site_secret(choices.secret)
     with atomic_folder(out) as folder:
+        for_owner_alone(folder)
         cohort = ImportedCohort(folder)
         progress = stage("writing volumes")
         for done, series in enumerate(survey.series, start=1):

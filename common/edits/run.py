@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import atomic_folder, write_atomic
+from ..atomic import atomic_folder, for_owner_alone, write_atomic
 from ..counted import counted
 from ..errors import ConfigError, DataError, about
 from ..labels.chain import LabelChain, PublicSources
@@ -148,6 +148,7 @@ def edit_label_maps(
                 if chain.is_public:
                     declared = declared.merged(PublicSources(sources=chain.sources(), recipes=chain.recipes()))
                 else:
+                    for_owner_alone(folder)
                     private += 1
             progress(index + 1, len(inputs.files))
         if not len(thinned):

@@ -53,4 +53,6 @@ def _refined(values: NDArray[np.float32], axis: int, parts: int) -> NDArray[np.f
     places = (np.arange(length * parts) + 0.5) / parts - 0.5
     low = np.clip(np.floor(places).astype(int), 0, max(0, length - 2))
     share = np.expand_dims(np.clip(places - low, 0, 1).astype(np.float32), tuple(range(1, values.ndim - axis)))
-    return values.take(low, axis) * (1 - share) + values.take(np.minimum(low + 1, length - 1), axis) * share
+    out: NDArray[np.float32] = values.take(low, axis) * (1 - share)
+    out += values.take(np.minimum(low + 1, length - 1), axis) * share
+    return out

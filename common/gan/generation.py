@@ -261,7 +261,9 @@ def generate_cohort(
                     "NoiseSeed": seeds[i],
                 }
                 writer.add(f"synthetic{number:05d}", as_written(volumes[i]), sampled.labels, facts)
-                private += not sampled.chain.is_public
+                if not sampled.chain.is_public:
+                    private += 1
+                    writer.for_owner_alone()
                 if progress:
                     progress(number)
         if not number:

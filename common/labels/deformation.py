@@ -199,16 +199,6 @@ def warp_labels(
     return out
 
 
-def warp_volume(
-    voxels: NDArray[np.float32],
-    spacing_mm: Spacing,
-    affine: AffineParameters,
-    diffeomorphism: DiffeomorphismParameters,
-) -> NDArray[np.float32]:
-    """Warp intensities, shape (X, Y, Z), exactly as :func:`warp_labels` warps their label map."""
-    return _interpolate(voxels, sampling_points(_shape(voxels), spacing_mm, affine, diffeomorphism))
-
-
 def _interpolate(voxels: NDArray[np.floating], points: NDArray[np.floating]) -> NDArray[np.float32]:
     out: NDArray[np.float32] = map_coordinates(voxels, points, output=np.float32, order=1, mode="nearest")
     return out

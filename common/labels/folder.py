@@ -140,7 +140,10 @@ def read_label_maps(
 
 
 def _check_grid(labels: NDArray[np.uint8], affine: Affine, grid: Grid) -> None:
-    """Axes may be stored turned or flipped; voxel sizes and counts must be the study's."""
+    """Axes may be stored turned or flipped; voxel sizes and counts must be the study's.
+
+    A study's grid has no place in any scanner: where a label map lay there, and how obliquely, is not asked.
+    """
     turned, spacing = to_canonical(labels, affine)
     same = all(abs(mm / want - 1) <= SPACING_TOLERANCE for mm, want in zip(spacing, grid.spacing_mm, strict=True))
     if turned.shape != grid.shape or not same:

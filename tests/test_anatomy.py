@@ -18,6 +18,7 @@ from tiny_cohorts import tiny_study
 from tiny_release import Releasable
 
 from fedphantom.cli import run
+from fedphantom.common.anatomy import scan as anatomy_scan
 from fedphantom.common.anatomy.cohort import LOW_CONFIDENCE, InferenceReport, infer_cohort
 from fedphantom.common.anatomy.scan import head_box, infer_scan
 from fedphantom.common.cohort import Scan
@@ -129,6 +130,25 @@ def test_the_drawn_tumour_lies_on_top_as_it_was_drawn_and_nothing_else_is_called
     drawn = np.asarray(nib.load(tmp_path / "c" / "one" / "seg.nii.gz").dataobj) == DRAWN
     np.testing.assert_array_equal(labels == STUDY.labels["tumour"], drawn)
     assert set(np.unique(labels)) == {0, 1, 4}
+
+
+def test_the_confidence_is_of_what_the_network_inferred_and_not_of_what_was_drawn(
+    tmp_path: Path, network: LoadedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[NDArray[np.bool_]] = []
+
+    def spying(shares: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+        judged.append(where)
+        return 1.0
+
+    monkeypatch.setattr(anatomy_scan, "expected_dice", spying)
+    write_scan(tmp_path / "c" / "drawn")
+    write_scan(tmp_path / "c" / "plain", drawn=False)
+    infer_all(tmp_path / "c", network, tmp_path / "out")
+    with_tumour, without = judged
+    assert (with_tumour <= without).all()
+    # Four voxels of 2 mm a side were drawn, read at 4 mm.
+    assert 1 <= without.sum() - with_tumour.sum() <= 27
 
 
 def test_a_drawn_label_that_the_network_infers_is_not_laid_on_top(tmp_path: Path, network: LoadedGenerator) -> None:

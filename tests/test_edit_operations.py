@@ -249,6 +249,14 @@ def test_without_hemispheres_the_nearest_label_is_taken() -> None:
     assert (state.anatomy != healthy_brain()).mean() < 0.01
 
 
+def test_no_lake_of_fluid_is_thought_to_lie_beneath_a_tumour_that_touches_one() -> None:
+    labels = np.full((20, 20, 20), TISSUES.csf, np.uint8)
+    labels[:6] = TISSUES.white
+    labels[8:12, 8:12, 8:12] = TISSUES.oedema  # in fluid, four voxels from tissue
+    state = layered(labels, terms_of(head=HEAD + "[labels]\nhemispheres = false\n"))
+    assert (state.anatomy[labels == TISSUES.oedema] == TISSUES.white).all()
+
+
 def test_a_healthy_map_knows_its_anatomy() -> None:
     assert layered(healthy_brain(), TERMS).beneath == "known"
 
@@ -365,6 +373,20 @@ def test_a_tumour_may_not_be_cut_in_two() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(layered(mass, TERMS, labels), motion(shift=(0, 26, 0)), TERMS)
     assert refused.value.reason == "cut off"
+
+
+def test_a_core_may_not_be_lost_where_the_whole_tumour_loses_little() -> None:
+    """Its tip lies in fluid: six hundredths of the tumour, but a quarter of the core."""
+    labels = np.full((56, 56, 56), TISSUES.white, np.uint8)
+    labels[40:] = TISSUES.csf
+    mass = labels.copy()
+    mass[distance_mm((-20, 0, 0)) < 20] = TISSUES.oedema
+    mass[distance_mm((-8, 0, 0)) < 6] = TISSUES.enhancing
+    terms = replace(TERMS, hemispheres=False)
+    with pytest.raises(Implausible, match="of its core"):
+        apply_operation(layered(mass, terms, labels), motion(shift=(30, 0, 0)), terms)
+    after = apply_operation(layered(mass, terms, labels), motion(shift=(30, 0, 0)), replace(terms, lost=0.4)).labels
+    assert np.isin(after, PARTS).sum() > 0.9 * np.isin(mass, PARTS).sum()
 
 
 def test_a_part_that_would_lie_bare_altogether_is_refused() -> None:

@@ -19,7 +19,7 @@ from ..common.misfit import first_misfit
 from .approving_site import ApprovingSite, Override
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .label_making import LabelMaking
-from .policy import Tier
+from .policy import FEWEST_FOR_PUBLIC, Tier
 from .verdict import Outcome
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -131,6 +131,8 @@ class ReleasePredicate(_Record):
             share an average.
         approving_sites: The contributing sites, each of which has to approve it, in the order of their policies'
             digests. None for a release inside the study that was packed without a policy.
+        label_carriers_min: No structure of the study is carried by fewer of the training patients, unless by none of
+            them; None where nobody counted, which an internal release does not need.
         label_sources: Every public source that a label map of the release comes from.
         label_making: How the released label maps were made, by their chains; of none for kind ``weights``.
         created: UTC, ISO 8601, seconds.
@@ -150,6 +152,7 @@ class ReleasePredicate(_Record):
     sharing: Sharing = "weights"
     one_site: bool = False
     approving_sites: tuple[ApprovingSite, ...] = Field(default=(), max_length=1000)
+    label_carriers_min: int | None = Field(default=None, ge=1)
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     label_making: LabelMaking = LabelMaking()
     created: Time
@@ -185,6 +188,10 @@ class ReleasePredicate(_Record):
             raise ValueError("a release beyond the study that no site has to approve")
         if any(site.tier not in STRICTER[self.tier] for site in sites):
             raise ValueError("a site's policy does not permit such a release")
+        fewest = [site.label_carriers_min() for site in sites]
+        fewest.append(FEWEST_FOR_PUBLIC if self.tier == "public" else None)
+        if any(number is not None and (self.label_carriers_min or 0) < number for number in fewest):
+            raise ValueError("structures of the study may be rarer than a site's policy or the tier permits")
 
 
 class ReleaseStatement(_Record):

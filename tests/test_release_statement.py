@@ -145,7 +145,7 @@ def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from
     assert_refused(either_release, "the sentences of another program")
 
 
-WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da"}
+WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da", 4: "d8930a25ec304a9d"}
 SITES = (
     (),
     tuple(
@@ -167,7 +167,7 @@ MAKINGS = (
 def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volumes_release: Path) -> None:
     signed = ReleasePredicate.model_validate_json(json.dumps(statement_of(volumes_release)["predicate"]))
     given = signed.model_copy(update={"software": "fedphantom", "created": "then"})
-    texts = []
+    texts = [render_readme(given.model_copy(update={"label_carriers_min": 10}))]
     for kind, tier, verdict, auc in itertools.product(
         ("volumes", "weights"), ("internal", "controlled", "public"), ("PASS", "INCONCLUSIVE"), (0.5, 0.9)
     ):

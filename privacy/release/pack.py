@@ -51,6 +51,7 @@ from .evaluation import FILE as EVALUATION
 from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
 from .gate import approving_sites, refuse_by_policy
+from .label_carriers import LabelCarriers, refuse_rare_labels
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import encode_description, encode_json, encode_labels, encode_participants
@@ -75,6 +76,7 @@ def pack(
     synthetic: Path | None = None,
     evaluations: Sequence[Path] = (),
     policies: Sequence[SitePolicy] = (),
+    carriers: LabelCarriers | None = None,
     created: datetime | None = None,
     before: Callable[[ReleaseReport], None] = lambda report: None,
 ) -> ReleaseReport:
@@ -93,6 +95,7 @@ def pack(
         evaluations: Result files of ``evaluate`` on the audited volumes, one of a protocol.
         policies: Of the sites that stand behind it: one of a generator that a site trained alone, every contributing
             site's of an average. None only for a release inside the study.
+        carriers: Of each structure; None where nobody counted, as an internal release does not need.
         created: When; now, if left out.
         before: Told what is packed before it appears.
 
@@ -100,7 +103,7 @@ def pack(
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
             an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
-            stands against it, is missing, or is one too many.
+            stands against it, is missing, or is one too many, or a structure that too few training patients carry.
         ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
@@ -134,6 +137,7 @@ def pack(
     for policy in policies:
         refuse_by_policy(extract, policy.thresholds, kind, tier)
     now = (created or datetime.now(UTC)).astimezone(UTC)
+    fewest = refuse_rare_labels(carriers, policies, tier)
     sites = approving_sites(study, policies, tier, now.date(), contributing_sites(run))
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -177,6 +181,7 @@ def pack(
             sharing=study.federation.sharing,
             one_site=study.federation.alone,
             approving_sites=sites,
+            label_carriers_min=fewest,
             label_sources=used.sources,
             label_making=making,
             created=packed,

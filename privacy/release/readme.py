@@ -48,6 +48,7 @@ maps were made by a generator, from public label maps.
 - Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
 - The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
 - `audit.json` holds the attacks and controls with their figures.
+- Rare structures: {_rare(predicate)}
 {_overrides(predicate.audit.overrides)}
 ## Whose approval it needs
 
@@ -71,6 +72,13 @@ Study {predicate.study_digest}
 Generator {predicate.generator_sha256}
 Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tier]}.
 """
+
+
+def _rare(predicate: ReleasePredicate) -> str:
+    fewest = predicate.label_carriers_min
+    if fewest is None:
+        return "it was not counted how many of the patients carry each structure."
+    return f"none is carried by fewer than {fewest} of the training patients, unless by nobody."
 
 
 def _headline(predicate: ReleasePredicate) -> str:

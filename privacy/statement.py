@@ -17,6 +17,7 @@ from ..common.federation import Sharing
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
 from .approving_site import ApprovingSite, Override
+from .cohort_facts import CohortFacts
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .label_making import LabelMaking
 from .policy import FEWEST_FOR_PUBLIC, Tier
@@ -48,6 +49,8 @@ def _real(time: str) -> str:
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_real)]
 """UTC, ISO 8601, seconds."""
 
+BIDS_IGNORE = ".bidsignore"
+"""The one hidden file that a release may hold: BIDS gives it that name."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -70,7 +73,8 @@ class Subject(_Record):
     @model_validator(mode="after")
     def _check(self) -> Self:
         # No part may be "..", empty, hidden or absolute: the name is joined to a folder when it is verified.
-        if len(self.name) > 255 or not all(_PART.fullmatch(part) for part in self.name.split("/")):
+        parts = self.name.split("/")
+        if len(self.name) > 255 or not all(_PART.fullmatch(part) or part == BIDS_IGNORE for part in parts):
             raise ValueError("a subject's name is not a plain relative path")
         return self
 
@@ -134,6 +138,7 @@ class ReleasePredicate(_Record):
         label_carriers_min: No structure of the study is carried by fewer of the training patients, unless by none of
             them; None where nobody counted, which an internal release does not need.
         label_sources: Every public source that a label map of the release comes from.
+        cohort: What the released cohort consists of; None for kind ``weights``.
         label_making: How the released label maps were made, by their chains; of none for kind ``weights``.
         created: UTC, ISO 8601, seconds.
         software: Name and version of what packed it.
@@ -155,6 +160,7 @@ class ReleasePredicate(_Record):
     label_carriers_min: int | None = Field(default=None, ge=1)
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     label_making: LabelMaking = LabelMaking()
+    cohort: CohortFacts | None = None
     created: Time
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
     wording: int = Field(ge=1)
@@ -170,6 +176,10 @@ class ReleasePredicate(_Record):
         self._check_sites()
         if self.kind == "weights" and (self.sharing == "volumes" or self.label_making.scans):
             raise ValueError("weights of a study that shares volumes alone, or beside scans")
+        if (self.kind == "volumes") != (self.cohort is not None) or (
+            self.cohort and self.cohort.scans != self.label_making.scans
+        ):
+            raise ValueError("cohort contradicts kind or label_making")
         if any(source.kind != "public" for source in self.label_sources):
             raise ValueError("a label source is not public")
         if lacks_licence(self.kind, self.tier, self.label_sources):

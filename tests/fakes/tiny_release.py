@@ -91,9 +91,9 @@ class Releasable:
     root: Path
 
     @classmethod
-    def make(cls, root: Path) -> Releasable:
+    def make(cls, root: Path, study: Study | None = None) -> Releasable:
         """Two scans, of two of the three public label maps that the run declares."""
-        out, study = cls(root), release_study()
+        out, study = cls(root), study or release_study()
         grid = study.volume_grid()
         with BidsWriter(out.public, grid, study.channels, study.labels, "public", synthetic=False) as writer:
             for number, radius in enumerate((0.6, 0.7, 0.8)):

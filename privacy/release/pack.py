@@ -143,8 +143,8 @@ def pack(
     for policy in policies:
         refuse_by_policy(extract, policy.thresholds, kind, tier)
     now = (created or datetime.now(UTC)).astimezone(UTC)
-    fewest = refuse_rare_labels(carriers, policies, tier)
     sites = approving_sites(study, policies, tier, now.date(), contributing_sites(run))
+    fewest = refuse_rare_labels(carriers, policies, tier)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     scan = TextScan.of(run, study, public, (packed, *_days(claim, sites)))

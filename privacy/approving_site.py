@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..common.errors import ConfigError
 from ..common.labels.chain import Sha256
-from .policy import OverrideReason, SitePolicy, Tier
+from .policy import TIERS, OverrideReason, SitePolicy, Tier
 from .signers import SignerRole
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
@@ -94,6 +94,11 @@ class ApprovingSite(_Record):
             ),
             overrides=overrides_of(asdict(policy.thresholds), policy.thresholds.reasons),
         )
+
+    def label_carriers_min(self) -> float | None:
+        """Fewest training patients who may carry a structure, by the site's policy."""
+        changed = [override.value for override in self.overrides if override.threshold == "label_carriers_min"]
+        return changed[0] if changed else TIERS[self.tier].label_carriers_min
 
     def roles_needed(self) -> set[SignerRole]:
         """Roles of which one signature each makes the site's approval."""

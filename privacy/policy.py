@@ -21,6 +21,9 @@ from .signers import Signer, SignerTable
 
 Tier = Literal["internal", "controlled", "public"]
 
+FEWEST_FOR_PUBLIC = 3
+"""A structure that fewer training patients carry blocks publication, and no reason overrides that."""
+
 
 @dataclass(frozen=True)
 class OverrideReason:
@@ -52,6 +55,7 @@ class ReleasePolicy:
         linkage_upper_max: Bound on the upper 95 % Clopper-Pearson limit of the share of members whose scan is copied.
             Links short of a copy are not measured.
         min_holdout: Fewest holdout patients for this tier.
+        label_carriers_min: Fewest training patients who may carry a structure of the study, unless nobody does.
         reasons: Overridden key to the recorded reason; empty for the defaults.
     """
 
@@ -64,6 +68,7 @@ class ReleasePolicy:
     outlier_auc_upper_max: float | None
     linkage_upper_max: float
     min_holdout: int
+    label_carriers_min: int | None
     reasons: Mapping[str, OverrideReason]
 
 
@@ -95,6 +100,7 @@ TIERS: dict[Tier, ReleasePolicy] = {
         outlier_auc_upper_max=None,
         linkage_upper_max=0.09,
         min_holdout=20,
+        label_carriers_min=None,
         reasons={},
     ),
     "controlled": ReleasePolicy(
@@ -107,6 +113,7 @@ TIERS: dict[Tier, ReleasePolicy] = {
         outlier_auc_upper_max=0.75,
         linkage_upper_max=0.09,
         min_holdout=50,
+        label_carriers_min=10,
         reasons={},
     ),
     "public": ReleasePolicy(
@@ -119,6 +126,7 @@ TIERS: dict[Tier, ReleasePolicy] = {
         outlier_auc_upper_max=0.70,
         linkage_upper_max=0.09,
         min_holdout=104,
+        label_carriers_min=10,
         reasons={},
     ),
 }
@@ -150,6 +158,10 @@ class _Count(_Threshold):
     value: Annotated[int, Field(ge=20)]
 
 
+class _Carriers(_Threshold):
+    value: Annotated[int, Field(ge=1)]
+
+
 class _Waiver(_Threshold):
     # A tier's requirement can be waived by a person, not invented.
     value: Literal[False]
@@ -163,6 +175,7 @@ class _Overrides(_Table):
     outlier_auc_upper_max: _Auc | None = None
     linkage_upper_max: _Share | None = None
     min_holdout: _Count | None = None
+    label_carriers_min: _Carriers | None = None
 
 
 class _PolicyFile(_Table):
@@ -176,6 +189,9 @@ class _PolicyFile(_Table):
         for name, threshold in self.override:
             if threshold is not None and len(threshold.reason.split()) < 2:
                 raise ValueError(f"override.{name}.reason: say why, in a sentence")
+        carriers = self.override.label_carriers_min
+        if self.tier == "public" and carriers is not None and carriers.value < FEWEST_FOR_PUBLIC:
+            raise ValueError(f"override.label_carriers_min.value: at least {FEWEST_FOR_PUBLIC} for publication")
         people = [row.signer() for row in self.signer]
         roles, keys = {signer.role for signer in people}, [signer.key for signer in people]
         if len(set(keys)) < len(keys):

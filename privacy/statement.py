@@ -17,9 +17,10 @@ from ..common.federation import Sharing
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
 from .approving_site import ApprovingSite, Override
+from .cohort_facts import CohortFacts
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .label_making import LabelMaking
-from .policy import Tier
+from .policy import FEWEST_FOR_PUBLIC, Tier
 from .verdict import Outcome
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -48,6 +49,8 @@ def _real(time: str) -> str:
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_real)]
 """UTC, ISO 8601, seconds."""
 
+BIDS_IGNORE = ".bidsignore"
+"""The one hidden file that a release may hold: BIDS gives it that name."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -70,7 +73,8 @@ class Subject(_Record):
     @model_validator(mode="after")
     def _check(self) -> Self:
         # No part may be "..", empty, hidden or absolute: the name is joined to a folder when it is verified.
-        if len(self.name) > 255 or not all(_PART.fullmatch(part) for part in self.name.split("/")):
+        parts = self.name.split("/")
+        if len(self.name) > 255 or not all(_PART.fullmatch(part) or part == BIDS_IGNORE for part in parts):
             raise ValueError("a subject's name is not a plain relative path")
         return self
 
@@ -131,7 +135,10 @@ class ReleasePredicate(_Record):
             share an average.
         approving_sites: The contributing sites, each of which has to approve it, in the order of their policies'
             digests. None for a release inside the study that was packed without a policy.
+        label_carriers_min: No structure of the study is carried by fewer of the training patients, unless by none of
+            them; None where nobody counted, which an internal release does not need.
         label_sources: Every public source that a label map of the release comes from.
+        cohort: What the released cohort consists of; None for kind ``weights``.
         label_making: How the released label maps were made, by their chains; of none for kind ``weights``.
         created: UTC, ISO 8601, seconds.
         software: Name and version of what packed it.
@@ -150,8 +157,10 @@ class ReleasePredicate(_Record):
     sharing: Sharing = "weights"
     one_site: bool = False
     approving_sites: tuple[ApprovingSite, ...] = Field(default=(), max_length=1000)
+    label_carriers_min: int | None = Field(default=None, ge=1)
     label_sources: tuple[LabelSource, ...] = Field(min_length=1)
     label_making: LabelMaking = LabelMaking()
+    cohort: CohortFacts | None = None
     created: Time
     software: Annotated[str, Field(pattern=r"^fedphantom [0-9A-Za-z.+-]{1,40}$")]
     wording: int = Field(ge=1)
@@ -167,6 +176,10 @@ class ReleasePredicate(_Record):
         self._check_sites()
         if self.kind == "weights" and (self.sharing == "volumes" or self.label_making.scans):
             raise ValueError("weights of a study that shares volumes alone, or beside scans")
+        if (self.kind == "volumes") != (self.cohort is not None) or (
+            self.cohort and self.cohort.scans != self.label_making.scans
+        ):
+            raise ValueError("cohort contradicts kind or label_making")
         if any(source.kind != "public" for source in self.label_sources):
             raise ValueError("a label source is not public")
         if lacks_licence(self.kind, self.tier, self.label_sources):
@@ -185,6 +198,10 @@ class ReleasePredicate(_Record):
             raise ValueError("a release beyond the study that no site has to approve")
         if any(site.tier not in STRICTER[self.tier] for site in sites):
             raise ValueError("a site's policy does not permit such a release")
+        fewest = [site.label_carriers_min() for site in sites]
+        fewest.append(FEWEST_FOR_PUBLIC if self.tier == "public" else None)
+        if any(number is not None and (self.label_carriers_min or 0) < number for number in fewest):
+            raise ValueError("structures of the study may be rarer than a site's policy or the tier permits")
 
 
 class ReleaseStatement(_Record):

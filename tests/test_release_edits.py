@@ -33,6 +33,7 @@ from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.volumes.nifti import read_label_map
 from fedphantom.common.volumes.nifti_writer import write_label_map
 from fedphantom.privacy.label_making import LabelMaking, SampledMaps
+from fedphantom.privacy.release.datasheet import render_datasheet
 from fedphantom.privacy.release.origin import check_origin
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import ReleasePredicate
@@ -120,7 +121,9 @@ def test_edited_scans_beside_sampled_ones_are_counted_apart_from_their_chains(ma
     # A signer whose README and statement agree still cannot say otherwise than the chains do.
     changed = LabelMaking(scans=3, sampled=(SampledMaps(source="open balls", scans=3),))
     predicate = ReleasePredicate.model_validate_json(json.dumps(statement_of(made.release)["predicate"]))
-    (made.release / "README.md").write_text(render_readme(predicate.model_copy(update={"label_making": changed})))
+    otherwise = predicate.model_copy(update={"label_making": changed})
+    (made.release / "README.md").write_text(render_readme(otherwise))
+    (made.release / "cohort" / "README.md").write_text(render_datasheet(otherwise))
     sign_again(made.release, in_predicate(label_making=changed.model_dump(mode="json")))
     assert_refused(made.release, "made otherwise than the signed statement says")
 

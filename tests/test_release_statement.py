@@ -21,6 +21,7 @@ from fedphantom.privacy.audit.extract import AttackRow
 from fedphantom.privacy.finding import WORDING, finding
 from fedphantom.privacy.label_making import EditedMaps, LabelMaking, SampledMaps
 from fedphantom.privacy.policy import parse_policy
+from fedphantom.privacy.release.datasheet import render_datasheet
 from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import EvaluationClaim, ReleasePredicate, may_be_shared
@@ -145,7 +146,7 @@ def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from
     assert_refused(either_release, "the sentences of another program")
 
 
-WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da"}
+WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da", 4: "6d4103a0adc9a9e1"}
 SITES = (
     (),
     tuple(
@@ -167,7 +168,8 @@ MAKINGS = (
 def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volumes_release: Path) -> None:
     signed = ReleasePredicate.model_validate_json(json.dumps(statement_of(volumes_release)["predicate"]))
     given = signed.model_copy(update={"software": "fedphantom", "created": "then"})
-    texts = []
+    counted = given.model_copy(update={"label_carriers_min": 10})
+    texts = [re.sub("[0-9a-f]{64}", "", render_readme(counted) + render_datasheet(counted))]
     for kind, tier, verdict, auc in itertools.product(
         ("volumes", "weights"), ("internal", "controlled", "public"), ("PASS", "INCONCLUSIVE"), (0.5, 0.9)
     ):
@@ -179,7 +181,9 @@ def test_the_number_of_the_sentences_is_raised_whenever_one_of_them_changes(volu
             for sharing, making, sites in itertools.product(("weights", "ensemble", "volumes"), MAKINGS, SITES):
                 changes |= {"sharing": sharing, "one_site": sharing != "weights", "label_making": making}
                 changes["approving_sites"] = sites
-                texts.append(re.sub("[0-9a-f]{64}", "", render_readme(given.model_copy(update=changes))))
+                changed = given.model_copy(update=changes)
+                pages = render_readme(changed) + (render_datasheet(changed) if kind == "volumes" else "")
+                texts.append(re.sub("[0-9a-f]{64}", "", pages))
     assert len(set(texts)) > 20
     now = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
     assert WORDINGS[WORDING] == now, "a sentence has changed: raise WORDING, and note its number here"

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from report_content import (
     SHA,
+    SHAPE,
     a_control,
     a_curve,
     a_sample,
@@ -59,7 +60,9 @@ class Elements(HTMLParser):
 
 def test_the_internal_page_shows_real_neighbours_and_says_so() -> None:
     page = render_report(content(), "internal")
-    assert sum(map(is_checkerboard, images_in(page))) == 2 * 3
+    assert sum(map(is_checkerboard, images_in(page))) == 2 * (3 + SHAPE[2]), (
+        "in three planes, and in the film slice by slice"
+    )
     assert "INTERNAL: this page shows scans of real patients" in words_of(page)
 
 

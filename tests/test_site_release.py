@@ -106,7 +106,9 @@ def test_statement_and_readme_say_that_one_site_stands_behind_the_release_and_no
         assert not any(site.encode() in path.read_bytes() for site in SITES)
 
 
-def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_access(root: Path) -> None:
+def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_access(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     site = site_of(root)
     content = {
         "verdict": "PASS",
@@ -139,7 +141,19 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
     assert pack(site, root / "release", key_of(root), *more) == 4, "nobody is named who could approve it"
-    assert pack(site, root / "release", key_of(root), *more, "--policy", str(root / "site.toml")) == 0
+    line = ["--policy", str(root / "site.toml")]
+    capsys.readouterr()
+    assert pack(site, root / "release", key_of(root), *more, *line) == 4, "so few patients carry every structure"
+    told = capsys.readouterr().err
+    assert "fewer than 10 of the training patients carry: csf, grey, white" in told
+    refused = [entry.facts["reason"] for entry in read_journal(site / "journal.jsonl") if "reason" in entry.facts]
+    assert str(refused[-1]) in told
+    why = (
+        '[override.label_carriers_min]\nvalue = 1\nreason = "all patients agreed"\nby = "the board"\non = 2026-11-20\n'
+    )
+    with (root / "site.toml").open("a") as policy:
+        policy.write(why)
+    assert pack(site, root / "release", key_of(root), *more, *line) == 0
     assert verified(root).audit_permits_sharing
     assert not verified(root).approved
     packer = str(root / "keys" / "key.pub.pem")

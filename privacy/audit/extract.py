@@ -102,6 +102,7 @@ class PolicyRow(_Extract):
     outlier_auc_upper_max: float | None = None
     linkage_upper_max: float | None = None
     min_holdout: int | None = None
+    label_carriers_min: int | None = None
     reasons: Annotated[dict[Word, ReasonRow], Field(max_length=16)] = Field(default_factory=dict)
 
 

@@ -4,6 +4,8 @@ README.md  audit.json  public-labels.json  manifest.dsse.json
 evaluation.json                                                     where usefulness was measured
 generator.safetensors                                               kind ``weights``
 cohort/dataset_description.json  participants.tsv  dseg.tsv         kind ``volumes``
+cohort/README.md                                                    its datasheet
+cohort/.bidsignore                                                  where BIDS has no name for a channel
 cohort/sub-<16 hex>/anat/sub-<16 hex>_<channel>.nii.gz and .json
 """
 
@@ -26,16 +28,18 @@ from ...common.tensor_file import decode, encode
 from ...common.volumes.grid import Grid
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
+from ..cohort_facts import CohortFacts
 from ..label_making import LabelMaking
-from ..statement import ReleasePredicate
+from ..statement import BIDS_IGNORE, ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
 from .clean_nifti import check_clean_nifti
+from .datasheet import render_datasheet
 from .evaluation import FILE as EVALUATION
 from .evaluation import parse_evaluation
 from .gate import refuse_other_sites
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
-from .tables import check_description, check_labels, check_participants, encode_json
+from .tables import check_description, check_labels, check_participants, encode_bids_ignore, encode_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +49,9 @@ AUDIT = "audit.json"
 PUBLIC_LABELS = "public-labels.json"
 COHORT = "cohort"
 LABEL_KEY = "dseg"
+DATASHEET = f"{COHORT}/{README}"
+"""In the cohort, as BIDS wants a README: so it stays with the volumes whoever copies them."""
+IGNORED = f"{COHORT}/{BIDS_IGNORE}"
 
 COMMON_FILES = frozenset({README, AUDIT, PUBLIC_LABELS})
 PARTICIPANTS = "participants.tsv"
@@ -71,6 +78,7 @@ class ContentCheck:
         self._tables: dict[str, bytes] = {}
         self._volumes: list[str] = []
         self._chains: list[LabelChain] = []
+        self._stripped = 0
         self._audited: str | None = None
         self._evaluated: str | None = None
 
@@ -87,6 +95,9 @@ class ContentCheck:
             sidecar = _verified(parse_sidecar, content, self._predicate.generator_sha256, self._public)
             if sidecar.encode() != content:  # an entry given twice would hide the first
                 raise _foreign("a sidecar in another encoding")
+            if (sidecar.skull_stripped is None) != (volume["key"] == LABEL_KEY):
+                raise _foreign("a sidecar that does not say whether its image is skull-stripped, or says so of labels")
+            self._stripped += sidecar.skull_stripped is True
             if volume["key"] == LABEL_KEY:
                 self._chains.append(sidecar.label_chain)
         elif volume:
@@ -103,6 +114,12 @@ class ContentCheck:
         elif name == README:
             if content != render_readme(self._predicate).encode():
                 raise _foreign("a README that does not say what was signed")
+        elif name == DATASHEET and self._predicate.cohort:
+            if content != render_datasheet(self._predicate).encode():
+                raise _foreign("a datasheet that does not say what was signed")
+        elif name == IGNORED and self._predicate.cohort:
+            if not content or content != encode_bids_ignore(self._predicate.cohort.channels):
+                raise _foreign("a .bidsignore with other entries")
         elif name == GENERATOR and self._predicate.kind == "weights":
             study = check_weights(content)
             if study.digest() != self._predicate.study_digest:
@@ -147,9 +164,18 @@ class ContentCheck:
             raise _foreign("volumes on different grids")
         check_participants(self._tables[PARTICIPANTS], self._endings)
         check_description(self._tables[DESCRIPTION], next(iter(channels)))
-        check_labels(self._tables[LABEL_LOOKUP])
+        self._check_cohort(self._predicate.cohort, next(iter(channels)) - {LABEL_KEY}, next(iter(self._grids)))
         if digest_of_hashes(self._volumes) != self._audited:
             raise _foreign("volumes other than those that were audited")
+
+    def _check_cohort(self, facts: CohortFacts | None, channels: frozenset[str], grid: Grid) -> None:
+        if (
+            facts is None
+            or (facts.scans, facts.channels) != (len(self._endings), tuple(sorted(channels)))
+            or (facts.grid, facts.skull_stripped) != (grid, self._stripped)
+        ):
+            raise _foreign("a cohort other than the signed statement says")
+        check_labels(self._tables[LABEL_LOOKUP], facts.labels)
 
     def _check_audit(self, content: bytes) -> None:
         extract, shown = _verified(read_audit, content)
@@ -188,7 +214,10 @@ def public_sources_of(content: bytes) -> PublicSources:
 
 def _expected(predicate: ReleasePredicate) -> frozenset[str]:
     evaluation = {EVALUATION} if predicate.evaluation else set()
-    return COMMON_FILES | evaluation | (COHORT_TABLES if predicate.kind == "volumes" else {GENERATOR})
+    if predicate.cohort is None:
+        return COMMON_FILES | evaluation | {GENERATOR}
+    ignored = {IGNORED} if encode_bids_ignore(predicate.cohort.channels) else set()
+    return COMMON_FILES | evaluation | COHORT_TABLES | {DATASHEET} | ignored
 
 
 def _verified(parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -26,34 +26,41 @@ from ...common.labels.recipe import Recipe
 from ...common.run_result import contributing_sites
 from ...common.signing import sign
 from ...common.study import Study
+from ...common.volumes.face import face_finding
+from ...common.volumes.grid import Grid
 from ..approving_site import ApprovingSite
 from ..audit.extract import AuditExtract
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
+from ..cohort_facts import CohortFacts
 from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..label_making import LabelMaking
 from ..policy import SitePolicy, Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
-from .clean_nifti import check_clean_nifti
+from .clean_nifti import check_clean_nifti, clean_voxels
 from .content import (
     AUDIT,
     COHORT,
+    DATASHEET,
     GENERATOR,
+    IGNORED,
     LABEL_KEY,
     MANIFEST,
     PUBLIC_LABELS,
     README,
     check_weights,
 )
+from .datasheet import render_datasheet
 from .evaluation import FILE as EVALUATION
 from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
 from .gate import approving_sites, refuse_by_policy
+from .label_carriers import LabelCarriers, refuse_rare_labels
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
-from .tables import encode_description, encode_json, encode_labels, encode_participants
+from .tables import encode_bids_ignore, encode_description, encode_json, encode_labels, encode_participants
 from .text_scan import TextScan
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
@@ -75,6 +82,7 @@ def pack(
     synthetic: Path | None = None,
     evaluations: Sequence[Path] = (),
     policies: Sequence[SitePolicy] = (),
+    carriers: LabelCarriers | None = None,
     created: datetime | None = None,
     before: Callable[[ReleaseReport], None] = lambda report: None,
 ) -> ReleaseReport:
@@ -93,6 +101,7 @@ def pack(
         evaluations: Result files of ``evaluate`` on the audited volumes, one of a protocol.
         policies: Of the sites that stand behind it: one of a generator that a site trained alone, every contributing
             site's of an average. None only for a release inside the study.
+        carriers: Of each structure; None where nobody counted, as an internal release does not need.
         created: When; now, if left out.
         before: Told what is packed before it appears.
 
@@ -100,7 +109,7 @@ def pack(
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
             an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
-            stands against it, is missing, or is one too many.
+            stands against it, is missing, or is one too many, or a structure that too few training patients carry.
         ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
@@ -135,11 +144,12 @@ def pack(
         refuse_by_policy(extract, policy.thresholds, kind, tier)
     now = (created or datetime.now(UTC)).astimezone(UTC)
     sites = approving_sites(study, policies, tier, now.date(), contributing_sites(run))
+    fewest = refuse_rare_labels(carriers, policies, tier)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     scan = TextScan.of(run, study, public, (packed, *_days(claim, sites)))
 
-    making = LabelMaking()
+    making, facts = LabelMaking(), None
     with atomic_folder(out) as folder:
         writer = _Writer(folder, scan)
         if kind == "weights":
@@ -150,7 +160,7 @@ def pack(
                 "no synthetic cohort", expected="one for a release of volumes", remedy="Name it with '--synthetic'."
             )
         else:
-            used, making = _add_cohort(writer, synthetic, study, generator_sha256, public)
+            used, making, facts = _add_cohort(writer, synthetic, study, generator_sha256, public)
             volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
             if digest_of_hashes(volumes) != extract.synthetic_sha256:
                 raise VerificationFailed(
@@ -177,8 +187,10 @@ def pack(
             sharing=study.federation.sharing,
             one_site=study.federation.alone,
             approving_sites=sites,
+            label_carriers_min=fewest,
             label_sources=used.sources,
             label_making=making,
+            cohort=facts,
             created=packed,
             software=f"fedphantom {version('fedphantom')}",
             wording=WORDING,
@@ -188,6 +200,8 @@ def pack(
             writer.add(EVALUATION, evaluation.encode())
         writer.add(PUBLIC_LABELS, encode_json(used.model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
+        if facts is not None:
+            writer.add(DATASHEET, render_datasheet(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)
         writer.check("statement.json", statement.encode())
         writer.add(MANIFEST, sign(statement.encode(), key))
@@ -245,19 +259,24 @@ def _evaluation(files: Sequence[Path], audited: str | None) -> EvaluationExtract
 
 def _add_cohort(
     writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources
-) -> tuple[PublicSources, LabelMaking]:
-    """Copy every volume under a random name beside a fresh sidecar; what its label maps were made from, and how."""
+) -> tuple[PublicSources, LabelMaking, CohortFacts]:
+    """Copy every volume under a random name beside a fresh sidecar.
+
+    Returns:
+        What its label maps were made from, how, and what the cohort consists of.
+    """
     used: set[LabelSource] = set()
     recipes: set[Recipe] = set()
     chains: list[LabelChain] = []
     renamed: dict[str, str] = {}
     keys: set[str] = set()
+    stripped, grid = 0, study.volume_grid()
     for path in sorted(cohort.rglob("*.nii*")):
         found = _SOURCE_VOLUME.fullmatch(path.name)
         if found is None or path.parent != cohort / found[1] / "anat":
             raise _broken("a synthetic cohort with a volume in an unknown place")
         content = _source(path, "synthetic volume")
-        check_clean_nifti(content, is_label_map=found["key"] == LABEL_KEY)
+        grid = check_clean_nifti(content, is_label_map=found["key"] == LABEL_KEY)
         try:
             beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
         except DataError:
@@ -271,27 +290,46 @@ def _add_cohort(
         recipes.update(sidecar.label_chain.recipes())
         if found["key"] == LABEL_KEY:
             chains.append(sidecar.label_chain)
+            sidecar = sidecar.model_copy(update={"skull_stripped": None})
+        else:
+            sidecar = sidecar.model_copy(update={"skull_stripped": _is_stripped(content, grid)})
+            stripped += sidecar.skull_stripped is True
         keys.add(found["key"])
         # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
         subject = renamed.setdefault(found[1], f"sub-{secrets.token_hex(8)}")
         stem = f"{COHORT}/{subject}/anat/{subject}_{found['key']}"
         writer.add(f"{stem}.nii.gz", content)
         writer.add(f"{stem}.json", sidecar.encode())
-    if not renamed:
+    channels = tuple(sorted(keys - {LABEL_KEY}))
+    if not renamed or not channels:
         raise DataError(
-            "a synthetic cohort without a volume",
+            "a synthetic cohort without an image",
             expected="a BIDS folder as 'fedphantom generate' writes it",
             remedy="Name that folder with '--synthetic'.",
         )
-    channels = _channel_table(_source(cohort / DESCRIPTION, "description of the synthetic cohort"), study, keys)
-    writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(channels))
+    table = _channel_table(_source(cohort / DESCRIPTION, "description of the synthetic cohort"), study, keys)
+    writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(table))
     writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
     writer.add(f"{COHORT}/{LABEL_LOOKUP}", encode_labels(study.labels))
+    if ignored := encode_bids_ignore(channels):
+        writer.add(IGNORED, ignored)
+    facts = CohortFacts(
+        scans=len(renamed),
+        channels=channels,
+        skull_stripped=stripped,
+        shape=grid.shape,
+        spacing_mm=grid.spacing_mm,
+        labels=tuple(sorted((value, name) for name, value in study.labels.items())),
+    )
     sources = PublicSources(
         sources=tuple(source for source in public.sources if source in used),
         recipes=tuple(recipe for recipe in public.recipes if recipe in recipes),
     )
-    return sources, LabelMaking.of(chains)
+    return sources, LabelMaking.of(chains), facts
+
+
+def _is_stripped(content: bytes, grid: Grid) -> bool:
+    return face_finding(clean_voxels(content, grid), grid.affine()) == "skull-stripped"
 
 
 def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> dict[str, str]:

@@ -33,7 +33,7 @@ MEANT_FOR = {
 
 def render_readme(predicate: ReleasePredicate) -> str:
     """Markdown text of the release's ``README.md``."""
-    sources = "\n".join(dict.fromkeys(map(_source, predicate.label_sources)))
+    sources = "\n".join(dict.fromkeys(map(cited, predicate.label_sources)))
     return f"""# FedPhantom release
 
 {_headline(predicate)}
@@ -48,7 +48,8 @@ maps were made by a generator, from public label maps.
 - Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
 - The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
 - `audit.json` holds the attacks and controls with their figures.
-{_overrides(predicate.audit.overrides)}
+- Rare structures: {_rare(predicate)}
+{told_overrides(predicate.audit.overrides)}
 ## Whose approval it needs
 
 {_approval(predicate)}
@@ -56,8 +57,8 @@ maps were made by a generator, from public label maps.
 ## Where the label maps come from
 
 {sources}
-{_no_licence(predicate)}{_making(predicate.label_making)}
-Beside every volume a JSON file says that it is synthetic and how its label map was made from one of these.
+{_no_licence(predicate)}{how_made(predicate.label_making)}
+{_recipes(predicate)}
 
 ## Checking this folder
 
@@ -71,6 +72,25 @@ Study {predicate.study_digest}
 Generator {predicate.generator_sha256}
 Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tier]}.
 """
+
+
+def _rare(predicate: ReleasePredicate) -> str:
+    fewest = predicate.label_carriers_min
+    if fewest is None:
+        return "it was not counted how many of the patients carry each structure."
+    return f"none is carried by fewer than {fewest} of the training patients, unless by nobody."
+
+
+def _recipes(predicate: ReleasePredicate) -> str:
+    if predicate.kind == "weights":
+        return (
+            "Beside every volume that it paints, a JSON file says that it is synthetic, and how its label map was made."
+        )
+    return (
+        "Beside every volume a JSON file says that it is synthetic and holds its recipe: the source by its SHA-256,"
+        "\nevery step with its seed and what was drawn, edit recipes in full, and the seed of the generator's noise."
+        "\n`cohort/README.md` is the data set's datasheet."
+    )
 
 
 def _headline(predicate: ReleasePredicate) -> str:
@@ -105,11 +125,11 @@ a small file each, and `fedphantom release verify` says which are missing; it ta
 def _site(site: ApprovingSite) -> str:
     keys = "; ".join(f"{one.role} `{one.key[:16]}…` until {one.expires}" for one in site.signers)
     needed = "its compliance officer and a second person" if site.second_person else "its compliance officer"
-    changed = _overrides(site.overrides, "  ")
+    changed = told_overrides(site.overrides, "  ")
     return f"- A site by {needed}, by its policy `{site.policy_sha256[:16]}…` (tier {site.tier}): {keys}.{changed}"
 
 
-def _overrides(overrides: Iterable[Override], indent: str = "") -> str:
+def told_overrides(overrides: Iterable[Override], indent: str = "") -> str:
     """Thresholds other than the tier's, each with its reason; nothing where there is none."""
     return "".join(
         f"\n{indent}- Changed threshold: `{one.threshold}` = {one.value}. {one.reason} ({one.by}, {one.on})"
@@ -117,7 +137,7 @@ def _overrides(overrides: Iterable[Override], indent: str = "") -> str:
     )
 
 
-def _making(making: LabelMaking) -> str:
+def how_made(making: LabelMaking) -> str:
     """How the released label maps were made; nothing where none is released."""
     if not making.scans:
         return ""
@@ -135,9 +155,10 @@ def _scans(number: int) -> str:
     return counted(number, "scan")
 
 
-def _source(source: LabelSource) -> str:
-    cited = f" Please cite: {source.citation}" if source.citation else ""
-    return f"- {source.name} (licence: {source.licence}).{cited}"
+def cited(source: LabelSource) -> str:
+    """A source with its licence, and whom to cite."""
+    citation = f" Please cite: {source.citation}" if source.citation else ""
+    return f"- {source.name} (licence: {source.licence}).{citation}"
 
 
 def _evaluation(predicate: ReleasePredicate) -> str:

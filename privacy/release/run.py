@@ -26,6 +26,7 @@ from ..policy import SitePolicy, Tier, read_policy
 from ..synthetic_cohort import painters, synthetic_of
 from .content import GENERATOR
 from .history import PACKED, keeps_history, note, refusals_noted
+from .label_carriers import count_label_carriers, fewest_carriers
 from .origin import check_origin
 from .pack import ReleaseReport, pack, verify_release
 
@@ -100,11 +101,13 @@ def _packed(
         synthetic = synthetic or synthetic_of(run)
         _refuse_several_painters(synthetic)
     audit = audit or next((file for file in (run / "audit" / RESULT,) if file.is_file()), None)
-    cohort = public_cohort(study_of(load_weights(run / GENERATOR)[1]), public) if public else None
+    study = study_of(load_weights(run / GENERATOR)[1])
+    cohort = public_cohort(study, public) if public else None
+    has_sites = any(run.glob(f"sites/*/{SITE_FILE}")) or (run / SITE_FILE).exists()
     if audit is not None:  # else pack says that there is none
         audit = audit / RESULT if audit.is_dir() else audit
         verdict = verify_audit(audit, run)["verdict"]
-        if verdict == "PASS" and not any(run.glob(f"sites/*/{SITE_FILE}")) and not (run / SITE_FILE).exists():
+        if verdict == "PASS" and not has_sites:
             raise PolicyRefused(
                 "a PASS in a run without a site's folder: nobody's journal can confirm it",
                 expected=f"the sites' folders for a release of tier '{tier}'",
@@ -112,6 +115,7 @@ def _packed(
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, cohort, progress=progress)
+    counts = has_sites and audit is not None and fewest_carriers(policies, tier) is not None
     return pack(
         run,
         out,
@@ -122,6 +126,7 @@ def _packed(
         synthetic=synthetic,
         evaluations=evaluations,
         policies=policies,
+        carriers=count_label_carriers(run, study) if counts else None,
         before=partial(_note_packed, run),
     )
 

@@ -28,6 +28,8 @@ class Sidecar(BaseModel):
         generator_sha256: Of the ``generator.safetensors`` that made the volume.
         label_chain: Where its label map comes from.
         noise_seed: Of the generator's noise.
+        skull_stripped: Whether the image was found to be, which BIDS wants of every derived image and no label map; set
+            when a release is packed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,10 +38,13 @@ class Sidecar(BaseModel):
     generator_sha256: Sha256 = Field(alias="GeneratorSha256")
     label_chain: LabelChain = Field(alias="LabelChain")
     noise_seed: Annotated[int, Field(ge=0)] = Field(alias="NoiseSeed")
+    skull_stripped: bool | None = Field(default=None, alias="SkullStripped", strict=True)
 
     def encode(self) -> bytes:
         """The file's bytes."""
-        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, sort_keys=True) + "\n").encode()
+        unknown = {"skull_stripped"} if self.skull_stripped is None else set()
+        content = self.model_dump(mode="json", by_alias=True, exclude=unknown)
+        return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def parse_sidecar(content: bytes, generator_sha256: str, public: PublicSources) -> Sidecar:

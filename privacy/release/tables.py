@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ...common.errors import VerificationFailed
+from ..cohort_facts import outside_bids
 
 _CHANNELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_LABEL_ROW = re.compile(r"[0-9]{1,3}\t[A-Za-z0-9][A-Za-z0-9 _-]{0,31}")
 
 
 def encode_json(content: object) -> bytes:
@@ -28,6 +28,11 @@ def encode_labels(labels: Mapping[str, int]) -> bytes:
     return _lines("index\tname", [f"{value}\t{name}" for value, name in rows])
 
 
+def encode_bids_ignore(channels: tuple[str, ...]) -> bytes:
+    """``.bidsignore``: files of channels that BIDS has no name for; empty where there is none."""
+    return "".join(f"*_{key}.{ending}\n" for key in outside_bids(channels) for ending in ("nii.gz", "json")).encode()
+
+
 def encode_description(channels: Mapping[str, str]) -> bytes:
     """``dataset_description.json``.
 
@@ -44,10 +49,9 @@ def encode_description(channels: Mapping[str, str]) -> bytes:
     return encode_json(content | ({"Channels": dict(channels)} if channels else {}))
 
 
-def check_labels(content: bytes) -> None:
-    """Raises VerificationFailed for anything but values and names of labels."""
-    header, *rows, end = content.decode(errors="replace").split("\n")
-    if header != "index\tname" or end or len(rows) > 256 or not all(map(_LABEL_ROW.fullmatch, rows)):
+def check_labels(content: bytes, labels: Iterable[tuple[int, str]]) -> None:
+    """Raises VerificationFailed for anything but these values and names of labels."""
+    if content != encode_labels({name: value for value, name in labels}):
         raise _foreign("a table of labels with other entries")
 
 

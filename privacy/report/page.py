@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...common.labels.chain import states_licence
+from ...common.study import Study
 from ..audit.extract import AttackRow
 from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
 from ..label_making import LabelMaking
@@ -36,8 +37,9 @@ from .content import (
     RocCurve,
 )
 from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot, roc_plot
+from .film import film_of
 from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
-from .slices import legend, show_volumes
+from .slices import SHOWN, legend, show_volumes
 
 __all__ = ["render_report"]
 
@@ -61,7 +63,9 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
     audit, sample = shown.audit, shown.synthetic
     # Nobody stands behind a procedural patient: such groups are told however small.
     cells = Cells(hide_small=rendition == "shareable" and shown.kind != "procedural")
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
         content=shown,
         study=shown.study,
         rendition=rendition,
@@ -78,6 +82,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         members=_told(audit, "member", cells),
         holdout=_told(audit, "holdout", cells),
         rounded=audit is not None and words.rounds_small_groups(audit),
+        linkage=words.linkage(audit) if audit else "",
         holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit, cells) if audit else (),
         facts=(*_people(shown.people, cells), *shown.facts.items()),
@@ -85,7 +90,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         roc_hidden=[curve.name for curve in content.roc if curve not in shown.roc],
         smallest_cell=SMALLEST_CELL,
         controls=_controls(audit) if audit else (),
-        **_usefulness(shown.evaluation, shown.kind, cells),
+        **_usefulness(shown.evaluation, shown.study, shown.kind, cells),
         **_training(shown.rounds),
         times=[(name, _duration(seconds)) for name, seconds in shown.times.items()],
         shows_real=sample is not None and sample.shows_real(),
@@ -93,6 +98,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         procedural_share=_share(shown.people, cells),
         patients_word=PATIENTS[shown.kind],
         shown=show_volumes(shown.study, sample) if sample else (),
+        films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
         limits=words.LIMITS,
@@ -236,7 +242,7 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     ]
 
 
-def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -> dict[str, Any]:
+def _usefulness(evaluation: ReportEvaluation | None, study: Study, kind: Kind, cells: Cells) -> dict[str, Any]:
     if evaluation is None:
         return {"evaluation": None}
     real = next((arm.dice.mean for arm in evaluation.arms if arm.name == "real"), None)
@@ -250,6 +256,7 @@ def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -
         }
         for name, arm in zip(names, evaluation.arms, strict=True)
     ]
+    repeated = _repeated(evaluation, study)
     regions = dict.fromkeys(region for arm in evaluation.arms for region in arm.per_label)
     structures = [
         {
@@ -257,7 +264,7 @@ def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -
             "rows": [(n, _figure(arm.per_label.get(region))) for n, arm in zip(names, evaluation.arms, strict=True)],
         }
         for region in regions
-        if region != evaluation.region
+        if region not in (evaluation.region, repeated)
     ]
     intervals = [Interval(n, arm.dice.mean, arm.dice.ci) for n, arm in zip(names, evaluation.arms, strict=True)]
     told = "; ".join(f"{interval.name} {_with_interval(interval.value, interval.ci)}" for interval in intervals)
@@ -271,6 +278,16 @@ def _usefulness(evaluation: ReportEvaluation | None, kind: Kind, cells: Cells) -
         "relative_to": None if real is None else arm_name("real", kind),
         "dice_plot": interval_plot(intervals, references, f"Dice of ‘{evaluation.region}’", f"Dice: {told}"),
     }
+
+
+def _repeated(evaluation: ReportEvaluation, study: Study) -> str | None:
+    """Of 'foreground' and a region of all labels, which are the same, the one that need not be told again."""
+    everything = set(study.label_values) - {0}
+    same = [name for name, values in study.regions.items() if set(values) == everything]
+    if evaluation.region == "foreground":
+        return next(iter(same), None)
+    told = {region for arm in evaluation.arms for region in (evaluation.region, *arm.per_label)}
+    return "foreground" if told.intersection(same) else None
 
 
 def _beyond_public(evaluation: ReportEvaluation) -> str:

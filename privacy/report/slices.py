@@ -116,8 +116,8 @@ def _planes(position: int, study: Study, sample: SyntheticSample) -> Iterator[Pl
         plain, outlined = [], []
         for c, channel in enumerate(study.channels):
             image_id = f"slice-{index}-{name}-{c}"
-            image = element("g", _image(volume[c], axis, at, width, height), id=image_id)
-            plain.append(Cell(channel, picture([image, side], width, height, f"{channel} {whose}")))
+            shade = element("g", image(cut(greys(volume[c]), axis, at), width, height), id=image_id)
+            plain.append(Cell(channel, picture([shade, side], width, height, f"{channel} {whose}")))
             both = [element("use", href=f"#{image_id}"), element("use", href=f"#{key}")]
             alt = f"{channel} {whose}, with the label map's contours"
             outlined.append(Cell(f"{channel}, outlined", picture(both, width, height, alt)))
@@ -125,15 +125,21 @@ def _planes(position: int, study: Study, sample: SyntheticSample) -> Iterator[Pl
         if beside is not None:
             for c, channel in enumerate(study.channels):
                 alt = f"{channel} of a {patient}: the training scan most like synthetic volume {index}, {where}"
-                parts = [_image(beside[c], axis, at, width, height), side]
+                parts = [image(cut(greys(beside[c]), axis, at), width, height), side]
                 neighbours.append(Cell(f"{channel}, {patient}", picture(parts, width, height, alt)))
         yield Plane(where, (*plain, label_map), tuple(outlined), tuple(neighbours))
 
 
-def _image(channel: NDArray[np.float32], axis: int, at: int, width: float, height: float) -> Markup:
+def greys(channel: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A channel (X, Y, Z) as shown: black and white at its own percentiles, so that slices compare."""
     low, high = np.percentile(channel, (0.5, 99.5))
     span = max(float(high - low), 1e-6)
-    grey = (255 * ((cut(channel, axis, at).astype(np.float64) - low) / span).clip(0, 1)).round().astype(np.uint8)
+    shown: NDArray[np.uint8] = (255 * ((channel.astype(np.float64) - low) / span).clip(0, 1)).round().astype(np.uint8)
+    return shown
+
+
+def image(grey: NDArray[np.uint8], width: float, height: float) -> Markup:
+    """A picture (rows, columns) as one PNG, stretched to millimetres."""
     href = "data:image/png;base64," + base64.b64encode(_png(grey)).decode()
     return element("image", href=href, width=number(width), height=number(height), preserveAspectRatio="none")
 

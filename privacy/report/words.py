@@ -16,6 +16,9 @@ from .cells import Cells
 from .content import ReportAudit
 from .names import attack_name, attacker_holds, control_name
 
+EMA_0070 = 0.09
+"""Threshold for the risk of re-identification in EMA/90915/2016, on Policy 0070."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -182,6 +185,23 @@ def limit(attack: AttackRow, audit: ReportAudit) -> str:
     policy = audit.thresholds()
     most = policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
     return "no limit in this tier" if most is None else f"{most:.2f}"
+
+
+def linkage(audit: ReportAudit) -> str:
+    """The bound on copied members, and where it comes from: EMA's figure speaks of linkage and of nothing else here."""
+    most = audit.thresholds().linkage_upper_max
+    if most is None:
+        return ""
+    source = (
+        " It is EMA policy 0070's 0.09 for the risk of re-identification,"
+        if most == EMA_0070
+        else " The site changed it from EMA policy 0070's 0.09 for the risk of re-identification,"
+    )
+    return (
+        "Linkage: at most so many members may have a scan copied in the set, at the upper end of the interval:"
+        f" {most:.2f}.{source} used for linkage alone: no AUC is held against it."
+        " Links short of a copy are not measured."
+    )
 
 
 def group(attack: AttackRow, cells: Cells) -> str:

@@ -161,7 +161,7 @@ def content(study: Study | None = None, **changes: Any) -> ReportContent:
         roc=(a_curve(), a_curve("A1/outliers", n_holdout=6)),
         evaluation=an_evaluation(),
         rounds=rounds(),
-        synthetic=a_sample(study),
+        synthetic=None,
         release=ReleaseOutcome(False, "controlled", "volumes", ("audit verdict INCONCLUSIVE; expected PASS.",)),
         label_sources=tuple(
             LabelSource(
@@ -171,7 +171,7 @@ def content(study: Study | None = None, **changes: Any) -> ReportContent:
         ),
         times={"audit": 4210.0, "evaluation": 61.0},
     )
-    return replace(whole, **changes)
+    return replace(whole, **({"synthetic": a_sample(study)} if "synthetic" not in changes else {}), **changes)
 
 
 def empty() -> ReportContent:

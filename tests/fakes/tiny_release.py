@@ -27,6 +27,7 @@ from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.evidence import ATTACKS, BATTERY, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
 from fedphantom.privacy.policy import SitePolicy, parse_policy
 from fedphantom.privacy.release.content import MANIFEST
+from fedphantom.privacy.release.label_carriers import LabelCarriers
 from fedphantom.privacy.release.pack import ReleaseReport, pack, verify_release
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
@@ -90,9 +91,9 @@ class Releasable:
     root: Path
 
     @classmethod
-    def make(cls, root: Path) -> Releasable:
+    def make(cls, root: Path, study: Study | None = None) -> Releasable:
         """Two scans, of two of the three public label maps that the run declares."""
-        out, study = cls(root), release_study()
+        out, study = cls(root), study or release_study()
         grid = study.volume_grid()
         with BidsWriter(out.public, grid, study.channels, study.labels, "public", synthetic=False) as writer:
             for number, radius in enumerate((0.6, 0.7, 0.8)):
@@ -170,6 +171,7 @@ class Releasable:
             "key": KEY,
             "audit": self.audit,
             "synthetic": self.synthetic,
+            "carriers": LabelCarriers({"tissue": 120}),
             "created": datetime(2026, 11, 22, 12, 0, tzinfo=UTC),
         }
         options |= changes

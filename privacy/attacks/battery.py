@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..evidence import ATTACKS, OF_COINS
-from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction
+from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction, white_box
 from .distances import most_isolated
 from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
 from .knowledge import Knowledge, ShownSet, learn
@@ -15,6 +15,7 @@ from .target import Attack, Calibrate, Target
 CALIBRATE: tuple[Calibrate, ...] = (
     reconstruction.calibrate,
     gan_leaks.calibrate,
+    white_box.calibrate,
     monte_carlo.calibrate,
     domias.calibrate,
     logan.calibrate,

@@ -20,10 +20,11 @@ _SMALLEST = 1e-12
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
     """The attack on any generator."""
-    hardness = _log(reconstruction_errors(reference.networks.generator, known))
+    hardness = log_errors(reconstruction_errors(reference.networks.generator, known))
 
     def scores(target: Target) -> AttackScores:
-        return by_patient(_ID, known.scans, hardness - _log(reconstruction_errors(target.networks.generator, known)))
+        errors = reconstruction_errors(target.networks.generator, known)
+        return by_patient(_ID, known.scans, hardness - log_errors(errors))
 
     return {_ID: scores}
 
@@ -42,5 +43,6 @@ def reconstruction_errors(generator: Reconstruct, known: Knowledge) -> Floats:
     return best
 
 
-def _log(errors: Floats) -> Floats:
+def log_errors(errors: Floats) -> Floats:
+    """Of mean squared errors, on whose scale those of any two networks compare."""
     return np.asarray(np.log(np.maximum(errors, _SMALLEST)))

@@ -22,7 +22,7 @@ from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, AuditEvidence, ControlResult, ReleaseKind
+from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, WHITE_BOX, AuditEvidence, ControlResult, ReleaseKind
 from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
@@ -36,18 +36,14 @@ from .controls import (
     positive_insider_control,
     positive_model_control,
     positive_set_control,
+    positive_white_box_control,
 )
+from .course import LONG, Course, Estimate, Progress
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
 
 T = TypeVar("T")
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)."""
-
-_SEARCH = 10
-"""Steps of progress that a search for moved copies counts as: beside a training it is long, a volume of it short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +86,7 @@ def run_audit(
     memorise: TrainGenerator,
     progress: Progress = lambda stage, done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
+    estimate: Estimate = lambda attack, seconds: None,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
@@ -104,6 +101,7 @@ def run_audit(
         memorise: Trains the positive control to learn its scans by heart.
         progress: Told of each stage.
         announce: Told, before the first training, what an audit of this size can show.
+        estimate: Told, before the first training, how many seconds an attack will take that has to be asked for.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -129,7 +127,9 @@ def run_audit(
         )
 
     # The blind baseline is held to the same limit as the attacks that bind; what only puts others together adds none.
-    binding = 1 + sum(model in BINDING[plan.release] for name, model in ATTACKS.items() if name not in OF_COINS)
+    searched = material.target.search is not None
+    run = [name for name in ATTACKS if name not in OF_COINS and (searched or name != WHITE_BOX)]
+    binding = 1 + sum(ATTACKS[name] in BINDING[plan.release] for name in run)
     claim = claim_confidence(plan.audit_number)
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
@@ -148,15 +148,20 @@ def run_audit(
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
-    stages = len(trainings) + 3
-    total = stages + 2 * _SEARCH
+    # Searched are the weights of the target and of every control generator but the insider's.
+    searches = (1 + len(trainings) - ("insider" in trainings)) if searched else 0
+    if material.target.search is not None:
+        voxels = foreground(audited.images, audited.labels)
+        estimate(WHITE_BOX, searches * material.target.search.seconds(audited, voxels))
+    course = Course(progress, len(trainings) + 3 + (2 + searches) * LONG)
     generators: dict[str, Networks | TrainingError] = {}
-    progress("training reference and control generators", 0, total)
+    course.at("training reference and control generators")
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
-        generators[list(trainings)[index]] = generator
-        progress("training reference and control generators", len(generators), total)
+        made = generator if isinstance(generator, TrainingError) else course.of_search(generator)
+        generators[list(trainings)[index]] = made
+        course.at("training reference and control generators", 1)
 
-    progress("attacking the generator", stages - 3, total)
+    course.at("attacking the generator")
     reference = generators["reference"]
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
@@ -167,7 +172,7 @@ def run_audit(
         plan.seed,
         material.as_released,
     )
-    target = battery.target(material.target, material.synthetic)
+    target = battery.target(course.of_search(material.target), material.synthetic)
     found = battery.scores(target)
     scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
@@ -178,7 +183,7 @@ def run_audit(
     by_site = at_each_site(found.values(), rng)
 
     controls: list[ControlResult] = []
-    progress("running the blind baseline", stages - 2, total)
+    course.at("running the blind baseline", 1)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         # Draws of its own: how many attacks ran before it must not change what it finds.
@@ -189,9 +194,11 @@ def run_audit(
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
 
-    progress("attacking the controls", stages - 1, total)
+    course.at("attacking the controls", 1)
     controls.append(positive_set_control(battery, target, rng))
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), rng))
+    if searched:
+        controls.append(positive_white_box_control(battery, memorised, generators.get("memoriser")))
     if "insider" in generators:
         controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
@@ -203,22 +210,17 @@ def run_audit(
     held = _audited(material, held_index)
     judged_voxels = foreground(held.images, held.labels)
 
-    def searched(volumes: int, of: int) -> None:
-        progress("searching for moved copies", stages + _SEARCH * volumes // of, total)
-
-    def searched_labels(maps: int, of: int) -> None:
-        progress("searching for copied label maps", stages + _SEARCH + _SEARCH * maps // of, total)
-
-    searched(0, len(material.synthetic))
+    course.at("searching for moved copies", 1)
     copies = confirmed_copies(
         held,
         judged_voxels,
         distances(held, judged_voxels, material.synthetic),
-        moved_copies(held, judged_voxels, material.synthetic, searched),
+        moved_copies(held, judged_voxels, material.synthetic, course.within("searching for moved copies")),
     )
-    searched_labels(0, len(material.synthetic))
+    course.at("searching for copied label maps")
+    told_of_maps = course.within("searching for copied label maps")
     of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
-    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, searched_labels)
+    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, told_of_maps)
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -237,7 +239,7 @@ def run_audit(
         generator_named_by=material.generator_named_by,
         too_small=too_small,
     )
-    progress("done", total, total)
+    progress("done", course.total, course.total)
     return AuditResult(
         verdict=decide(evidence, policy),
         evidence=evidence,

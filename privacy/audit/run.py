@@ -30,6 +30,7 @@ from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
 from .audit import AuditPlan
+from .course import Estimate
 from .critics import kept_critics
 from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
 from .reading import read_audit
@@ -50,12 +51,14 @@ class AuditSizes:
         negative_seeds: Seeds of the negative control; three make a full audit.
         draws: Noise draws of A1.
         blind_permutations: Of the blind baseline.
+        white_box: Whether the generators' weights are searched: without it a release of weights cannot PASS.
     """
 
     steps: int | None = None
     negative_seeds: int = 3
     draws: int = 8
     blind_permutations: int = 200
+    white_box: bool = False
 
     @classmethod
     def reduced(cls, steps: int) -> AuditSizes:
@@ -76,6 +79,7 @@ def audit_run_folder(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
+    estimate: Estimate = lambda attack, seconds: None,
 ) -> dict[str, Any]:
     """Audit a run's generator with its sites' coins.
 
@@ -94,6 +98,7 @@ def audit_run_folder(
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
+        estimate: Told then how many seconds an attack will take that has to be asked for.
 
     Returns:
         What ``--json`` prints.
@@ -127,6 +132,12 @@ def audit_run_folder(
     named_by = check_generator(run, parameters, study, {folder.name: folder.journal for folder in folders})
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
+    if sizes.white_box and not paints:
+        raise ConfigError(
+            "--white-box where the network paints nothing: it would have no effect",
+            expected="a generator of images, whose weights can be searched for a patient's scan",
+            remedy="Leave --white-box out.",
+        )
     if paints:
         if synthetic is None:
             raise DataError(
@@ -142,7 +153,9 @@ def audit_run_folder(
     insider = kept_critics(folders, study, chosen) if paints else None
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider)
     attack = (
-        attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
+        attack_on_painter(material, synthetic, out / "cache", white_box=sizes.white_box)
+        if synthetic and paints
+        else attack_on_reader(material)
     )
     journals = [Journal(folder.journal) for folder in folders]
     refuse_forgotten(out, journals, digest)
@@ -158,7 +171,7 @@ def audit_run_folder(
         blind_permutations=sizes.blind_permutations,
         trainings_at_once=1 if chosen.cuda else None,
     )
-    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce)
+    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
     text = result.to_json()
     _keep(out, turn.number, text.encode())
     end_audit(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from learners import LARGE, PLAN, Learner, audit, control, make_material, memoriser, trainer
 from numpy.typing import NDArray
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.interface import AuditedScans, Networks, Search, Told
+from fedphantom.privacy.audit import control_training, run_attack
 from fedphantom.privacy.audit.audit import run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator
 from fedphantom.privacy.audit.course import duration
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.result import AuditResult
+from fedphantom.privacy.audit.weight_search import weight_search
 from fedphantom.privacy.evidence import WHITE_BOX
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.statistics import Floats
@@ -148,3 +156,27 @@ def test_an_audit_that_was_not_asked_for_a_search_makes_none() -> None:
 )
 def test_a_duration_is_told_rounded_up(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_the_command_says_what_a_search_will_take_and_makes_it(
+    simulated: Path,
+    spoilt: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in (control_training, run_attack):
+        monkeypatch.setattr(file, "weight_search", partial(weight_search, restarts=1, steps=1))
+    public = shutil.copytree(simulated / "public", tmp_path / "open")
+    people = (public / "participants.tsv").read_text()
+    (public / "participants.tsv").write_text(re.sub(r"(?m)\tA$", "\tpublic", people))
+    options = ["--public", str(public), "--kind", "weights", "--steps", "2", "--negative-seeds", "1"]
+    arguments = ["audit", "run", str(spoilt / "run"), *options, "--json", "--device", "cpu"]
+    assert fedphantom([*arguments, "--white-box"]) == 6
+    out, err = capsys.readouterr()
+    assert "A3-WB will take about 1 minute by a first step." in err
+    assert "out of reach without a search" not in err
+    content = json.loads(out)
+    (row,) = [row for row in content["attacks"] if row["id"] == WHITE_BOX]
+    assert (row["threat_model"], row["binding"]) == ("W", True)
+    assert not any("A3-WB" in reason and "not run" in reason for reason in content["reasons"])

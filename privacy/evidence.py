@@ -36,8 +36,14 @@ generator, and shows what a release of such volumes would betray (PRIVACY §1.2,
 WHITE_BOX = "A3-WB"
 """A3 by whoever holds the weights and searches all that they can paint. It takes long, so an audit is asked for it."""
 
+LIRA, RMIA = "A2-LiRA", "A2-RMIA"
+OF_SHADOWS = (LIRA, RMIA)
+"""A2, by shadow generators. They take long to train, so an audit is asked for them, and no release needs them."""
+
 ATTACKS: dict[str, ThreatModel] = {
     "A1": "G",
+    LIRA: "G",
+    RMIA: "G",
     "A3": "S",
     "A3" + OWN: "G",
     WHITE_BOX: "W",
@@ -57,7 +63,7 @@ OF_COINS = ("A9", "A9" + OWN)
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
 isolated quartile."""
-_OUTSIDE = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in INSIDER), BLIND)
+_OUTSIDE = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS)), BLIND)
 REQUIRED_ATTACKS: dict[ReleaseKind, tuple[str, ...]] = {
     "volumes": tuple(name for name in _OUTSIDE if name.removesuffix(OUTLIERS) != WHITE_BOX),
     "weights": _OUTSIDE,

@@ -26,9 +26,18 @@ from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.report import audit_text
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ATTACKS, BLIND, INSIDER, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX
+from fedphantom.privacy.evidence import (
+    ATTACKS,
+    BLIND,
+    INSIDER,
+    OF_COINS,
+    OF_SHADOWS,
+    OUTLIERS,
+    REQUIRED_ATTACKS,
+    WHITE_BOX,
+)
 
-OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, WHITE_BOX)]
+OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
 
 
 def test_members_whose_files_alone_differ_make_the_audit_invalid(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from fedphantom.privacy.evidence import (
     ATTACKS,
     INSIDER,
     OF_COINS,
+    OF_SHADOWS,
     OUTLIERS,
     REQUIRED_ATTACKS,
     WHITE_BOX,
@@ -36,7 +37,7 @@ from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
 
-LEARNERS = [name for name in ATTACKS if name not in (*INSIDER, WHITE_BOX)]
+LEARNERS = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
 """Attacks that need no discriminator: these learners have none."""
 
 

@@ -160,7 +160,7 @@ def test_such_a_run_is_audited_without_a_synthetic_cohort_and_never_passes(
     assert content["verdict"] == "INCONCLUSIVE"
     assert "A1" in {attack["id"] for attack in content["attacks"]}
     assert run(["audit", "run", str(run_folder), "--white-box"]) == 3
-    assert "--white-box where the network paints nothing" in capsys.readouterr().err
+    assert "--white-box or --shadows where the network paints nothing" in capsys.readouterr().err
     assert run(["audit", "verify", str(run_folder / "audit"), str(run_folder)]) == 0
     for site in ("site-a", "site-b"):
         events = [entry.event for entry in read_journal(run_folder / "sites" / site / "journal.jsonl")]

@@ -24,7 +24,7 @@ from fedphantom.privacy.audit.course import duration
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.result import AuditResult
 from fedphantom.privacy.audit.weight_search import weight_search
-from fedphantom.privacy.evidence import WHITE_BOX
+from fedphantom.privacy.evidence import OF_SHADOWS, WHITE_BOX
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.statistics import Floats
 
@@ -158,7 +158,7 @@ def test_a_duration_is_told_rounded_up(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_the_command_says_what_a_search_will_take_and_makes_it(
+def test_the_command_says_what_was_asked_for_will_take_and_does_it(
     simulated: Path,
     spoilt: Path,
     tmp_path: Path,
@@ -172,11 +172,14 @@ def test_the_command_says_what_a_search_will_take_and_makes_it(
     (public / "participants.tsv").write_text(re.sub(r"(?m)\tA$", "\tpublic", people))
     options = ["--public", str(public), "--kind", "weights", "--steps", "2", "--negative-seeds", "1"]
     arguments = ["audit", "run", str(spoilt / "run"), *options, "--json", "--device", "cpu"]
-    assert fedphantom([*arguments, "--white-box"]) == 6
+    assert fedphantom([*arguments, "--white-box", "--shadows", "4"]) == 6
     out, err = capsys.readouterr()
     assert "A3-WB will take about 1 minute by a first step." in err
+    assert "A2 will take about 1 minute by a first step." in err
+    assert not (spoilt / "run" / "audit" / "shadows").exists()  # how well each shadow paints whom goes with the audit
     assert "out of reach without a search" not in err
     content = json.loads(out)
+    assert set(OF_SHADOWS) <= {row["id"] for row in content["attacks"]}
     (row,) = [row for row in content["attacks"] if row["id"] == WHITE_BOX]
     assert (row["threat_model"], row["binding"]) == ("W", True)
     assert not any("A3-WB" in reason and "not run" in reason for reason in content["reasons"])

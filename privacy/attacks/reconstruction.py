@@ -6,16 +6,13 @@ audited patient: its error tells how hard the scan is.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..statistics import Floats
-from .interface import AttackScores, Reconstruct, by_patient, paint
+from .interface import AttackScores, Reconstruct, by_patient
 from .knowledge import Knowledge
+from .own_map import log_errors, own_map_errors
 from .target import Attack, Target
 
 _ID = "A1"
-_SMALLEST = 1e-12
-"""Keeps the logarithm of a perfect reconstruction finite and ordered."""
 
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
@@ -30,19 +27,5 @@ def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
 
 
 def reconstruction_errors(generator: Reconstruct, known: Knowledge) -> Floats:
-    """Smallest mean squared error over noise draws, in judged voxels and all channels. Shape (N,)."""
-    scans, judged = known.scans, known.judged
-    best = np.full(len(scans), np.inf)
-    for draw in range(known.draws):
-        i = 0
-        for batch in paint(generator, scans.labels, known.seed + draw):
-            for volume in batch:
-                difference = (volume - scans.images[i])[:, judged[i]].astype(np.float64)
-                best[i] = min(best[i], float(np.mean(difference**2)))
-                i += 1
-    return best
-
-
-def log_errors(errors: Floats) -> Floats:
-    """Of mean squared errors, on whose scale those of any two networks compare."""
-    return np.asarray(np.log(np.maximum(errors, _SMALLEST)))
+    """Of the audited scans: see :func:`~fedphantom.privacy.attacks.own_map.own_map_errors`."""
+    return own_map_errors(generator, known.scans, known.judged, known.draws, known.seed)

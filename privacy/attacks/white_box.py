@@ -13,7 +13,7 @@ from ..evidence import WHITE_BOX
 from ..statistics import Floats
 from .interface import AttackScores, Search, by_patient
 from .knowledge import Knowledge
-from .reconstruction import log_errors
+from .own_map import log_errors
 from .target import Attack, Target
 
 

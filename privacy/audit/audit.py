@@ -22,7 +22,18 @@ from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, WHITE_BOX, AuditEvidence, ControlResult, ReleaseKind
+from ..attacks.shadows import Errors
+from ..evidence import (
+    ATTACKS,
+    BINDING,
+    BLIND,
+    OF_COINS,
+    OF_SHADOWS,
+    WHITE_BOX,
+    AuditEvidence,
+    ControlResult,
+    ReleaseKind,
+)
 from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
@@ -42,6 +53,7 @@ from .course import LONG, Course, Estimate, Progress
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
+from .shadow_training import ShadowPlan, seconds_for_shadows, train_shadows
 
 T = TypeVar("T")
 
@@ -60,6 +72,7 @@ class AuditPlan:
         earlier: The p-values of each audit of this holdout before this one, None where one was broken off.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
         trainings_at_once: Generators trained side by side; one a core by default.
+        shadows: Shadow generators, where they are asked for.
     """
 
     release: ReleaseKind
@@ -71,6 +84,7 @@ class AuditPlan:
     earlier: tuple[PValues | None, ...] = ()
     blind_permutations: int = 200
     trainings_at_once: int | None = None
+    shadows: ShadowPlan | None = None
 
     @property
     def audit_number(self) -> int:
@@ -128,7 +142,8 @@ def run_audit(
 
     # The blind baseline is held to the same limit as the attacks that bind; what only puts others together adds none.
     searched = material.target.search is not None
-    run = [name for name in ATTACKS if name not in OF_COINS and (searched or name != WHITE_BOX)]
+    left_out = {*OF_COINS, *(() if searched else (WHITE_BOX,)), *(() if plan.shadows else OF_SHADOWS)}
+    run = [name for name in ATTACKS if name not in left_out]
     binding = 1 + sum(ATTACKS[name] in BINDING[plan.release] for name in run)
     claim = claim_confidence(plan.audit_number)
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
@@ -153,7 +168,15 @@ def run_audit(
     if material.target.search is not None:
         voxels = foreground(audited.images, audited.labels)
         estimate(WHITE_BOX, searches * material.target.search.seconds(audited, voxels))
-    course = Course(progress, len(trainings) + 3 + (2 + searches) * LONG)
+    shadow_number = 0 if plan.shadows is None else plan.shadows.number
+    course = Course(progress, len(trainings) + shadow_number + 3 + (2 + searches) * LONG)
+    reference_scans = _audited(material, reference_index)
+    shadows = None
+    if plan.shadows is not None:
+        measure = _measure(audited, reference_scans, plan.draws, plan.shadows.seed)
+        args = (plan.shadows, measure, audited_index, train_generator, plan.trainings_at_once)
+        estimate("A2", seconds_for_shadows(*args))
+        shadows = train_shadows(*args, partial(course.at, "training shadow generators", 1))
     generators: dict[str, Networks | TrainingError] = {}
     course.at("training reference and control generators")
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
@@ -166,11 +189,12 @@ def run_audit(
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
         audited,
-        Reference(_audited(material, reference_index), reference),
+        Reference(reference_scans, reference),
         material.synthetic_labels,
         plan.draws,
         plan.seed,
         material.as_released,
+        shadows,
     )
     target = battery.target(course.of_search(material.target), material.synthetic)
     found = battery.scores(target)
@@ -273,6 +297,11 @@ def attempted(
         return train(scans, steps, seed)
     except TrainingError as error:
         return error
+
+
+def _measure(audited: AuditedScans, reference: AuditedScans, draws: int, seed: int) -> Errors:
+    judged, others = foreground(audited.images, audited.labels), foreground(reference.images, reference.labels)
+    return Errors(audited, judged, reference, others, draws, seed)
 
 
 def _seeds(number: int, rng: np.random.Generator) -> list[int]:

@@ -36,6 +36,9 @@ def audit_run(
     white_box: Annotated[
         bool, typer.Option("--white-box", help="Also search the weights, which takes long: weights need it to PASS.")
     ] = False,
+    shadows: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also train N shadow generators (A2), which takes long; 8 to 16.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: _Json = False,
 ) -> None:
@@ -53,7 +56,7 @@ def audit_run(
             public,
             kind,
             generator,
-            AuditSizes(steps, negative_seeds, white_box=white_box),
+            AuditSizes(steps, negative_seeds, white_box=white_box, shadows=shadows),
             device,
             progress,
             _say,

@@ -17,7 +17,7 @@ from ..power import Power
 from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
 from .course import duration
-from .run import RESULT, AuditSizes, Progress, audit_run_folder
+from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
 
 
 def audit_run_command(
@@ -39,7 +39,7 @@ def audit_run_command(
     beyond the ordinary will take.
     """
     folder = out or run / "audit"
-    refuse_used(folder, RESULT, {"cache"})
+    refuse_used(folder, RESULT, {"cache", SHADOWS})
     thresholds = read_thresholds(policy)
     made = synthetic or synthetic_of(run)
     return audit_run_folder(

@@ -9,6 +9,16 @@ _ATTACKS = {
         "reconstruction",
         "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
     ),
+    "A2-LiRA": (
+        "shadow generators, by spread",
+        "trains many generators, each on half of the patients, and asks: does this one redraw a patient's scan so well "
+        "as those do that never saw the patient, or better?",
+    ),
+    "A2-RMIA": (
+        "shadow generators, by rank",
+        "trains many generators, each on half of the patients, and asks whether a patient's scan fits this one better, "
+        "measured by them, than the scans of people whom nobody trained on",
+    ),
     "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
     "A3-WB": (
         "search of the weights",

@@ -22,7 +22,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 2
+BATTERY = 3
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -33,10 +33,20 @@ OWN = "/own"
 """Suffix of an attack on a set of volumes where the set was painted from the patients' own label maps: that takes the
 generator, and shows what a release of such volumes would betray (PRIVACY §1.2, §3.2)."""
 
+WHITE_BOX = "A3-WB"
+"""A3 by whoever holds the weights and searches all that they can paint. It takes long, so an audit is asked for it."""
+
+LIRA, RMIA = "A2-LiRA", "A2-RMIA"
+OF_SHADOWS = (LIRA, RMIA)
+"""A2, by shadow generators. They take long to train, so an audit is asked for them, and no release needs them."""
+
 ATTACKS: dict[str, ThreatModel] = {
     "A1": "G",
+    LIRA: "G",
+    RMIA: "G",
     "A3": "S",
     "A3" + OWN: "G",
+    WHITE_BOX: "W",
     "A4": "S",
     "A4" + OWN: "G",
     "A5": "S",
@@ -53,11 +63,20 @@ OF_COINS = ("A9", "A9" + OWN)
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
 isolated quartile."""
-REQUIRED_ATTACKS = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in INSIDER), BLIND)
-REQUIRED_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+_OUTSIDE = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS)), BLIND)
+REQUIRED_ATTACKS: dict[ReleaseKind, tuple[str, ...]] = {
+    "volumes": tuple(name for name in _OUTSIDE if name.removesuffix(OUTLIERS) != WHITE_BOX),
+    "weights": _OUTSIDE,
+}
+"""Without which nothing passes: weights are searched before they leave, volumes have none."""
+_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+REQUIRED_CONTROLS: dict[ReleaseKind, tuple[str, ...]] = {
+    "volumes": _CONTROLS,
+    "weights": (*_CONTROLS, "positive-white-box"),
+}
 FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
 """The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
-discriminator that did."""
+discriminator that did. What is found by heart in a generator is found in its weights too, by ``WHITE_BOX``."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,7 @@ class ControlResult:
     """One control.
 
     Attributes:
-        id: One of ``REQUIRED_CONTROLS``.
+        id: One of ``REQUIRED_CONTROLS``, or ``positive-insider``.
         required: In words.
         got: In words and figures.
         ok: Whether ``got`` meets ``required``.

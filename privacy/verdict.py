@@ -8,12 +8,14 @@ from typing import Literal
 
 from ..common.counted import counted
 from .evidence import (
+    ATTACKS,
     BINDING,
     BLIND,
     OUTLIERS,
     REQUIRED_ATTACKS,
     REQUIRED_CONTROLS,
     SMALLEST_CELL,
+    WHITE_BOX,
     AttackResult,
     AuditEvidence,
     ControlResult,
@@ -33,6 +35,9 @@ NEGATIVE_SEEDS = 3
 
 COPY_RATE = 0.09
 """An audit whose members are so few that no copies at all leave a higher rate possible cannot judge it (PRIVACY §5)."""
+
+
+_SEARCH_THEM = " Weights can be searched for a patient's scan: 'audit run --white-box' tries that where they paint."
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     yield from _beyond_attacks(evidence, policy)
     if evidence.generator_named_by is None:
         yield "No journal at hand names this generator as the one that these patients trained."
-    for name in REQUIRED_CONTROLS:
+    for name in REQUIRED_CONTROLS[evidence.release]:
         control = _control(evidence, name)
         if control is None:
             yield f"The control '{name}' was not run."
@@ -168,11 +173,12 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     if evidence.too_small:
         yield f"Not scored: {_list(evidence.too_small)}; too few members or holdout patients are that isolated."
     done = {*(attack.id for attack in evidence.attacks), *evidence.too_small}
-    if absent := [name for name in REQUIRED_ATTACKS if name not in done]:
+    if absent := [name for name in REQUIRED_ATTACKS[evidence.release] if name not in done]:
         yield f"Attacks that were not run: {_list(absent)}."
     for model in BINDING[evidence.release]:
         if all(attack.threat_model != model for attack in evidence.attacks if attack.id != BLIND):
-            yield f"A {evidence.release} release needs an attack of threat model {model}; none was run."
+            how = _SEARCH_THEM if model == ATTACKS[WHITE_BOX] else ""
+            yield f"A {evidence.release} release needs an attack of threat model {model}; none was run.{how}"
     for attack in evidence.attacks:
         if is_binding(attack, evidence):
             yield from _unproven(attack, evidence, policy)

@@ -27,9 +27,18 @@ from fedphantom.privacy.audit.reading import read_audit
 from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.report import audit_text
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ATTACKS, BLIND, INSIDER, OF_COINS, OUTLIERS, REQUIRED_ATTACKS
+from fedphantom.privacy.evidence import (
+    ATTACKS,
+    BLIND,
+    INSIDER,
+    OF_COINS,
+    OF_SHADOWS,
+    OUTLIERS,
+    REQUIRED_ATTACKS,
+    WHITE_BOX,
+)
 
-OUTSIDE = [name for name in ATTACKS if name not in INSIDER]
+OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
 
 
 def test_members_whose_files_alone_differ_make_the_audit_invalid(tmp_path: Path) -> None:
@@ -67,7 +76,7 @@ def test_a_leak_found_at_the_hundred_and_fortieth_attempt_on_one_holdout_is_no_f
 def test_a_later_audit_says_what_the_first_showed_and_how_sure_its_claims_are() -> None:
     once = audit(make_material(3), release="volumes")
     first = once.p_values()
-    assert first.keys() == set(REQUIRED_ATTACKS) - {BLIND}
+    assert first.keys() == set(REQUIRED_ATTACKS["volumes"]) - {BLIND}
     again = audit(make_material(3), release="volumes", earlier=(first, None))
     content = json.loads(again.to_json())
     assert content["audit_number"] == 3

@@ -16,10 +16,22 @@ from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.domias import log_density
-from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Logits, Networks, by_patient
+from fedphantom.privacy.attacks.interface import (
+    AuditedScans,
+    Images,
+    Labels,
+    Logits,
+    Networks,
+    Search,
+    Told,
+    by_patient,
+    foreground,
+)
 from fedphantom.privacy.attacks.monte_carlo import radius, share_close
+from fedphantom.privacy.attacks.shadows import Errors, Shadows
 from fedphantom.privacy.attacks.target import Target
-from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS
+from fedphantom.privacy.audit.shadow_training import halves
+from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS, OF_SHADOWS, WHITE_BOX
 from fedphantom.privacy.statistics import Floats, auc, null_standard_error
 
 GRID = (12, 10, 8)
@@ -69,16 +81,38 @@ def critic(known: AuditedScans | None = None) -> Logits:
     return logits
 
 
+def search(painter: Painter) -> Search:
+    """Comes no nearer to a scan than the painter does from the scan's own label map."""
+
+    def errors(scans: AuditedScans, judged: NDArray[np.bool_], told: Told) -> Floats:
+        off = painter(scans.labels, 0) - scans.images
+        return np.array([(x[:, seen].astype(np.float64) ** 2).mean() for x, seen in zip(off, judged, strict=True)])
+
+    return Search(errors, lambda scans, judged: 1.0)
+
+
 def networks(known: AuditedScans | None = None) -> Networks:
-    return Networks(Painter(known), critic(known))
+    painter = Painter(known)
+    return Networks(painter, critic(known), search(painter))
 
 
 REFERENCE = Reference(scans_of(14, seed=77), networks())
 LABELS = scans_of(40, seed=99).labels
 
 
+def shadows_of(scans: AuditedScans, number: int = 8) -> Shadows:
+    """Painters who each learnt half of the patients by heart."""
+    seen = halves(tuple(set(scans.patients)), number, seed=5)
+    rest = REFERENCE.scans
+    judged = (foreground(scans.images, scans.labels), foreground(rest.images, rest.labels))
+    measure = Errors(scans, judged[0], rest, judged[1], draws=2, seed=3)
+    errors = np.stack([measure.of(Painter(scans.take(scans.of(half)))) for half in seen])
+    return Shadows(measure, errors, np.array([[p in half for p in scans.patients] for half in seen]))
+
+
 def battery(scans: AuditedScans) -> Battery:
-    return Battery.calibrate(scans, REFERENCE, LABELS, draws=2, seed=3, as_released=lambda images: images)
+    shadows = shadows_of(scans)
+    return Battery.calibrate(scans, REFERENCE, LABELS, 2, 3, lambda images: images, shadows)
 
 
 def leaking(tools: Battery, members: int = 10**6) -> Target:
@@ -175,10 +209,11 @@ def test_a_set_that_holds_nan_is_refused(tools: Battery, name: str) -> None:
 
 
 def test_without_a_discriminator_the_attack_on_one_is_not_run(tools: Battery) -> None:
-    assert list(tools.scores(tools.target(Networks(Painter())))) == [n for n in ATTACKS if n not in INSIDER]
+    unheld = (*INSIDER, WHITE_BOX)
+    assert list(tools.scores(tools.target(Networks(Painter())))) == [n for n in ATTACKS if n not in unheld]
     blind = Reference(REFERENCE.scans, Networks(Painter()))
     without = Battery.calibrate(tools.known.scans, blind, LABELS, draws=1, seed=3, as_released=lambda images: images)
-    assert without.attacks.keys() == set(ATTACKS) - {*INSIDER, *OF_COINS}
+    assert without.attacks.keys() == set(ATTACKS) - {*INSIDER, *OF_COINS, *OF_SHADOWS, WHITE_BOX}
 
 
 def test_a_discriminator_without_an_answer_is_refused(tools: Battery) -> None:
@@ -212,7 +247,8 @@ def test_only_the_sets_that_an_attack_looks_at_are_painted(tools: Battery) -> No
     assert sum(painted) == s  # once, for all of them
     painted.clear()
     tools.scores(tools.target(Networks(counting)))
-    assert sum(painted) == (tools.known.draws + 1) * n + s
+    for_shadows = tools.known.draws * (n + len(REFERENCE.scans))
+    assert sum(painted) == (tools.known.draws + 1) * n + s + for_shadows  # A2 asks once, of both kinds of scan
 
 
 @settings(max_examples=30, deadline=None)

@@ -26,8 +26,10 @@ from fedphantom.privacy.evidence import (
     ATTACKS,
     INSIDER,
     OF_COINS,
+    OF_SHADOWS,
     OUTLIERS,
     REQUIRED_ATTACKS,
+    WHITE_BOX,
     ControlResult,
     CopiedLabels,
 )
@@ -35,7 +37,7 @@ from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
 
-LEARNERS = [name for name in ATTACKS if name not in INSIDER]
+LEARNERS = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
 """Attacks that need no discriminator: these learners have none."""
 
 
@@ -291,8 +293,8 @@ def test_the_result_file_has_the_agreed_keys_and_names_no_patient(leaking: Audit
         assert {"id", "threat_model", "auc", "auc_ci", "tpr", "eps_lower_bound", "p_value"} <= set(row)
     for row in content["controls"]:
         assert set(row) == {"id", "required", "got", "ok"}
-    assert [row["id"] for row in content["attacks"]] == list(REQUIRED_ATTACKS)
-    models = [ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS]
+    assert [row["id"] for row in content["attacks"]] == list(REQUIRED_ATTACKS["volumes"])
+    models = [ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS["volumes"]]
     assert [row["threat_model"] for row in content["attacks"]] == models
     assert content["counts"]["holdout"] == 30
     assert content["reference_stands_in"] == "16 public patients"

@@ -159,10 +159,14 @@ def result_file(run_folder: Path) -> Path:
     return run_folder / "audit" / "audit.json"
 
 
-def test_such_a_run_is_audited_without_a_synthetic_cohort_and_never_passes(run_folder: Path, result_file: Path) -> None:
+def test_such_a_run_is_audited_without_a_synthetic_cohort_and_never_passes(
+    run_folder: Path, result_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = json.loads(result_file.read_text())
     assert content["verdict"] == "INCONCLUSIVE"
     assert "A1" in {attack["id"] for attack in content["attacks"]}
+    assert run(["audit", "run", str(run_folder), "--white-box"]) == 3
+    assert "--white-box or --shadows where the network paints nothing" in capsys.readouterr().err
     assert run(["audit", "verify", str(result_file.parent), str(run_folder)]) == 0
     for site in ("site-a", "site-b"):
         events = [entry.event for entry in read_journal(run_folder / "sites" / site / "journal.jsonl")]

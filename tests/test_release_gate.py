@@ -25,7 +25,7 @@ from tiny_release import (
 
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
 from fedphantom.privacy.audit.reading import read_audit
-from fedphantom.privacy.evidence import REQUIRED_CONTROLS
+from fedphantom.privacy.evidence import BATTERY, REQUIRED_CONTROLS
 from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.pack import verify_release
 
@@ -50,9 +50,10 @@ def test_a_verdict_that_the_tier_does_not_permit_is_refused(releasable: Releasab
     assert not releasable.release.exists()
 
 
+WANTED = REQUIRED_CONTROLS["weights"]
 EDITED: dict[str, dict[str, Any]] = {
-    "a control that is not there": {"controls": [a_control(name) for name in REQUIRED_CONTROLS[1:]]},
-    "a control that does not hold": {"controls": [a_control(name, name != "blind") for name in REQUIRED_CONTROLS]},
+    "a control that is not there": {"controls": [a_control(name) for name in WANTED[1:]]},
+    "a control that does not hold": {"controls": [a_control(name, name != "blind") for name in WANTED]},
     "no control": {"controls": []},
     "an attack that is not there": {"attacks": rows()[1:]},
     "an attack that rejects": {"attacks": rows(A3=an_attack("A3", "S", **LEAK))},
@@ -101,7 +102,7 @@ EDITED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("battery", [None, 1, 3])
+@pytest.mark.parametrize("battery", [None, BATTERY - 1, BATTERY + 1])
 def test_an_audit_by_other_attacks_is_refused_and_says_so(releasable: Releasable, battery: int | None) -> None:
     releasable.write_audit(battery=battery)
     with pytest.raises(DataError, match="other attacks than this program's") as caught:
@@ -169,7 +170,7 @@ def test_a_negative_count_is_refused(releasable: Releasable) -> None:
 def test_a_release_tells_no_number_of_patients_under_twenty(releasable: Releasable) -> None:
     small = {"counts": {"member": 14, "holdout": 11, "control": 3, "audited_patients": 25, "sites": 3, "synthetic": 6}}
     few = [row | {"n_member": 14, "n_holdout": 11, "tpr": [{"fpr": 0.0, "tpr": 3 / 14}]} for row in rows()]
-    controls = [a_control(name) | {"got": "AUC 1.00, L95 0.76 on 11 patients"} for name in REQUIRED_CONTROLS]
+    controls = [a_control(name) | {"got": "AUC 1.00, L95 0.76 on 11 patients"} for name in WANTED]
     releasable.write_audit(**small, attacks=few, controls=controls, reasons=["Only 11 holdout patients."])
     releasable.pack()
     audit = json.loads((releasable.release / "audit.json").read_text())

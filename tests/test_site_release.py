@@ -119,7 +119,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "synthetic_sha256": synthetic_digest(site / "synthetic"),
         "cohort_digest": "0" * 64,
         "attacks": rows(),
-        "controls": [a_control(name) for name in REQUIRED_CONTROLS],
+        "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
         "counts": {"member": 120, "holdout": 120},
         "audit_number": 1,
         "negative_seeds": 3,

@@ -23,7 +23,7 @@ from fedphantom.privacy.statistics import TprAtFpr
 from fedphantom.privacy.verdict import decide
 
 CONTROLLED = TIERS["controlled"]
-MODELS = {name: ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS} | {"A3-WB": "W"}
+MODELS = {name: ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS["weights"]}
 
 
 def attack(
@@ -60,14 +60,22 @@ def control(name: str, ok: bool = True) -> ControlResult:
 GOOD = AuditEvidence(
     generator_named_by="the coordinator's journal",
     release="volumes",
-    attacks=tuple(attack(name) for name in REQUIRED_ATTACKS),
-    controls=tuple(control(name) for name in REQUIRED_CONTROLS),
+    attacks=tuple(attack(name) for name in REQUIRED_ATTACKS["volumes"]),
+    controls=tuple(control(name) for name in REQUIRED_CONTROLS["volumes"]),
     n_member=120,
     n_holdout=120,
     negative_seeds=3,
     target_steps=100,
     control_steps=100,
     confirmed_copies=0,
+)
+
+
+WEIGHTS = replace(
+    GOOD,
+    release="weights",
+    attacks=tuple(attack(name) for name in REQUIRED_ATTACKS["weights"]),
+    controls=tuple(control(name) for name in REQUIRED_CONTROLS["weights"]),
 )
 
 
@@ -100,16 +108,17 @@ def test_taking_anything_away_from_a_pass_never_leaves_a_pass(
     evidence = replace(
         GOOD,
         release=release,  # type: ignore[arg-type]  # drawn from the literals
-        attacks=tuple(attack(n, a, 0.02) for n, a in zip([*REQUIRED_ATTACKS, "A3-WB"], aucs, strict=True)),
+        attacks=tuple(attack(n, a, 0.02) for n, a in zip(MODELS, aucs, strict=True)),
+        controls=tuple(control(name) for name in REQUIRED_CONTROLS["weights"]),
         n_holdout=n_holdout,
         claimed_epsilon=3.0,
     )
     assert decide(evidence, tier).outcome == "PASS"
-    for name in REQUIRED_CONTROLS:
+    for name in REQUIRED_CONTROLS[evidence.release]:
         less = replace(evidence, controls=tuple(c for c in evidence.controls if c.id != name))
         assert decide(less, tier).outcome == "INCONCLUSIVE"
         assert decide(with_control(evidence, control(name, ok=False)), tier).outcome != "PASS"
-    for name in REQUIRED_ATTACKS:
+    for name in REQUIRED_ATTACKS[evidence.release]:
         less = replace(evidence, attacks=tuple(a for a in evidence.attacks if a.id != name))
         assert decide(less, tier).outcome == "INCONCLUSIVE"
     assert decide(replace(evidence, negative_seeds=2), tier).outcome == "INCONCLUSIVE"
@@ -219,7 +228,21 @@ CASES = {
     ),
     "one negative generator": (replace(GOOD, negative_seeds=1), "INCONCLUSIVE", "1 of 3"),
     "controls trained shorter": (replace(GOOD, control_steps=99), "INCONCLUSIVE", "99 steps, the audited one 100"),
-    "weights without an attack on weights": (replace(GOOD, release="weights"), "INCONCLUSIVE", "threat model W"),
+    "weights without a control of the attack on weights": (
+        replace(WEIGHTS, controls=WEIGHTS.controls[:-1]),
+        "INCONCLUSIVE",
+        "The control 'positive-white-box' was not run.",
+    ),
+    "weights that give members up to a search": (
+        with_attack(WEIGHTS, attack("A3-WB", 0.9, rejects=True)),
+        "FAIL",
+        "Attack A3-WB tells members",
+    ),
+    "volumes of a generator whose weights do": (
+        replace(with_attack(WEIGHTS, attack("A3-WB", 0.9, rejects=True)), release="volumes"),
+        "PASS",
+        "A3-WB (AUC 0.90) did: it needs the generator's weights",
+    ),
 }
 
 
@@ -228,6 +251,15 @@ def test_the_lattice_is_the_published_one(evidence: AuditEvidence, outcome: str,
     verdict = decide(evidence, CONTROLLED)
     assert verdict.outcome == outcome
     assert words in verdict.reasons[0]
+
+
+def test_weights_pass_once_they_were_searched_and_else_are_told_how_to_be() -> None:
+    assert decide(WEIGHTS, CONTROLLED).outcome == "PASS"
+    unsearched = decide(replace(GOOD, release="weights"), CONTROLLED)
+    assert unsearched.outcome == "INCONCLUSIVE"
+    assert "Attacks that were not run: A3-WB, A3-WB/outliers." in unsearched.reasons
+    assert any("threat model W; none was run" in r and "'audit run --white-box'" in r for r in unsearched.reasons)
+    assert decide(replace(GOOD, release="volumes"), CONTROLLED).outcome == "PASS"
 
 
 def test_for_weights_the_reconstruction_attack_binds() -> None:

@@ -6,15 +6,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..evidence import ATTACKS, OF_COINS
-from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction
+from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction, shadow_models, white_box
 from .distances import most_isolated
 from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
 from .knowledge import Knowledge, ShownSet, learn
+from .shadows import Shadows
 from .target import Attack, Calibrate, Target
 
 CALIBRATE: tuple[Calibrate, ...] = (
     reconstruction.calibrate,
+    shadow_models.calibrate,
     gan_leaks.calibrate,
+    white_box.calibrate,
     monte_carlo.calibrate,
     domias.calibrate,
     logan.calibrate,
@@ -63,10 +66,12 @@ class Battery:
         draws: int,
         seed: int,
         as_released: AsReleased,
+        shadows: Shadows | None = None,
     ) -> Battery:
         """Measure with a generator that never saw an audited patient how hard each scan is."""
         painted = (as_released(some) for some in paint(reference.networks.generator, released_labels, seed))
         known, released = learn(scans, reference.scans, painted, draws, seed)
+        known = replace(known, shadows=shadows)
         uncalibrated = cls(known, released_labels, as_released, {})
         target = replace(uncalibrated.target(reference.networks), show_released=lambda: released)
         attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}

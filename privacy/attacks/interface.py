@@ -86,6 +86,23 @@ class AuditedScans:
 Logits = Callable[[AuditedScans], Floats]
 """A discriminator: scans to their mean patch logit, shape (N,); of a federation's, each scan's by its own site's."""
 
+Told = Callable[[int, int], None]
+"""(scans done, scans in all)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What whoever holds a generator's weights can do: look among all that it can paint for a scan.
+
+    Attributes:
+        errors: Scans, voxels judged (N, X, Y, Z) and whom to tell, to the smallest mean squared error found in those
+            voxels over all channels, shape (N,).
+        seconds: Scans and voxels judged to the seconds that all of it takes, by a first step on the first scan.
+    """
+
+    errors: Callable[[AuditedScans, NDArray[np.bool_], Told], Floats]
+    seconds: Callable[[AuditedScans, NDArray[np.bool_]], float]
+
 
 @dataclass(frozen=True, eq=False)
 class Networks:
@@ -94,10 +111,12 @@ class Networks:
     Attributes:
         generator: Answers any label map.
         logits: The discriminator, where it is at hand: no release holds one.
+        search: What the generator's weights allow, where they are to be searched: it takes long.
     """
 
     generator: Reconstruct
     logits: Logits | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..statistics import Floats
 from .distances import distances
 from .embedding import Embedding, coarse
 from .interface import AuditedScans, Images, foreground
+from .shadows import Shadows
 
 _AT_ONCE = 64
 """Volumes beside the scans at once: bounds memory, and keeps the matrix products large."""
@@ -50,6 +51,7 @@ class Knowledge:
         reference_points: The reference patients' scans embedded, shape (R, K).
         draws: Noise draws of an attack that questions a generator.
         seed: Of the noise.
+        shadows: What shadow generators showed, where some were trained.
     """
 
     scans: AuditedScans
@@ -59,6 +61,7 @@ class Knowledge:
     reference_points: Floats
     draws: int
     seed: int
+    shadows: Shadows | None = None
 
     def shown(self, volumes: Iterable[Images]) -> ShownSet:
         """Measure a set that comes in batches of any size, each of shape (s, C, X, Y, Z). DataError: not finite."""

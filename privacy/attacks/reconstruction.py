@@ -6,41 +6,26 @@ audited patient: its error tells how hard the scan is.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..statistics import Floats
-from .interface import AttackScores, Reconstruct, by_patient, paint
+from .interface import AttackScores, Reconstruct, by_patient
 from .knowledge import Knowledge
+from .own_map import log_errors, own_map_errors
 from .target import Attack, Target
 
 _ID = "A1"
-_SMALLEST = 1e-12
-"""Keeps the logarithm of a perfect reconstruction finite and ordered."""
 
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
     """The attack on any generator."""
-    hardness = _log(reconstruction_errors(reference.networks.generator, known))
+    hardness = log_errors(reconstruction_errors(reference.networks.generator, known))
 
     def scores(target: Target) -> AttackScores:
-        return by_patient(_ID, known.scans, hardness - _log(reconstruction_errors(target.networks.generator, known)))
+        errors = reconstruction_errors(target.networks.generator, known)
+        return by_patient(_ID, known.scans, hardness - log_errors(errors))
 
     return {_ID: scores}
 
 
 def reconstruction_errors(generator: Reconstruct, known: Knowledge) -> Floats:
-    """Smallest mean squared error over noise draws, in judged voxels and all channels. Shape (N,)."""
-    scans, judged = known.scans, known.judged
-    best = np.full(len(scans), np.inf)
-    for draw in range(known.draws):
-        i = 0
-        for batch in paint(generator, scans.labels, known.seed + draw):
-            for volume in batch:
-                difference = (volume - scans.images[i])[:, judged[i]].astype(np.float64)
-                best[i] = min(best[i], float(np.mean(difference**2)))
-                i += 1
-    return best
-
-
-def _log(errors: Floats) -> Floats:
-    return np.asarray(np.log(np.maximum(errors, _SMALLEST)))
+    """Of the audited scans: see :func:`~fedphantom.privacy.attacks.own_map.own_map_errors`."""
+    return own_map_errors(generator, known.scans, known.judged, known.draws, known.seed)

@@ -22,7 +22,18 @@ from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
-from ..evidence import ATTACKS, BINDING, BLIND, OF_COINS, AuditEvidence, ControlResult, ReleaseKind
+from ..attacks.shadows import Errors
+from ..evidence import (
+    ATTACKS,
+    BINDING,
+    BLIND,
+    OF_COINS,
+    OF_SHADOWS,
+    WHITE_BOX,
+    AuditEvidence,
+    ControlResult,
+    ReleaseKind,
+)
 from ..multiplicity import PValues, claim_confidence
 from ..policy import ReleasePolicy
 from ..power import Power, power
@@ -36,18 +47,15 @@ from .controls import (
     positive_insider_control,
     positive_model_control,
     positive_set_control,
+    positive_white_box_control,
 )
+from .course import LONG, Course, Estimate, Progress
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
+from .shadow_training import ShadowPlan, seconds_for_shadows, train_shadows
 
 T = TypeVar("T")
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)."""
-
-_SEARCH = 10
-"""Steps of progress that a search for moved copies counts as: beside a training it is long, a volume of it short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,7 @@ class AuditPlan:
         earlier: The p-values of each audit of this holdout before this one, None where one was broken off.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
         trainings_at_once: Generators trained side by side; one a core by default.
+        shadows: Shadow generators, where they are asked for.
     """
 
     release: ReleaseKind
@@ -75,6 +84,7 @@ class AuditPlan:
     earlier: tuple[PValues | None, ...] = ()
     blind_permutations: int = 200
     trainings_at_once: int | None = None
+    shadows: ShadowPlan | None = None
 
     @property
     def audit_number(self) -> int:
@@ -90,6 +100,7 @@ def run_audit(
     memorise: TrainGenerator,
     progress: Progress = lambda stage, done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
+    estimate: Estimate = lambda attack, seconds: None,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
@@ -104,6 +115,7 @@ def run_audit(
         memorise: Trains the positive control to learn its scans by heart.
         progress: Told of each stage.
         announce: Told, before the first training, what an audit of this size can show.
+        estimate: Told, before the first training, how many seconds an attack will take that has to be asked for.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -128,7 +140,10 @@ def run_audit(
         )
 
     # The blind baseline is held to the same limit as the attacks that bind; what only puts others together adds none.
-    binding = 1 + sum(model in BINDING[plan.release] for name, model in ATTACKS.items() if name not in OF_COINS)
+    searched = material.target.search is not None
+    left_out = {*OF_COINS, *(() if searched else (WHITE_BOX,)), *(() if plan.shadows else OF_SHADOWS)}
+    run = [name for name in ATTACKS if name not in left_out]
+    binding = 1 + sum(ATTACKS[name] in BINDING[plan.release] for name in run)
     claim = claim_confidence(plan.audit_number)
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
@@ -149,26 +164,40 @@ def run_audit(
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
-    stages = len(trainings) + 3
-    total = stages + 2 * _SEARCH
+    # Searched are the weights of the target and of every control generator but the insider's.
+    searches = (1 + len(trainings) - ("insider" in trainings)) if searched else 0
+    if material.target.search is not None:
+        voxels = foreground(audited.images, audited.labels)
+        estimate(WHITE_BOX, searches * material.target.search.seconds(audited, voxels))
+    shadow_number = 0 if plan.shadows is None else plan.shadows.number
+    course = Course(progress, len(trainings) + shadow_number + 3 + (2 + searches) * LONG)
+    reference_scans = _audited(material, reference_index)
+    shadows = None
+    if plan.shadows is not None:
+        measure = _measure(audited, reference_scans, plan.draws, plan.shadows.seed)
+        args = (plan.shadows, measure, audited_index, train_generator, plan.trainings_at_once)
+        estimate("A2", seconds_for_shadows(*args))
+        shadows = train_shadows(*args, partial(course.at, "training shadow generators", 1))
     generators: dict[str, Networks | TrainingError] = {}
-    progress("training reference and control generators", 0, total)
+    course.at("training reference and control generators")
     for index, generator in side_by_side(list(trainings.values()), plan.trainings_at_once):
-        generators[list(trainings)[index]] = generator
-        progress("training reference and control generators", len(generators), total)
+        made = generator if isinstance(generator, TrainingError) else course.of_search(generator)
+        generators[list(trainings)[index]] = made
+        course.at("training reference and control generators", 1)
 
-    progress("attacking the generator", stages - 3, total)
+    course.at("attacking the generator")
     reference = generators["reference"]
     assert not isinstance(reference, TrainingError)  # noqa: S101  # its training is not merely attempted
     battery = Battery.calibrate(
         audited,
-        Reference(_audited(material, reference_index), reference),
+        Reference(reference_scans, reference),
         material.synthetic_labels,
         plan.draws,
         plan.seed,
         material.as_released,
+        shadows,
     )
-    target = battery.target(material.target, material.synthetic)
+    target = battery.target(course.of_search(material.target), material.synthetic)
     found = battery.scores(target)
     scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
@@ -179,7 +208,7 @@ def run_audit(
     by_site = at_each_site(found.values(), plan.seed)
 
     controls: list[ControlResult] = []
-    progress("running the blind baseline", stages - 2, total)
+    course.at("running the blind baseline", 1)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         baseline = blind_baseline(audited, plan.seed, header, plan.blind_permutations)
@@ -188,10 +217,12 @@ def run_audit(
         rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0, policy))
 
-    progress("attacking the controls", stages - 1, total)
+    course.at("attacking the controls", 1)
     controls.append(positive_set_control(battery, target, numpy_generator(plan.seed, "planted copies")))
     found_by = numpy_generator(plan.seed, "positive-model")
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), found_by))
+    if searched:
+        controls.append(positive_white_box_control(battery, memorised, generators.get("memoriser")))
     if "insider" in generators:
         controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
@@ -203,22 +234,17 @@ def run_audit(
     held = _audited(material, held_index)
     judged_voxels = foreground(held.images, held.labels)
 
-    def searched(volumes: int, of: int) -> None:
-        progress("searching for moved copies", stages + _SEARCH * volumes // of, total)
-
-    def searched_labels(maps: int, of: int) -> None:
-        progress("searching for copied label maps", stages + _SEARCH + _SEARCH * maps // of, total)
-
-    searched(0, len(material.synthetic))
+    course.at("searching for moved copies", 1)
     copies = confirmed_copies(
         held,
         judged_voxels,
         distances(held, judged_voxels, material.synthetic),
-        moved_copies(held, judged_voxels, material.synthetic, searched),
+        moved_copies(held, judged_voxels, material.synthetic, course.within("searching for moved copies")),
     )
-    searched_labels(0, len(material.synthetic))
+    course.at("searching for copied label maps")
+    told_of_maps = course.within("searching for copied label maps")
     of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
-    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, searched_labels)
+    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, told_of_maps)
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -237,7 +263,7 @@ def run_audit(
         generator_named_by=material.generator_named_by,
         too_small=too_small,
     )
-    progress("done", total, total)
+    progress("done", course.total, course.total)
     return AuditResult(
         verdict=decide(evidence, policy),
         evidence=evidence,
@@ -271,6 +297,11 @@ def attempted(
         return train(scans, steps, seed)
     except TrainingError as error:
         return error
+
+
+def _measure(audited: AuditedScans, reference: AuditedScans, draws: int, seed: int) -> Errors:
+    judged, others = foreground(audited.images, audited.labels), foreground(reference.images, reference.labels)
+    return Errors(audited, judged, reference, others, draws, seed)
 
 
 def _seeds(number: int, rng: np.random.Generator) -> list[int]:

@@ -33,16 +33,33 @@ def audit_run(
         int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
     ] = None,
     negative_seeds: Annotated[int, typer.Option(min=0, max=10, help="Negative controls; 3 make a full audit.")] = 3,
+    white_box: Annotated[
+        bool, typer.Option("--white-box", help="Also search the weights, which takes long: weights need it to PASS.")
+    ] = False,
+    shadows: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also train N shadow generators (A2), which takes long; 8 to 16.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: _Json = False,
 ) -> None:
     """Attack the generator, check the attacks by their controls, decide; exit 6 unless PASS."""
     from ...common.progress import progress_bar
     from .report import audit_run_command, audit_text
+    from .run import AuditSizes
 
     with progress_bar("audit") as progress:
         result = audit_run_command(
-            run, policy, out, synthetic, public, kind, generator, steps, negative_seeds, device, progress, _say
+            run,
+            policy,
+            out,
+            synthetic,
+            public,
+            kind,
+            generator,
+            AuditSizes(steps, negative_seeds, white_box=white_box, shadows=shadows),
+            device,
+            progress,
+            _say,
         )
     typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
     raise typer.Exit(0 if result["verdict"] == "PASS" else 6)

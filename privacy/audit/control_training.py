@@ -25,6 +25,7 @@ from ...common.gan.training import draw_batch, places_of_step, train_from_scratc
 from ...common.study import Study
 from ..attacks.interface import Images, Labels, Networks, Reconstruct, foreground
 from .critics import critic
+from .weight_search import weight_search
 
 
 class TrainOn(Protocol):
@@ -80,7 +81,11 @@ def train_control_generator(
         TrainingError: NaN or collapse.
     """
     state = train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
-    return Networks(painter(state.generator, study, device), critic(state.discriminator, study, device))
+    return Networks(
+        painter(state.generator, study, device),
+        critic(state.discriminator, study, device),
+        weight_search(state.generator, study, device),
+    )
 
 
 def train_memoriser(
@@ -137,4 +142,4 @@ def train_memoriser(
                 expected="a finite loss",
                 remedy="Run 'fedphantom cohort check'; scans that cannot be learnt by heart cannot be audited.",
             )
-    return Networks(painter(network, study, device))
+    return Networks(painter(network, study, device), search=weight_search(network, study, device))

@@ -19,7 +19,7 @@ from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
 from ..attacks.interface import AttackScores, AuditedScans, Networks
 from ..attacks.target import Target
-from ..evidence import FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, AttackResult, ControlResult
+from ..evidence import FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, WHITE_BOX, AttackResult, ControlResult
 from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
 from ..statistics import auc, holm, null_p_value
@@ -155,6 +155,36 @@ def positive_insider_control(
         return ControlResult("positive-insider", required, f"its training came to nothing: {attack}", ok=False)
     area = auc(attack.scores())
     return ControlResult("positive-insider", required, f"AUC {area:.2f}", ok=area >= LEAST_INSIDE)
+
+
+LEAST_SEARCHED = 0.90
+
+
+def positive_white_box_control(
+    battery: Battery, memorised: Memorising, networks: Networks | TrainingError | None
+) -> ControlResult:
+    """A search of the weights must find those whom a generator learnt by heart: threat model W in scope.
+
+    PRIVACY §4 sets no mark for it; this is A1's on the same generator. Its interval is A1's control's business.
+
+    Args:
+        battery: The attacks, calibrated.
+        memorised: What the generator was made to learn.
+        networks: None where there were too few members; an error where its training came to nothing.
+    """
+    id, required = "positive-white-box", f"{WHITE_BOX} AUC >= {LEAST_SEARCHED:.2f} on 16-24 members learnt by heart"
+    if networks is None:
+        return ControlResult(id, required, f"fewer than {MEMORISED} members to memorise", ok=False)
+    people = (*memorised.members, *battery.known.scans.side(member=False))
+
+    def found(made: Networks) -> AttackScores:
+        return battery.scores(battery.target(made), (WHITE_BOX,))[WHITE_BOX].of(people)
+
+    attack = attacked(networks, found)
+    if isinstance(attack, str):
+        return ControlResult(id, required, f"its training came to nothing: {attack}", ok=False)
+    area = auc(attack.scores())
+    return ControlResult(id, required, f"AUC {area:.2f}", ok=area >= LEAST_SEARCHED)
 
 
 def positive_set_control(battery: Battery, target: Target, rng: np.random.Generator) -> ControlResult:

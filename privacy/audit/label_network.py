@@ -38,9 +38,10 @@ from ..policy import ReleasePolicy
 from ..power import Power, power
 from ..statistics import Floats, roc
 from ..verdict import decide
-from .audit import AuditPlan, Progress, attempted
+from .audit import AuditPlan, attempted
 from .control_training import MEMORISING_RATE
 from .controls import NegativeRun, attacked, blind_control, choose_memorised, memoriser_found, strangers_told
+from .course import Progress
 from .judging import SiteFigure, at_each_site, judge, judge_blind, rejecting, with_outliers
 from .result import AuditResult
 

@@ -16,7 +16,8 @@ from ..policy import ReleasePolicy, read_thresholds
 from ..power import Power
 from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
-from .run import RESULT, AuditSizes, Progress, audit_run_folder
+from .course import duration
+from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
 
 
 def audit_run_command(
@@ -27,18 +28,18 @@ def audit_run_command(
     public: Path | None,
     kind: ReleaseKind,
     generator: Path | None,
-    steps: int | None,
-    negative_seeds: int,
+    sizes: AuditSizes,
     device: str,
     progress: Progress,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """As :func:`~fedphantom.privacy.audit.run.audit_run_folder`, from the command line's paths.
 
-    ``say`` is given, before the first training, what an audit of this size can show.
+    ``say`` is given, before the first training, what an audit of this size can show, and how long what was asked for
+    beyond the ordinary will take.
     """
     folder = out or run / "audit"
-    refuse_used(folder, RESULT, {"cache"})
+    refuse_used(folder, RESULT, {"cache", SHADOWS})
     thresholds = read_thresholds(policy)
     made = synthetic or synthetic_of(run)
     return audit_run_folder(
@@ -46,14 +47,21 @@ def audit_run_command(
         made if made and made.is_dir() else None,
         check_cohort(read_cohort(public).public()).usable if public else None,
         folder,
-        AuditSizes(steps, negative_seeds),
+        sizes,
         thresholds,
         kind,
         generator_file=generator,
         device=device,
         progress=progress,
-        announce=lambda power: say(power_text(power, thresholds)),
+        announce=lambda power: say(power_text(power, thresholds) + _beyond_reach(kind, sizes)),
+        estimate=lambda attack, seconds: say(f"{attack} will take about {duration(seconds)} by a first step."),
     )
+
+
+def _beyond_reach(kind: ReleaseKind, sizes: AuditSizes) -> str:
+    if kind == "volumes" or sizes.white_box:
+        return ""
+    return "\nA PASS of weights is out of reach without a search of them: --white-box makes one."
 
 
 def power_text(power: Power, policy: ReleasePolicy) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,18 @@ from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
 from .audit import AuditPlan
+from .course import Estimate
 from .critics import kept_critics
 from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
+from .shadow_training import FEWEST, ShadowPlan
 
 RESULT = "audit.json"
 """The result of the latest audit; each one's own stays beside it, as ``audit-001.json`` and so on."""
+
+SHADOWS = "shadows"
+"""What shadow generators showed, kept until their audit is done."""
 
 Progress = Callable[[int, int], None]
 
@@ -50,12 +56,24 @@ class AuditSizes:
         negative_seeds: Seeds of the negative control; three make a full audit.
         draws: Noise draws of A1.
         blind_permutations: Of the blind baseline.
+        white_box: Whether the generators' weights are searched: without it a release of weights cannot PASS.
+        shadows: Shadow generators to train, an even number from four on; 0 for none.
     """
 
     steps: int | None = None
     negative_seeds: int = 3
     draws: int = 8
     blind_permutations: int = 200
+    white_box: bool = False
+    shadows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shadows and (self.shadows < FEWEST or self.shadows % 2):
+            raise ConfigError(
+                f"{self.shadows} shadow generators",
+                expected=f"an even number from {FEWEST} on: each patient is in half of them",
+                remedy=f"Give --shadows 8 or 16, the more the surer; fewer than {FEWEST} show no spread.",
+            )
 
     @classmethod
     def reduced(cls, steps: int) -> AuditSizes:
@@ -76,6 +94,7 @@ def audit_run_folder(
     device: str = "auto",
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
+    estimate: Estimate = lambda attack, seconds: None,
 ) -> dict[str, Any]:
     """Audit a run's generator with its sites' coins.
 
@@ -94,6 +113,7 @@ def audit_run_folder(
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
+        estimate: Told then how many seconds an attack will take that has to be asked for.
 
     Returns:
         What ``--json`` prints.
@@ -127,6 +147,12 @@ def audit_run_folder(
     named_by = check_generator(run, parameters, study, {folder.name: folder.journal for folder in folders})
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
+    if (sizes.white_box or sizes.shadows) and not paints:
+        raise ConfigError(
+            "--white-box or --shadows where the network paints nothing: they would have no effect",
+            expected="a generator of images, which can be asked or searched for a patient's scan",
+            remedy="Leave them out.",
+        )
     if paints:
         if synthetic is None:
             raise DataError(
@@ -142,7 +168,9 @@ def audit_run_folder(
     insider = kept_critics(folders, study, chosen) if paints else None
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider)
     attack = (
-        attack_on_painter(material, synthetic, out / "cache") if synthetic and paints else attack_on_reader(material)
+        attack_on_painter(material, synthetic, out / "cache", white_box=sizes.white_box)
+        if synthetic and paints
+        else attack_on_reader(material)
     )
     journals = [Journal(folder.journal) for folder in folders]
     refuse_forgotten(out, journals, digest)
@@ -157,8 +185,17 @@ def audit_run_folder(
         earlier=turn.earlier,
         blind_permutations=sizes.blind_permutations,
         trainings_at_once=1 if chosen.cuda else None,
+        shadows=ShadowPlan(
+            sizes.shadows,
+            derived_seed(study.seed, "shadows"),
+            sizes.steps or site_steps,
+            out / SHADOWS,
+            f"{generator.sha256} {digest}",
+        )
+        if sizes.shadows
+        else None,
     )
-    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce)
+    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
     text = result.to_json()
     _keep(out, turn.number, text.encode())
     end_audit(
@@ -172,6 +209,8 @@ def audit_run_folder(
         tier=policy.tier,
     )
     write_atomic(out / RESULT, text.encode())
+    if sizes.shadows:
+        shutil.rmtree(out / SHADOWS)
     content: dict[str, Any] = json.loads(text)
     return content
 

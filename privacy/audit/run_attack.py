@@ -21,12 +21,14 @@ from ..attacks.interface import Logits, Networks
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_digest import synthetic_digest
-from .audit import AuditPlan, Progress, run_audit
+from .audit import AuditPlan, run_audit
 from .control_training import TrainOn, painter, train_control_generator, train_memoriser
 from .controls import TrainGenerator
+from .course import Estimate, Progress
 from .label_network import LabelNetworkMaterial, audit_label_network, memorise_reader, reader, train_reader
 from .material import AuditMaterial
 from .result import AuditResult
+from .weight_search import weight_search
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,19 @@ class Attack(Protocol):
     """An audit that has all it needs but its place among the others."""
 
     def __call__(
-        self, plan: AuditPlan, policy: ReleasePolicy, progress: Progress, announce: Callable[[Power], None]
+        self,
+        plan: AuditPlan,
+        policy: ReleasePolicy,
+        progress: Progress,
+        announce: Callable[[Power], None],
+        estimate: Estimate,
     ) -> AuditResult:
         """Arguments and errors as :func:`~fedphantom.privacy.audit.audit.run_audit`."""
         ...
 
 
-def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path) -> Attack:
-    """Of a generator of images, with the cohort that it painted.
+def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, *, white_box: bool) -> Attack:
+    """Of a generator of images, with the cohort that it painted, and where it is asked for with its weights searched.
 
     Raises:
         DataError: a synthetic volume that cannot be read or prepared.
@@ -80,7 +87,11 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path) -> Attack:
         patients=scans.patients,
         roles=run.roles,
         sites=scans.sites,
-        target=Networks(painter(run.generator.network, study, device), run.insider),
+        target=Networks(
+            painter(run.generator.network, study, device),
+            run.insider,
+            weight_search(run.generator.network, study, device) if white_box else None,
+        ),
         synthetic=np.asarray(made.volumes),
         synthetic_labels=np.asarray(made.classes),
         generator_sha256=run.generator.sha256,
@@ -96,9 +107,13 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path) -> Attack:
     memorise = _trainer(train_memoriser, scans, study, device)
 
     def attack(
-        plan: AuditPlan, policy: ReleasePolicy, progress: Progress, announce: Callable[[Power], None]
+        plan: AuditPlan,
+        policy: ReleasePolicy,
+        progress: Progress,
+        announce: Callable[[Power], None],
+        estimate: Estimate,
     ) -> AuditResult:
-        return run_audit(material, plan, policy, train, memorise, progress, announce)
+        return run_audit(material, plan, policy, train, memorise, progress, announce, estimate)
 
     return attack
 
@@ -120,7 +135,11 @@ def attack_on_reader(run: RunMaterial) -> Attack:
     train, memorise = train_reader(run.scans, study, device), memorise_reader(run.scans, study, device)
 
     def attack(
-        plan: AuditPlan, policy: ReleasePolicy, progress: Progress, announce: Callable[[Power], None]
+        plan: AuditPlan,
+        policy: ReleasePolicy,
+        progress: Progress,
+        announce: Callable[[Power], None],
+        estimate: Estimate,
     ) -> AuditResult:
         return audit_label_network(material, plan, policy, train, memorise, progress, announce)
 

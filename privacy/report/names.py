@@ -9,7 +9,22 @@ _ATTACKS = {
         "reconstruction",
         "hands the generator a patient's own label map and asks: does it redraw that scan too well?",
     ),
+    "A2-LiRA": (
+        "shadow generators, by spread",
+        "trains many generators, each on half of the patients, and asks: does this one redraw a patient's scan so well "
+        "as those do that never saw the patient, or better?",
+    ),
+    "A2-RMIA": (
+        "shadow generators, by rank",
+        "trains many generators, each on half of the patients, and asks whether a patient's scan fits this one better, "
+        "measured by them, than the scans of people whom nobody trained on",
+    ),
     "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
+    "A3-WB": (
+        "search of the weights",
+        "takes the generator apart and turns every one of its inputs, drawing and noise alike, until it paints a "
+        "patient's scan as well as it can: does it come closer than a generator that never saw the patient?",
+    ),
     "A4": ("crowding", "counts how many synthetic volumes lie close to a patient's scan"),
     "A5": (
         "density",
@@ -55,6 +70,10 @@ _CONTROLS = {
         "a discriminator made to memorise",
         "We train a discriminator on a few patients for long. The attack on discriminators has to notice; no release "
         "hangs on it.",
+    ),
+    "positive-white-box": (
+        "a memorising generator, searched",
+        "We search the weights of a generator that learnt its patients by heart. The search has to notice.",
     ),
     "negative": (
         "generators that never saw these patients",

@@ -228,7 +228,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
         }
         for control in audit.controls
     ]
-    absent = [name for name in REQUIRED_CONTROLS if name not in {control.id for control in audit.controls}]
+    run = {control.id for control in audit.controls}
+    absent = [name for name in REQUIRED_CONTROLS[audit.release] if name not in run]
     return rows + [
         {
             "id": n,

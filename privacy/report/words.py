@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
-from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS
+from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS, WHITE_BOX
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
 from ..multiplicity import claim_confidence
 from ..power import joint_power
@@ -139,7 +139,7 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
         yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {cells.number(holdout)}."
     have = {control.id: control.ok for control in audit.controls}
-    for name in REQUIRED_CONTROLS:
+    for name in REQUIRED_CONTROLS[audit.release]:
         if name not in have:
             yield f"The control '{control_name(name)}', which was not run."
         elif not have[name]:
@@ -147,8 +147,13 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     done = {attack.id for attack in audit.attacks}
     if audit.too_small:
         yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
-    if absent := [name for name in REQUIRED_ATTACKS if name not in {*done, *audit.too_small}]:
+    if absent := [name for name in REQUIRED_ATTACKS[audit.release] if name not in {*done, *audit.too_small}]:
         yield f"Attacks that were not run: {_named(absent)}."
+    if WHITE_BOX in absent:
+        yield (
+            "A search of the weights: 'fedphantom audit run --kind weights --white-box' makes it on a generator that "
+            "paints. It takes long, so it has to be asked for."
+        )
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
     if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in binding):

@@ -51,7 +51,7 @@ preset = "tiny"
 [federation]
 """
 STUDY += f"approval_keys = {list(APPROVAL_KEYS)}\n"
-TRIED = {name: ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS} | {"A3-WB": "W"}
+TRIED = {name: ATTACKS.get(name.removesuffix(OUTLIERS), "none") for name in REQUIRED_ATTACKS["weights"]}
 LEAK = {"auc": 0.9, "rejects": True, "p_value": 1e-4}
 
 
@@ -148,7 +148,7 @@ class Releasable:
             "generator_sha256": self.generator_sha256,
             "synthetic_sha256": synthetic_digest(self.synthetic),
             "attacks": rows(),
-            "controls": [a_control(name) for name in REQUIRED_CONTROLS],
+            "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
             "counts": {"member": 120, "holdout": 120},
             "audit_number": 1,
             "negative_seeds": 3,

@@ -158,9 +158,13 @@ def test_the_positive_control_overfits_on_16_members_for_90_epochs() -> None:
     calls: list[tuple[int, int]] = []
     material = make_material()
     by_heart: list[tuple[int, int]] = []
-    run_audit(material, PLAN, TIERS["controlled"], trainer(material, calls), memoriser(material, by_heart))
+    told: list[str] = []
+    train, memorise = trainer(material, calls), memoriser(material, by_heart)
+    run_audit(material, PLAN, TIERS["controlled"], train, memorise, estimate=lambda what, seconds: told.append(what))
+    assert told == ["Training 5 reference and control generators"]
     assert by_heart == [(16, 90 * 16 // BATCH)]
-    assert calls == [(12, PLAN.steps)] * 4  # the reference and three negative controls
+    assert calls[:2] == [(12, 1), (12, 3)]  # thrown away: how long a step takes
+    assert calls[2:] == [(12, PLAN.steps)] * 4  # the reference and three negative controls
 
 
 def test_too_few_members_to_memorise_are_told() -> None:

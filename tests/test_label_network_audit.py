@@ -70,7 +70,8 @@ def audited(target_knows: str, memoriser_knows: bool = True, control_knows: str 
     trained: list[tuple[int, ...]] = []
 
     def train(chosen: NDArray[np.intp], steps: int, seed: int) -> Read:
-        trained.append(tuple(chosen))
+        if steps == plan.steps:  # a few steps are tried before: how long one takes
+            trained.append(tuple(chosen))
         return network(control_knows if tuple(chosen) == tuple(rows["control"]) else "")
 
     def memorise(chosen: NDArray[np.intp], steps: int, seed: int) -> Read:

@@ -49,7 +49,7 @@ from .controls import (
     positive_set_control,
     positive_white_box_control,
 )
-from .course import LONG, Course, Estimate, Progress
+from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
@@ -115,7 +115,8 @@ def run_audit(
         memorise: Trains the positive control to learn its scans by heart.
         progress: Told of each stage.
         announce: Told, before the first training, what an audit of this size can show.
-        estimate: Told, before the first training, how many seconds an attack will take that has to be asked for.
+        estimate: Told, before the first training, how many seconds the control generators' training will take, and each
+            attack that has to be asked for.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -164,6 +165,13 @@ def run_audit(
     if len(control_index):
         for seed in negative_seeds:
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
+    steps_of = {"memoriser": memorised.steps, "insider": memorised.steps}
+    lengths = [steps_of.get(name, plan.steps) for name in trainings]
+    try_out = partial(train_generator, reference_index, seed=reference_seed)
+    estimate(
+        f"Training {len(lengths)} reference and control generators",
+        seconds_for_trainings(lengths, try_out, plan.trainings_at_once),
+    )
     # Searched are the weights of the target and of every control generator but the insider's.
     searches = (1 + len(trainings) - ("insider" in trainings)) if searched else 0
     if material.target.search is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.parallel import usable_cores
 from ..attacks.interface import AuditedScans, Networks, Search, Told
 from ..statistics import Floats
 
@@ -16,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
 Estimate = Callable[[str, float], None]
-"""(attack that has to be asked for, seconds that it will take)."""
+"""(what takes long, seconds that it will take)."""
 
 LONG = 10
 """Steps that a stage counts as which tells how far it is: beside a training it is long, a volume of it short."""
@@ -58,6 +60,22 @@ class Course:
             return search.errors(scans, judged, self.within("searching a generator's weights"))
 
         return replace(networks, search=Search(errors, search.seconds))
+
+
+def seconds_for_trainings(steps: Sequence[int], train: Callable[..., object], at_once: int | None) -> float:
+    """Seconds that trainings of so many steps each will take, by two steps of one that is thrown away.
+
+    Args:
+        steps: Of each training.
+        train: Called as ``train(steps=...)``.
+        at_once: Trained side by side; one a core where None.
+    """
+    took = []
+    for few in (1, 3):
+        begun = time.perf_counter()
+        train(steps=few)
+        took.append(time.perf_counter() - begun)
+    return sum(steps) * max(took[1] - took[0], 0.0) / 2 / min(len(steps), at_once or usable_cores())
 
 
 def duration(seconds: float) -> str:

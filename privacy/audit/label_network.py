@@ -41,7 +41,7 @@ from ..verdict import decide
 from .audit import AuditPlan, attempted
 from .control_training import MEMORISING_RATE
 from .controls import NegativeRun, attacked, blind_control, choose_memorised, memoriser_found, strangers_told
-from .course import Progress
+from .course import Estimate, Progress, seconds_for_trainings
 from .judging import SiteFigure, at_each_site, judge, judge_blind, rejecting, with_outliers
 from .result import AuditResult
 
@@ -112,6 +112,7 @@ def audit_label_network(
     memorise: TrainReader,
     progress: Progress = lambda stage, done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
+    estimate: Estimate = lambda what, seconds: None,
 ) -> AuditResult:
     """Attack the network, check the attack by its controls, and decide.
 
@@ -123,6 +124,7 @@ def audit_label_network(
         memorise: Trains the positive control to learn its scans by heart.
         progress: Told of each stage.
         announce: Told, before the first training, what an audit of this size can show.
+        estimate: Told, before the first training, how many seconds the control networks' training will take.
 
     Raises:
         DataError: nobody to compare, or no reference patients.
@@ -152,6 +154,12 @@ def audit_label_network(
         trainings["memoriser"] = partial(attempted, memorise, memorised.scans, memorised.steps, seeds[1])
     for seed in seeds[2:] if len(control_rows) else ():
         trainings[f"negative {seed}"] = partial(attempted, train, control_rows, plan.steps, seed)
+    lengths = [memorised.steps if name == "memoriser" else plan.steps for name in trainings]
+    try_out = partial(train, reference_rows, seed=seeds[0])
+    estimate(
+        f"Training {len(lengths)} reference and control networks",
+        seconds_for_trainings(lengths, try_out, plan.trainings_at_once),
+    )
     networks: dict[str, Read | TrainingError] = {}
     for index, network in side_by_side(list(trainings.values()), plan.trainings_at_once):
         networks[list(trainings)[index]] = network

@@ -113,7 +113,7 @@ def audit_run_folder(
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
-        estimate: Told then how many seconds an attack will take that has to be asked for.
+        estimate: Told then how many seconds the controls' training will take, and each attack that has to be asked for.
 
     Returns:
         What ``--json`` prints.

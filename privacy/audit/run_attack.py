@@ -141,7 +141,7 @@ def attack_on_reader(run: RunMaterial) -> Attack:
         announce: Callable[[Power], None],
         estimate: Estimate,
     ) -> AuditResult:
-        return audit_label_network(material, plan, policy, train, memorise, progress, announce)
+        return audit_label_network(material, plan, policy, train, memorise, progress, announce, estimate)
 
     return attack
 

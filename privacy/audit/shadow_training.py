@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.atomic import write_atomic
-from ...common.parallel import side_by_side, usable_cores
+from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
 from ..attacks.shadows import Errors, Shadows
 from ..statistics import Floats
 from .controls import TrainGenerator
+from .course import seconds_for_trainings
 
 FEWEST = 4
 """Shadows at least: two with each patient and two without, or there is no spread."""
@@ -114,12 +114,8 @@ def seconds_for_shadows(
     missing = sum(_kept(file, len(measure.scans) + len(measure.reference)) is None for file in files)
     if not missing:
         return 0.0
-    took = []
-    for steps in (1, 3):
-        begun = time.perf_counter()
-        train(scan_index[: max(1, len(scan_index) // 2)], steps, plan.seed)
-        took.append(time.perf_counter() - begun)
-    return missing * plan.steps * max(took[1] - took[0], 0.0) / 2 / (at_once or usable_cores())
+    half = scan_index[: max(1, len(scan_index) // 2)]
+    return seconds_for_trainings([plan.steps] * missing, partial(train, half, seed=plan.seed), at_once)
 
 
 def _digest(plan: ShadowPlan, measure: Errors) -> str:

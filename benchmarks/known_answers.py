@@ -148,7 +148,8 @@ class Bench:
                 raise TrainingError("not trained in this experiment", expected="nothing", remedy="None.")
             return self.by_heart(chosen[scans], steps, seed)
 
-        plan = AuditPlan(release=kind, seed=1, steps=self.steps, scans_per_step=self.study.training.batch)
+        batch = self.study.training.batch
+        plan = AuditPlan(release=kind, seed=1, training_seed=1, steps=self.steps, scans_per_step=batch)
         return run_audit(material, plan, TIERS["controlled"], train, by_heart)
 
     def by_heart(self, rows: NDArray[np.intp], steps: int, seed: int) -> Networks:

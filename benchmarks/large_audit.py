@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
     def at_hand(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         return target
 
-    plan = AuditPlan(release="volumes", seed=1, steps=STEPS, scans_per_step=STUDY.training.batch)
+    plan = AuditPlan(release="volumes", seed=1, training_seed=1, steps=STEPS, scans_per_step=STUDY.training.batch)
     began = time.perf_counter()
     spent: dict[str, float] = {}
     stage_now, since = "before", began

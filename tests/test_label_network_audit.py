@@ -66,7 +66,7 @@ def audited(target_knows: str, memoriser_knows: bool = True, control_knows: str 
         return knows(scans, rows[knowledge]) if knowledge else blind_reader  # type: ignore[index]  # a role's name
 
     material = LabelNetworkMaterial(scans, tuple(roles), STUDY, network(target_knows), "a" * 64, "b" * 64, 8)
-    plan = AuditPlan(release="weights", seed=3, steps=8, scans_per_step=2, blind_permutations=20)
+    plan = AuditPlan(release="weights", seed=3, training_seed=3, steps=8, scans_per_step=2, blind_permutations=20)
     trained: list[tuple[int, ...]] = []
 
     def train(chosen: NDArray[np.intp], steps: int, seed: int) -> Read:
@@ -130,7 +130,7 @@ def test_without_reference_patients_there_is_no_audit() -> None:
     scans = scans_of(4)
     roles: tuple[Role, ...] = ("member", "holdout", "member", "holdout")
     material = LabelNetworkMaterial(scans, roles, STUDY, blind_reader, "a" * 64, "b" * 64, 8)
-    plan = AuditPlan(release="weights", seed=3, steps=8, scans_per_step=2)
+    plan = AuditPlan(release="weights", seed=3, training_seed=3, steps=8, scans_per_step=2)
 
     def never(chosen: NDArray[np.intp], steps: int, seed: int) -> Read:
         raise AssertionError("nothing to train")

@@ -64,7 +64,9 @@ class AuditPlan:
 
     Attributes:
         release: What is to be released.
-        seed: Of everything drawn.
+        seed: Of everything drawn but the control generators.
+        training_seed: Of those, and of whom the positive control memorises: the same in every audit of a study, so that
+            an audit goes on with what a broken-off one trained.
         steps: Optimiser steps of reference and negative control; fewer than the target's make a reduced audit.
         scans_per_step: Scans in an optimiser step.
         negative_seeds: 3; fewer make a reduced audit, which is at best INCONCLUSIVE.
@@ -77,6 +79,7 @@ class AuditPlan:
 
     release: ReleaseKind
     seed: int
+    training_seed: int
     steps: int
     scans_per_step: int
     negative_seeds: int = 3
@@ -149,10 +152,12 @@ def run_audit(
     expected = power(members, holdout, binding, policy.auc_upper_max, claim)
     announce(expected)
 
-    memorised = choose_memorised(audited, audited_index, plan.scans_per_step, numpy_generator(plan.seed, "memorised"))
+    memorised = choose_memorised(
+        audited, audited_index, plan.scans_per_step, numpy_generator(plan.training_seed, "memorised")
+    )
     control_index = material.scans_of("control")
     reference_seed, memoriser_seed, insider_seed, *negative_seeds = _seeds(
-        3 + plan.negative_seeds, numpy_generator(plan.seed, "trainings")
+        3 + plan.negative_seeds, numpy_generator(plan.training_seed, "trainings")
     )
     trainings: dict[str, Callable[[], Networks | TrainingError]] = {
         "reference": partial(train_generator, reference_index, plan.steps, reference_seed)

@@ -42,7 +42,10 @@ def audit_run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     as_json: _Json = False,
 ) -> None:
-    """Attack the generator, check the attacks by their controls, decide; exit 6 unless PASS."""
+    """Attack the generator, check the attacks by their controls, decide; exit 6 unless PASS.
+
+    Broken off, the same command goes on with the control networks that were trained; it counts as a further audit.
+    """
     from ...common.progress import progress_bar
     from .report import audit_run_command, audit_text
     from .run import AuditSizes

@@ -2,8 +2,8 @@
 
 The positive control learns by heart instead, in a short loop of its own: it shows that the attacks find a leak.
 
-They see private patients without differential privacy: they live in memory, never on disk, and are gone after the
-audit (PRIVACY §4).
+They see private patients without differential privacy: they are gone after the audit (PRIVACY §4), and lie on the
+site's own disk until then alone (:mod:`.kept_networks`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
@@ -22,9 +23,11 @@ from ...common.gan.generation import paint
 from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
 from ...common.gan.training import draw_batch, places_of_step, train_from_scratch
+from ...common.gan.training_state import TrainingState, new_state
 from ...common.study import Study
 from ..attacks.interface import Images, Labels, Networks, Reconstruct, foreground
 from .critics import critic
+from .kept_networks import KeptNetworks
 from .weight_search import weight_search
 
 
@@ -40,8 +43,9 @@ class TrainOn(Protocol):
         *,
         steps: int,
         seed: int,
+        kept: KeptNetworks | None = None,
     ) -> Networks:
-        """Train from nothing; the same arguments give the same generator."""
+        """Train from nothing, or take what was kept; the same arguments give the same generator."""
         ...
 
 
@@ -66,6 +70,7 @@ def train_control_generator(
     *,
     steps: int,
     seed: int,
+    kept: KeptNetworks | None = None,
 ) -> Networks:
     """Train the study's networks from scratch on these scans alone.
 
@@ -76,11 +81,20 @@ def train_control_generator(
         device: Where to train.
         steps: Generator steps.
         seed: Of weights and draws.
+        kept: What an audit that was broken off left; None keeps nothing.
 
     Raises:
         TrainingError: NaN or collapse.
     """
-    state = train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
+
+    def trained() -> TrainingState:
+        return train_from_scratch(scans.only(rows), study, device, steps=steps, seed=seed)
+
+    def parts(state: TrainingState) -> dict[str, nn.Module]:
+        return {"generator": state.generator, "discriminator": state.discriminator}
+
+    what = ("control", rows, steps, seed)
+    state = kept.of(what, lambda: new_state(study, seed, device), trained, parts) if kept else trained()
     return Networks(
         painter(state.generator, study, device),
         critic(state.discriminator, study, device),
@@ -96,6 +110,7 @@ def train_memoriser(
     *,
     steps: int,
     seed: int,
+    kept: KeptNetworks | None = None,
 ) -> Networks:
     """Train the study's generator to learn these scans by heart: L1 to the paired scan where A1 judges, nothing else.
 
@@ -113,15 +128,30 @@ def train_memoriser(
         device: Where to train.
         steps: Generator steps.
         seed: Of weights and draws.
+        kept: What an audit that was broken off left; None keeps nothing.
 
     Raises:
         TrainingError: NaN.
     """
-    chosen = scans.only(rows)
+
+    def fresh() -> Generator:
+        network = make_generator(study, seed)
+        device.place(network)
+        return network
+
+    def trained() -> Generator:
+        return _learnt_by_heart(fresh(), scans.only(rows), study, device, steps, seed)
+
+    what = ("memoriser", rows, steps, seed)
+    network = kept.of(what, fresh, trained, lambda one: {"generator": one}) if kept else trained()
+    return Networks(painter(network, study, device), search=weight_search(network, study, device))
+
+
+def _learnt_by_heart(
+    network: Generator, chosen: PreparedScans, study: Study, device: Device, steps: int, seed: int
+) -> Generator:
     alone = [slice(row, row + 1) for row in range(len(chosen))]
     judged = np.concatenate([foreground(chosen.volumes[one], chosen.classes[one]) for one in alone])
-    network = make_generator(study, seed)
-    device.place(network)
     optimiser = torch.optim.Adam(network.parameters(), MEMORISING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MEMORISING_RATE, total_steps=steps)
     for step in range(steps):
@@ -142,4 +172,4 @@ def train_memoriser(
                 expected="a finite loss",
                 remedy="Run 'fedphantom cohort check'; scans that cannot be learnt by heart cannot be audited.",
             )
-    return Networks(painter(network, study, device), search=weight_search(network, study, device))
+    return network

@@ -144,8 +144,8 @@ def audit_label_network(
     expected = power(members, holdout, 2, policy.auc_upper_max, claim)
     announce(expected)
 
-    memorised = choose_memorised(audited, rows, plan.scans_per_step, numpy_generator(plan.seed, "memorised"))
-    drawn = numpy_generator(plan.seed, "trainings").choice(2**31, size=2 + plan.negative_seeds, replace=False)
+    memorised = choose_memorised(audited, rows, plan.scans_per_step, numpy_generator(plan.training_seed, "memorised"))
+    drawn = numpy_generator(plan.training_seed, "trainings").choice(2**31, size=2 + plan.negative_seeds, replace=False)
     seeds = [int(seed) for seed in drawn]
     trainings: dict[str, Callable[[], Read | TrainingError]] = {
         "reference": partial(train, reference_rows, plan.steps, seeds[0])

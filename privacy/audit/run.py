@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
 from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
+from .kept_networks import FOLDER as CONTROLS
+from .kept_networks import KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 from .shadow_training import FEWEST, ShadowPlan
@@ -167,8 +170,9 @@ def audit_run_folder(
     site_steps = study.training.rounds * study.training.local_steps
     insider = kept_critics(folders, study, chosen) if paints else None
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider)
+    kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {version('fedphantom')}")
     attack = (
-        attack_on_painter(material, synthetic, out / "cache", white_box=sizes.white_box)
+        attack_on_painter(material, synthetic, out / "cache", kept, white_box=sizes.white_box)
         if synthetic and paints
         else attack_on_reader(material)
     )
@@ -178,6 +182,7 @@ def audit_run_folder(
     plan = AuditPlan(
         release=release,
         seed=derived_seed(study.seed, "audit", turn.number),
+        training_seed=derived_seed(study.seed, "audit's trainings"),
         steps=sizes.steps or site_steps,
         scans_per_step=study.training.batch,
         negative_seeds=sizes.negative_seeds,
@@ -211,6 +216,7 @@ def audit_run_folder(
     write_atomic(out / RESULT, text.encode())
     if sizes.shadows:
         shutil.rmtree(out / SHADOWS)
+    kept.forget()
     content: dict[str, Any] = json.loads(text)
     return content
 

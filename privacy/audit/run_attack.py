@@ -25,6 +25,7 @@ from .audit import AuditPlan, run_audit
 from .control_training import TrainOn, painter, train_control_generator, train_memoriser
 from .controls import TrainGenerator
 from .course import Estimate, Progress
+from .kept_networks import KeptNetworks
 from .label_network import LabelNetworkMaterial, audit_label_network, memorise_reader, reader, train_reader
 from .material import AuditMaterial
 from .result import AuditResult
@@ -71,7 +72,7 @@ class Attack(Protocol):
         ...
 
 
-def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, *, white_box: bool) -> Attack:
+def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: KeptNetworks, *, white_box: bool) -> Attack:
     """Of a generator of images, with the cohort that it painted, and where it is asked for with its weights searched.
 
     Raises:
@@ -103,8 +104,8 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, *, white_b
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
     )
-    train = _trainer(train_control_generator, scans, study, device)
-    memorise = _trainer(train_memoriser, scans, study, device)
+    train = _trainer(train_control_generator, scans, study, device, kept)
+    memorise = _trainer(train_memoriser, scans, study, device, kept)
 
     def attack(
         plan: AuditPlan,
@@ -146,8 +147,10 @@ def attack_on_reader(run: RunMaterial) -> Attack:
     return attack
 
 
-def _trainer(train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device) -> TrainGenerator:
+def _trainer(
+    train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device, kept: KeptNetworks
+) -> TrainGenerator:
     def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
-        return train_on(prepared, scans, study, device, steps=steps, seed=seed)
+        return train_on(prepared, scans, study, device, steps=steps, seed=seed, kept=kept)
 
     return train

@@ -88,7 +88,9 @@ def memoriser(material: AuditMaterial, calls: list[tuple[int, int]] | None = Non
     return train
 
 
-PLAN = AuditPlan(release="weights", seed=7, steps=50, scans_per_step=BATCH, draws=2, blind_permutations=20)
+PLAN = AuditPlan(
+    release="weights", seed=7, training_seed=7, steps=50, scans_per_step=BATCH, draws=2, blind_permutations=20
+)
 
 
 def audit(

@@ -139,7 +139,7 @@ def test_what_shadows_take_is_told_before_any_is_trained(tmp_path: Path) -> None
     learn = trainer(material)
 
     def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
-        assert told == ["A2"] or steps in (1, 3)
+        assert told[1:] == ["A2"] or steps in (1, 3)
         return learn(scans, steps, seed)
 
     went: list[tuple[int, int]] = []

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fedphantom.common.cohort import ChannelSource
 from fedphantom.common.errors import DataError, GeometryError
-from fedphantom.common.volumes import nifti
+from fedphantom.common.volumes import nifti_writer
 from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import (
     canonical_spacing,
@@ -70,7 +70,7 @@ def test_in_how_many_pieces_a_file_is_written_does_not_show(
     content = np.random.default_rng(0).integers(0, 9, grid.shape).astype(np.float32)
     for name in ("whole.nii.gz", "whole.nii"):
         write_volume(tmp_path / name, content, grid)
-    monkeypatch.setattr(nifti, "_PIECE_VOXELS", voxels_a_piece)
+    monkeypatch.setattr(nifti_writer, "_PIECE_VOXELS", voxels_a_piece)
     for ending in ("nii.gz", "nii"):
         write_volume(tmp_path / f"pieces.{ending}", content, grid)
         assert (tmp_path / f"pieces.{ending}").read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()

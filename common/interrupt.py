@@ -16,7 +16,11 @@ from types import FrameType
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
-SAID = "interrupted: what was finished is kept; the same command goes on from there, or begins again"
+SAID = (
+    "interrupted: the same command begins again; 'simulate', 'demo' and 'evaluate --out' go on from what they had"
+    " finished"
+)
+"""True of every command: who wrote only a whole output, or none, has nothing to go on from."""
 
 _asked: list[int] = []
 """Signals that interrupted a command."""

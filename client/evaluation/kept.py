@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from ...common.counted import counted
 from ...common.errors import OutputTaken
 from .segmenters import Examination, Segmenter
 
@@ -36,7 +37,8 @@ def refuse_other_settings(
     of_result = told if isinstance(told, dict) else {}
     for settings in (*segmenters, of_result):
         if settings.get("steps", steps) != steps:
-            _refuse(f"segmenters of {settings['steps']} steps", f"segmenters of the {steps} steps asked for")
+            asked = counted(steps, "step")
+            _refuse(f"segmenters of {counted(settings['steps'], 'step')}", f"segmenters of the {asked} asked for")
     told_seeds = of_result.get("seeds", [of_result.get("seed")])
     earlier = {*told_seeds, *(() if seed_in_name else (settings.get("seed") for settings in segmenters))}
     if others := sorted(earlier - {None, *seeds}):

@@ -106,6 +106,8 @@ def edit(
             secret=site_secret,
             progress=progress,
         )
+    if report.warning:
+        typer.echo(f"warning: {report.warning}", err=True)
     typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
 
 

@@ -94,8 +94,7 @@ def label_files_or_refused(path: Path) -> list[Path]:
         raise DataError(
             "a cohort, where a folder of label maps is asked for",
             expected="a folder with one or more NIfTI files directly in it",
-            remedy="Make one with 'fedphantom labels edit COHORT DIR --recipe FILE --study STUDY.toml', or give the folder"
-            " that its label maps lie in.",
+            remedy="Make one of it with 'fedphantom labels edit COHORT DIR --recipe FILE --study STUDY.toml'.",
         )
     if not files:
         raise DataError(

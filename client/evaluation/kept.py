@@ -61,8 +61,8 @@ def refuse_others(segmenters: Iterable[Segmenter], examination: Examination, res
     if any(examination.keeps_another(segmenter) for segmenter in segmenters):
         _refuse("segmenters of other scans or another version", "segmenters of the scans given")
     told = _read(result).get("arms")
-    names = {arm.get("name") for arm in told if isinstance(arm, dict)} if isinstance(told, list) else set()
-    if left := sorted(map(str, names - set(arms))):
+    names = {str(arm.get("name")) for arm in told if isinstance(arm, dict)} if isinstance(told, list) else set()
+    if left := sorted(names - set(arms)):
         _refuse(f"a result with the arm '{left[0]}', which this call leaves out", "every arm of that result")
 
 

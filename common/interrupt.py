@@ -17,10 +17,10 @@ from types import FrameType
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
 SAID = (
-    "interrupted: the same command begins again; 'simulate', 'demo' and 'evaluate --out' go on from what they had"
-    " finished"
+    "interrupted: the same command goes on from what it keeps part by part, as 'simulate', 'demo' and 'evaluate --out'"
+    " do; what makes one whole output begins again"
 )
-"""True of every command: who wrote only a whole output, or none, has nothing to go on from."""
+"""True of every command."""
 
 _asked: list[int] = []
 """Signals that interrupted a command."""

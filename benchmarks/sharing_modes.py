@@ -34,6 +34,7 @@ from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, joined, prepare
+from fedphantom.common.cohorts.procedural import procedural_patients
 from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import (
@@ -59,6 +60,7 @@ from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans, Networks
 from fedphantom.privacy.audit.control_training import painter
 from fedphantom.privacy.intervals import auc_interval
+from fedphantom.privacy.report.people import PeopleCounts
 from fedphantom.privacy.statistics import Scores
 from fedphantom.server.commands import parse_sites
 from fedphantom.server.simulation import simulate
@@ -128,7 +130,8 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     maps = np.stack([sampler.sample(seed, index).labels for index in range(options.volumes)])
     classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
     painted = {name: paint_by_turns(way, classes, study, seed) for name, way in ways.items()}
-    picture(out, study, ways, classes, painted, training)
+    first = material[0].coins.training_patients()[0]  # the first of the pooled scans, too
+    picture(out, study, ways, classes, painted, training, first in procedural_patients(material[0].cohort))
 
     report = stage("segmenters")
     real = PreparedScans(training.volumes, training.classes, training.patients, training.sites, training.headers)
@@ -147,7 +150,12 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
 
     report = stage("attacks")
     attacked = attack(ways, painted, material, known, reference, classes, study, seed, report)
-    facts = {"training_scans": len(training), "scored_patients": len(set(test.patients)), "steps_a_site": steps}
+    facts = {
+        "training_scans": len(training),
+        "scored_patients": len(set(test.patients)),
+        "scored_kind": scored_kind(material, options.patients),
+        "steps_a_site": steps,
+    }
     return {"seed": study.seed, **facts, "ways": figures(evaluation, test, attacked)}
 
 
@@ -294,6 +302,13 @@ def figures(
     return out
 
 
+def scored_kind(material: Sequence[SiteMaterial], role: str) -> str:
+    """Whether the U-Nets are scored on persons: a plot may stand alone."""
+    scored = [(m.coins.patients(role), procedural_patients(m.cohort)) for m in material]  # type: ignore[arg-type]  # one of its choices
+    real, made = sum(len(set(p) - q) for p, q in scored), sum(len(set(p) & q) for p, q in scored)
+    return PeopleCounts(real=real, procedural=made).kind
+
+
 def picture(
     out: Path,
     study: Study,
@@ -301,13 +316,14 @@ def picture(
     classes: NDArray[np.uint8],
     painted: Mapping[str, NDArray[np.float32]],
     training: PreparedScans,
+    procedural: bool,
 ) -> None:
     """``montage.png``: a public map as every way paints it. ``montage-real.png``: a training patient, with the scan."""
     shown = [Pictured(name, classes[0], painted[name][0]) for name in ways if name != "ensemble"]
     write_atomic(out / "montage.png", montage(study, shown))
     one, real = training.classes[:1], training.volumes[0]
     beside = [
-        Pictured(name, one[0], paint(way.painters[0], one, study, 0, choose_device())[0], real)
+        Pictured(name, one[0], paint(way.painters[0], one, study, 0, choose_device())[0], real, procedural)
         for name, way in ways.items()
         if name != "ensemble"
     ]

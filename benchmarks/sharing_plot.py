@@ -31,7 +31,8 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
     dice.set_yticks(range(len(names)), names)
     dice.set_ylim(len(names) - 0.5, -0.5)
     scored, region = seeds[0]["scored_patients"], seeds[0]["ways"][names[0]]["region"]
-    dice.set_xlabel(f"Dice of '{region}', {scored} {result['patients']} patients")
+    kind = {"mixed": "real and procedural"}.get(seeds[0]["scored_kind"], seeds[0]["scored_kind"])
+    dice.set_xlabel(f"Dice of '{region}', {scored} {kind} {result['patients']} patients")
     attacks.set_xlabel("AUC: members against holdout")
     attacks.axvline(0.5, color="black", linewidth=0.8, linestyle=":")
     attacks.set_xlim(0, 1)

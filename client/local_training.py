@@ -21,6 +21,7 @@ from ..common import curves, previews
 from ..common.atomic import write_atomic
 from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
+from ..common.cohorts.procedural import procedural_patients
 from ..common.device import Device, choose_device
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.generation import initial_parameters, numpy_parameters, paint
@@ -59,7 +60,9 @@ class LocalTrainer:
         scans: PreparedScans,
         device: Device,
         progress: StepProgress | None = None,
+        procedural: frozenset[str] = frozenset(),
     ) -> None:
+        self._procedural = procedural  # of the patients in a preview
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
         self._seed, self._device = derived_seed(study.seed, "site", folder.name), device
         self._kept = KeptState(folder, lambda: new_state(study, self._seed, device))
@@ -77,7 +80,8 @@ class LocalTrainer:
         material = site_material(folder, study)
         refuse_without_training(material.coins)
         scans = material.scans_of(material.coins.training_patients())
-        return cls(folder, study, scans, choose_device(), progress)
+        procedural = procedural_patients(material.cohort.only(set(scans.patients[:PICTURED])))
+        return cls(folder, study, scans, choose_device(), progress, procedural)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
         """Train ``local_steps`` from the request's generator, or from the study's initial one where it has none.
@@ -148,7 +152,7 @@ class LocalTrainer:
             file = previews.preview_due(self._folder.root / previews.FOLDER, round_)
             if file is None:
                 return
-            shown = pictured(generator, self._scans, self._study, self._seed, self._device)
+            shown = pictured(generator, self._scans, self._study, self._seed, self._device, self._procedural)
             write_atomic(file, montage(self._study, shown), mode=0o600)
 
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
@@ -166,12 +170,22 @@ def made_of_schema(network: Generator, study: Study, seed: int, device: Device) 
     return np.asarray(shares.argmax(axis=0), dtype=np.float32)
 
 
-def pictured(network: Generator, scans: PreparedScans, study: Study, seed: int, device: Device) -> list[Pictured]:
+def pictured(
+    network: Generator,
+    scans: PreparedScans,
+    study: Study,
+    seed: int,
+    device: Device,
+    procedural: frozenset[str] = frozenset(),
+) -> list[Pictured]:
     """The first scans beside what a network paints of their label maps, or under what it infers from them."""
     classes, real = scans.classes[:PICTURED], scans.volumes[:PICTURED]
     if study.network.maps == "labels-to-images":
         painted = paint(network, classes, study, seed, device)
-        return [Pictured(f"scan {i + 1}", classes[i], painted[i], real[i]) for i in range(len(classes))]
+        return [
+            Pictured(f"scan {i + 1}", classes[i], painted[i], real[i], scans.patients[i] in procedural)
+            for i in range(len(classes))
+        ]
     class_of = np.searchsorted(study.label_values, study.inferred_labels).astype(np.uint8)
     shown = []
     for i, volume in enumerate(real):

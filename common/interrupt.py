@@ -16,7 +16,11 @@ from types import FrameType
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
-SAID = "interrupted: what was finished is kept; the same command goes on from there, or begins again"
+SAID = (
+    "interrupted: the same command goes on from what it keeps part by part, as 'simulate', 'demo' and 'evaluate --out'"
+    " do; what makes one whole output begins again"
+)
+"""True of every command."""
 
 _asked: list[int] = []
 """Signals that interrupted a command."""

@@ -73,8 +73,10 @@ def first_misfit(error: ValidationError, *, quote: bool = True) -> Misfit:
         case "missing":
             return Misfit(where, " is missing", "a value for every key that has no default")
         case "value_error" | "assertion_error":
-            told = f" (found {value})" if quote and not isinstance(first["input"], Mapping) else ""
-            return Misfit(where, f": {context.get('error', 'not fit')}{told}", "values that fit together")
+            several = isinstance(first["input"], Mapping)
+            told = f" (found {value})" if quote and not several else ""
+            expected = "values that fit together" if several else "a value that this key can have"
+            return Misfit(where, f": {context.get('error', 'not fit')}{told}", expected)
         case "union_tag_invalid":
             tag = str(context["tag"])[:_LONGEST_TEXT] if quote else "unknown"
             return Misfit(where, f" has {context['discriminator']} '{tag}'", f"one of {context['expected_tags']}")

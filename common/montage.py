@@ -43,12 +43,26 @@ class Pictured:
         classes: Class indices (X, Y, Z).
         synthetic: Shape (C, X, Y, Z), in [-1, 1].
         real: The scan that the label map was drawn on, as ``synthetic``; None where there is none to show.
+        procedural: Whether ``real`` is a procedural patient's, for whom nobody was scanned.
     """
 
     caption: str
     classes: NDArray[np.uint8]
     synthetic: NDArray[np.float32]
     real: NDArray[np.float32] | None = None
+    procedural: bool = False
+
+
+def column_titles(study: Study, shown: Sequence[Pictured]) -> list[str]:
+    """What stands above the columns; where scans of patients stand beside painted ones, both are called what they are.
+
+    ``patient`` is said above scans of real and of procedural patients together.
+    """
+    kinds = {one.procedural for one in shown if one.real is not None}
+    if not kinds:
+        return ["label map", *study.channels]
+    whose = "patient" if len(kinds) > 1 else "procedural" if True in kinds else "real"
+    return ["label map", *(f"{name}, {kind}" for kind in ("synthetic", whose) for name in study.channels)]
 
 
 def montage(study: Study, shown: Sequence[Pictured]) -> bytes:
@@ -66,8 +80,7 @@ def _drawn(study: Study, shown: Sequence[Pictured]) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
 
-    with_real = any(one.real is not None for one in shown)
-    titles = ["label map", *study.channels, *([f"{name}, real" for name in study.channels] if with_real else [])]
+    titles = column_titles(study, shown)
     width, height = _SIDE + _CELL * len(titles), _TOP + _CELL * len(PLANES) * len(shown) + _BOTTOM
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     paper = np.ones((height, width, 3))

@@ -102,5 +102,5 @@ def test_patients_are_named_on_request_only_and_nothing_is_written(site: Path) -
 
 
 def test_nothing_to_compare_is_refused(site: Path) -> None:
-    with pytest.raises(DataError, match="without label maps"):
+    with pytest.raises(DataError, match="a cohort, where a folder of label maps is asked for"):
         nearest_private(site / "cohort", site / "cohort", brain_study())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +208,28 @@ def test_a_variant_without_a_plausible_draw_is_left_out_and_said_to_be(tmp_path:
     report = edit(folder, tmp_path / "out", study=study, secret=tmp_path / "secret")
     assert (report.written, report.given_up) == (2, 2)
     assert report.rejected["move and scale", "no lesion"] == 50
-    assert "2 variants given up" in report.to_text()
+    told = "2 of 4 variants given up, because no draw was plausible; most often 50 × move and scale: a label map"
+    assert report.warning is not None
+    assert report.warning.startswith(told)
+    assert replace(report, given_up=0).warning is None
     assert report.to_json()["rejected"][0] == {"edit": "move and scale", "reason": "no lesion", "draws": 50}
+
+
+def test_the_command_warns_of_variants_that_were_given_up_on_stderr_and_ends_with_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = brain_study()
+    (tmp_path / "in").mkdir()
+    write_label_map(tmp_path / "in" / "a.nii.gz", healthy_brain(), study.volume_grid())
+    write_label_map(tmp_path / "in" / "b.nii.gz", with_tumour(healthy_brain()), study.volume_grid())
+    (tmp_path / "study.toml").write_text(to_toml(study))
+    (tmp_path / "recipe.toml").write_text(MOVE.to_toml())
+    options = ["--recipe", "recipe.toml", "--study", "study.toml", "--site-secret", "secret"]
+    named = [word if word.startswith("--") else str(tmp_path / word) for word in ["in", "out", *options]]
+    assert run(["labels", "edit", *named, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("warning: 1 of 2 variants given up")
+    assert json.loads(out)["given_up"] == 1
 
 
 def test_values_that_the_study_does_not_name_are_refused(tmp_path: Path) -> None:

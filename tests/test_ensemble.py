@@ -67,6 +67,14 @@ def test_a_folder_without_generators_or_with_those_of_two_studies_is_refused(roo
         load_generators(tmp_path, CPU)
 
 
+def test_a_bad_file_among_an_ensembles_generators_is_named(root: Path, tmp_path: Path) -> None:
+    study = study_of_sites_alone(root, "ensemble")
+    save_weights(tmp_path / "good.safetensors", initial_parameters(study), generator_metadata(study, 1))
+    (tmp_path / "worse.safetensors").write_bytes(b"no weights")
+    with pytest.raises(DataError, match=r"'worse\.safetensors' in a folder that was read as an ensemble's generators"):
+        load_generators(tmp_path, CPU)
+
+
 def test_an_ensembles_member_is_audited_with_its_own_sites_patients_and_no_others(root: Path, tmp_path: Path) -> None:
     copies, sites = root / "run" / "generators", root / "run" / "sites"
     assert paint(copies / "site-a.safetensors", tmp_path / "by-a") == 0

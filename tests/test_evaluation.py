@@ -19,7 +19,7 @@ from fedphantom.client.evaluation import segmenters
 from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms, ratios_to_real
 from fedphantom.client.evaluation.figures import over_patients, paired_difference, per_patient, spread
 from fedphantom.client.evaluation.material import Sources
-from fedphantom.client.evaluation.report import EvaluationOptions, Report, print_evaluation
+from fedphantom.client.evaluation.report import RESULTS, EvaluationOptions, Protocol, Report, print_evaluation
 from fedphantom.client.evaluation.report import evaluate as evaluate_by
 from fedphantom.client.evaluation.scores import Scores, region_members
 from fedphantom.client.evaluation.tested import examined
@@ -27,7 +27,7 @@ from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import ConfigError, DataError, PolicyRefused
+from fedphantom.common.errors import ConfigError, DataError, OutputTaken, PolicyRefused
 from fedphantom.common.gan.generation import numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
@@ -260,6 +260,29 @@ def cohorts(tmp_path: Path) -> Path:
     write_tiny_cohort(tmp_path / "made", 2, seed=1, prefix="synthetic")
     write_tiny_cohort(tmp_path / "public", 2, seed=4, prefix="open")
     return tmp_path
+
+
+@pytest.mark.parametrize("protocol", ["arms", "fidelity"])
+def test_a_result_of_other_settings_is_not_overwritten(protocol: Protocol, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    result = out / RESULTS[protocol]
+    result.write_text(json.dumps({"segmenter": {"steps": 2, "seed": 1}}))
+    options = replace(OPTIONS, out=out, steps=2, seed=1)
+    options.check(protocol)
+    with pytest.raises(OutputTaken, match="segmenters of 2 steps"):
+        replace(options, steps=3).check(protocol)
+    with pytest.raises(OutputTaken, match="what seed 1 gave"):
+        replace(options, seed=2).check(protocol)
+    result.write_text("{")
+    replace(options, steps=3).check(protocol)  # a damaged file is nothing to keep
+
+
+def test_arms_of_a_call_that_was_broken_off_are_not_overwritten_by_another_seeds(cohorts: Path, tmp_path: Path) -> None:
+    run(cohorts, out=tmp_path / "out")
+    (tmp_path / "out" / RESULTS["arms"]).unlink()
+    with pytest.raises(OutputTaken, match=f"what seed {OPTIONS.seed} gave"):
+        replace(OPTIONS, out=tmp_path / "out", seed=OPTIONS.seed + 1).check("arms")
 
 
 def test_cohorts_are_evaluated_and_the_result_kept_for_its_owner_alone(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_cohorts import draw_labels, tiny_text
+from tiny_cohorts import draw_labels, tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
+from fedphantom.common.cohorts.layouts import read_cohort, write_table
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource
@@ -92,6 +93,21 @@ def test_sampled_public_label_maps_are_not_warned_of(
 def make(folder: str) -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
     return Path(folder)
+
+
+def test_a_cohort_given_as_label_maps_is_told_for_what_it_is_and_which_command_makes_the_folder(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_cohort(Path("patients"), 1)
+    write_table(Path("patients.tsv"), read_cohort(Path("patients")))
+    for cohort in ("patients", "patients.tsv"):
+        assert run(["generate", str(weights), "out", "--labels", cohort]) == 3
+        said = told(capsys)
+        assert "a cohort, where a folder of label maps is asked for" in said
+        assert "'fedphantom labels edit COHORT DIR" in said
+    make("empty")
+    assert run(["generate", str(weights), "out", "--labels", "empty"]) == 3
+    assert "a folder without label maps" in told(capsys)
 
 
 def test_a_folder_of_another_kind_is_told_for_what_it_is_and_which_file_to_give(

@@ -73,7 +73,12 @@ RECIPES: dict[str, tuple[str, str, str]] = {
     "an unknown operation": ('[[edit]]\noperation = "melt"\n', "edit 1 has 'operation' 'melt'", "'scale'"),
     "no operation": ("[[edit]]\nmm = 1\n", "edit 1 has no 'operation'", "a key 'operation'"),
     "a word for a factor": ('[[edit]]\noperation = "scale"\nfactor = "big"\n', "'factor' is 'big'", "a list"),
-    "a negative factor": ('[[edit]]\noperation = "scale"\nfactor = -1\n', "must be above 0 (found -1)", "fit together"),
+    "a negative factor": ('[[edit]]\noperation = "scale"\nfactor = -1\n', "must be above 0 (found -1)", "this key can"),
+    "two lengths": (
+        '[[edit]]\noperation = "grow"\npart = "oedema"\nmm = 1\nvoxels = 1\n',
+        "exactly one of mm and voxels",
+        "fit together",
+    ),
     "a probability above 1": ('[[edit]]\noperation = "scale"\nfactor = 1\nprobability = 2\n', "is 2", "at most 1"),
     "no edits": ("edit = []\n", "'edit' is [], a list of 0", "1 or more"),
 }

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from tiny_cohorts import SHAPE, draw_labels, tiny_study, write_tiny_cohort
 
-from fedphantom.common.montage import Pictured, montage, write_cohort_montage
+from fedphantom.common.montage import Pictured, column_titles, montage, write_cohort_montage
 from fedphantom.common.volumes.slices import PLANES, busiest_slice, cut
 
 STUDY = tiny_study()
@@ -85,6 +85,19 @@ def test_real_scans_stand_beside_synthetic_ones_only_where_they_are_given() -> N
     assert both.shape[0] - without.shape[0] == 125 * len(PLANES)
     assert cell(both, 0, 1 + CHANNELS, 1 + 2 * CHANNELS)[40:70, 40:70].max() < 0.01  # a dark real scan
     assert cell(both, 3, 1 + CHANNELS, 1 + 2 * CHANNELS).min() > 0.99  # none: the paper shows
+
+
+def test_columns_are_called_what_they_are_where_painted_scans_stand_beside_a_patients() -> None:
+    painted, real = Pictured("a", a_map(), dark()), Pictured("a", a_map(), dark(), dark())
+    procedural = Pictured("b", a_map(), dark(), dark(), procedural=True)
+    assert column_titles(STUDY, [painted]) == ["label map", "T1", "FLAIR"]
+    for shown, whose in (
+        ([painted, real], "real"),
+        ([procedural], "procedural"),
+        ([real, procedural], "patient"),
+    ):
+        titles = ["T1, synthetic", "FLAIR, synthetic", f"T1, {whose}", f"FLAIR, {whose}"]
+        assert column_titles(STUDY, shown) == ["label map", *titles]
 
 
 def test_the_first_scans_of_a_cohort_are_pictured_from_its_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboard_reader import read_curves
 from tiny_anatomy import anatomy_text
-from tiny_cohorts import CHANNELS, tiny_text, write_tiny_cohort
+from tiny_cohorts import CHANNELS, tiny_scans, tiny_study, tiny_text, write_tiny_cohort
 
 from fedphantom.client.egress import FAKE_METRICS
 from fedphantom.client.local_training import LocalTrainer, pictured
@@ -145,6 +145,12 @@ def test_the_last_preview_shows_the_generator_that_the_run_leaves(run: Path) -> 
     painted = paint(generator.network, classes, study, derived_seed(study.seed, "preview"), generator.device)
     shown = [Pictured(f"map {i + 1}", classes[i], painted[i]) for i in range(2)]
     assert (run / "previews" / "round-002.png").read_bytes() == montage(study, shown)
+
+
+def test_a_procedural_patient_in_a_sites_preview_is_told_from_a_person() -> None:
+    study, scans = tiny_study(), tiny_scans(2)
+    shown = pictured(make_generator(study, 0), scans, study, 0, choose_device("cpu"), frozenset({scans.patients[1]}))
+    assert [one.procedural for one in shown] == [False, True]
 
 
 def test_a_network_from_images_to_labels_is_pictured_at_the_sites_alone(

@@ -88,6 +88,14 @@ def test_any_recipe_written_as_toml_or_json_reads_back_the_same(content: dict[st
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+def test_one_structure_needs_no_list() -> None:
+    one, listed = (
+        parse_recipe(f'{HEAD}[[edit]]\noperation = "scale"\nstructure = {name}\nfactor = 1.1\n')
+        for name in ('"white"', '["white"]')
+    )
+    assert one == listed
+
+
 REFUSED = {
     "not TOML": ("name =", "not valid TOML"),
     "a negative size": (SCALE.replace("1.2", "-1.2"), r"edit 1 \(scale\), 'factor': must be above 0 \(found -1.2\)"),
@@ -105,6 +113,7 @@ REFUSED = {
     "a falling range": (SCALE.replace("1.2", "[2, 1]"), "must be finite and rise"),
     "infinity": (SCALE.replace("1.2", "inf"), "finite"),
     "two numbers where three are meant": (HEAD + '[[edit]]\noperation = "move"\nmm = [1, 2, 3, 4]\n', "three entries"),
+    "a length without a direction": (HEAD + '[[edit]]\noperation = "move"\nmm = 5\n', r"such as \[5, 0, 0\]"),
     "half a voxel": (HEAD + '[[edit]]\noperation = "move"\nvoxels = [0.5, 0, 0]\n', "whole numbers"),
     "no length": (HEAD + '[[edit]]\noperation = "move"\n', "exactly one of mm and voxels"),
     "two lengths": (HEAD + '[[edit]]\noperation = "move"\nmm = [1, 1]\nvoxels = [1, 1]\n', "exactly one of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -120,6 +121,15 @@ def test_a_file_that_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match="remapping"):
         read_remapping(file, LABELS)
+
+
+def test_the_table_in_a_refusal_is_whole_and_can_be_used_as_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "table.toml"
+    file.write_text("tumour = [2]\n")
+    with pytest.raises(ConfigError, match="0 under background") as refused:
+        read_remapping(file, LABELS)
+    file.write_text("\n".join(re.findall(r"'([^']+ = \[[^']+\])'", refused.value.remedy)))
+    assert read_remapping(file, LABELS) == {name: (value,) for name, value in LABELS.items()}
 
 
 def test_a_file_is_read_as_it_is_written(tmp_path: Path) -> None:

@@ -323,6 +323,50 @@ def test_interrupted_it_goes_on_with_the_segmenters_that_are_not_finished(
     assert (cohorts / "out" / "shin.json").read_bytes() == resumed
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_settings_and_scans_other_than_those_that_are_there_are_refused_and_overwrite_nothing(
+    cohorts: Path, watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ("--steps", "2", "--seeds", "1", "--real-patients", "3", "--sweep")
+    assert command(cohorts, *first) == 0
+    before = contents(cohorts / "out")
+    watched.calls.clear()
+    watched.timed = 0
+    write_tiny_cohort(cohorts / "others", 6, seed=9, prefix="synthetic")
+    for line, found in (
+        ((*first, "--steps", "3"), "--out holds segmenters of 2 steps"),
+        ((*first, "--seed", "1"), "--out holds what seed 0 gave"),
+        ((*first, "--real-patients", "4"), "the arm '3 patients', which this call leaves out"),
+        (first[:-1], "the arm 'real+3 synthetic', which this call leaves out"),
+        ((*first, "--synthetic", str(cohorts / "others")), "--out holds segmenters of other scans"),
+    ):
+        assert command(cohorts, *line) == 3
+        said = capsys.readouterr().err
+        assert found in said
+        assert "another folder, or give the same settings" in said
+    assert (watched.calls, watched.timed) == ([], 0)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_segmenters_of_a_call_that_was_broken_off_are_not_overwritten_by_other_steps_and_more_seeds_go_on(
+    cohorts: Path, watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.stop_after = 3
+    assert command(cohorts, "--steps", "2", "--seeds", "1") == 130
+    before = contents(cohorts / "out")
+    capsys.readouterr()
+    assert command(cohorts, "--steps", "5", "--seeds", "1") == 3
+    assert "segmenters of 2 steps" in capsys.readouterr().err
+    watched.calls.clear()
+    watched.stop_after = 0
+    assert command(cohorts, "--steps", "2", "--seeds", "2") == 130  # it would go on
+    assert "16 segmenters of 2 steps, 3 kept from before" in capsys.readouterr().err
+    assert contents(cohorts / "out") == before
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_segmenters_train_ends_the_process_with_130(cohorts: Path) -> None:
     words = "--real-train train --real-test test --synthetic made --protocol shin --out out --device cpu"
@@ -334,7 +378,7 @@ def test_ctrl_c_while_segmenters_train_ends_the_process_with_130(cohorts: Path) 
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()
     assert process.wait(timeout=60) == 130
-    assert told.endswith("the same command goes on from there, or begins again\n")
+    assert "the same command goes on from what it keeps" in told.splitlines()[-1]
     assert "Traceback" not in told
 
 

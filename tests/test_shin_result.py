@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from shin_arms import OPTIONS, REAL, STUDY, SYNTHETIC, of_training, seen
 from tiny_cohorts import tiny_scans
 
 from fedphantom.client.evaluation.scores import Scores, region_members
 from fedphantom.client.evaluation.shin import ShinPlan, shin_plan
-from fedphantom.client.evaluation.shin_plot import shin_plot
+from fedphantom.client.evaluation.shin_plot import draw, shin_plot
 from fedphantom.client.evaluation.shin_result import ShinResult, shin_result
 from fedphantom.client.evaluation.shin_table import COLUMNS, WIDTH, explanation, markdown, print_table, table_rows
+from fedphantom.client.evaluation.tested import Examined
+from fedphantom.privacy.report.people import PeopleCounts
 
 
 def test_public_scans_make_an_arm_of_their_own_that_synthetic_ones_are_held_against() -> None:
@@ -172,3 +176,16 @@ def test_the_plot_is_svg_the_same_for_the_same_result_and_without_a_date() -> No
     assert ElementTree.fromstring(one).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314  # our own
     assert one == shin_plot(swept([0.7, 0.75, 0.78, 0.76, 0.74]))
     assert b"<dc:date>" not in one
+
+
+def test_no_one_is_called_real_in_table_and_plot_where_no_person_was_scanned() -> None:
+    everybody = PeopleCounts(real=0, procedural=20)
+    result = replace(shown(), whom=Examined(test=everybody, training=everybody))
+    drawn = " ".join(text.get_text() for text in draw(result).findobj(Text))
+    for said in (markdown(result), drawn):
+        assert f"{result.patients} procedural test patients" in said
+        assert "procedural+synthetic" in said
+        assert not re.search(r"\breal\b", said)
+    persons = " ".join(text.get_text() for text in draw(shown()).findobj(Text))
+    assert f"{result.patients} real test patients" in persons
+    assert "real+synthetic" in persons

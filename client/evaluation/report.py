@@ -20,6 +20,7 @@ from ...common.segmentation import SegmenterPlan
 from ...common.study import Study
 from ...privacy.report.people import arm_name
 from .arms import evaluate_arms
+from .kept import refuse_other_settings
 from .material import Material, Sources
 from .segmenters import KEPT
 from .tested import Examined
@@ -65,13 +66,26 @@ class EvaluationOptions:
 
         Raises:
             ConfigError: no such device.
-            OutputTaken: the folder is a file, or holds something else.
+            OutputTaken: the folder is a file, or holds something else, or what other settings gave.
         """
         choose_device(self.device)
         if self.out:
             kept = {KEPT, *(arm.name for arm in self.out.glob("arm-*.json"))}
             with about("--out"):
                 refuse_used(self.out, RESULTS[protocol], {"cache", *RESULTS.values(), *kept})
+            files = {"arms": self.out.glob("arm-*.json"), "shin": (self.out / KEPT).glob("arm-*.json")}
+            refuse_other_settings(
+                files.get(protocol, ()),
+                self.out / RESULTS[protocol],
+                steps=self.steps,
+                seeds=self.training_seeds if protocol == "shin" else (self.seed,),
+                seed_in_name=protocol == "shin",
+            )
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """Of the Shin protocol."""
+        return tuple(range(self.seed, self.seed + self.seeds))
 
     @contextmanager
     def cache(self) -> Iterator[Path]:
@@ -155,7 +169,7 @@ def _shin(material: Material, options: EvaluationOptions) -> Report:
         raise ValueError("the Shin protocol takes hours: it needs a folder to go on in")
     how = ShinOptions(
         steps=options.steps,
-        seeds=tuple(range(options.seed, options.seed + options.seeds)),
+        seeds=options.training_seeds,
         real_patients=options.real_patients,
         sweep=options.sweep,
     )

@@ -72,10 +72,10 @@ def over_seeds(scores: list[Scores]) -> Scores:
     return Scores(**mean)
 
 
-def keep_scores(path: Path, key: str, scores: Scores) -> None:
-    """Write what :func:`kept_scores` reads."""
+def keep_scores(path: Path, key: str, scores: Scores, settings: Mapping[str, int]) -> None:
+    """Write what :func:`kept_scores` reads, and beside it the settings that a person chose."""
     content = {kind: {region: list(v) for region, v in values.items()} for kind, values in asdict(scores).items()}
-    write_atomic(path, json.dumps({"key": key, **content}).encode(), mode=0o600)
+    write_atomic(path, json.dumps({"key": key, **settings, **content}).encode(), mode=0o600)
 
 
 def kept_scores(path: Path, key: str) -> Scores | None:
@@ -89,6 +89,15 @@ def kept_scores(path: Path, key: str) -> Scores | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def kept_key(path: Path) -> str | None:
+    """The key under which scores are kept there; None where there are none, or the file is damaged."""
+    try:
+        key = json.loads(path.read_text())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return key if isinstance(key, str) and kept_scores(path, key) else None
 
 
 def _by_region(table: Mapping[str, list[float]]) -> dict[str, Floats]:

@@ -20,7 +20,7 @@ from ...common.parallel import side_by_side, usable_cores
 from ...common.randomness import derived_seed
 from ...common.segmentation import SegmenterPlan, train_segmenter
 from ...common.study import Study
-from .scores import Scores, keep_scores, kept_scores, region_members, score
+from .scores import Scores, keep_scores, kept_key, kept_scores, region_members, score
 
 TIMED_STEPS = 4
 
@@ -105,7 +105,13 @@ class Examination:
     def keep(self, segmenter: Segmenter, scores: Scores) -> None:
         """Keep them, where there is a folder."""
         if self.folder:
-            keep_scores(self.file(segmenter), self._key(segmenter), scores)
+            settings = {"steps": segmenter.steps, "seed": segmenter.seed}
+            keep_scores(self.file(segmenter), self._key(segmenter), scores, settings)
+
+    def keeps_another(self, segmenter: Segmenter) -> bool:
+        """Whether scores of other scans, another plan or another seed are kept in its place."""
+        there = kept_key(self.file(segmenter)) if self.folder else None
+        return there is not None and there != self._key(segmenter)
 
     def file(self, segmenter: Segmenter) -> Path:
         """Where they are kept."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Canvas
 
 from ...common.counted import counted
 from .figures import Figure
-from .shin_result import ArmResult, ShinResult, SweepPoint
+from .shin_result import ArmResult, ShinResult
 
 INK, GREY = "black", "0.55"
 ARM_HEIGHT = 0.27
@@ -31,22 +31,23 @@ def shin_plot(result: ShinResult) -> bytes:
 def draw(result: ShinResult) -> Canvas:
     """The figure, one row of panels a region, below them the sweep."""
     regions, arms = result.shown_regions, result.grid_arms
+    names = [result.in_words(arm.arm.training) if arm.arm.augmentation else "no augmentation" for arm in arms]
     heights = [ARM_HEIGHT * len(arms) + 0.5] * len(regions) + ([2.6] if result.sweep else [])
     canvas = Canvas(figsize=(9, sum(heights) + 0.9), layout="constrained")
     grid = canvas.add_gridspec(len(heights), 2, height_ratios=heights)
     for row, region in enumerate(regions):
         left, right = canvas.add_subplot(grid[row, 0]), canvas.add_subplot(grid[row, 1])
         found = [arm.regions[region] for arm in arms]
-        _arms(left, arms, [f.dice for f in found], [f.dice_by_seed for f in found])
-        _arms(right, arms, [f.hd95 for f in found], [f.hd95_by_seed for f in found])
+        _arms(left, names, arms, [f.dice for f in found], [f.dice_by_seed for f in found])
+        _arms(right, names, arms, [f.hd95 for f in found], [f.hd95_by_seed for f in found])
         left.set_title(f"{region}: Dice (more is better)", loc="left")
         right.set_title(f"{region}: HD95 in mm (less is better)", loc="left")
         right.set_yticklabels([])
     if result.sweep:
         below = canvas.add_subplot(grid[len(regions), :])
-        _sweep(below, result.sweep, regions)
+        _sweep(below, result, regions)
     canvas.suptitle(
-        f"Shin protocol: {result.patients} real test patients, {counted(result.plan.full.steps, 'step')} each, seeds"
+        f"Shin protocol: {result.tested}, {counted(result.plan.full.steps, 'step')} each, seeds"
         f" {', '.join(map(str, result.seeds))}\nfilled: usual augmentation, hollow: none; bars: 95 % over"
         " patients; ticks: seeds",
         fontsize=9,
@@ -56,21 +57,27 @@ def draw(result: ShinResult) -> Canvas:
     return canvas
 
 
-def _arms(axes: Axes, arms: tuple[ArmResult, ...], figures: list[Figure], by_seed: list[tuple[float, ...]]) -> None:
+def _arms(
+    axes: Axes,
+    names: list[str],
+    arms: tuple[ArmResult, ...],
+    figures: list[Figure],
+    by_seed: list[tuple[float, ...]],
+) -> None:
     for y, (arm, figure, seeds) in enumerate(zip(arms, figures, by_seed, strict=True)):
         axes.plot([figure.low, figure.high], [y, y], color=INK, linewidth=1.2)
         axes.plot(seeds, [y] * len(seeds), linestyle="none", marker="|", color=GREY, markersize=9)
         face = INK if arm.arm.augmentation else "white"
         axes.plot(figure.mean, y, marker="o", markersize=5, color=INK, markerfacecolor=face)
-    names = [arm.arm.training if arm.arm.augmentation else "no augmentation" for arm in arms]
     axes.set_yticks(range(len(arms)), names)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     _plain(axes, "x")
 
 
-def _sweep(axes: Axes, points: tuple[SweepPoint, ...], regions: tuple[str, ...]) -> None:
+def _sweep(axes: Axes, result: ShinResult, regions: tuple[str, ...]) -> None:
     """Points of Dice gained over real scans alone, so that regions hard and easy share an axis."""
     markers, dashes = "osD^v<>pPX*h", ("-", "--", ":", "-.")
+    points = result.sweep
     shares = [point.share for point in points]
     axes.axhline(0, color=GREY, linewidth=1)
     for i, region in enumerate(regions):
@@ -97,8 +104,8 @@ def _sweep(axes: Axes, points: tuple[SweepPoint, ...], regions: tuple[str, ...])
     axes.set_xticks(shares, [f"{share:.3g}" for share in shares])
     axes.minorticks_off()
     axes.set_xlim(left=0)
-    axes.set_xlabel("synthetic scans per real scan, all real patients, with augmentation")
-    axes.set_title("Sweep: Dice × 100 gained over real scans alone, paired by patient", loc="left")
+    axes.set_xlabel(result.in_words("synthetic scans per real scan, all training patients, with augmentation"))
+    axes.set_title(result.in_words("Sweep: Dice × 100 gained over real scans alone, paired by patient"), loc="left")
     axes.legend(frameon=False, ncols=4, fontsize=8, loc="best")
     _plain(axes, "y")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ...common.segmentation import diagonal_mm
 from ...common.study import Study
+from ...privacy.report.people import arm_name
 from .arms import primary_region
 from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
@@ -117,6 +119,11 @@ class ShinResult:
     def tested(self) -> str:
         """How many test patients, and of which kind."""
         return self.whom.test_patients(self.patients) if self.whom else f"{self.patients} real test patients"
+
+    def in_words(self, training: str) -> str:
+        """A training's name before people: ``real`` only where a person was scanned."""
+        word = arm_name("real", self.whom.training.kind) if self.whom else "real"
+        return re.sub(r"\breal\b", word, training)
 
     @property
     def seeds(self) -> tuple[int, ...]:

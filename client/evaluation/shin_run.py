@@ -12,6 +12,7 @@ from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.device import Device
 from .disclosure import check_enough
+from .kept import refuse_others
 from .material import Material
 from .segmenters import KEPT, Examination, Pool, SegmenterProgress, check_disjoint, seconds_to_go, train_and_score
 from .shin import ShinOptions, ShinPlan, shin_plan
@@ -43,12 +44,14 @@ def run_shin(
 
     Raises:
         DataError: too few real patients, or a test patient's scan among the training scans.
+        OutputTaken: the folder holds segmenters of other scans or settings, or arms that this call leaves out.
         TrainingError: a segmenter's loss is not finite.
     """
     check_enough(len(set(material.test.patients)), "test patients")
     plan = shin_plan(material.train, material.synthetic, options, material.public)
     examination = Examination(Pool(material.test), material.study, device, folder / KEPT)
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
+    refuse_others(plan.segmenters, examination, folder / "shin.json", [arm.name for arm in plan.arms])
     _say_how_long(plan, examination, say)
     scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
     found = shin_result(plan, scores, material.study, material.synthetic_sha256)

@@ -20,7 +20,8 @@ Row = tuple[str, ...]
 def table_rows(result: ShinResult, region: str) -> list[Row]:
     """The arms in one region, then the sweep's shares."""
     rows = [_row(arm.arm.training.replace(", then", " →"), arm, region) for arm in result.grid_arms]
-    return rows + [_row(f"sweep: {p.share:.3g} × real", p.result, region) for p in result.sweep]
+    rows += [_row(f"sweep: {p.share:.3g} × real", p.result, region) for p in result.sweep]
+    return [(result.in_words(name), *cells) for name, *cells in rows]
 
 
 def explanation(result: ShinResult) -> list[str]:
@@ -31,7 +32,7 @@ def explanation(result: ShinResult) -> list[str]:
         f"{result.tested}; {len(plan.segmenters)} segmenters, seeds {seeds}; each"
         f" {counted(plan.full.steps, 'step')} of {counted(plan.full.batch, 'scan')},"
         f" fine-tuning the last {plan.tuning.steps} of them; 10 %"
-        f" of the real patients: {tuned.patients}, drawn by seed.",
+        f" of the training patients: {tuned.patients}, drawn by seed.",
         "Intervals: bootstrap over patients, a patient's seeds averaged first; where all score the same, what so many"
         " patients rule out. seeds: standard deviation of the mean over"
         " training seeds. aug: with the usual augmentation. points gained: Dice × 100 above the arm of the same"
@@ -55,7 +56,7 @@ def explanation(result: ShinResult) -> list[str]:
             f"sweep: {real} real scans and growing numbers of synthetic ones, augmented. Dice of '{region}': {found},"
             " by a paired interval below 0 against the best smaller share (not corrected for the number of shares)."
         )
-    return [*lines, result.notice]
+    return [lines[0], *map(result.in_words, lines[1:]), result.notice]
 
 
 def print_table(result: ShinResult) -> None:

@@ -32,6 +32,7 @@ from ..labels.folder import CHAIN_KEY
 from ..labels.private_name import private_scan_source
 from ..study import Study
 from ..volumes.nifti_writer import write_private_label_map
+from .drawn import known_values
 from .scan import InferredScan, infer_scan
 
 LOW_CONFIDENCE = "low-confidence"
@@ -63,6 +64,8 @@ class InferenceReport:
         left_out: Code to number of scans left out for it.
         confidence: Lowest and median of those written.
         threshold: Least that was asked for.
+        with_drawn: Label maps written on which something lies that the hospital drew.
+        drawn: Each label that may lie on top, with the number of label maps written on which it does.
     """
 
     scans: int
@@ -70,6 +73,8 @@ class InferenceReport:
     left_out: Mapping[str, int]
     confidence: tuple[float, float]
     threshold: float
+    with_drawn: int
+    drawn: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``labels infer --json`` prints, less the network."""
@@ -79,6 +84,8 @@ class InferenceReport:
             "written": self.written,
             "left_out": dict(self.left_out),
             "confidence": {"lowest": low, "median": median, "threshold": self.threshold},
+            "with_drawn_labels": self.with_drawn,
+            "drawn_labels": dict(self.drawn),
         }
 
     def text(self) -> str:
@@ -88,6 +95,9 @@ class InferenceReport:
             f"{self.written} of {counted(self.scans, 'label map')} written; confidence {median:.2f} in the median,"
             f" {low:.2f} at the lowest ({self.threshold:g} asked)"
         ]
+        if self.drawn:
+            each = ", ".join(f"{name} {number}" for name, number in self.drawn.items())
+            lines.append(f"{self.with_drawn} of them with labels that the hospital drew ({each}) on top")
         if self.left_out:
             lines.append(f"left out: {_counted(self.left_out)}; {CONFIDENCES} names the scans")
         lines.append("These label maps are private: nothing painted on them is released.")
@@ -120,42 +130,59 @@ def infer_cohort(
         StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
     """
     table = remapping or {}
+    known = known_values(cohort, network.study, table)
     fates: list[tuple[Scan, float | None, str]] = []
+    drawn: list[tuple[str, ...]] = []
     kept: list[Patient] = []
     with atomic_folder(out) as folder:
         for_owner_alone(folder)
         for patient in cohort.patients:
             scans = []
             for number, scan in enumerate(patient.scans, start=1):
-                code, inferred = _judged(scan, cohort.root, network, table, threshold)
+                code, inferred = _judged(scan, cohort.root, network, table, known, threshold)
                 fates.append((scan, inferred.confidence if inferred else None, code))
                 if inferred and not code:
                     stem = _stem(patient, number)
+                    drawn.append(inferred.drawn)
                     scans.append(replace(scan, label=_write_scan(folder, stem, scan, inferred, network, secret)))
                 progress(len(fates), len(cohort.scans))
             kept += [replace(patient, scans=tuple(scans))] if scans else []
-        report = _report(fates, threshold)
+        report = _report(fates, drawn, network.study.network.overlay, threshold)
         if not kept:
-            raise DataError(
-                f"no scan whose anatomy could be inferred: {_counted(report.left_out)}",
-                expected=f"a confidence of {threshold:g} or more in at least one scan",
-                remedy=_REMEDIES.get(next(iter(report.left_out), ""), "Run 'fedphantom cohort check' on the cohort."),
-            )
+            raise _nothing(report, network.study)
         _write_tables(folder, replace(cohort, patients=tuple(kept)), fates, network.study)
     return report
 
 
 def _judged(
-    scan: Scan, root: Path, network: LoadedGenerator, table: Mapping[str, tuple[int, ...]], threshold: float
+    scan: Scan,
+    root: Path,
+    network: LoadedGenerator,
+    table: Mapping[str, tuple[int, ...]],
+    known: frozenset[int],
+    threshold: float,
 ) -> tuple[str, InferredScan | None]:
     """The code for which a scan is left out ('' where it is not), and what was inferred where it could be."""
-    study = network.study.model_copy(update={"remapping": dict(table)})
-    facts = inspect_scan(scan, root, needed_channels(scan, study), study.stored_values)
+    facts = inspect_scan(scan, root, needed_channels(scan, network.study), known)
     errors = [code for code in PROBLEMS if code in facts.codes - _NOT_NEEDED and PROBLEMS[code][0] == "error"]
     if errors:
         return errors[0], None
     inferred = infer_scan(scan, network, table)
     return ("" if inferred.confidence >= threshold else LOW_CONFIDENCE), inferred
+
+
+def _nothing(report: InferenceReport, study: Study) -> DataError:
+    code = next(iter(report.left_out), "")
+    channels = ", ".join(study.channels)
+    expected = {
+        "missing-channel": f"scans with one or more of the channels that the network reads: {channels}",
+        LOW_CONFIDENCE: f"a confidence of {report.threshold:g} or more in at least one scan",
+    }
+    return DataError(
+        f"no scan whose anatomy could be inferred: {_counted(report.left_out)}",
+        expected=expected.get(code, "one or more scans without such a problem"),
+        remedy=_REMEDIES.get(code, "Run 'fedphantom cohort check' on the cohort."),
+    )
 
 
 def _stem(patient: Patient, number: int) -> str:
@@ -204,11 +231,24 @@ def _write_tables(folder: Path, kept: Cohort, fates: list[tuple[Scan, float | No
     write_atomic(folder / CONFIDENCES, _lines(["scan_id\tconfidence\tleft_out", *rows]))
 
 
-def _report(fates: list[tuple[Scan, float | None, str]], threshold: float) -> InferenceReport:
+def _report(
+    fates: list[tuple[Scan, float | None, str]],
+    drawn: list[tuple[str, ...]],
+    overlay: tuple[str, ...],
+    threshold: float,
+) -> InferenceReport:
     written = sorted(c for _, c, code in fates if c is not None and not code)
     left_out = Counter(code for _, _, code in fates if code)
     figures = (written[0], written[len(written) // 2]) if written else (0.0, 0.0)
-    return InferenceReport(len(fates), len(written), dict(sorted(left_out.items())), figures, threshold)
+    return InferenceReport(
+        scans=len(fates),
+        written=len(written),
+        left_out=dict(sorted(left_out.items())),
+        confidence=figures,
+        threshold=threshold,
+        with_drawn=sum(map(bool, drawn)),
+        drawn={name: sum(name in names for names in drawn) for name in overlay},
+    )
 
 
 def _counted(left_out: Mapping[str, int]) -> str:

@@ -32,6 +32,7 @@ class InferredScan:
     Attributes:
         labels: Label values of the study, (X, Y, Z), in the file order of the scan's own channels.
         affine: The scan's.
+        drawn: Names of the overlay's labels that the hospital drew in it.
         confidence: Mean Dice of the inferred labels that the network expects, in the head outside what is laid over;
             calibrated on procedural patients with every channel, and too high by about .07 where T1 stands alone
             (docs/experiments.md).
@@ -39,6 +40,7 @@ class InferredScan:
 
     labels: NDArray[np.uint8]
     affine: Affine
+    drawn: tuple[str, ...]
     confidence: float
 
 
@@ -68,7 +70,8 @@ def infer_scan(scan: Scan, network: LoadedGenerator, remapping: Mapping[str, tup
 
     labels = labels_on_volume(shares, study.inferred_labels, shape, affine, study.grid.spacing_mm)
     labels[~head] = 0
-    return InferredScan(np.where(drawn > 0, drawn, labels), affine, confidence)
+    names = tuple(name for name in study.network.overlay if (drawn == study.labels[name]).any())
+    return InferredScan(np.where(drawn > 0, drawn, labels), affine, names, confidence)
 
 
 def head_box(images: NDArray[np.float32]) -> tuple[slice, ...]:

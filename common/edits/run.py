@@ -57,6 +57,20 @@ class EditReport:
     rejected: dict[tuple[str, Reason], int]
     diversity: Diversity
 
+    @property
+    def warning(self) -> str | None:
+        """That there are fewer maps than asked for, and mostly why; None where there are as many.
+
+        No failure (exit code 0, DESIGN §5): what is written is whole, and most recipes lose a variant now and then.
+        """
+        if not self.given_up:
+            return None
+        asked = self.written + self.given_up
+        return (
+            f"{self.given_up} of {counted(asked, 'variant')} given up, because no draw was plausible; most often"
+            f" {rejection_texts(self.rejected)[0]}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -74,8 +88,6 @@ class EditReport:
     def to_text(self) -> str:
         """A few lines for a person."""
         lines = [f"{counted(self.written, 'label map')} from {self.inputs}, by the recipe '{self.recipe}'"]
-        if self.given_up:
-            lines.append(f"{self.given_up} variants given up: no draw was plausible")
         lines += [f"rejected draws: {text}" for text in rejection_texts(self.rejected)]
         if self.private:
             lines.append(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..cohorts.bids_writer import BidsWriter
 from ..cohorts.preparation import normalise
 from ..device import Device
-from ..errors import DataError
+from ..errors import DataError, about
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
 from ..randomness import derived_seed, torch_generator
@@ -96,9 +96,7 @@ def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
     if not path.is_dir():
         return (load_generator(path, device),)
     _refuse_other_folder(path)
-    loaded = tuple(
-        load_generator(file, device) for file in sorted(path.glob("*.safetensors"), key=lambda file: file.stem)
-    )
+    loaded = tuple(_member(file, device) for file in sorted(path.glob("*.safetensors"), key=lambda file: file.stem))
     if len({generator.study.digest() for generator in loaded}) != 1:
         raise DataError(
             f"a folder with {len(loaded)} generators, not all of one study"
@@ -108,6 +106,11 @@ def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:
             remedy="Give that folder, or one weights file.",
         )
     return loaded
+
+
+def _member(file: Path, device: Device) -> LoadedGenerator:
+    with about(f"'{file.name}' in a folder that was read as an ensemble's generators"):
+        return load_generator(file, device)
 
 
 def _refuse_other_folder(path: Path) -> None:

@@ -106,6 +106,8 @@ def edit(
             secret=site_secret,
             progress=progress,
         )
+    if report.warning:
+        typer.echo(f"warning: {report.warning}", err=True)
     typer.echo(json.dumps(report.to_json()) if as_json else report.to_text())
 
 
@@ -146,7 +148,12 @@ def infer(
         Path, typer.Option("--network", help="generator.safetensors of a study from images to labels.")
     ],
     remapping: Annotated[
-        Path | None, typer.Option(help="TOML: what the values of the cohort's label maps mean, e.g. 'oedema = [2]'.")
+        Path | None,
+        typer.Option(
+            help="TOML: what the values of the cohort's label maps mean, a line for each label: 'background = [0]',"
+            " 'oedema = [2]', 'enhancing = [4]', 'necrosis = [1]' for BraTS until 2021. Needed unless the cohort names"
+            " its values as the network's study does."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Least confidence of a label map that is written.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..atomic import atomic_folder, write_atomic
+from ..cohorts.layouts import read_cohort
 from ..errors import DataError, GeometryError
 from ..study import Study
 from ..volumes.grid import Affine, Grid, Spacing
@@ -89,6 +90,12 @@ def label_files(path: Path) -> list[Path]:
 def label_files_or_refused(path: Path) -> list[Path]:
     """The same. Raises DataError where there is no label map, and says whether that is for want of a folder."""
     files = label_files(path)
+    if not files and _is_cohort(path):
+        raise DataError(
+            "a cohort, where a folder of label maps is asked for",
+            expected="a folder with one or more NIfTI files directly in it",
+            remedy="Make one of it with 'fedphantom labels edit COHORT DIR --recipe FILE --study STUDY.toml'.",
+        )
     if not files:
         raise DataError(
             "a folder without label maps" if path.is_dir() else "no folder of label maps at the path given",
@@ -96,6 +103,14 @@ def label_files_or_refused(path: Path) -> list[Path]:
             remedy="Make one with 'fedphantom labels sample'.",
         )
     return files
+
+
+def _is_cohort(path: Path) -> bool:
+    try:
+        read_cohort(path)
+    except DataError:
+        return False
+    return True
 
 
 def read_label_folder(path: Path, grid: Grid, *, resample: bool = False) -> list[SampledLabels]:

@@ -1,6 +1,7 @@
 """A recipe: how label maps are edited, as a person writes it in TOML and as every edited map's chain carries it.
 
-Every number may be a range: ``factor = [0.7, 1.4]`` is drawn anew for each variant, ``factor = 1.2`` is not.
+Every number may be a range: ``factor = [0.7, 1.4]`` is drawn anew for each variant, ``factor = 1.2`` is not. What has
+a direction has three, along or about X, Y and Z: ``mm = [5, 0, 0]``, ``degrees = [0, 0, [-30, 30]]``.
 Lengths are millimetres, or voxels where the key says so; angles are degrees.
 """
 
@@ -30,8 +31,12 @@ def _vector(value: object) -> object:
     if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
         return (tuple(value),) * 3
     if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError("give one range for all axes, or three entries")
+        raise ValueError("a direction needs three entries, such as [5, 0, 0], or one range for all axes, [-5, 5]")
     return value
+
+
+def _names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 def _rising(pair: Pair) -> Pair:
@@ -84,8 +89,8 @@ class _Edit(_Table):
 class _OfBody(_Edit):
     lesion: Literal["largest", "random", "all"] = "largest"
     """Which lesion; ``all`` together as one body."""
-    structure: tuple[LabelName, ...] = ()
-    """Edit these labels as one body instead of a lesion."""
+    structure: Annotated[tuple[LabelName, ...], BeforeValidator(_names)] = ()
+    """Edit these labels, or this one, as one body instead of a lesion."""
 
 
 class Move(_OfBody):

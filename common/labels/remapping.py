@@ -59,10 +59,22 @@ def read_remapping(path: Path, labels: Mapping[str, int]) -> Remapping:
     else:
         problem = remapping_problem({name: tuple(members) for name, members in content.items()}, labels)
     if problem or content is None:
+        own = table_lines({name: (value,) for name, value in labels.items()})
         raise ConfigError(
-            problem or "", expected="lines like 'oedema = [2]'", remedy="Mend the file named with --remapping."
+            problem or "",
+            expected="a line for each label, every value of the files once, 0 under background",
+            remedy=f"Mend the file; were the values the study's own, it would hold {own}.",
         )
     return {name: tuple(members) for name, members in content.items()}
+
+
+def table_lines(table: Mapping[str, tuple[int, ...]]) -> str:
+    """A table's lines as a message shows them.
+
+    >>> table_lines({"background": (0,), "oedema": (2, 4)})
+    "'background = [0]', 'oedema = [2, 4]'"
+    """
+    return ", ".join(f"'{name} = {list(values)}'" for name, values in table.items())
 
 
 def remap(stored: NDArray[Any], table: Mapping[str, tuple[int, ...]], labels: Mapping[str, int]) -> NDArray[np.uint8]:

@@ -72,7 +72,7 @@ def test_a_run_that_shares_volumes_and_was_interrupted_in_its_round_goes_on_to_t
     two = {site: cohorts[site] for site in SITES[:2]}
     linear_simulation(tmp_path / "direct", two, text=VOLUMES)
     (tmp_path / "cohorts" / "study.toml").write_text(VOLUMES)
-    (cohorts["site-b"] / "behaviour.json").write_text(json.dumps({"sleep": 15}))
+    (cohorts["site-b"] / "behaviour.json").write_text(json.dumps({"hold": True}))
     out = tmp_path / "out"
     program = [sys.executable, str(Path(__file__).parent / "fakes" / "linear_run.py")]
     arguments = [str(out), str(tmp_path / "cohorts"), "flower", *two]

@@ -21,13 +21,14 @@ UNSAYABLE = "/data/sub-0042_MUELLER/anat"  # what an unlucky exception might hol
 class LinearTrainer:
     """Moves the generator towards a value of the site's own, by a state that lives on the site's disk.
 
-    ``behaviour.json`` in the cohort may order ``fail`` (rounds), ``crash`` (rounds) and ``sleep`` (seconds).
+    ``behaviour.json`` in the cohort may order ``fail`` (rounds), ``crash`` (rounds), ``sleep`` (seconds) and ``hold``
+    (as long as the file is there).
     """
 
     def __init__(self, folder: SiteFolder) -> None:
         self.folder = folder
-        file = folder.cohort / "behaviour.json"
-        self.behaviour = json.loads(file.read_text()) if file.exists() else {}
+        self._file = folder.cohort / "behaviour.json"
+        self.behaviour = json.loads(self._file.read_text()) if self._file.exists() else {}
 
     @classmethod
     def open(cls, site_dir: Path) -> LinearTrainer:
@@ -35,6 +36,8 @@ class LinearTrainer:
 
     def train_round(self, request: RoundRequest) -> RoundReply:
         time.sleep(self.behaviour.get("sleep", 0))
+        while self.behaviour.get("hold") and self._file.exists():
+            time.sleep(0.05)
         if request.round in self.behaviour.get("fail", []):
             raise DataError(f"the scan at {UNSAYABLE} is cut short", expected="a whole file", remedy="Copy it again.")
         if request.round in self.behaviour.get("crash", []):

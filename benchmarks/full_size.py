@@ -21,19 +21,13 @@ from fedphantom.common.gan.generation import generate_cohort, load_generator, nu
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.sampler import make_label_sampler
-from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS
-from fedphantom.common.study import GridTable, NetworkTable, PatchTable, PublicLabelsTable, Study, TrainingTable
+from fedphantom.common.phantom.study import phantom_study
+from fedphantom.common.study import NetworkTable, PatchTable, Study, TrainingTable
+from fedphantom.common.volumes.grid import Grid
 
 VOLUMES = 2
-STUDY = Study(
-    name="full-size",
-    seed=1,
-    channels=PHANTOM_CHANNELS,
-    labels=dict(PHANTOM_LABELS),
-    grid=GridTable(shape=(240, 240, 155), spacing_mm=(1, 1, 1)),
-    public_labels=PublicLabelsTable(source="atlas"),
-    training=TrainingTable(patch=PatchTable(shape=(64, 64, 64))),
-)
+PATCHES = TrainingTable(patch=PatchTable(shape=(64, 64, 64)))
+STUDY = phantom_study("full-size", 1, Grid((240, 240, 155), (1, 1, 1)), PATCHES)
 
 
 def main(device_name: str, preset: str = "small") -> None:

@@ -43,6 +43,7 @@ from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, N
 from fedphantom.privacy.attacks.moved_copies import moved_copies
 from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.control_training import train_control_generator, train_memoriser
+from fedphantom.privacy.audit.controls import perturbed
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.result import AuditResult
 from fedphantom.privacy.evidence import ReleaseKind
@@ -50,7 +51,7 @@ from fedphantom.privacy.policy import TIERS
 
 OVERFIT_MEMBERS, EPOCHS = 24, 60
 SHARES: Mapping[Role, float] = {"reference": 1 / 6, "control": 1 / 6, "training": 1 / 4}
-KINDS = ("exact", "noisy", "flipped", "shifted", "gamma")
+KINDS = ("exact", "noise", "flipped", "shifted", "gamma")
 PLANTED = 10
 """Copies of each kind."""
 
@@ -176,10 +177,8 @@ def told(result: AuditResult) -> dict[str, Any]:
 def copied(volume: NDArray[np.float32], kind: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """A planted copy, shape (C, X, Y, Z)."""
     match kind:
-        case "exact":
-            return volume.copy()
-        case "noisy":
-            return (volume + rng.normal(0, 0.05 * float(volume.std()), volume.shape)).astype(np.float32)
+        case "exact" | "noise":
+            return perturbed(volume, kind, rng)
         case "flipped":
             return np.ascontiguousarray(volume[:, ::-1])
         case "shifted":

@@ -23,9 +23,9 @@ from fedphantom.common.gan.generation import as_read_back, paint
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.parallel import side_by_side
-from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS
+from fedphantom.common.phantom.study import phantom_study
 from fedphantom.common.randomness import numpy_generator
-from fedphantom.common.study import GridTable, PublicLabelsTable, Study, TrainingTable
+from fedphantom.common.volumes.grid import Grid
 from fedphantom.privacy.attacks.interface import Labels, Networks
 from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.control_training import painter, train_control_generator
@@ -37,15 +37,7 @@ SIDE, SYNTHETIC, OTHERS = 100, 500, 16
 MAPS = 64
 """Label maps drawn; patients and volumes share them, mirrored and shifted."""
 STEPS, TIMED_STEPS = 2000, 10
-STUDY = Study(
-    name="large-audit",
-    seed=1,
-    channels=PHANTOM_CHANNELS,
-    labels=dict(PHANTOM_LABELS),
-    grid=GridTable(shape=(48, 48, 48), spacing_mm=(4, 4, 4)),
-    public_labels=PublicLabelsTable(source="atlas"),
-    training=TrainingTable(),
-)
+STUDY = phantom_study("large-audit", 1, Grid((48, 48, 48), (4, 4, 4)))
 
 
 def label_maps(number: int, rng: np.random.Generator) -> Labels:

@@ -7,14 +7,9 @@ from pathlib import Path
 
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, prepare
-from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid, write_phantom_cohort
-from fedphantom.common.study import (
-    GridTable,
-    PublicLabelsTable,
-    RolesTable,
-    Study,
-    TrainingTable,
-)
+from fedphantom.common.phantom.patients import phantom_grid, write_phantom_cohort
+from fedphantom.common.phantom.study import phantom_study
+from fedphantom.common.study import RolesTable, Study, TrainingTable
 
 PATIENTS, SPACING_MM, SEED = 16, 5.0, 1
 ROUNDS, LOCAL_STEPS = 3, 40
@@ -31,17 +26,9 @@ class Material:
 
 def make_material(folder: Path) -> Material:
     """Write the patients into ``folder`` and prepare them there."""
-    grid = phantom_grid(SPACING_MM)
-    study = Study(
-        name="benchmark",
-        seed=SEED,
-        channels=PHANTOM_CHANNELS,
-        labels=dict(PHANTOM_LABELS),
-        grid=GridTable(shape=grid.shape, spacing_mm=grid.spacing_mm),
-        public_labels=PublicLabelsTable(source="atlas"),
-        training=TrainingTable(rounds=ROUNDS, local_steps=LOCAL_STEPS),
-        roles=RolesTable(test=0, reference=0, control=0, audit=0, validation=0),
-    )
+    study = phantom_study(
+        "benchmark", SEED, phantom_grid(SPACING_MM), TrainingTable(rounds=ROUNDS, local_steps=LOCAL_STEPS)
+    ).model_copy(update={"roles": RolesTable(test=0, reference=0, control=0, audit=0, validation=0)})
     cohort = folder / "cohort"
     if not cohort.exists():
         write_phantom_cohort(cohort, PATIENTS, 1, SPACING_MM, SEED)

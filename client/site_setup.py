@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..common.atomic import write_atomic
+from ..common.atomic import for_owner_alone, write_atomic
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
 from ..common.cohorts.roles import CoinRecord, draw_roles, load_roles_of
@@ -93,7 +93,7 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         return folder
     with storage_errors(), making_errors():
         root.mkdir(parents=True, exist_ok=True)
-        root.chmod(0o700)  # prepared scans and the discriminator lie below it
+    for_owner_alone(root)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
     rule = EgressRule(shared, weight=study.federation.weight_of(name))

@@ -19,7 +19,7 @@ from .errors import ConfigError
 from .federation import FederationTable as FederationTable
 from .labels.remapping import Remapping, remapping_problem
 from .misfit import first_misfit
-from .study_table import Fraction, Positive, StudyTable
+from .study_table import Fraction, LabelName, Positive, StudyTable
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
@@ -196,9 +196,7 @@ class Study(StudyTable):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     channels: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")], ...] = Field(min_length=1)
     """MRI channels in the generator's output order."""
-    labels: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")], Annotated[int, Field(ge=0, le=255)]
-    ]
+    labels: dict[LabelName, Annotated[int, Field(ge=0, le=255)]]
     """Label name to value in the files; must hold ``background = 0``."""
     regions: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Composite structures for evaluation, e.g. ``whole = [1, 2]``."""

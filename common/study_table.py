@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")]
+"""What a label may be called: in a study, in a recipe, in a release."""
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 
 

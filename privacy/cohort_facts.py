@@ -6,10 +6,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..common.study_table import LabelName
 from ..common.volumes.grid import Grid
 
 FileKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*$", max_length=80)]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")]
 _Axis = Annotated[int, Field(ge=1)]
 _Millimetres = Annotated[float, Field(gt=0, lt=50)]
 

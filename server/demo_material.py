@@ -22,9 +22,10 @@ from ..common.gan.weights import generator_metadata, save_weights
 from ..common.labels.chain import UNSTATED
 from ..common.labels.sampler import LabelSampler
 from ..common.output_place import refuse_used
-from ..common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS, phantom_grid, write_phantom_cohort
+from ..common.phantom.patients import phantom_grid, write_phantom_cohort
+from ..common.phantom.study import phantom_study
 from ..common.randomness import derived_seed, numpy_generator
-from ..common.study import GridTable, PublicLabelsTable, RolesTable, Study
+from ..common.study import PublicLabelsTable, RolesTable, Study
 from ..common.study_template import study_for
 from ..privacy.audit.run import AuditSizes
 from .folder_lock import LOCK
@@ -187,15 +188,7 @@ def derive_study(public: Cohort | None, sizes: DemoSizes) -> Study:
         DataError: no usable public patient, or none with a structure.
     """
     if public is None:
-        grid = phantom_grid(sizes.spacing_mm)
-        study = Study(
-            name=NAME,
-            seed=SEED,
-            channels=PHANTOM_CHANNELS,
-            labels=PHANTOM_LABELS,
-            grid=GridTable(shape=grid.shape, spacing_mm=grid.spacing_mm),
-            public_labels=PublicLabelsTable(source="atlas"),
-        )
+        study = phantom_study(NAME, SEED, phantom_grid(sizes.spacing_mm))
     else:
         study = study_for(public, name=NAME, seed=SEED, public_labels=_public_labels(public))
     # Without public patients some private ones calibrate the attacks.

@@ -13,6 +13,8 @@ import pytest
 if TYPE_CHECKING:
     from tiny_release import Releasable
 
+    from fedphantom.common.gan.generation import LoadedGenerator
+
 # Stand-ins that tests and the processes they start both import.
 sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 
@@ -53,6 +55,28 @@ def volumes_release(release_template: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def weights_release(release_template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(release_template / "weights", tmp_path / "weights"))
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a network from images to labels that is sure of what it sees."""
+    from made_anatomy import STUDY, certain_network  # late: most tests need no network
+
+    from fedphantom.common.gan.weights import generator_metadata, save_weights
+
+    path = tmp_path_factory.mktemp("weights") / "generator.safetensors"
+    save_weights(path, certain_network(), generator_metadata(STUDY, 1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def network(weights: Path) -> LoadedGenerator:
+    """The same, loaded."""
+    from made_anatomy import CPU
+
+    from fedphantom.common.gan.generation import load_generator
+
+    return load_generator(weights, CPU, "images-to-labels")
 
 
 @pytest.fixture(scope="session")

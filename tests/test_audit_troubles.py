@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learners import CHANNELS, GRID, Learner, audit, control, make_material, memoriser, trainer
+from learners import CHANNELS, GRID, OUTSIDE, Learner, audit, control, make_material, memoriser, trainer
 from numpy.typing import NDArray
 from tiny_cohorts import tiny_study, write_tiny_cohort
 
@@ -28,17 +28,11 @@ from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.report import audit_text
 from fedphantom.privacy.audit.result import AuditResult
 from fedphantom.privacy.evidence import (
-    ATTACKS,
     BLIND,
-    INSIDER,
     OF_COINS,
-    OF_SHADOWS,
     OUTLIERS,
     REQUIRED_ATTACKS,
-    WHITE_BOX,
 )
-
-OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
 
 
 def test_members_whose_files_alone_differ_make_the_audit_invalid(tmp_path: Path) -> None:

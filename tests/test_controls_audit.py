@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from learners import BATCH, LARGE, PLAN, Learner, audit, control, make_material, memoriser, trainer
+from learners import BATCH, LARGE, OUTSIDE, PLAN, Learner, audit, control, make_material, memoriser, trainer
 from numpy.typing import NDArray
 
 from fedphantom.common.cohorts.roles import Role
@@ -24,21 +24,15 @@ from fedphantom.privacy.audit.report import power_text
 from fedphantom.privacy.audit.result import AuditResult
 from fedphantom.privacy.evidence import (
     ATTACKS,
-    INSIDER,
     OF_COINS,
-    OF_SHADOWS,
     OUTLIERS,
     REQUIRED_ATTACKS,
-    WHITE_BOX,
     ControlResult,
     CopiedLabels,
 )
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.verdict import decide
-
-LEARNERS = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
-"""Attacks that need no discriminator: these learners have none."""
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +323,7 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     assert 0.6 < told_first.smallest_auc < 0.75
     # Every attack here binds a weights release, guesses of coins add none; the blind baseline has the same limit.
     assert told_first.joint_power == pytest.approx(
-        joint_power(30, 30, attacks=1 + len(LEARNERS) - len(OF_COINS), tau=TIERS["controlled"].auc_upper_max or 0)
+        joint_power(30, 30, attacks=1 + len(OUTSIDE) - len(OF_COINS), tau=TIERS["controlled"].auc_upper_max or 0)
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from audited_run import audit
+from audited_run import SIZES, audit
 from torch import nn
 
 from fedphantom.common.gan.training import train_from_scratch
@@ -101,8 +102,22 @@ def test_an_audit_goes_on_with_what_a_broken_off_one_trained_and_finds_the_same(
 
     monkeypatch.setattr(control_training, "train_from_scratch", counted)
     found = audit(going_on, simulated)
-    assert not trained
+    assert trained == [1, 3]  # how long a step takes is asked anew
     assert found == audit(anew, simulated)
-    assert trained
+    assert len(trained) > 4
     assert found["audit_number"] == 2
     assert not (going_on / "audit" / "controls").exists()
+
+
+def test_nothing_of_a_shadow_lies_on_the_disk_but_its_errors(
+    simulated: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedphantom.privacy.audit.audit.Battery.calibrate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        audit(spoilt, simulated, replace(SIZES, shadows=4))
+    assert len(list((spoilt / "audit" / "shadows").iterdir())) == 4
+    kept = len(list((spoilt / "audit" / "controls").iterdir()))
+    assert kept == 2  # the reference and the negative control; too few members to memorise

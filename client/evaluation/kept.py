@@ -6,13 +6,12 @@ else, would put its result in the place of the other's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from ...common.counted import counted
 from ...common.errors import OutputTaken
+from ...common.json_object import read_json_object
 from .segmenters import Examination, Segmenter
 
 _REMEDY = "Name another folder, or give the same settings again."
@@ -33,7 +32,7 @@ def refuse_other_settings(
     Raises:
         OutputTaken: some are of other steps or seeds.
     """
-    segmenters, told = [_read(file) for file in sorted(kept)], _read(result).get("segmenter")
+    segmenters, told = [read_json_object(file) for file in sorted(kept)], read_json_object(result).get("segmenter")
     of_result = told if isinstance(told, dict) else {}
     for settings in (*segmenters, of_result):
         if settings.get("steps", steps) != steps:
@@ -60,7 +59,7 @@ def refuse_others(segmenters: Iterable[Segmenter], examination: Examination, res
     """
     if any(examination.keeps_another(segmenter) for segmenter in segmenters):
         _refuse("segmenters of other scans or another version", "segmenters of the scans given")
-    told = _read(result).get("arms")
+    told = read_json_object(result).get("arms")
     names = {str(arm.get("name")) for arm in told if isinstance(arm, dict)} if isinstance(told, list) else set()
     if left := sorted(names - set(arms)):
         _refuse(f"a result with the arm '{left[0]}', which this call leaves out", "every arm of that result")
@@ -68,12 +67,3 @@ def refuse_others(segmenters: Iterable[Segmenter], examination: Examination, res
 
 def _refuse(found: str, expected: str) -> None:
     raise OutputTaken(f"--out holds {found}", expected=expected, remedy=_REMEDY)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none, for a damaged file is nothing to keep."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

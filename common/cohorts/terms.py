@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..json_object import read_json_object
 from ..labels.chain import states_licence
 from .layouts.bids import DESCRIPTION
 
@@ -38,7 +38,7 @@ def stated_terms(root: Path) -> CohortTerms:
 
     Source: BIDS specification 1.10; Medical Segmentation Decathlon (Simpson et al. 2019, arXiv:1902.09063).
     """
-    bids, decathlon = _object(root / DESCRIPTION), _object(root / DECATHLON_DESCRIPTION)
+    bids, decathlon = read_json_object(root / DESCRIPTION), read_json_object(root / DECATHLON_DESCRIPTION)
     cited = _text(bids.get("HowToAcknowledge")) or "; ".join(
         dict.fromkeys(_texts(bids.get("ReferencesAndLinks"), bids.get("DatasetDOI")))
     )
@@ -49,14 +49,6 @@ def stated_terms(root: Path) -> CohortTerms:
         licence=next(filter(states_licence, licences), None),
         citation=_shortened(cited) or _text(decathlon.get("reference")),
     )
-
-
-def _object(path: Path) -> Mapping[str, object]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _texts(*values: object) -> list[str]:

@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ..errors import ConfigError
 from ..misfit import first_misfit
+from ..study_table import LabelName
 from ..toml_text import toml_text
 
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")]
 Pair = tuple[float, float]
 
 

@@ -104,6 +104,7 @@ def run_audit(
     progress: Progress = lambda stage, done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
     estimate: Estimate = lambda attack, seconds: None,
+    train_once: TrainGenerator | None = None,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
@@ -120,6 +121,8 @@ def run_audit(
         announce: Told, before the first training, what an audit of this size can show.
         estimate: Told, before the first training, how many seconds the control generators' training will take, and each
             attack that has to be asked for.
+        train_once: As ``train_generator``, for what nobody needs again once it was timed or measured: nothing of it may
+            be kept. By default the same.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -172,7 +175,8 @@ def run_audit(
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     steps_of = {"memoriser": memorised.steps, "insider": memorised.steps}
     lengths = [steps_of.get(name, plan.steps) for name in trainings]
-    try_out = partial(train_generator, reference_index, seed=reference_seed)
+    once = train_once or train_generator
+    try_out = partial(once, reference_index, seed=reference_seed)
     estimate(
         f"Training {len(lengths)} reference and control generators",
         seconds_for_trainings(lengths, try_out, plan.trainings_at_once),
@@ -188,7 +192,7 @@ def run_audit(
     shadows = None
     if plan.shadows is not None:
         measure = _measure(audited, reference_scans, plan.draws, plan.shadows.seed)
-        args = (plan.shadows, measure, audited_index, train_generator, plan.trainings_at_once)
+        args = (plan.shadows, measure, audited_index, once, plan.trainings_at_once)
         estimate("A2", seconds_for_shadows(*args))
         shadows = train_shadows(*args, partial(course.at, "training shadow generators", 1))
     generators: dict[str, Networks | TrainingError] = {}

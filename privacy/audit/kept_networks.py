@@ -24,7 +24,8 @@ from ...common.errors import DataError
 from ...common.randomness import derived_seed
 from ...common.tensor_file import decode, encode
 
-FOLDER = "controls"
+CONTROLS = "controls"
+"""Their folder, in the audit's own."""
 WORTH_KEEPING_S = 5.0
 """Seconds of a training below which it is sooner repeated than read."""
 

@@ -35,8 +35,7 @@ from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
 from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
-from .kept_networks import FOLDER as CONTROLS
-from .kept_networks import KeptNetworks
+from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 from .shadow_training import FEWEST, ShadowPlan

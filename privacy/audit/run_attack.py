@@ -105,6 +105,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         generator_named_by=run.named_by,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
+    once = _trainer(train_control_generator, scans, study, device, None)
     memorise = _trainer(train_memoriser, scans, study, device, kept)
 
     def attack(
@@ -114,7 +115,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         announce: Callable[[Power], None],
         estimate: Estimate,
     ) -> AuditResult:
-        return run_audit(material, plan, policy, train, memorise, progress, announce, estimate)
+        return run_audit(material, plan, policy, train, memorise, progress, announce, estimate, once)
 
     return attack
 
@@ -148,7 +149,7 @@ def attack_on_reader(run: RunMaterial) -> Attack:
 
 
 def _trainer(
-    train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device, kept: KeptNetworks
+    train_on: TrainOn, prepared: PreparedScans, study: Study, device: Device, kept: KeptNetworks | None
 ) -> TrainGenerator:
     def train(scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         return train_on(prepared, scans, study, device, steps=steps, seed=seed, kept=kept)

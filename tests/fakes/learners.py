@@ -14,6 +14,7 @@ from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.result import AuditResult
+from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_SHADOWS, WHITE_BOX
 from fedphantom.privacy.policy import TIERS
 
 GRID = (8, 8, 8)
@@ -103,6 +104,9 @@ def audit(
     plan = replace(PLAN, **changes)  # type: ignore[arg-type]  # keywords are the plan's
     return run_audit(material, plan, TIERS[tier], train(material), memorise(material))  # type: ignore[index]  # a tier's name
 
+
+OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
+"""Attacks that need no discriminator, no shadows and no search: these learners have none."""
 
 LARGE = {"member": 130, "holdout": 130}
 """Patients enough for a PASS."""

@@ -17,16 +17,16 @@ from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import background_at_zero
 from fedphantom.common.labels.atlas import load_atlas
 from fedphantom.common.labels.brain import BrainLabels
-from fedphantom.common.phantom.patients import PHANTOM_CHANNELS, PHANTOM_LABELS
+from fedphantom.common.phantom.patients import PHANTOM_CHANNELS
+from fedphantom.common.phantom.study import phantom_study
 from fedphantom.common.study import (
     FederationTable,
-    GridTable,
     PatchTable,
-    PublicLabelsTable,
     RolesTable,
     Study,
     TrainingTable,
 )
+from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import read_label_map, read_volume
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "multiparametric"
@@ -40,17 +40,12 @@ TUMOUR = (BRAIN.oedema, BRAIN.enhancing, BRAIN.necrosis)
 
 def full_size_study(steps: int, patch: tuple[int, int, int] = (64, 64, 64)) -> Study:
     """One site, all of whose patients train; 240×240×155 at 1 mm."""
-    return Study(
-        name="full-size",
-        seed=1,
-        channels=PHANTOM_CHANNELS,
-        labels=dict(PHANTOM_LABELS),
-        grid=GridTable(shape=(240, 240, 155), spacing_mm=(1, 1, 1)),
-        public_labels=PublicLabelsTable(source="atlas"),
-        training=TrainingTable(rounds=1, local_steps=steps, generator_lr=1e-2, patch=PatchTable(shape=patch)),
-        federation=FederationTable(quorum=1, ema_decay=0),
-        roles=RolesTable(test=0, reference=0, control=0, audit=0, validation=0),
-    )
+    training = TrainingTable(rounds=1, local_steps=steps, generator_lr=1e-2, patch=PatchTable(shape=patch))
+    tables = {
+        "federation": FederationTable(quorum=1, ema_decay=0),
+        "roles": RolesTable(test=0, reference=0, control=0, audit=0, validation=0),
+    }
+    return phantom_study("full-size", 1, Grid((240, 240, 155), (1, 1, 1)), training).model_copy(update=tables)
 
 
 def write_tissue_cohort(folder: Path) -> Path:

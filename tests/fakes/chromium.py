@@ -66,15 +66,18 @@ class Browser:
 
     def press(self, key: str, code: int, *, rest: bool = True) -> None:
         """Press and release a key, and let scrolling come to rest."""
+        before = self.eval(_SCROLLED)
         for kind in ("rawKeyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
         if rest:
-            self._rest_scrolling()
+            self._rest_scrolling(before)
 
     def wheel(self, x: float, y: float, down: float) -> None:
-        """Turn the wheel over a place."""
+        """Turn the wheel over a place, and let scrolling come to rest."""
+        self.look()  # what lies under the wheel is what was drawn last, and not what a script has moved there since
+        before = self.eval(_SCROLLED)
         self.ask("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=down)
-        self._rest_scrolling()
+        self._rest_scrolling(before)
 
     def look(self, file: Path | None = None, *, whole: bool = False) -> None:
         """Draw the page, and keep the picture where a file is named."""
@@ -82,11 +85,11 @@ class Browser:
         if file is not None:
             file.write_bytes(base64.b64decode(shot["data"]))
 
-    def _rest_scrolling(self) -> None:
-        time.sleep(0.8)
-        before, now = None, self.eval(_SCROLLED)
-        deadline = time.monotonic() + 5
-        while before != now and time.monotonic() < deadline:
+    def _rest_scrolling(self, start: str) -> None:
+        """Wait until something has scrolled, which on a busy machine may be long after it was asked for, and stopped."""
+        begin, end = time.monotonic() + 5, time.monotonic() + 15
+        before, now = "", self.eval(_SCROLLED)
+        while (now == start and time.monotonic() < begin) or (before != now and time.monotonic() < end):
             time.sleep(0.4)
             before, now = now, self.eval(_SCROLLED)
 

@@ -7,7 +7,7 @@ the CPU, what an unbroken one does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -205,11 +205,17 @@ def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: i
     if study.network.maps == "images-to-labels":
         return _batch_of_images(pairs, study, device, step, seed)
     places = places_of_step(pairs, study, step, seed)
+    given, real = cut(pairs, places, study, device)
+    x, y, z = given.shape[2:]
+    noise = draw_noise(len(places), (x, y, z), torch_generator(seed, "step", step))
+    return Batch(given, device.tensor(noise), real)
+
+
+def cut(pairs: Pairs, places: Sequence[tuple[int, Box]], study: Study, device: Device) -> tuple[Tensor, Tensor]:
+    """One-hot label maps (B, L, X, Y, Z) and volumes (B, C, X, Y, Z) of these rows and boxes, on the device."""
     real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
-    shape = study.training.patch.shape if study.training.patch else study.volume_grid().shape
-    noise = draw_noise(len(places), shape, torch_generator(seed, "step", step))
-    return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
+    return device.tensor(one_hot(classes, len(study.labels))), device.tensor(real)
 
 
 def _batch_of_images(pairs: Pairs, study: Study, device: Device, step: int, seed: int) -> Batch:

@@ -73,13 +73,18 @@ def simulate(
     public: Annotated[
         Path | None, typer.Option(metavar="COHORT", help="Public cohort for previews, where the study's source is one.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The public start that a study under dp = 'dp-sgd' names.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
     if public and preview_every is None:
         raise typer.BadParameter("only with --preview-every: it would have no effect", param_hint="--public")
+    from functools import partial
+
     from .client.site_setup import check_site_cohort, create_site_folder
-    from .common.gan.generation import initial_parameters
+    from .common.gan.public_start import first_parameters
     from .common.progress import stages
     from .server.commands import run_simulation, simulation_text
 
@@ -90,9 +95,9 @@ def simulate(
             out,
             engine,
             check_site=check_site_cohort,
-            prepare_site=create_site_folder,
+            prepare_site=partial(create_site_folder, start=start),
             open_site=_open_site,
-            initial=initial_parameters,
+            initial=partial(first_parameters, start=start),
             stage=stage,
             say=_say_aside,
             preview_every=preview_every,

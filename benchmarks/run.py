@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from dp_rows import dp_rows
 from generation_rows import full_size_rows, generation_rows
 from help_rows import help_rows
 from material import make_material
@@ -51,6 +52,7 @@ def measure(device: Device) -> list[Row]:
         material = make_material(Path(folder))
         parts: dict[str, Callable[[], list[Row]]] = {
             "training": lambda: training_rows(material, device),
+            "differential privacy": lambda: dp_rows(device),
             "memory": lambda: memory_rows(Path(folder), device),
             "generation": lambda: generation_rows(material, device),
             "full-size generation": lambda: full_size_rows(device),

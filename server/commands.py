@@ -67,6 +67,30 @@ def study_check(path: _StudyFile, as_json: _Json = False) -> None:
     typer.echo(json.dumps({"ok": True, "digest": digest}) if as_json else f"the study holds. Digest: {digest}")
 
 
+@study_app.command("pretrain")
+def study_pretrain(
+    path: _StudyFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The public start file; one that does not exist yet.")],
+    public: Annotated[Path, typer.Option(metavar="COHORT", help="Public or procedural patients, and no others.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
+    as_json: _Json = False,
+) -> None:
+    """Train both networks on public scans: what a study under differential privacy goes out from."""
+    from dataclasses import asdict
+
+    from ..common.progress import stages
+    from ..common.study import read_study
+    from .pretraining import pretrain
+
+    with about("STUDY.toml"):
+        study = read_study(path)
+    with stages() as stage:
+        made = pretrain(study, public, out, steps, stage)
+    line = f'start = "{made.sha256}"'
+    said = f"wrote {out}, trained on {counted(made.scans, 'public scan')}. Write under [training] in the study: {line}"
+    typer.echo(json.dumps(asdict(made)) if as_json else said)
+
+
 @study_app.command("show")
 def study_show(path: _StudyFile, as_json: _Json = False) -> None:
     """Say in plain words what a study does and what leaves a site."""

@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..common import previews
 from ..common.atomic import write_atomic
@@ -29,9 +30,10 @@ from ..common.exchange import check_site_name
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
+from ..common.promise import ADJACENCY, UNIT
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.study import Study, differing_keys, parse_study, read_study
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, RoundRecord
 from .folder_lock import LOCK, hold_folder
 
 
@@ -242,8 +244,21 @@ class RunFolder:
             "sharing": study.federation.sharing,
             "ema_decay": study.federation.ema_decay,
             "generator": result.name if (result := self.result(study)) else None,
-        }
+        } | promised(study, checkpoint.history)
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def promised(study: Study, history: Sequence[RoundRecord]) -> dict[str, Any]:
+    """The promise, and what each site says that it has spent of it; nothing where nothing is promised."""
+    promise = study.privacy.promise
+    if promise is None:
+        return {}
+    spent: dict[str, float] = {}
+    for record in history:
+        spent |= record.epsilon
+    asked = {"epsilon": promise.epsilon, "delta": promise.delta, "unit": UNIT, "adjacency": ADJACENCY}
+    sites = {site: spent[site] for site in sorted(spent)}
+    return {"promise": asked, "epsilon_by_site": sites, "epsilon": promise.over_sites(list(sites.values()))}
 
 
 def _read(path: Path) -> str:

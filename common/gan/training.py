@@ -31,7 +31,10 @@ CHECK_EVERY = 10
 
 
 class Pairs(Protocol):
-    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
+    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z).
+
+    Where nothing is paired, public label maps: C is 0.
+    """
 
     @property
     def volumes(self) -> Rows[np.float32]:
@@ -105,7 +108,7 @@ def train(
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
     """
-    options, (distance, weight) = study.training, supervision(study)
+    options = study.training
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)
@@ -122,12 +125,7 @@ def train(
         # Update the generator.
         state.discriminator.requires_grad_(False)
         with state.device.autocast():
-            logits, fake_features = state.discriminator(batch.given, fake)
-            with torch.no_grad():
-                _, real_features = state.discriminator(batch.given, batch.real)
-            adversarial, reconstruction = real_loss(logits), distance(fake, batch.real)
-            matching = feature_matching(fake_features, real_features)
-            loss_g = adversarial + weight * reconstruction + options.feature_matching_weight * matching
+            loss_g, adversarial, reconstruction = generator_loss(state, batch, fake, study)
         if penalty:
             loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)
@@ -156,6 +154,20 @@ def train(
         yield losses
 
 
+def generator_loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+    """The generator's whole loss, its adversarial term and its reconstruction; the latter 0 where nothing is paired."""
+    logits, fake_features = state.discriminator(batch.given, fake)
+    adversarial = real_loss(logits)
+    if study.training.objective == "adversarial":
+        return adversarial, adversarial, torch.zeros(())
+    distance, weight = supervision(study)
+    with torch.no_grad():
+        _, real_features = state.discriminator(batch.given, batch.real)
+    reconstruction, matching = distance(fake, batch.real), feature_matching(fake_features, real_features)
+    loss = adversarial + weight * reconstruction + study.training.feature_matching_weight * matching
+    return loss, adversarial, reconstruction
+
+
 def _shows_structure(given: Tensor) -> bool:
     """Whether a batch (B, G, X, Y, Z) is more than one label: patches of nothing but air may well be one grey."""
     return bool((given != given[:1, :, :1, :1, :1]).any())
@@ -172,12 +184,13 @@ def train_from_scratch(
 ) -> TrainingState:
     """Train the study's networks on these scans alone, in one go and in memory; both networks after ``steps``.
 
-    For generators that are nobody's release: the audit's controls, and what public scans alone would give.
+    For generators that are nobody's release: the audit's controls, and what public scans alone would give. They see
+    paired scans, whatever the study's objective.
 
     Raises:
         TrainingError: NaN or collapse.
     """
-    state = new_state(study, seed, device)
+    state, study = new_state(study, seed, device), study.paired()
     for losses in train(state, pairs, study, until_step=steps, total_steps=steps, seed=seed):
         if progress:
             progress(losses.step, steps)

@@ -7,7 +7,8 @@ then public ones. The generator that the loop trains is post-processing of the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from ...common.gan.training_state import TrainingState
 from .patients import PrivatePatients
 from .randomness import SecretRandom
 from .step import NoisedSum, as_gradients, noised_mean_gradient
+
+Example = tuple[Tensor, Tensor]
+"""A patient's label map, twice the same, (2, L, X, Y, Z), and volumes (2, C, X, Y, Z): the scan, and a fake."""
 
 
 class PrivateDiscriminatorStep:
@@ -53,36 +57,46 @@ class PrivateDiscriminatorStep:
 
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
+        # The generator stands still meanwhile: a patient's draw and its fake serve all these steps.
+        example = cache(lambda patient: self._example(state, patient))
+        for _ in range(self._steps):
+            self.update(state, example)
+        with torch.no_grad(), state.device.autocast():
+            return fake_loss(state.discriminator(batch.given, fake)[0])
+
+    def update(self, state: TrainingState, example: Callable[[int], Example]) -> None:
+        """One noised step, from what ``example`` gives of each patient drawn."""
         named = dict(state.discriminator.named_parameters())
         parameters = [named[name] for name in self._noised]
-        size = sum(parameter.numel() for parameter in parameters)
         # Asked for and dropped: torch 2.13 crashes on the CPU where a group norm's input needs no gradient.
         biases = [value for name, value in named.items() if name.endswith("conv.bias") and name not in self._noised]
 
         def gradient_of(patient: int) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(self._loss(state, patient), [*parameters, *biases])[: len(parameters)]
+            loss = _loss(state, *example(patient))
+            return torch.autograd.grad(loss, [*parameters, *biases])[: len(parameters)]
 
-        for _ in range(self._steps):
-            drawn = self._random.poisson_sample(len(self._patients), self._rate).tolist()
-            mean = noised_mean_gradient(drawn, gradient_of, size, self._how, self._random)
-            state.discriminator_optimiser.zero_grad(set_to_none=True)
-            for parameter, gradient in zip(parameters, as_gradients(mean, parameters), strict=True):
-                parameter.grad = gradient
-            state.discriminator_optimiser.step()
-        with torch.no_grad(), state.device.autocast():
-            return fake_loss(state.discriminator(batch.given, fake)[0])
+        drawn = self._random.poisson_sample(len(self._patients), self._rate).tolist()
+        size = sum(parameter.numel() for parameter in parameters)
+        mean = noised_mean_gradient(drawn, gradient_of, size, self._how, self._random)
+        state.discriminator_optimiser.zero_grad(set_to_none=True)
+        for parameter, gradient in zip(parameters, as_gradients(mean, parameters), strict=True):
+            parameter.grad = gradient
+        state.discriminator_optimiser.step()
 
-    def _loss(self, state: TrainingState, patient: int) -> Tensor:
-        """Least squares on a patient's scan and on a fake of the same label map, half each."""
+    def _example(self, state: TrainingState, patient: int) -> Example:
         given, real = self._patients.draw(patient, self._random)
         x, y, z = given.shape[2:]
-        noise = draw_noise(1, (x, y, z), self._random.fakes)
-        with state.device.autocast():
-            with torch.no_grad():
-                fake = state.generator(given, state.device.tensor(noise))
-            logits, _ = state.discriminator(torch.cat([given, given]), torch.cat([real, fake]))
-            on_real, on_fake = logits.chunk(2)
-            return (real_loss(on_real) + fake_loss(on_fake)) / 2
+        noise = state.device.tensor(draw_noise(1, (x, y, z), self._random.fakes))
+        with torch.no_grad(), state.device.autocast():
+            fake = state.generator(given, noise)
+        return torch.cat([given, given]), torch.cat([real, fake.to(real.dtype)])
+
+
+def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:
+    """Least squares on a patient's scan and on a fake of the same label map, half each."""
+    with state.device.autocast():
+        on_real, on_fake = state.discriminator(given, volumes)[0].chunk(2)
+        return (real_loss(on_real) + fake_loss(on_fake)) / 2
 
 
 def noised_parameters(discriminator: Discriminator, choice: str) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Marked(Tensor):
         with torch._C.DisableTorchFunctionSubclass():  # the way torch's own documentation of subclasses goes
             return _marked(func(*args, **options))
 
-    def __repr__(self, **_: object) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch leaves its own untyped
         return f"Marked(shape={tuple(self.shape)})"  # never its values
 
     __str__ = __repr__

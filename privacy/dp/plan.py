@@ -1,0 +1,47 @@
+"""What a study's promise means in noised steps: how many, of how much noise; a function of the study alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...common.study import Study
+from .accounting import Mechanism, noise_multiplier
+
+
+@dataclass(frozen=True)
+class NoisedPlan:
+    """A site's noised steps; alike at every site.
+
+    Attributes:
+        sampling_rate: q.
+        noise_multiplier: σ, the smallest with which ``most_steps`` keep within the promised ε.
+        round_steps: Noised steps of a round.
+        most_steps: Of the whole study, spare rounds among them.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    round_steps: int
+    most_steps: int
+
+    def round(self) -> Mechanism:
+        """What one round costs."""
+        return Mechanism(self.sampling_rate, self.noise_multiplier, self.round_steps)
+
+    def whole(self) -> Mechanism:
+        """What the study costs a site at most."""
+        return Mechanism(self.sampling_rate, self.noise_multiplier, self.most_steps)
+
+
+def noised_plan(study: Study) -> NoisedPlan:
+    """The plan of a study that makes a promise.
+
+    Raises:
+        ConfigError: no noise reaches the promise.
+    """
+    promise, training = study.privacy.promise, study.training
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    steps = promise.noised_steps(training.local_steps)
+    most = (training.rounds + promise.spare_rounds) * steps
+    sigma = noise_multiplier(promise.epsilon, promise.delta, promise.sampling_rate, most)
+    return NoisedPlan(promise.sampling_rate, sigma, steps, most)

@@ -36,6 +36,7 @@ from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
+from ..privacy.dp.statement import NONE
 from .kept_state import KeptState
 from .own_generator import settle_generator
 from .private_training import PrivateTraining
@@ -103,7 +104,7 @@ class LocalTrainer:
         return RoundReply(
             self._folder.name,
             request.round,
-            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator)),
+            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator), self._dp()),
             self._study.federation.weight_of(self._folder.name),
             self._metrics(state.generator, self._study.training.local_steps),
         )
@@ -165,6 +166,9 @@ class LocalTrainer:
                 return
             shown = pictured(generator, self._scans, self._study, self._seed, self._device, self._procedural)
             write_atomic(file, montage(self._study, shown), mode=0o600)
+
+    def _dp(self) -> str:
+        return self._private.statement() if self._private else NONE
 
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
         fake = made_of_schema(generator, self._study, self._seed, self._device)

@@ -14,6 +14,7 @@ from ..common.cohorts.preparation import prepare
 from ..common.cohorts.procedural import procedural_patients
 from ..common.device import choose_device
 from ..common.errors import OutputTaken
+from ..common.gan.label_means import public_means
 from ..common.gan.public_start import write_public_start
 from ..common.gan.training import train_from_scratch
 from ..common.labels.sampler import public_label_maps
@@ -64,10 +65,12 @@ def pretrain(
         scans = prepare(cohort, study, Path(cache), stage("preparing"))
         maps = [] if study.public_labels.source == "atlas" else public_label_maps(study, cohort)
         seed = derived_seed(study.seed, "public start")
-        networks = train_from_scratch(
-            scans, study, choose_device(), steps=steps, seed=seed, progress=stage("training on public scans")
-        )
-    return Pretrained(write_public_start(out, networks, [m.labels for m in maps]), len(scans), len(maps), steps)
+        device = choose_device()
+        report = stage("training on public scans")
+        networks = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report)
+        means = public_means(networks.discriminator, scans, study, device)
+    sha256 = write_public_start(out, networks, [m.labels for m in maps], means)
+    return Pretrained(sha256, len(scans), len(maps), steps)
 
 
 def _public_patients(cohort: Cohort) -> Cohort:

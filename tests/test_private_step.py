@@ -25,7 +25,7 @@ from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import disclosed, mark, marked
 from fedphantom.privacy.dp.randomness import SecretRandom
-from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped, noised_mean_gradient
+from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped, noised_mean
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -41,7 +41,7 @@ def silent(expected_batch: float = 1.0, clip_norm: float = C) -> NoisedSum:
 def summed(vectors: Sequence[Tensor], how: NoisedSum) -> Tensor:
     """Of patients with these gradients: any at all, aligned or opposed."""
     patients = [mark(v.float()) for v in vectors]
-    return noised_mean_gradient(patients, lambda v: [v[:1], v[1:]], 3, how, SecretRandom(CPU.torch))
+    return noised_mean(patients, lambda v: [v[:1], v[1:]], 3, how, SecretRandom(CPU.torch))
 
 
 # What one patient can change
@@ -87,7 +87,7 @@ def test_the_sum_is_divided_by_the_public_constant_whoever_was_drawn() -> None:
 
 
 def test_no_patient_drawn_gives_noise_alone() -> None:
-    step = noised_mean_gradient([], lambda _: [], 50, NoisedSum(C, 1.0, 4.0), SecretRandom(CPU.torch))
+    step = noised_mean([], lambda _: [], 50, NoisedSum(C, 1.0, 4.0), SecretRandom(CPU.torch))
     assert step.shape == (50,)
     assert step.abs().min() > 0
 
@@ -97,7 +97,7 @@ def test_no_patient_drawn_gives_noise_alone() -> None:
 
 def test_the_noise_of_an_update_has_the_promised_deviation_within_two_percent() -> None:
     how = NoisedSum(clip_norm=0.7, noise_multiplier=1.0, expected_batch=16.0)
-    step = noised_mean_gradient([], lambda _: [], 100_000, how, SecretRandom(CPU.torch))
+    step = noised_mean([], lambda _: [], 100_000, how, SecretRandom(CPU.torch))
     assert step.std().item() == pytest.approx(0.7 / 16, rel=0.02)
     assert abs(step.mean().item()) < 5 * 0.7 / 16 / math.sqrt(100_000)
 
@@ -204,7 +204,7 @@ def test_a_patients_scans_make_one_gradient_whose_length_does_not_grow_with_them
             return torch.autograd.grad(real_loss(network(*of.draw(i, random))[0]), parameters)
 
         size = sum(parameter.numel() for parameter in parameters)
-        return noised_mean_gradient(range(len(of)), one, size, silent(clip_norm=1e9), random)
+        return noised_mean(range(len(of)), one, size, silent(clip_norm=1e9), random)
 
     assert torch.allclose(gradient(patients), gradient(PrivatePatients(one, STUDY, CPU)), rtol=1e-5)
 

@@ -24,6 +24,7 @@ from ..labels.sampler import LabelSampler, PublicLabelMap, make_label_sampler
 from ..study import Study
 from ..tensor_file import decode, encode
 from .generation import initial_parameters
+from .label_means import PublicMeans
 from .networks import make_discriminator, make_generator
 from .parameters import ParameterSpec
 from .training_state import TrainingState, new_state
@@ -32,6 +33,7 @@ PUBLIC_START = "public-start.safetensors"
 """In a site's folder."""
 
 _WHAT = "public start file"
+CENTRE, SCALE = "means.centre", "means.scale"
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class PublicStart:
         generator: Its parameters.
         discriminator: Its parameters; public, unlike those of any site.
         maps: Undeformed public label maps (n, X, Y, Z), label values; none where the study takes the atlas.
+        centre: Mean features of every label over the public scans, (L - 1, F).
+        scale: Their standard deviations.
     """
 
     generator: Parameters
     discriminator: Parameters
     maps: NDArray[np.uint8]
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
 
     def state(self, study: Study, device: Device) -> TrainingState:
         """These networks with fresh optimisers."""
@@ -54,6 +60,10 @@ class PublicStart:
         for network, parameters in ((state.generator, self.generator), (state.discriminator, self.discriminator)):
             network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in parameters.items()})
         return state
+
+    def means(self, device: Device) -> PublicMeans:
+        """Mean features of public scans under this discriminator, on the device."""
+        return PublicMeans(*(device.tensor(torch.from_numpy(np.array(part))) for part in (self.centre, self.scale)))
 
     def sampler(self, study: Study) -> LabelSampler:
         """Draws the study's public label maps."""
@@ -74,13 +84,16 @@ class PublicStart:
         return LabelSampler(maps, table, study.grid.spacing_mm)
 
 
-def write_public_start(path: Path, networks: TrainingState, maps: Sequence[NDArray[np.uint8]]) -> str:
+def write_public_start(
+    path: Path, networks: TrainingState, maps: Sequence[NDArray[np.uint8]], means: PublicMeans
+) -> str:
     """Write the file whole or not at all.
 
     Args:
         path: Where to.
         networks: Trained on public scans alone.
         maps: Undeformed public label maps (X, Y, Z), label values; none for the atlas.
+        means: Of the public scans, under the discriminator.
 
     Returns:
         Its SHA-256, which the study's ``training.start`` names it by.
@@ -92,6 +105,7 @@ def write_public_start(path: Path, networks: TrainingState, maps: Sequence[NDArr
             for name, value in network.state_dict().items()
         }
     arrays |= {f"map.{number:04d}": labels.astype(np.float32) for number, labels in enumerate(maps)}
+    arrays |= {name: value.cpu().numpy() for name, value in ((CENTRE, means.centre), (SCALE, means.scale))}
     data = encode(arrays, {"steps": networks.step})
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -132,6 +146,7 @@ def read_public_start(path: Path, study: Study) -> PublicStart:
         _spec(make_generator(study, 0)).problem(generator)
         or _spec(make_discriminator(study, 0)).problem(discriminator)
         or _map_problem(maps, study)
+        or _means_problem(arrays, study)
     )
     if problem:
         raise DataError(
@@ -140,7 +155,7 @@ def read_public_start(path: Path, study: Study) -> PublicStart:
             remedy="Make it again with 'fedphantom study pretrain' and this study.",
         )
     stacked = np.stack(maps).astype(np.uint8) if maps else np.empty((0, *study.grid.shape), np.uint8)
-    return PublicStart(generator, discriminator, stacked)
+    return PublicStart(generator, discriminator, stacked, arrays[CENTRE], arrays[SCALE])
 
 
 def _map_problem(maps: Sequence[NDArray[np.float32]], study: Study) -> str | None:
@@ -149,6 +164,15 @@ def _map_problem(maps: Sequence[NDArray[np.float32]], study: Study) -> str | Non
         return "a label map is on another grid or holds other labels"
     if not maps and study.public_labels.source == "folder":
         return "it holds no label map, and the study takes them from a folder"
+    return None
+
+
+def _means_problem(arrays: Parameters, study: Study) -> str | None:
+    centre, scale = arrays.get(CENTRE), arrays.get(SCALE)
+    if centre is None or scale is None or centre.ndim != 2 or centre.shape != scale.shape:
+        return "it holds no mean features of public scans"
+    if centre.shape[0] != len(study.labels) - 1 or not (np.isfinite(centre).all() and (scale > 0).all()):
+        return "its mean features are of other labels"
     return None
 
 

@@ -18,6 +18,7 @@ from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.interface import Logits, Networks
+from ..dp.statement import read_dp
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_digest import synthetic_digest
@@ -80,6 +81,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         StorageError: the disk is full.
     """
     study, device, scans = run.generator.study, run.generator.device, run.scans
+    promised = read_dp(run.generator.dp, study)
     volumes = synthetic_digest(synthetic)
     made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
     material = AuditMaterial(
@@ -103,6 +105,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         header=scans.headers,
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
+        claimed_epsilon=promised.epsilon if promised else None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
     once = _trainer(train_control_generator, scans, study, device, None)

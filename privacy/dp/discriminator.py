@@ -20,7 +20,7 @@ from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
 from .patients import PrivatePatients
 from .randomness import SecretRandom
-from .step import NoisedSum, as_gradients, noised_mean_gradient
+from .step import NoisedSum, as_gradients, noised_mean
 
 Example = tuple[Tensor, Tensor]
 """A patient's label map, twice the same, (2, L, X, Y, Z), and volumes (2, C, X, Y, Z): the scan, and a fake."""
@@ -77,7 +77,7 @@ class PrivateDiscriminatorStep:
 
         drawn = self._random.poisson_sample(len(self._patients), self._rate).tolist()
         size = sum(parameter.numel() for parameter in parameters)
-        mean = noised_mean_gradient(drawn, gradient_of, size, self._how, self._random)
+        mean = noised_mean(drawn, gradient_of, size, self._how, self._random)
         state.discriminator_optimiser.zero_grad(set_to_none=True)
         for parameter, gradient in zip(parameters, as_gradients(mean, parameters), strict=True):
             parameter.grad = gradient

@@ -1,4 +1,4 @@
-"""The noised step: one gradient a patient, clipped, summed, noised, divided by a public constant.
+"""The noised step: one vector a patient, a gradient mostly, clipped, summed, noised, divided by a public constant.
 
 DP-SGD (Abadi et al. 2016, arXiv 1607.00133) with patients as the unit: whatever scans, patches and augmentations of a
 patient are drawn, they make one gradient, and that one is clipped (PRIVACY §1.3). Patients are gone through one by one
@@ -23,10 +23,10 @@ _Patient = TypeVar("_Patient")
 
 @dataclass(frozen=True)
 class NoisedSum:
-    """What is done to patients' gradients.
+    """What is done to patients' vectors.
 
     Attributes:
-        clip_norm: C, the largest Euclidean norm of one patient's gradient.
+        clip_norm: C, the largest Euclidean norm of one patient's vector.
         noise_multiplier: σ; the noise of the sum has standard deviation σC in every coordinate. Zero makes no promise
             and is for tests and canaries.
         expected_batch: B̄ = qn, by which the noised sum is divided: a public constant, never the number drawn.
@@ -37,19 +37,19 @@ class NoisedSum:
     expected_batch: float
 
 
-def noised_mean_gradient(
+def noised_mean(
     patients: Iterable[_Patient],
-    gradient_of: Callable[[_Patient], Sequence[Tensor]],
+    vector_of: Callable[[_Patient], Sequence[Tensor]],
     size: int,
     how: NoisedSum,
     random: SecretRandom,
 ) -> Tensor:
-    """The noised mean of the drawn patients' clipped gradients, which no longer counts as private.
+    """The noised mean of the drawn patients' clipped vectors, which no longer counts as private.
 
     Args:
         patients: Those drawn; none gives noise alone, as it must.
-        gradient_of: One patient's gradient, in parts of P coordinates together; of the mean over what was drawn of
-            that patient.
+        vector_of: One patient's gradient (or another vector), in parts of P coordinates together; of the mean over
+            what was drawn of that patient.
         size: P.
         how: Clipping and noise.
         random: Where the noise comes from.
@@ -60,17 +60,17 @@ def noised_mean_gradient(
     noise = random.normal(size)
     total = mark(torch.zeros_like(noise))
     for patient in patients:
-        total = total + clipped(gradient_of(patient), how.clip_norm)
+        total = total + clipped(vector_of(patient), how.clip_norm)
     return disclosed(total + how.noise_multiplier * how.clip_norm * noise) / how.expected_batch
 
 
-def clipped(gradient: Sequence[Tensor], clip_norm: float) -> Tensor:
-    """One patient's gradient as one vector (P,), float64 on devices that have it, no longer than ``clip_norm``.
+def clipped(vector: Sequence[Tensor], clip_norm: float) -> Tensor:
+    """One patient's parts as one vector (P,), float64 on devices that have it, no longer than ``clip_norm``.
 
     What is not finite counts as nothing: one patient's overflow must not undo the sum, nor escape the clipping.
     """
-    dtype = torch.float32 if gradient[0].device.type == "mps" else torch.float64
-    flat = torch.cat([part.reshape(-1) for part in gradient]).to(dtype).nan_to_num(0.0, 0.0, 0.0)
+    dtype = torch.float32 if vector[0].device.type == "mps" else torch.float64
+    flat = torch.cat([part.reshape(-1) for part in vector]).to(dtype).nan_to_num(0.0, 0.0, 0.0)
     factor: Tensor = (clip_norm / (torch.linalg.vector_norm(flat) + 1e-6)).clamp(max=1.0)
     return flat * factor
 

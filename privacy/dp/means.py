@@ -1,0 +1,72 @@
+"""What the patients' structures look like on average, noised once: the cheapest that a site can say of its scanner.
+
+One noised sum for a whole study, where a discriminator takes hundreds: per ε the noise is some twenty times smaller
+(PRIVACY §1.4), and what it buys was measured to be worth more (``docs/experiments.md``). The vector of a patient holds,
+label by label, how far the patient's mean features lie from public ones, and whether the label is there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...common.gan.label_means import PublicMeans, TargetMeans, label_means
+from ...common.gan.networks import Discriminator
+from .patients import PrivatePatients
+from .randomness import SecretRandom
+from .step import NoisedSum, noised_mean
+
+LARGEST_SHIFT = 3.0
+"""In public standard deviations; what lies further counts as so far."""
+_TRUSTED = 3.0
+"""Noise deviations that a label's share of patients must exceed before anything is divided by it."""
+
+
+def noised_means(
+    patients: PrivatePatients,
+    discriminator: Discriminator,
+    public: PublicMeans,
+    sampling_rate: float,
+    how: NoisedSum,
+    random: SecretRandom,
+) -> TargetMeans:
+    """Take the one noised step.
+
+    Args:
+        patients: Of the site, those in training.
+        discriminator: Public; its features are averaged.
+        public: Mean features of public scans under the same discriminator.
+        sampling_rate: q.
+        how: Clipping and noise. A patient's vector is divided by the root of its length, so that a clip norm of 1
+            lets pass what lies one public standard deviation away on average.
+        random: Sampling and noise.
+
+    Returns:
+        What the generator is to match; no longer private.
+    """
+    labels, features = public.centre.shape
+    size = labels * (features + 1)
+
+    def vector_of(patient: int) -> list[Tensor]:
+        given, volume = patients.draw(patient, random)
+        means, presence = label_means(discriminator, given, volume)
+        shift = public.standardised(means, presence).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        return [part / math.sqrt(size) for part in (shift, presence)]
+
+    with torch.no_grad():
+        drawn = random.poisson_sample(len(patients), sampling_rate).tolist()
+        mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
+    sums, shares = mean[: labels * features].view(labels, features), mean[labels * features :]
+    noise = how.noise_multiplier * how.clip_norm * math.sqrt(size) / how.expected_batch
+    share = shares.clamp(min=max(_TRUSTED * noise, 1e-6))[:, None]
+    # Shrunk as far as noise stands above the public spread, by public constants alone.
+    weight = (1 / (1 + (noise / share[:, 0]).square())) * (shares > _TRUSTED * noise)
+    return TargetMeans((sums / share).clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), weight.float())
+
+
+def parameters_of(public: PublicMeans) -> int:
+    """P: numbers that the noised step tells."""
+    labels, features = public.centre.shape
+    return int(labels * (features + 1))

@@ -1,8 +1,8 @@
 """Whether a promise leaves anything to learn from: noise against the largest possible signal, before any training.
 
 One noised step moves P parameters by S/B̄ and noise: S is at most B̄ patients' gradients of norm C, the noise has
-standard deviation σC in every parameter and so about σC√P in all. Their ratio r = σ√P/B̄ (PRIVACY §1.4) knows nothing of the
-data; a real signal is smaller than the largest possible one, often by far.
+standard deviation σC in every parameter and so about σC√P in all. Their ratio r = σ√P/B̄ (PRIVACY §1.4) knows nothing
+of the data; a real signal is smaller than the largest possible one, often by far.
 """
 
 from __future__ import annotations

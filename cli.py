@@ -74,7 +74,12 @@ def simulate(
         Path | None, typer.Option(metavar="COHORT", help="Public cohort for previews, where the study's source is one.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The public start that a study under dp = 'dp-sgd' names.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+    ] = None,
+    ledgers: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where each site's privacy ledger outlives runs; else in the run's folder."),
     ] = None,
     as_json: _Json = False,
 ) -> None:
@@ -95,7 +100,7 @@ def simulate(
             out,
             engine,
             check_site=check_site_cohort,
-            prepare_site=partial(create_site_folder, start=start),
+            prepare_site=partial(create_site_folder, start=start, ledgers=ledgers),
             open_site=_open_site,
             initial=partial(first_parameters, start=start),
             stage=stage,

@@ -29,7 +29,7 @@ from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
-from ..common.gan.training import StepLosses, plain_discriminator_step, train
+from ..common.gan.training import StepLosses, train
 from ..common.gan.training_state import TrainingState, new_state
 from ..common.journal import Fact
 from ..common.montage import Pictured, montage
@@ -39,7 +39,7 @@ from ..common.study import Study
 from ..privacy.dp.statement import NONE
 from .kept_state import KeptState
 from .own_generator import settle_generator
-from .private_training import PrivateTraining
+from .private_training import PLAIN, PrivateTraining
 from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
@@ -86,7 +86,7 @@ class LocalTrainer:
         scans = material.scans_of(material.coins.training_patients())
         procedural = procedural_patients(material.cohort.only(set(scans.patients[:PICTURED])))
         device = choose_device()
-        private = PrivateTraining.open(folder, study, scans, device) if study.privacy.promise else None
+        private = PrivateTraining(folder, study, material, device) if study.privacy.promise else None
         return cls(folder, study, scans, device, progress, procedural, private)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
@@ -126,7 +126,7 @@ class LocalTrainer:
         held = self._study.federation.proximal_weight
         unsaved: list[StepLosses] = []
         saved = time.monotonic()
-        paid = private.pay(request.round) if private else None
+        way = private.begin(self._scans) if private else PLAIN
         for losses in train(
             state,
             private.maps if private else self._scans,
@@ -134,7 +134,8 @@ class LocalTrainer:
             until_step=first + steps,
             total_steps=self._study.training.rounds * steps,
             seed=self._seed,
-            discriminator_step=private.discriminator_step() if private else plain_discriminator_step,
+            discriminator_step=way.discriminator_step,
+            loss_of_generator=way.loss_of_generator,
             penalty=partial(proximal, start=start, weight=held) if held else None,
         ):
             unsaved.append(losses)
@@ -145,8 +146,8 @@ class LocalTrainer:
                 self._draw_curves(request.round, unsaved)
                 unsaved = []
                 saved = time.monotonic()
-        if private and paid:
-            private.taken(paid)
+        if private:
+            private.end()
         self._kept.commit(state, facts)
         self._draw_curves(request.round, unsaved)
         self._draw_preview(request.round, state.generator)

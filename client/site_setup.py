@@ -61,7 +61,14 @@ def refuse_without_training(roles: CoinRecord) -> None:
 
 
 def create_site_folder(
-    root: Path, name: str, cohort: Path, study_text: str, generator: ParameterSpec, *, start: Path | None = None
+    root: Path,
+    name: str,
+    cohort: Path,
+    study_text: str,
+    generator: ParameterSpec,
+    *,
+    start: Path | None = None,
+    ledgers: Path | None = None,
 ) -> SiteFolder:
     """Make the folder, or find it as an earlier call with the same arguments left it.
 
@@ -72,6 +79,8 @@ def create_site_folder(
         study_text: TOML; copied, so that nobody changes the study under the site.
         generator: Names and shapes of the study's generator, which may leave if the study shares weights at all.
         start: The public start file, where the study goes out from one; copied.
+        ledgers: Folder in which each site has a folder with its privacy ledger, which outlives runs; by default the
+            ledger lies in the site's own folder.
 
     Raises:
         ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
@@ -111,6 +120,8 @@ def create_site_folder(
     where, own = cohort.resolve(), root.resolve()
     place = where.relative_to(own) if where.is_relative_to(own) else where  # so that a run may be moved
     lines = {"name": name, "cohort": str(place), "study": "study.toml"}
+    if ledgers is not None:
+        lines["ledger"] = str((ledgers / name).resolve())
     text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
     write_atomic(root / SITE_FILE, text.encode())
     return SiteFolder.open(root)

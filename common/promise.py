@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .study_table import Positive, StudyTable
 
-Noised = Literal["norms", "head", "all"]
-"""Which of the discriminator's parameters patients may move: the scales and shifts of its norms and the bias of its
-head; its head; all. The fewer, the less noise (PRIVACY §1.4)."""
+Noised = Literal["means", "norms", "head", "all"]
+"""What a site's patients are asked for. ``means``: once, what each structure looks like on average, which the generator
+then matches. The others: hundreds of gradients of the discriminator; of the scales and shifts of its norms and the bias
+of its head, of its head, or of all of it. The fewer numbers and steps, the less noise (PRIVACY §1.4)."""
 
 
 class PromiseTable(StudyTable):
@@ -25,12 +26,12 @@ class PromiseTable(StudyTable):
     sampling_rate: float = Field(default=1.0, gt=0, le=1)
     """q: each patient's probability to take part in a noised step, by itself (Poisson)."""
     clip_norm: float = Field(default=1.0, gt=0)
-    noised: Noised = "norms"
+    noised: Noised = "means"
     discriminator_steps: Positive = 5
-    """Noised steps for each step of the generator."""
+    """Noised steps for each step of the generator, where the discriminator learns."""
     spare_rounds: int = Field(default=1, ge=0, le=1000)
-    """Rounds that a site may have to begin anew, after a power cut for example: their noised steps are paid for twice,
-    and the noise is chosen so that the promise holds with them."""
+    """How often a site may have to begin noised steps anew, after a power cut for example: they are paid for again, and
+    the noise is chosen so that the promise holds with that."""
 
     sites_overlap: bool = False
     """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""
@@ -42,14 +43,13 @@ class PromiseTable(StudyTable):
         """
         return math.fsum(epsilons) if self.sites_overlap else max(epsilons, default=0.0)
 
-    def noised_steps(self, local_steps: int) -> int:
-        """Noised steps that a site takes in a round of so many steps of the generator."""
-        return local_steps * self.discriminator_steps
+    def noised_steps(self, rounds: int, local_steps: int) -> tuple[int, int]:
+        """Noised steps that a site takes at a time (of a round; of the whole study for means), and at most in all."""
+        if self.noised == "means":
+            return 1, 1 + self.spare_rounds
+        steps = local_steps * self.discriminator_steps
+        return steps, (rounds + self.spare_rounds) * steps
 
-
-UNIT: Final = "patient"
-ADJACENCY: Final = "add or remove one patient with all scans; numbers of patients are public constants (zero-out)"
-SAMPLING: Final = "Poisson"
 
 Start = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a public start file (:mod:`.gan.public_start`)."""

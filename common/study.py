@@ -188,17 +188,17 @@ class RolesTable(StudyTable):
 class PrivacyTable(StudyTable):
     """The study's privacy promise."""
 
-    dp: Literal["none", "dp-sgd"] = "none"
+    dp: Literal["none", "patient-level"] = "none"
     """``none`` is said as loudly as any ε: this study makes no differential-privacy promise."""
     promise: PromiseTable | None = None
-    """For ``dp-sgd``."""
+    """For ``patient-level``."""
     trained_on: Literal["private", "public"] = "private"
     """``public``: every site's patients must be marked public, or the site refuses. Said in the weights file."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.dp == "dp-sgd") != (self.promise is not None):
-            raise ValueError("privacy.promise: belongs to dp = 'dp-sgd', which means nothing without it")
+        if (self.dp == "patient-level") != (self.promise is not None):
+            raise ValueError("privacy.promise: belongs to dp = 'patient-level', which means nothing without it")
         if self.promise and self.trained_on == "public":
             raise ValueError("privacy.dp: public patients need no promise; train on them with dp = 'none'")
         return self
@@ -263,10 +263,12 @@ class Study(StudyTable):
         if promised and not adversarial:
             raise ValueError(
                 "training.objective = 'paired': its losses compare the generator's volumes with patients' scans, so no"
-                " differential privacy is possible; with privacy.dp = 'dp-sgd' it must be 'adversarial'"
+                " differential privacy is possible; with privacy.dp = 'patient-level' it must be 'adversarial'"
             )
         if adversarial and not promised:
-            raise ValueError("training.objective = 'adversarial': is the way to privacy.dp = 'dp-sgd', and needs it")
+            raise ValueError(
+                "training.objective = 'adversarial': is the way to privacy.dp = 'patient-level', and needs it"
+            )
         if adversarial and self.network.maps == "images-to-labels":
             raise ValueError("network.maps = 'images-to-labels': such a network is trained on paired scans alone")
         if self.training.start and not adversarial:

@@ -68,7 +68,7 @@ def pretrain(
         device = choose_device()
         report = stage("training on public scans")
         networks = train_from_scratch(scans, study, device, steps=steps, seed=seed, progress=report)
-        means = public_means(networks.discriminator, scans, study, device)
+        means = public_means(scans, study, device)
     sha256 = write_public_start(out, networks, [m.labels for m in maps], means)
     return Pretrained(sha256, len(scans), len(maps), steps)
 

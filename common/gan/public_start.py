@@ -44,7 +44,7 @@ class PublicStart:
         generator: Its parameters.
         discriminator: Its parameters; public, unlike those of any site.
         maps: Undeformed public label maps (n, X, Y, Z), label values; none where the study takes the atlas.
-        centre: Mean features of every label over the public scans, (L - 1, F).
+        centre: Means of every label over the public scans, (L - 1, 2 C).
         scale: Their standard deviations.
     """
 
@@ -62,7 +62,7 @@ class PublicStart:
         return state
 
     def means(self, device: Device) -> PublicMeans:
-        """Mean features of public scans under this discriminator, on the device."""
+        """Means over the public scans, on the device."""
         return PublicMeans(*(device.tensor(torch.from_numpy(np.array(part))) for part in (self.centre, self.scale)))
 
     def sampler(self, study: Study) -> LabelSampler:
@@ -93,7 +93,7 @@ def write_public_start(
         path: Where to.
         networks: Trained on public scans alone.
         maps: Undeformed public label maps (X, Y, Z), label values; none for the atlas.
-        means: Of the public scans, under the discriminator.
+        means: Of the public scans.
 
     Returns:
         Its SHA-256, which the study's ``training.start`` names it by.
@@ -169,11 +169,10 @@ def _map_problem(maps: Sequence[NDArray[np.float32]], study: Study) -> str | Non
 
 def _means_problem(arrays: Parameters, study: Study) -> str | None:
     centre, scale = arrays.get(CENTRE), arrays.get(SCALE)
-    if centre is None or scale is None or centre.ndim != 2 or centre.shape != scale.shape:
-        return "it holds no mean features of public scans"
-    if centre.shape[0] != len(study.labels) - 1 or not (np.isfinite(centre).all() and (scale > 0).all()):
-        return "its mean features are of other labels"
-    return None
+    shape = (len(study.labels) - 1, 2 * len(study.channels))
+    if centre is None or scale is None or not centre.shape == scale.shape == shape:
+        return "it holds no means over public scans, or of other labels and channels"
+    return None if np.isfinite(centre).all() and (scale > 0).all() else "its means are not finite"
 
 
 def first_parameters(study: Study, start: Path | None) -> dict[str, NDArray[np.float32]]:

@@ -70,6 +70,10 @@ DiscriminatorStep = Callable[[TrainingState, Batch, Tensor], Tensor]
 """(state, batch, detached fake) → loss. Updates the discriminator once."""
 
 
+GeneratorLoss = Callable[[TrainingState, Batch, Tensor, Study], tuple[Tensor, Tensor, Tensor]]
+"""(state, batch, fake, study) → the generator's whole loss, its adversarial term, its reconstruction."""
+
+
 def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
     """Least-squares discriminator update without privacy (``dp: none``)."""
     with state.device.autocast():
@@ -91,6 +95,7 @@ def train(
     total_steps: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
+    loss_of_generator: GeneratorLoss | None = None,
     penalty: Callable[[Generator], Tensor] | None = None,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
@@ -103,12 +108,13 @@ def train(
         total_steps: Of the whole training, over all rounds: the learning rates fall towards its end.
         seed: Of every draw.
         discriminator_step: Updates the discriminator once.
+        loss_of_generator: What the generator learns from; :func:`generator_loss` by default.
         penalty: Of the generator's parameters, added to its loss.
 
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
     """
-    options = study.training
+    options, loss_of = study.training, loss_of_generator or generator_loss
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)
@@ -125,7 +131,7 @@ def train(
         # Update the generator.
         state.discriminator.requires_grad_(False)
         with state.device.autocast():
-            loss_g, adversarial, reconstruction = generator_loss(state, batch, fake, study)
+            loss_g, adversarial, reconstruction = loss_of(state, batch, fake, study)
         if penalty:
             loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)

@@ -2,18 +2,16 @@
 
 One noised sum for a whole study, where a discriminator takes hundreds: per ε the noise is some twenty times smaller
 (PRIVACY §1.4), and what it buys was measured to be worth more (``docs/experiments.md``). The vector of a patient holds,
-label by label, how far the patient's mean features lie from public ones, and whether the label is there.
+label by label, how far the patient's means lie from public ones, and whether the label is there.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ...common.gan.label_means import PublicMeans, TargetMeans, label_means
-from ...common.gan.networks import Discriminator
 from .patients import PrivatePatients
 from .randomness import SecretRandom
 from .step import NoisedSum, noised_mean
@@ -26,7 +24,6 @@ _TRUSTED = 3.0
 
 def noised_means(
     patients: PrivatePatients,
-    discriminator: Discriminator,
     public: PublicMeans,
     sampling_rate: float,
     how: NoisedSum,
@@ -36,8 +33,7 @@ def noised_means(
 
     Args:
         patients: Of the site, those in training.
-        discriminator: Public; its features are averaged.
-        public: Mean features of public scans under the same discriminator.
+        public: Means over public scans.
         sampling_rate: q.
         how: Clipping and noise. A patient's vector is divided by the root of its length, so that a clip norm of 1
             lets pass what lies one public standard deviation away on average.
@@ -47,17 +43,16 @@ def noised_means(
         What the generator is to match; no longer private.
     """
     labels, features = public.centre.shape
-    size = labels * (features + 1)
+    size = numbers_told(public)
 
     def vector_of(patient: int) -> list[Tensor]:
-        given, volume = patients.draw(patient, random)
-        means, presence = label_means(discriminator, given, volume)
-        shift = public.standardised(means, presence).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        given, volume = patients.whole(patient, random)
+        means, presence = label_means(given, volume)
+        shift = public.shift(means, presence).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
         return [part / math.sqrt(size) for part in (shift, presence)]
 
-    with torch.no_grad():
-        drawn = random.poisson_sample(len(patients), sampling_rate).tolist()
-        mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
+    drawn = random.poisson_sample(len(patients), sampling_rate).tolist()
+    mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
     sums, shares = mean[: labels * features].view(labels, features), mean[labels * features :]
     noise = how.noise_multiplier * how.clip_norm * math.sqrt(size) / how.expected_batch
     share = shares.clamp(min=max(_TRUSTED * noise, 1e-6))[:, None]
@@ -66,7 +61,7 @@ def noised_means(
     return TargetMeans((sums / share).clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), weight.float())
 
 
-def parameters_of(public: PublicMeans) -> int:
+def numbers_told(public: PublicMeans) -> int:
     """P: numbers that the noised step tells."""
     labels, features = public.centre.shape
     return int(labels * (features + 1))

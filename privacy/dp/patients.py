@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
-from ...common.gan.patches import WHOLE, draw_box
+from ...common.gan.patches import WHOLE, Box, draw_box
 from ...common.gan.training import cut
 from ...common.study import Study
 from .provenance import mark
@@ -30,13 +30,23 @@ class PrivatePatients:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def whole(self, patient: int, random: SecretRandom) -> tuple[Tensor, Tensor]:
+        """One scan of a patient: label map (1, L, X, Y, Z) and volume (1, C, X, Y, Z), marked."""
+        return self._cut(self._row(patient, random), WHOLE)
+
     def draw(self, patient: int, random: SecretRandom) -> tuple[Tensor, Tensor]:
         """One scan of a patient, or a patch of it: label map (1, L, X, Y, Z) and volume (1, C, X, Y, Z), marked.
 
         Which scan and where says nothing of others: it is part of the one gradient that is clipped.
         """
-        rows, patch = self._rows[patient], self._study.training.patch
-        row = int(rows[random.numpy.integers(len(rows))])
+        row, patch = self._row(patient, random), self._study.training.patch
         box = draw_box(self._scans.classes[row], patch, len(self._study.labels), random.numpy) if patch else WHOLE
+        return self._cut(row, box)
+
+    def _row(self, patient: int, random: SecretRandom) -> int:
+        rows = self._rows[patient]
+        return int(rows[random.numpy.integers(len(rows))])
+
+    def _cut(self, row: int, box: Box) -> tuple[Tensor, Tensor]:
         given, real = cut(self._scans, [(row, box)], self._study, self._device)
         return mark(given), mark(real)

@@ -15,18 +15,18 @@ class NoisedPlan:
     Attributes:
         sampling_rate: q.
         noise_multiplier: σ, the smallest with which ``most_steps`` keep within the promised ε.
-        round_steps: Noised steps of a round.
-        most_steps: Of the whole study, spare rounds among them.
+        steps: Noised steps that are taken, and paid for, at a time.
+        most_steps: Of the whole study, spare ones among them.
     """
 
     sampling_rate: float
     noise_multiplier: float
-    round_steps: int
+    steps: int
     most_steps: int
 
-    def round(self) -> Mechanism:
-        """What one round costs."""
-        return Mechanism(self.sampling_rate, self.noise_multiplier, self.round_steps)
+    def once(self) -> Mechanism:
+        """What is paid for at a time."""
+        return Mechanism(self.sampling_rate, self.noise_multiplier, self.steps)
 
     def whole(self) -> Mechanism:
         """What the study costs a site at most."""
@@ -41,7 +41,6 @@ def noised_plan(study: Study) -> NoisedPlan:
     """
     promise, training = study.privacy.promise, study.training
     assert promise is not None  # noqa: S101  # asked by callers that know
-    steps = promise.noised_steps(training.local_steps)
-    most = (training.rounds + promise.spare_rounds) * steps
+    steps, most = promise.noised_steps(training.rounds, training.local_steps)
     sigma = noise_multiplier(promise.epsilon, promise.delta, promise.sampling_rate, most)
     return NoisedPlan(promise.sampling_rate, sigma, steps, most)

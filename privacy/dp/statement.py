@@ -9,13 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...common.counted import counted
 from ...common.errors import DataError
-from ...common.promise import ADJACENCY, SAMPLING, UNIT
+from ...common.promise import Noised
 from ...common.study import Study
-from .accounting import ACCOUNTANT
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT
 from .plan import NoisedPlan, noised_plan
 
 NONE: Final = "none"
 """What stands in the statement's place where nothing is promised, said as loudly."""
+
+
+_WHAT: Final[Mapping[Noised, str]] = {
+    "means": "the mean intensities of structures",
+    "norms": "the discriminator's norms",
+    "head": "the discriminator's last layer",
+    "all": "the whole discriminator",
+}
 
 
 class DpStatement(BaseModel):
@@ -31,6 +39,7 @@ class DpStatement(BaseModel):
         sampling_rate: q.
         noise_multiplier: σ.
         clip_norm: C.
+        noised: What was noised: ``means`` of structures, or gradients of (some of) the discriminator.
         steps: Noised steps, at most, of a site.
         across_sites: Of several sites, whether ε is the largest (no patient at two of them) or the sum.
     """
@@ -47,6 +56,7 @@ class DpStatement(BaseModel):
     noise_multiplier: float = Field(gt=0)
     clip_norm: float = Field(gt=0)
     steps: int = Field(gt=0)
+    noised: Noised
     across_sites: Literal["largest", "sum"] = "largest"
 
     def sentence(self) -> str:
@@ -55,7 +65,7 @@ class DpStatement(BaseModel):
         return (
             f"ε = {self.epsilon:.2f} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "
             f"sampling: {self.sampling}, q = {self.sampling_rate:g}; σ = {self.noise_multiplier:.3g}, clipped at"
-            f" {self.clip_norm:g}; {counted(self.steps, 'noised step')} at most; accountant: {self.accountant}; "
+            f" {self.clip_norm:g}; {counted(self.steps, 'noised step')} at most, of {_WHAT[self.noised]}; accountant: {self.accountant}; "
             f"{together[self.across_sites]}"
         )
 
@@ -82,6 +92,7 @@ def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | N
         noise_multiplier=plan.noise_multiplier,
         clip_norm=promise.clip_norm,
         steps=plan.most_steps,
+        noised=promise.noised,
         across_sites="sum" if promise.sites_overlap else "largest",
     )
 

@@ -23,7 +23,8 @@ from fedphantom.common.phantom.study import phantom_study
 from fedphantom.common.randomness import numpy_generator, torch_generator
 from fedphantom.common.study import Study
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, noised_parameters
+from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped

@@ -30,12 +30,13 @@ from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
 from ..privacy.dp.accounting import epsilon
-from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator, noised_parameters
-from ..privacy.dp.feasibility import DpPlan, feasibility, refuse_noise
+from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
+from ..privacy.dp.feasibility import feasibility, refuse_noise
 from ..privacy.dp.ledger import Budget, Ledger, OpenReservation
-from ..privacy.dp.means import noised_means, numbers_told
+from ..privacy.dp.means import noised_means
+from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
-from ..privacy.dp.plan import noised_plan
+from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
 from ..privacy.dp.statement import dp_statement
 from ..privacy.dp.step import NoisedSum
@@ -78,7 +79,7 @@ class PrivateTraining:
         check_discriminator(state.discriminator)
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
         self._public = self.start.means(device)
-        refuse_noise(feasibility(self._asked(state)))
+        refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
         self._run = hashlib.sha256(f"{study.digest()} {material.coins.cohort_digest}".encode()).hexdigest()
 
     def fresh_state(self) -> TrainingState:
@@ -154,14 +155,6 @@ class PrivateTraining:
             ]
             for patient in cohort.patients
         }
-
-    def _asked(self, state: TrainingState) -> DpPlan:
-        """The promise at this site's number of patients."""
-        named = dict(state.discriminator.named_parameters())
-        numbers = sum(named[name].numel() for name in self._noised) or numbers_told(self._public)
-        patients = len(self._material.coins.training_patients())
-        promise, plan = self._promise, self._plan
-        return DpPlan(promise.epsilon, promise.delta, patients, plan.sampling_rate, plan.most_steps, numbers)
 
 
 def _write_means(file: Path, run: str, target: TargetMeans) -> None:

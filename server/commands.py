@@ -58,13 +58,22 @@ def study_new(
 
 
 @study_app.command("check")
-def study_check(path: _StudyFile, as_json: _Json = False) -> None:
-    """Read a study and say whether it holds; exit 3 and name the key if not."""
+def study_check(
+    path: _StudyFile,
+    patients: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Training patients of a site: is the study's promise feasible there?"),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Read a study and say whether it holds; exit 3 and name the key if not, 4 where its promise leaves pure noise."""
     from ..common.study import read_study
+    from .study_check import check_study
 
     with about("STUDY.toml"):
-        digest = read_study(path).digest()
-    typer.echo(json.dumps({"ok": True, "digest": digest}) if as_json else f"the study holds. Digest: {digest}")
+        checked = check_study(read_study(path), patients)
+    typer.echo(json.dumps(checked.to_json()) if as_json else checked.to_text())
+    checked.refuse()
 
 
 @study_app.command("pretrain")

@@ -21,7 +21,8 @@ from fedphantom.common.gan.networks import draw_noise, make_discriminator
 from fedphantom.common.gan.training import Batch, draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.randomness import torch_generator
-from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator, noised_parameters
+from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
+from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import disclosed, mark, marked
 from fedphantom.privacy.dp.randomness import SecretRandom

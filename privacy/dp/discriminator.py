@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...common.errors import ConfigError
 from ...common.gan.losses import fake_loss, real_loss
-from ...common.gan.networks import Discriminator, draw_noise
+from ...common.gan.networks import draw_noise
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
 from .patients import PrivatePatients
@@ -97,21 +97,6 @@ def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:
     with state.device.autocast():
         on_real, on_fake = state.discriminator(given, volumes)[0].chunk(2)
         return (real_loss(on_real) + fake_loss(on_fake)) / 2
-
-
-def noised_parameters(discriminator: Discriminator, choice: str) -> tuple[str, ...]:
-    """Names of a study's choice: ``norms`` (scales and shifts, and the head's bias), ``head``, or ``all``."""
-    if choice == "all":
-        return tuple(name for name, _ in discriminator.named_parameters())
-    if choice == "head":
-        return ("head.weight", "head.bias")
-    norms = [
-        f"{prefix}.{name}"
-        for prefix, module in discriminator.named_modules()
-        if isinstance(module, nn.GroupNorm)
-        for name, _ in module.named_parameters()
-    ]
-    return (*norms, "head.bias")
 
 
 def check_discriminator(network: nn.Module) -> None:

@@ -43,7 +43,7 @@ def noised_means(
         What the generator is to match; no longer private.
     """
     labels, features = public.centre.shape
-    size = numbers_told(public)
+    size = labels * (features + 1)
 
     def vector_of(patient: int) -> list[Tensor]:
         given, volume = patients.whole(patient, random)
@@ -59,9 +59,3 @@ def noised_means(
     # Shrunk as far as noise stands above the public spread, by public constants alone.
     weight = (1 / (1 + (noise / share[:, 0]).square())) * (shares > _TRUSTED * noise)
     return TargetMeans((sums / share).clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), weight.float())
-
-
-def numbers_told(public: PublicMeans) -> int:
-    """P: numbers that the noised step tells."""
-    labels, features = public.centre.shape
-    return int(labels * (features + 1))

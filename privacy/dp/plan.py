@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...common.study import Study
 from .accounting import Mechanism, noise_multiplier
+from .feasibility import DpPlan
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,13 @@ def noised_plan(study: Study) -> NoisedPlan:
     steps, most = promise.noised_steps(training.rounds, training.local_steps)
     sigma = noise_multiplier(promise.epsilon, promise.delta, promise.sampling_rate, most)
     return NoisedPlan(promise.sampling_rate, sigma, steps, most)
+
+
+def asked_plan(study: Study, patients: int) -> DpPlan:
+    """What the study asks for at a site of so many training patients. Raises ConfigError as :class:`DpPlan`."""
+    from .noised import numbers_noised  # with it torch; whoever verifies a release needs none
+
+    promise, training = study.privacy.promise, study.training
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    _, most = promise.noised_steps(training.rounds, training.local_steps)
+    return DpPlan(promise.epsilon, promise.delta, patients, promise.sampling_rate, most, numbers_noised(study))

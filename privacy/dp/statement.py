@@ -61,11 +61,12 @@ class DpStatement(BaseModel):
 
     def sentence(self) -> str:
         """All of it, for people."""
+        steps = f"{counted(self.steps, 'noised step')} at most, of {_WHAT[self.noised]}"
         together = {"largest": "no patient at two sites", "sum": "summed over sites that may share patients"}
         return (
             f"ε = {self.epsilon:.2f} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "
             f"sampling: {self.sampling}, q = {self.sampling_rate:g}; σ = {self.noise_multiplier:.3g}, clipped at"
-            f" {self.clip_norm:g}; {counted(self.steps, 'noised step')} at most, of {_WHAT[self.noised]}; accountant: {self.accountant}; "
+            f" {self.clip_norm:g}; {steps}; accountant: {self.accountant}; "
             f"{together[self.across_sites]}"
         )
 
@@ -95,6 +96,12 @@ def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | N
         noised=promise.noised,
         across_sites="sum" if promise.sites_overlap else "largest",
     )
+
+
+def asked_for(study: Study) -> DpStatement | None:
+    """What a study promises before anything is trained: the same, with the ε that may be spent at most."""
+    promise = study.privacy.promise
+    return dp_statement(study, {"": promise.epsilon}) if promise else None
 
 
 def said(dp: Literal["none"] | DpStatement) -> str:

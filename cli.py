@@ -22,6 +22,7 @@ from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_
 from .common.journal_commands import journal_app
 from .common.labels.commands import labels_app
 from .privacy.audit.commands import audit_app
+from .privacy.dp.commands import budget_app
 from .privacy.release.commands import release_app
 from .server.commands import study_app
 
@@ -33,6 +34,7 @@ app.add_typer(cohort_app, name="cohort")
 app.add_typer(study_app, name="study")
 app.add_typer(labels_app, name="labels")
 app.add_typer(audit_app, name="audit")
+app.add_typer(budget_app, name="budget")
 app.add_typer(release_app, name="release")
 app.add_typer(journal_app, name="journal")
 app.command()(generate)

@@ -265,6 +265,7 @@ HEAVY = {
     "nilearn",
     "matplotlib",
     "opacus",
+    "dp_accounting",
     "numpy",
     "pydantic",
 }

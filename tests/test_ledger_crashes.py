@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,7 +36,15 @@ def forked(work: Callable[[], None]) -> int:
     return child
 
 
-def take_steps(ledger: Ledger, truth: Path, budget: Budget, chance: random.Random) -> None:
+def wait_until_written(path: Path, more: int) -> None:
+    """Until the file has grown by so much: on a busy machine the clock would say nothing."""
+    size = path.stat().st_size if path.exists() else 0
+    end = time.monotonic() + 60
+    while (path.stat().st_size if path.exists() else 0) < size + more and time.monotonic() < end:
+        time.sleep(0.001)
+
+
+def take_steps(ledger: Ledger, truth: Path, budget: Budget, chance: Random) -> None:
     """A training that never ends by itself while something is left: each step is told to ``truth`` as it begins."""
     with truth.open("ab", buffering=0) as file:
         while True:
@@ -52,13 +61,14 @@ def take_steps(ledger: Ledger, truth: Path, budget: Budget, chance: random.Rando
 
 
 def test_processes_killed_at_any_moment_never_leave_less_counted_than_was_done(tmp_path: Path) -> None:
-    ledger, truth, chance = ledger_in(tmp_path), tmp_path / "truth", random.Random(5)
+    ledger, truth, chance = ledger_in(tmp_path), tmp_path / "truth", Random(5)  # noqa: S311
     counted(ledger)
-    cost(1)  # what the accountant imports, before the clock runs
+    cost(1)  # now, for every child: what the accountant imports
     after: list[int] = []
     for crash in range(12):
-        child = forked(lambda seed=crash: take_steps(ledger, truth, UNLIMITED, random.Random(seed)))  # type: ignore[misc]  # the loop's own
-        time.sleep(0.02 + 0.1 * chance.random())
+        child = forked(partial(take_steps, ledger, truth, UNLIMITED, Random(crash)))  # noqa: S311  # no secret
+        wait_until_written(ledger.path, chance.randint(0, 3000))
+        time.sleep(chance.random() / 100)
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         assert counted(ledger) >= (truth.stat().st_size if truth.exists() else 0)
@@ -74,7 +84,7 @@ def test_two_processes_at_once_spend_one_budget_together(tmp_path: Path) -> None
     ledger, truth = ledger_in(tmp_path), tmp_path / "truth"
     budget = Budget(1.0, DELTA)
     whole = fit(1.0)
-    children = [forked(lambda s=seed: take_steps(ledger, truth, budget, random.Random(s))) for seed in (1, 2)]  # type: ignore[misc]  # the loop's own
+    children = [forked(partial(take_steps, ledger, truth, budget, Random(seed))) for seed in (1, 2)]  # noqa: S311
     for child in children:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert truth.stat().st_size == counted(ledger)

@@ -238,7 +238,11 @@ def most_steps(target: float, delta: float, mechanism: Mechanism, spent: Iterabl
         kind = Mechanism(mechanism.sampling_rate, mechanism.noise_multiplier, steps)
         return epsilon([*before, kind], delta) <= target
 
-    fit, too_many = 0, mechanism.steps + 1
+    # Upwards from one: what is far beyond the ε takes longest to compose.
+    fit, too_many = 0, 1
+    while too_many <= mechanism.steps and fits(too_many):
+        fit, too_many = too_many, 2 * too_many
+    too_many = min(too_many, mechanism.steps + 1)
     while too_many - fit > 1:
         middle = (fit + too_many) // 2
         fit, too_many = (middle, too_many) if fits(middle) else (fit, middle)

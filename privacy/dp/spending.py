@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ...common.errors import ConfigError, PolicyRefused, VerificationFailed
-from ...common.journal import RECOVERED, Fact, JournalEntry
+from ...common.journal import RECOVERED, START, Fact, JournalEntry
 from .accounting import Mechanism, epsilon
 from .persons import Marks, cohort_name, person_of, persons
 
@@ -78,11 +78,15 @@ class Spending:
         secret_mark: Which secret its patients' marks were made with; empty for a ledger without a line.
         cohorts: Name to everybody's marks.
         reservations: In the order of their lines.
+        lines: How many lines there are.
+        head: Hash of the last, to be noted elsewhere.
     """
 
     secret_mark: str
     cohorts: Mapping[str, Sequence[Marks]]
     reservations: tuple[Reservation, ...]
+    lines: int = 0
+    head: str = START
 
     def up_to(self, line: int) -> Spending:
         """As if every reservation after that line had not been made."""
@@ -153,8 +157,10 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
     Raises:
         VerificationFailed: a line that no ledger has, or out of its place; it names the line.
     """
+    lines, head = 0, START
     mark, cohorts, reservations = "", dict[str, Sequence[Marks]](), dict[int, Reservation]()
     for entry in entries:
+        lines, head = entry.n, entry.sha256
         try:
             if entry.event == RECOVERED:
                 continue
@@ -181,7 +187,7 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
                 expected="what 'fedphantom' writes there and nothing else",
                 remedy="Restore the ledger from a backup; until then nothing may be spent.",
             ) from None
-    return Spending(mark, cohorts, tuple(reservations.values()))
+    return Spending(mark, cohorts, tuple(reservations.values()), lines, head)
 
 
 class _Odd(Exception):

@@ -18,8 +18,6 @@ from .step import NoisedSum, noised_mean
 
 LARGEST_SHIFT = 3.0
 """In public standard deviations; what lies further counts as so far."""
-_TRUSTED = 3.0
-"""Noise deviations that a label's share of patients must exceed before anything is divided by it."""
 
 
 def noised_means(
@@ -55,7 +53,9 @@ def noised_means(
     mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
     sums, shares = mean[: labels * features].view(labels, features), mean[labels * features :]
     noise = how.noise_multiplier * how.clip_norm * math.sqrt(size) / how.expected_batch
-    share = shares.clamp(min=max(_TRUSTED * noise, 1e-6))[:, None]
-    # Shrunk as far as noise stands above the public spread, by public constants alone.
-    weight = (1 / (1 + (noise / share[:, 0]).square())) * (shares > _TRUSTED * noise)
+    # No less than the noise: a label that few have must not be divided by next to nothing.
+    share = shares.clamp(min=max(noise, 1e-6))[:, None]
+    # As far as a label stands above the noise, which is a public constant, it is relied on.
+    found = shares.clamp(min=0).square()
+    weight = found / (found + noise**2 + 1e-12)
     return TargetMeans((sums / share).clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), weight.float())

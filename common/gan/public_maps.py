@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..labels.sampler import LabelSampler
 from ..study import Study
 
-MOST_DRAWN, MOST_VOXELS = 256, 2**27
+MOST_DRAWN, MOST_VOXELS = 128, 2**27
 """Different label maps that a training sees; fewer where they are so large that memory would not hold them."""
 
 

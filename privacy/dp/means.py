@@ -53,9 +53,9 @@ def noised_means(
     mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
     sums, shares = mean[: labels * features].view(labels, features), mean[labels * features :]
     noise = how.noise_multiplier * how.clip_norm * math.sqrt(size) / how.expected_batch
-    # No less than the noise: a label that few have must not be divided by next to nothing.
-    share = shares.clamp(min=max(noise, 1e-6))[:, None]
-    # As far as a label stands above the noise, which is a public constant, it is relied on.
-    found = shares.clamp(min=0).square()
-    weight = found / (found + noise**2 + 1e-12)
-    return TargetMeans((sums / share).clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), weight.float())
+    # Divided by a share of patients that is noisy itself, as in a ridge regression: the less a label stands above the
+    # noise, a public constant, the nearer to the public means it stays, and the less it is relied on.
+    share = shares.clamp(0, 1)
+    ridge = share.square() + noise**2 + 1e-12
+    shift = sums * (share / ridge)[:, None]
+    return TargetMeans(shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), (share.square() / ridge).float())

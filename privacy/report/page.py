@@ -68,6 +68,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
     ).render(
         content=shown,
         study=shown.study,
+        promise=shown.promise,
+        promise_sentence=shown.promise.sentence() if shown.promise else "",
         rendition=rendition,
         style=Markup(style),  # noqa: S704 - a file of this package
         style_hash=f"sha256-{digest}",

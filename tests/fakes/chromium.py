@@ -86,7 +86,7 @@ class Browser:
             file.write_bytes(base64.b64decode(shot["data"]))
 
     def _rest_scrolling(self, start: str) -> None:
-        """Wait until something has scrolled, which on a busy machine may be long after it was asked for, and stopped."""
+        """Wait until something has scrolled, on a busy machine perhaps long after it was asked for, and stopped."""
         begin, end = time.monotonic() + 5, time.monotonic() + 15
         before, now = "", self.eval(_SCROLLED)
         while (now == start and time.monotonic() < begin) or (before != now and time.monotonic() < end):

@@ -165,18 +165,20 @@ def draw_budget(budget: BudgetSoFar, file: Path) -> None:
     kind = check_picture(file)
     from matplotlib.figure import Figure
 
-    shown = [(_days(line.time, budget.lines[0].time), line.epsilon, line.committed) for line in budget.lines]
-    points = [(day, value, committed) for day, value, committed in shown if value is not None]
+    begun = budget.lines[0].time
+    unit, length = _unit(_seconds(begun, budget.lines[-1].time))
+    shown = [(_seconds(begun, line.time) / length, line.epsilon, line.committed) for line in budget.lines]
+    points = [(when, value, committed) for when, value, committed in shown if value is not None]
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([p[0] for p in points], [p[1] for p in points], drawstyle="steps-post", color="black", linewidth=1)
-    for day, value, committed in points:
-        axes.plot([day], [value], "o", color="black", markerfacecolor="black" if committed else "white", markersize=5)
+    for when, value, committed in points:
+        axes.plot([when], [value], "o", color="black", markerfacecolor="black" if committed else "white", markersize=5)
     axes.axhline(budget.budget, color="black", linewidth=0.8, linestyle="--")
     axes.annotate("budget", (0.01, budget.budget), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
     axes.set_ylim(0, 1.15 * max([budget.budget, *(p[1] for p in points)]))
     axes.set_ylabel(f"ε at δ = {budget.delta:g}, per patient")
-    axes.set_xlabel(f"days since {budget.lines[0].time}; hollow: nobody said how much was done, all counts")
+    axes.set_xlabel(f"{unit} since {begun}; hollow: nobody said how much was done, all counts")
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     axes.set_axisbelow(True)
     out = BytesIO()
@@ -184,8 +186,14 @@ def draw_budget(budget: BudgetSoFar, file: Path) -> None:
     write_atomic(file, out.getvalue())
 
 
-def _days(time: str, start: str) -> float:
-    return (datetime.fromisoformat(time) - datetime.fromisoformat(start)).total_seconds() / 86400
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """The largest unit of which there are two or more, and its seconds."""
+    units = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
+    return next((found for found in units if seconds >= 2 * found[1]), ("seconds", 1.0))
 
 
 def check_picture(file: Path) -> str:

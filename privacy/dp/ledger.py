@@ -278,10 +278,10 @@ class OpenReservation:
 
 
 def told(epsilon: float) -> str:
-    """ε for a person.
+    """ε for a person, rounded up.
 
     >>> told(7.123), told(math.inf)
-    ('ε = 7.12', 'ε beyond 100')
+    ('ε = 7.13', 'ε beyond 100')
     """
     return f"ε = {math.ceil(100 * epsilon - 1e-9) / 100:g}" if math.isfinite(epsilon) else "ε beyond 100"
 

@@ -35,7 +35,7 @@ def study() -> None:
 def study_new(
     path: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A file that does not exist yet.")],
     template: Annotated[
-        Literal["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"],
+        Literal["phantom", "hippocampus", "tiny", "promised", "anatomy", "anatomy-freesurfer"],
         typer.Option(help="What to start from."),
     ] = "phantom",
     approval_key: Annotated[

@@ -312,7 +312,9 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
     assert parse_study(study.read_text()).name == template
 
 
-@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 3.0), ("tiny", 12.0), ("promised", 6.0), ("anatomy", 3.0)])
+@pytest.mark.parametrize(
+    ("template", "spacing_mm"), [("phantom", 3.0), ("tiny", 12.0), ("promised", 6.0), ("anatomy", 3.0)]
+)
 def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 

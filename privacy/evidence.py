@@ -85,6 +85,15 @@ REQUIRED_CONTROLS: dict[ReleaseKind, tuple[str, ...]] = {
     "volumes": _CONTROLS,
     "weights": (*_CONTROLS, "positive-white-box"),
 }
+CANARY = "canary"
+"""The control of a formal promise; asked of every audit of a generator that has one."""
+
+
+def required_controls(release: ReleaseKind, claimed_epsilon: float | None) -> tuple[str, ...]:
+    """Controls without which nothing passes."""
+    return (*REQUIRED_CONTROLS[release], *(() if claimed_epsilon is None else (CANARY,)))
+
+
 FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
 """The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
 discriminator that did. What is found by heart in a generator is found in its weights too, by ``WHITE_BOX``."""
@@ -134,7 +143,7 @@ class ControlResult:
     """One control.
 
     Attributes:
-        id: One of ``REQUIRED_CONTROLS``, or ``positive-insider``.
+        id: One of :func:`required_controls`, or ``positive-insider``.
         required: In words.
         got: In words and figures.
         ok: Whether ``got`` meets ``required``.

@@ -45,6 +45,7 @@ from ..verdict import decide
 from .controls import (
     TrainGenerator,
     blind_control,
+    canary_control,
     choose_memorised,
     negative_control,
     positive_insider_control,
@@ -269,7 +270,7 @@ def run_audit(
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
-        controls=tuple(controls),
+        controls=(*controls, *([] if material.canary is None else [canary_control(material.canary)])),
         n_member=members,
         n_holdout=holdout,
         negative_seeds=len({run.seed for run in negative_runs}),
@@ -279,7 +280,7 @@ def run_audit(
         copied_members=copies.members,
         copied_labels=copied_labels,
         claimed_epsilon=material.claimed_epsilon,
-        canary_excess=material.canary_excess,
+        canary_excess=material.canary is not None and material.canary.excess,
         audit_number=plan.audit_number,
         generator_named_by=material.generator_named_by,
         too_small=too_small,

@@ -18,6 +18,8 @@ from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.interface import Logits, Networks, SentRound
+from ..dp.canaries import run_canaries
+from ..dp.plan import noised_plan
 from ..dp.statement import read_dp
 from ..policy import ReleasePolicy
 from ..power import Power
@@ -109,6 +111,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
         claimed_epsilon=promised.epsilon if promised else None,
+        canary=run_canaries(noised_plan(study).whole(), promised.clip_norm, promised.delta) if promised else None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
     once = _trainer(train_control_generator, scans, study, device, None)

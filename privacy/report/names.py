@@ -85,6 +85,11 @@ _CONTROLS = {
         "a memorising generator, searched",
         "We search the weights of a generator that learnt its patients by heart. The search has to notice.",
     ),
+    "canary": (
+        "the promised noise, counted",
+        "We run the noised steps many times without any patient, a made-up one in or out by the toss of a coin, and "
+        "guess the coin. Without noise it must show; with the promised noise, no more than ε allows.",
+    ),
     "negative": (
         "generators that never saw these patients",
         "We attack generators trained on other patients. The attacks have to find nothing.",

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ...common.labels.chain import states_licence
 from ...common.study import Study
 from ..audit.extract import AttackRow
-from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
+from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
 from . import names as names
@@ -231,7 +231,7 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
         for control in audit.controls
     ]
     run = {control.id for control in audit.controls}
-    absent = [name for name in REQUIRED_CONTROLS[audit.release] if name not in run]
+    absent = [name for name in required_controls(audit.release, audit.claimed_epsilon) if name not in run]
     return rows + [
         {
             "id": n,

@@ -218,6 +218,8 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
 
 def simulation_text(result: Mapping[str, Any]) -> str:
     """What :func:`run_simulation` returned, in a few lines."""
+    from ..privacy.dp.statement import DpStatement
+
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
     left_out = sorted({site for record in rounds for site in record["left_out"]})
@@ -234,5 +236,8 @@ def simulation_text(result: Mapping[str, Any]) -> str:
         }[result["sharing"]]
     )
     leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
-    lines.append(f"dp: {result['dp']}. {leaves} only after an audit.")
+    dp = result["dp"]
+    if "dp_statement" in result:
+        dp = f"{dp}, {DpStatement.model_validate(result['dp_statement']).sentence()}"
+    lines.append(f"dp: {dp}. {leaves} only after an audit.")
     return "\n".join(lines)

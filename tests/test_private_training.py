@@ -259,6 +259,30 @@ def test_a_second_run_on_the_same_patients_finds_their_budget_spent(
     assert "budget" in capsys.readouterr().err.lower()
 
 
+def test_the_study_goes_on_without_a_site_whose_budget_is_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = write_start(tmp_path / "start.safetensors")
+    text = promised_text(start, promise="spare_rounds = 0", roles="test = 0.1\ncontrol = 0.0\naudit = 0.0")
+    cohorts = {n: write_tiny_cohort(tmp_path / n, 10, seed=i, prefix=n[-1]) for i, n in enumerate(("site-a", "site-b"))}
+    common = ["--ledgers", str(tmp_path / "kept"), "--start", str(tmp_path / "start.safetensors"), "--json"]
+
+    def simulate(seed: int, sites: tuple[str, ...]) -> int:
+        study = tmp_path / f"{seed}.toml"
+        study.write_text(text.replace("seed = 5", f"seed = {seed}") + "[federation]\nquorum = 1\n")
+        given = [part for name in sites for part in ("--site", f"{name}={cohorts[name]}")]
+        return run(["simulate", str(study), *given, "--out", str(tmp_path / f"run-{seed}"), *common])
+
+    assert simulate(5, ("site-a",)) == 0
+    assert simulate(6, ("site-a", "site-b")) == 0
+    capsys.readouterr()
+    summary = json.loads((tmp_path / "run-6" / "summary.json").read_text())
+    for record in summary["rounds"]:
+        assert record["sites"] == ["site-b"]
+        assert record["left_out"] == {"site-a": "the site's privacy budget is spent"}
+    assert summary["epsilon_by_site"].keys() == {"site-b"}
+
+
 def test_a_start_is_asked_for_before_anything_is_made(promised_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = promised_run / "without"
     sites = ["--site", f"site-a={promised_run / 'site-a'}", "--site", f"site-b={promised_run / 'site-b'}"]

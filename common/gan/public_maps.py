@@ -12,7 +12,7 @@ from ..labels.sampler import LabelSampler
 from ..study import Study
 
 MOST_DRAWN, MOST_VOXELS = 128, 2**27
-"""Different label maps that a training sees; fewer where they are so large that memory would not hold them."""
+"""Different label maps that a training sees; fewer where it takes few steps, or where memory would not hold them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,10 @@ class PublicMaps:
 
 
 def draw_public_maps(sampler: LabelSampler, study: Study) -> PublicMaps:
-    """As many as memory bears, the same for the same study everywhere."""
-    number = max(1, min(MOST_DRAWN, MOST_VOXELS // math.prod(study.grid.shape)))
+    """As many as the study's training is to see, the same for the same study everywhere."""
+    training = study.training
+    seen = training.rounds * training.local_steps * training.batch
+    number = max(1, min(MOST_DRAWN, seen, MOST_VOXELS // math.prod(study.grid.shape)))
     drawn = np.stack([sampler.sample(study.seed, index).labels for index in range(number)])
     classes = np.searchsorted(study.label_values, drawn).astype(np.uint8)
     return PublicMaps(np.zeros((number, 0, *study.grid.shape), np.float32), classes)

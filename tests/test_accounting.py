@@ -136,14 +136,12 @@ def test_no_step_costs_nothing_and_absurd_steps_have_no_epsilon() -> None:
 
 
 def test_how_many_steps_still_fit_is_the_largest_number_that_does() -> None:
-    spent = [Mechanism(0.2, 4.18, 1500)]
-    asked = Mechanism(0.2, 4.18, 1500)
-    fit = most_steps(8.0, 0.002, asked, spent)
-    assert 490 <= fit <= 520  # 2000 in all (PRIVACY §1.5)
-    assert epsilon([*spent, Mechanism(0.2, 4.18, fit)], 0.002) <= 8
-    assert epsilon([*spent, Mechanism(0.2, 4.18, fit + 1)], 0.002) > 8
-    assert most_steps(8.0, 0.002, Mechanism(0.2, 4.18, 10), spent) == 10
-    assert most_steps(1.0, 0.002, asked, spent) == 0
+    spent, asked = [Mechanism(1.0, 20.0, 150)], Mechanism(1.0, 20.0, 1500)
+    fit = most_steps(3.0, 0.005, asked, spent)
+    assert epsilon([*spent, Mechanism(1.0, 20.0, fit)], 0.005) <= 3
+    assert epsilon([*spent, Mechanism(1.0, 20.0, fit + 1)], 0.005) > 3
+    assert most_steps(3.0, 0.005, Mechanism(1.0, 20.0, 10), spent) == 10
+    assert most_steps(1.0, 0.005, asked, spent) == 0
 
 
 @pytest.mark.parametrize("q", [0.0, -0.1, 1.0001, math.nan, math.inf])

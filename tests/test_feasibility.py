@@ -72,14 +72,15 @@ def test_what_is_proposed_changes_no_more_than_it_must(doubtful: Feasibility) ->
     assert cost_at_five(replace(shorter, steps=round(1.02 * shorter.steps))) > asked.epsilon
 
 
+@pytest.mark.slow
 def test_a_larger_batch_is_proposed_where_it_suffices() -> None:
-    asked = DpPlan(8.0, 0.0002, 500, 0.02, 500, 40_000)
+    asked = DpPlan(2.0, 0.001, 100, 0.05, 50, 1_000)
     found = feasibility(asked)
     assert found.outlook == "doubtful"
     larger = next(p for p in found.nearest if p == replace(asked, sampling_rate=p.sampling_rate))
-    assert 0.02 < larger.sampling_rate <= 1
-    assert cost_at_five(larger) <= 8
-    assert cost_at_five(replace(asked, sampling_rate=0.97 * larger.sampling_rate)) > 8
+    assert 0.05 < larger.sampling_rate <= 1
+    assert cost_at_five(larger) <= 2
+    assert cost_at_five(replace(asked, sampling_rate=0.97 * larger.sampling_rate)) > 2
 
 
 def test_what_is_feasible_is_told_with_its_noise_and_nothing_is_proposed() -> None:

@@ -22,6 +22,7 @@ from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_
 from .common.journal_commands import journal_app
 from .common.labels.commands import labels_app
 from .privacy.audit.commands import audit_app
+from .privacy.dp.commands import budget_app
 from .privacy.release.commands import release_app
 from .server.commands import study_app
 
@@ -33,6 +34,7 @@ app.add_typer(cohort_app, name="cohort")
 app.add_typer(study_app, name="study")
 app.add_typer(labels_app, name="labels")
 app.add_typer(audit_app, name="audit")
+app.add_typer(budget_app, name="budget")
 app.add_typer(release_app, name="release")
 app.add_typer(journal_app, name="journal")
 app.command()(generate)
@@ -73,13 +75,23 @@ def simulate(
     public: Annotated[
         Path | None, typer.Option(metavar="COHORT", help="Public cohort for previews, where the study's source is one.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+    ] = None,
+    ledgers: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where each site's privacy ledger outlives runs; else in the run's folder."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Run a whole federation on this machine: every site's training, every round, the generator."""
     if public and preview_every is None:
         raise typer.BadParameter("only with --preview-every: it would have no effect", param_hint="--public")
+    from functools import partial
+
     from .client.site_setup import check_site_cohort, create_site_folder
-    from .common.gan.generation import initial_parameters
+    from .common.gan.public_start import first_parameters
     from .common.progress import stages
     from .server.commands import run_simulation, simulation_text
 
@@ -90,9 +102,9 @@ def simulate(
             out,
             engine,
             check_site=check_site_cohort,
-            prepare_site=create_site_folder,
+            prepare_site=partial(create_site_folder, start=start, ledgers=ledgers),
             open_site=_open_site,
-            initial=initial_parameters,
+            initial=partial(first_parameters, start=start),
             stage=stage,
             say=_say_aside,
             preview_every=preview_every,

@@ -24,9 +24,10 @@ class Row:
     Attributes:
         name: Fixed; results are compared by it.
         value: In ``unit``.
-        unit: ``ratio``, ``s``, ``GiB``, ``MB``.
+        unit: ``ratio``, ``s``, ``min``, ``GiB``, ``MB``.
         baseline: What it is compared with, in the same unit; None where it stands alone.
-        target: The largest value that is good enough; None where none is promised.
+        target: The largest value that is good enough, or the smallest; None where none is promised.
+        least: Whether it is the smallest.
     """
 
     name: str
@@ -34,13 +35,15 @@ class Row:
     unit: str
     baseline: float | None = None
     target: float | None = None
+    least: bool = False
 
     @property
     def verdict(self) -> str:
         """``ok`` or ``MISSED`` against the target, else nothing."""
         if self.target is None:
             return ""
-        return "ok" if self.value <= self.target else "MISSED"
+        reached = self.value >= self.target if self.least else self.value <= self.target
+        return "ok" if reached else "MISSED"
 
 
 def alternated(

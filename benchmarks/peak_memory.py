@@ -1,11 +1,13 @@
-"""``peak_memory.py ours|plain FOLDER DEVICE``: a few training steps in a process of their own; prints GiB."""
+"""``peak_memory.py ours|plain|dp-WAY FOLDER DEVICE``: a few training steps in a process of their own; prints GiB."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from dp_rows import step_of
 from material import make_material
 from plain_loop import PlainTraining
 
@@ -18,17 +20,25 @@ STEPS = 5
 
 def main(loop: str, folder: Path, device_name: str) -> None:
     """Train, then print the peak: of the device where it is a GPU, of the process where it is not."""
-    material, device = make_material(folder), choose_device(device_name)
-    if loop == "ours":
+    device = choose_device(device_name)
+    if loop.startswith("dp-"):
+        repeat(step_of(loop.removeprefix("dp-"), device))
+    elif loop == "plain":
+        material = make_material(folder)
+        repeat(PlainTraining(material.scans, material.study, device))
+    else:
+        material = make_material(folder)
         state = new_state(material.study, material.study.seed, device)
         study = material.study
         for _ in train(state, material.scans, study, until_step=STEPS, total_steps=STEPS, seed=study.seed):
             pass
-    else:
-        step = PlainTraining(material.scans, material.study, device)
-        for _ in range(STEPS):
-            step()
     print(torch.cuda.max_memory_allocated() / 2**30 if device.cuda else resident_peak_gib())
+
+
+def repeat(step: Callable[[], object]) -> None:
+    """Do it a few times."""
+    for _ in range(STEPS):
+        step()
 
 
 def resident_peak_gib() -> float:

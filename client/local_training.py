@@ -23,7 +23,7 @@ from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
 from ..common.cohorts.procedural import procedural_patients
 from ..common.device import Device, choose_device
-from ..common.exchange import RoundReply, RoundRequest
+from ..common.exchange import EPSILON, RoundReply, RoundRequest
 from ..common.gan.generation import initial_parameters, numpy_parameters, paint
 from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
@@ -36,8 +36,10 @@ from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
+from ..privacy.dp.statement import NONE
 from .kept_state import KeptState
 from .own_generator import settle_generator
+from .private_training import PLAIN, PrivateTraining
 from .site_setup import refuse_without_training
 
 SAVE_EVERY_S = 60.0
@@ -61,11 +63,13 @@ class LocalTrainer:
         device: Device,
         progress: StepProgress | None = None,
         procedural: frozenset[str] = frozenset(),
+        private: PrivateTraining | None = None,
     ) -> None:
         self._procedural = procedural  # of the patients in a preview
+        self._private = private
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
         self._seed, self._device = derived_seed(study.seed, "site", folder.name), device
-        self._kept = KeptState(folder, lambda: new_state(study, self._seed, device))
+        self._kept = KeptState(folder, private.fresh_state if private else lambda: new_state(study, self._seed, device))
 
     @classmethod
     def open(cls, root: Path, progress: StepProgress | None = None) -> LocalTrainer:
@@ -81,7 +85,9 @@ class LocalTrainer:
         refuse_without_training(material.coins)
         scans = material.scans_of(material.coins.training_patients())
         procedural = procedural_patients(material.cohort.only(set(scans.patients[:PICTURED])))
-        return cls(folder, study, scans, choose_device(), progress, procedural)
+        device = choose_device()
+        private = PrivateTraining(folder, study, material, device) if study.privacy.promise else None
+        return cls(folder, study, scans, device, progress, procedural, private)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
         """Train ``local_steps`` from the request's generator, or from the study's initial one where it has none.
@@ -98,15 +104,17 @@ class LocalTrainer:
         return RoundReply(
             self._folder.name,
             request.round,
-            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator)),
+            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator), self._dp()),
             self._study.federation.weight_of(self._folder.name),
             self._metrics(state.generator, self._study.training.local_steps),
         )
 
     def _train(self, state: TrainingState, request: RoundRequest, incoming: str) -> TrainingState:
         """Train this round from its beginning, or from where it was cut off; the state after it, committed."""
-        steps, begun = self._study.training.local_steps, self._kept.within(request.round, incoming)
-        initial = request.generator or initial_parameters(self._study)
+        steps, private = self._study.training.local_steps, self._private
+        # What was paid for is not gone on with: steps since the last save were taken, and cannot be taken back.
+        begun = None if private else self._kept.within(request.round, incoming)
+        initial = request.generator or (private.start.generator if private else initial_parameters(self._study))
         start = {name: self._device.tensor(torch.from_numpy(np.array(value))) for name, value in initial.items()}
         if begun:
             state, first = begun
@@ -118,23 +126,28 @@ class LocalTrainer:
         held = self._study.federation.proximal_weight
         unsaved: list[StepLosses] = []
         saved = time.monotonic()
+        way = private.begin(self._scans) if private else PLAIN
         for losses in train(
             state,
-            self._scans,
+            private.maps if private else self._scans,
             self._study,
             until_step=first + steps,
             total_steps=self._study.training.rounds * steps,
             seed=self._seed,
+            discriminator_step=way.discriminator_step,
+            loss_of_generator=way.loss_of_generator,
             penalty=partial(proximal, start=start, weight=held) if held else None,
         ):
             unsaved.append(losses)
             if self._progress:
                 self._progress(losses.step - first, steps)
-            if time.monotonic() - saved > SAVE_EVERY_S:
+            if private is None and time.monotonic() - saved > SAVE_EVERY_S:
                 self._kept.save_within(state, facts)
                 self._draw_curves(request.round, unsaved)
                 unsaved = []
                 saved = time.monotonic()
+        if private:
+            private.end()
         self._kept.commit(state, facts)
         self._draw_curves(request.round, unsaved)
         self._draw_preview(request.round, state.generator)
@@ -155,9 +168,13 @@ class LocalTrainer:
             shown = pictured(generator, self._scans, self._study, self._seed, self._device, self._procedural)
             write_atomic(file, montage(self._study, shown), mode=0o600)
 
+    def _dp(self) -> str:
+        return self._private.statement() if self._private else NONE
+
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
         fake = made_of_schema(generator, self._study, self._seed, self._device)
-        return {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
+        figures = {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
+        return figures | ({EPSILON: self._private.spent()} if self._private else {})
 
 
 def made_of_schema(network: Generator, study: Study, seed: int, device: Device) -> NDArray[np.float32]:

@@ -14,7 +14,9 @@ from ..common.site_folder import SiteFolder
 from ..common.study import Study
 
 
-def settle_generator(folder: SiteFolder, study: Study, round_: int, generator: Parameters) -> Parameters:
+def settle_generator(
+    folder: SiteFolder, study: Study, round_: int, generator: Parameters, dp: str = "none"
+) -> Parameters:
     """Keep what a round's training led to, where it is the site's own; the same again changes nothing.
 
     Args:
@@ -22,6 +24,7 @@ def settle_generator(folder: SiteFolder, study: Study, round_: int, generator: P
         study: Says whether it is, and whether weights leave.
         round_: 1-based.
         generator: After the round.
+        dp: The statement of what was promised, for the file's header.
 
     Returns:
         What of it may leave: all, or nothing.
@@ -37,5 +40,5 @@ def settle_generator(folder: SiteFolder, study: Study, round_: int, generator: P
             kept = {entry.facts.get("generator") for entry in journal.entries() if entry.event == GENERATOR_KEPT}
             if digest not in kept:
                 journal.append(GENERATOR_KEPT, round=round_, generator=digest)
-        save_weights(folder.generator, generator, generator_metadata(study, round_), mode=0o600)
+        save_weights(folder.generator, generator, generator_metadata(study, round_, dp), mode=0o600)
     return generator if study.federation.weights_leave else {}

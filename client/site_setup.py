@@ -10,14 +10,15 @@ from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
 from ..common.cohorts.roles import CoinRecord, draw_roles, load_roles_of
 from ..common.counted import counted
-from ..common.errors import ConfigError, DataError
-from ..common.exchange import check_site_name
+from ..common.errors import ConfigError, DataError, about
+from ..common.exchange import EPSILON, check_site_name
 from ..common.gan.parameters import ParameterSpec
+from ..common.gan.public_start import PUBLIC_START, read_public_start
 from ..common.progress import Report
 from ..common.site_folder import COINS, SITE_FILE, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
-from .egress import EgressRule
+from .egress import FAKE_METRICS, EgressRule
 
 
 def check_site_cohort(root: Path, name: str, cohort: Cohort, study: Study, progress: Report) -> str:
@@ -59,7 +60,16 @@ def refuse_without_training(roles: CoinRecord) -> None:
         )
 
 
-def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, generator: ParameterSpec) -> SiteFolder:
+def create_site_folder(
+    root: Path,
+    name: str,
+    cohort: Path,
+    study_text: str,
+    generator: ParameterSpec,
+    *,
+    start: Path | None = None,
+    ledgers: Path | None = None,
+) -> SiteFolder:
     """Make the folder, or find it as an earlier call with the same arguments left it.
 
     Args:
@@ -68,6 +78,9 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         cohort: The site's patients.
         study_text: TOML; copied, so that nobody changes the study under the site.
         generator: Names and shapes of the study's generator, which may leave if the study shares weights at all.
+        start: The public start file, where the study goes out from one; copied.
+        ledgers: Folder in which each site has a folder with its privacy ledger, which outlives runs; by default the
+            ledger lies in the site's own folder.
 
     Raises:
         ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
@@ -95,13 +108,20 @@ def create_site_folder(root: Path, name: str, cohort: Path, study_text: str, gen
         root.mkdir(parents=True, exist_ok=True)
     for_owner_alone(root)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
+    if study.training.objective == "adversarial":
+        with about("--start"):
+            read_public_start(start or Path(PUBLIC_START), study)
+        write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
-    rule = EgressRule(shared, weight=study.federation.weight_of(name))
+    metrics = (*FAKE_METRICS, EPSILON) if study.privacy.promise else FAKE_METRICS
+    rule = EgressRule(shared, metrics, study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.
     where, own = cohort.resolve(), root.resolve()
     place = where.relative_to(own) if where.is_relative_to(own) else where  # so that a run may be moved
     lines = {"name": name, "cohort": str(place), "study": "study.toml"}
+    if ledgers is not None:
+        lines["ledger"] = str((ledgers / name).resolve())
     text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
     write_atomic(root / SITE_FILE, text.encode())
     return SiteFolder.open(root)

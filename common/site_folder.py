@@ -1,15 +1,18 @@
 """A site's own folder: what it is called, where its cohort and study lie, and what it keeps between rounds.
 
-site.toml       name, cohort, study (paths; relative ones from this folder)
+site.toml       name, cohort, study, ledger (paths; relative ones from this folder)
 study.toml      the site's own copy of the study it takes part in
 egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
 generator.safetensors  where the study has sites train alone: this site's own
 cache/          prepared scans
+rounds/         of some rounds, what it sent and what all sites' became; for its own audit (``round_record``)
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
 previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves
 journal.jsonl   what happened, what left; journal.jsonl.head: its last line, so that cut-off lines show
+ledger.jsonl    under differential privacy, unless site.toml names another folder: what its patients have spent
+public-start.safetensors  likewise: what its training goes out from; public
 errors.log      full text of failures; never leaves
 """
 
@@ -52,6 +55,7 @@ class SiteFolder:
     name: str
     cohort: Path
     study_file: Path
+    ledger: Path
 
     @property
     def state(self) -> Path:
@@ -98,20 +102,24 @@ class SiteFolder:
         """Read ``site.toml``.
 
         Raises:
-            ConfigError: there is none, or it does not hold exactly ``name``, ``cohort`` and ``study``.
+            ConfigError: there is none, or it does not hold exactly ``name``, ``cohort`` and ``study``, and perhaps
+                ``ledger``.
         """
         try:
             table = tomllib.loads((root / SITE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             table = {}
-        if table.keys() != {"name", "cohort", "study"} or not all(isinstance(v, str) for v in table.values()):
+        if table.keys() - {"ledger"} != {"name", "cohort", "study"} or not all(
+            isinstance(v, str) for v in table.values()
+        ):
             raise ConfigError(
                 "no valid site.toml in the site's folder",
                 expected="a file with name, cohort and study",
                 remedy="Make the folder with 'fedphantom site init'.",
             )
         check_site_name(table["name"])
-        return cls(root, table["name"], root / table["cohort"], root / table["study"])
+        ledger = root / table.get("ledger", "")
+        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger)
 
     def study(self) -> Study:
         """The site's own copy of the study. Raises ConfigError as :func:`read_study`."""

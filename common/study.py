@@ -19,7 +19,8 @@ from .errors import ConfigError
 from .federation import FederationTable as FederationTable
 from .labels.remapping import Remapping, remapping_problem
 from .misfit import first_misfit
-from .study_table import Fraction, LabelName, Positive, StudyTable
+from .promise import PromiseTable, Start
+from .study_table import Fraction, LabelName, Positive, StudyTable, without_nothing
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
@@ -140,7 +141,12 @@ class PatchTable(StudyTable):
 class TrainingTable(StudyTable):
     """Objective and schedule of every site's training."""
 
-    objective: Literal["paired"] = "paired"
+    objective: Literal["paired", "adversarial"] = "paired"
+    """``paired``: the generator also sees what it is to make, scan by scan. ``adversarial``: it sees public label maps
+    and the discriminator's judgement alone, so that what is promised of the discriminator holds for it (PRIVACY §1.1).
+    """
+    start: Start | None = None
+    """For ``adversarial``: the public start file that networks and public label maps are taken from."""
     rounds: Positive = 10
     local_steps: Positive = 100
     """Optimiser steps at each site in each round."""
@@ -158,8 +164,7 @@ class TrainingTable(StudyTable):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # TOML has no word for nothing, and a key left out changes no digest.
-        return {name: value for name, value in serialise(self).items() if value is not None}
+        return without_nothing(serialise(self))
 
 
 class RolesTable(StudyTable):
@@ -183,10 +188,24 @@ class RolesTable(StudyTable):
 class PrivacyTable(StudyTable):
     """The study's privacy promise."""
 
-    dp: Literal["none"] = "none"
+    dp: Literal["none", "patient-level"] = "none"
     """``none`` is said as loudly as any ε: this study makes no differential-privacy promise."""
+    promise: PromiseTable | None = None
+    """For ``patient-level``."""
     trained_on: Literal["private", "public"] = "private"
     """``public``: every site's patients must be marked public, or the site refuses. Said in the weights file."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.dp == "patient-level") != (self.promise is not None):
+            raise ValueError("privacy.promise: belongs to dp = 'patient-level', which means nothing without it")
+        if self.promise and self.trained_on == "public":
+            raise ValueError("privacy.dp: public patients need no promise; train on them with dp = 'none'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_nothing(serialise(self))
 
 
 class Study(StudyTable):
@@ -224,6 +243,7 @@ class Study(StudyTable):
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")
         self._check_sharing()
+        self._check_objective()
         if self.remapping and (problem := remapping_problem(self.remapping, self.labels)):
             raise ValueError(problem)
         self._check_overlay()
@@ -237,6 +257,22 @@ class Study(StudyTable):
             )
         if sharing == "volumes" and self.network.maps == "images-to-labels":
             raise ValueError("federation.sharing = 'volumes': a network that maps images to labels paints none")
+
+    def _check_objective(self) -> None:
+        adversarial, promised = self.training.objective == "adversarial", self.privacy.promise is not None
+        if promised and not adversarial:
+            raise ValueError(
+                "training.objective = 'paired': its losses compare the generator's volumes with patients' scans, so no"
+                " differential privacy is possible; with privacy.dp = 'patient-level' it must be 'adversarial'"
+            )
+        if adversarial and not promised:
+            raise ValueError(
+                "training.objective = 'adversarial': is the way to privacy.dp = 'patient-level', and needs it"
+            )
+        if adversarial and self.network.maps == "images-to-labels":
+            raise ValueError("network.maps = 'images-to-labels': such a network is trained on paired scans alone")
+        if self.training.start and not adversarial:
+            raise ValueError("training.start: only objective 'adversarial' goes out from a public start")
 
     def _check_overlay(self) -> None:
         overlay = set(self.network.overlay)
@@ -264,6 +300,12 @@ class Study(StudyTable):
     def stored_values(self) -> frozenset[int]:
         """Label values that a cohort's files may hold."""
         return frozenset(v for values in self.remapping.values() for v in values) or frozenset(self.label_values)
+
+    def paired(self) -> Study:
+        """The study as networks are trained for which nothing is promised: the audit's controls, public generators."""
+        training = self.training.model_copy(update={"objective": "paired", "start": None})
+        privacy = self.privacy.model_copy(update={"dp": "none", "promise": None})
+        return self.model_copy(update={"training": training, "privacy": privacy})
 
     def without_remapping(self) -> Study:
         """The study as it reads what FedPhantom itself wrote: label maps that hold the study's own values already."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,3 +18,8 @@ class StudyTable(BaseModel):
 
     # Infinity has no form in the canonical JSON that a weights file carries.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def without_nothing(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table without the keys that hold nothing: TOML has no word for it, and a key left out changes no digest."""
+    return {name: value for name, value in table.items() if value is not None}

@@ -18,6 +18,7 @@ from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
 from .approving_site import ApprovingSite, Override
 from .cohort_facts import CohortFacts
+from .dp.statement import DpStatement
 from .evidence import BINDING, SMALLEST_CELL, ReleaseKind
 from .label_making import LabelMaking
 from .policy import FEWEST_FOR_PUBLIC, Tier
@@ -127,7 +128,7 @@ class ReleasePredicate(_Record):
             internal.
         study_digest: Of the study the generator was trained for.
         generator_sha256: Of ``generator.safetensors``, also where only volumes are released.
-        dp: The formal promise; ``none`` is said aloud.
+        dp: The formal promise, all of it; ``none`` is said aloud.
         audit: What the audit found.
         evaluation: What else was measured on real patients; None for nothing.
         sharing: What the study's sites share.
@@ -150,7 +151,7 @@ class ReleasePredicate(_Record):
     audit_permits_sharing: bool
     study_digest: Sha256
     generator_sha256: Sha256
-    dp: Literal["none"]
+    dp: Literal["none"] | DpStatement
     audit: AuditClaim
     evaluation: EvaluationClaim | None = None
     # Releases from before there were others say nothing of sharing: they are of averages.

@@ -11,14 +11,15 @@ from .evidence import (
     ATTACKS,
     BINDING,
     BLIND,
+    CANARY,
     OUTLIERS,
     REQUIRED_ATTACKS,
-    REQUIRED_CONTROLS,
     SMALLEST_CELL,
     WHITE_BOX,
     AttackResult,
     AuditEvidence,
     ControlResult,
+    required_controls,
 )
 from .finding import finding
 from .multiplicity import claim_confidence
@@ -155,11 +156,11 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     yield from _beyond_attacks(evidence, policy)
     if evidence.generator_named_by is None:
         yield "No journal at hand names this generator as the one that these patients trained."
-    for name in REQUIRED_CONTROLS[evidence.release]:
+    for name in required_controls(evidence.release, evidence.claimed_epsilon):
         control = _control(evidence, name)
         if control is None:
             yield f"The control '{name}' was not run."
-        elif not control.ok and name.startswith("positive"):
+        elif not control.ok and (name.startswith("positive") or name == CANARY):
             yield f"The control '{name}' does not reach its mark ({control.got}; needed: {control.required})."
         elif not control.ok and evidence.n_holdout < MIN_HOLDOUT:
             yield f"The control '{name}' does not hold on so few patients ({control.got})."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.exchange import Parameters, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 
 
@@ -97,9 +97,9 @@ def weighted_mean(replies: Sequence[RoundReply]) -> dict[str, NDArray[np.float32
 
 
 def mean_metrics(replies: Sequence[RoundReply]) -> dict[str, float]:
-    """Weighted mean of each metric that every reply carries."""
+    """Weighted mean of each metric that every reply carries; of no ε, which is not to be averaged."""
     ordered = sorted(replies, key=lambda reply: reply.site)
-    common = set.intersection(*(set(reply.metrics) for reply in ordered))
+    common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON}
     total = math.fsum(reply.weight for reply in ordered)
     return {name: math.fsum(reply.metrics[name] * reply.weight for reply in ordered) / total for name in sorted(common)}
 

@@ -37,6 +37,7 @@ class RoundRecord:
         left_out: Site to reason.
         metrics: Weighted means of the metrics on fakes.
         seconds: From request to checkpoint.
+        epsilon: Site to what it has spent so far, as it says itself; nobody where nothing is promised.
     """
 
     round: int
@@ -45,6 +46,7 @@ class RoundRecord:
     left_out: Mapping[str, str]
     metrics: Mapping[str, float]
     seconds: float
+    epsilon: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def _record_facts(record: RoundRecord) -> Fact:
         "weights": list(record.weights),
         "left_out": dict(record.left_out),
         "metrics": dict(record.metrics),
+        "epsilon": dict(record.epsilon),
     }
     return facts
 
@@ -175,12 +178,13 @@ def _record(entry: Fact) -> RoundRecord:
         raise TypeError
     known: dict[str, object] = dict(entry)
     sites, weights, left_out, metrics = (known[key] for key in ("sites", "weights", "left_out", "metrics"))
-    number, seconds = known["round"], known["seconds"]
+    number, seconds, epsilon = known["round"], known["seconds"], known.get("epsilon", {})
     if (
         not isinstance(sites, list)
         or not isinstance(weights, list)
         or not isinstance(left_out, dict)
         or not isinstance(metrics, dict)
+        or not isinstance(epsilon, dict)
         or not isinstance(number, int)
         or not isinstance(seconds, int | float)
     ):
@@ -192,4 +196,5 @@ def _record(entry: Fact) -> RoundRecord:
         {str(k): str(v) for k, v in left_out.items()},
         {str(k): float(v) for k, v in metrics.items()},
         float(seconds),
+        {str(k): float(v) for k, v in epsilon.items()},
     )

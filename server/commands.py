@@ -35,7 +35,7 @@ def study() -> None:
 def study_new(
     path: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A file that does not exist yet.")],
     template: Annotated[
-        Literal["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"],
+        Literal["phantom", "hippocampus", "tiny", "promised", "anatomy", "anatomy-freesurfer"],
         typer.Option(help="What to start from."),
     ] = "phantom",
     approval_key: Annotated[
@@ -58,13 +58,46 @@ def study_new(
 
 
 @study_app.command("check")
-def study_check(path: _StudyFile, as_json: _Json = False) -> None:
-    """Read a study and say whether it holds; exit 3 and name the key if not."""
+def study_check(
+    path: _StudyFile,
+    patients: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Training patients of a site: is the study's promise feasible there?"),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Read a study and say whether it holds; exit 3 and name the key if not, 4 where its promise leaves pure noise."""
     from ..common.study import read_study
+    from .study_check import check_study
 
     with about("STUDY.toml"):
-        digest = read_study(path).digest()
-    typer.echo(json.dumps({"ok": True, "digest": digest}) if as_json else f"the study holds. Digest: {digest}")
+        checked = check_study(read_study(path), patients)
+    typer.echo(json.dumps(checked.to_json()) if as_json else checked.to_text())
+    checked.refuse()
+
+
+@study_app.command("pretrain")
+def study_pretrain(
+    path: _StudyFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The public start file; one that does not exist yet.")],
+    public: Annotated[Path, typer.Option(metavar="COHORT", help="Public or procedural patients, and no others.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
+    as_json: _Json = False,
+) -> None:
+    """Train both networks on public scans: what a study under differential privacy goes out from."""
+    from dataclasses import asdict
+
+    from ..common.progress import stages
+    from ..common.study import read_study
+    from .pretraining import pretrain
+
+    with about("STUDY.toml"):
+        study = read_study(path)
+    with stages() as stage:
+        made = pretrain(study, public, out, steps, stage)
+    line = f'start = "{made.sha256}"'
+    said = f"wrote {out}, trained on {counted(made.scans, 'public scan')}. Write under [training] in the study: {line}"
+    typer.echo(json.dumps(asdict(made)) if as_json else said)
 
 
 @study_app.command("show")
@@ -185,6 +218,8 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
 
 def simulation_text(result: Mapping[str, Any]) -> str:
     """What :func:`run_simulation` returned, in a few lines."""
+    from ..privacy.dp.statement import DpStatement
+
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
     left_out = sorted({site for record in rounds for site in record["left_out"]})
@@ -201,5 +236,8 @@ def simulation_text(result: Mapping[str, Any]) -> str:
         }[result["sharing"]]
     )
     leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
-    lines.append(f"dp: {result['dp']}. {leaves} only after an audit.")
+    dp = result["dp"]
+    if "dp_statement" in result:
+        dp = f"{dp}, {DpStatement.model_validate(result['dp_statement']).sentence()}"
+    lines.append(f"dp: {dp}. {leaves} only after an audit.")
     return "\n".join(lines)

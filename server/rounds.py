@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..common.counted import counted
 from ..common.errors import ConfigError, PeerError
-from ..common.exchange import Parameters, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, Parameters, RoundReply, RoundRequest
 from ..common.journal import Journal
 from ..common.run_result import RUN_STARTED
 from ..common.study import Study
@@ -131,6 +131,7 @@ class Rounds:
             left_out={failure.site: failure.reason for failure in failures},
             metrics=mean_metrics(replies),
             seconds=round(time.monotonic() - self._started, 3),
+            epsilon={reply.site: reply.metrics[EPSILON] for reply in replies if EPSILON in reply.metrics},
         )
         checkpoint = self._after(replies, record)
         write_checkpoint(self.folder.checkpoints, checkpoint)

@@ -31,7 +31,8 @@ from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.study import Study, differing_keys, parse_study, read_study
-from .checkpoints import Checkpoint
+from ..privacy.dp.statement import NONE, dp_statement
+from .checkpoints import Checkpoint, RoundRecord
 from .folder_lock import LOCK, hold_folder
 
 
@@ -229,9 +230,12 @@ class RunFolder:
             StorageError: the disk is full, read-only or forbidden.
         """
         note_generators(self.root, [parameters_digest(generator) for generator in checkpoint.generators().values()])
+        spent = epsilon_by_site(checkpoint.history)
+        statement = dp_statement(study, spent)
+        dp = statement.encode() if statement else NONE
         for site, generator in checkpoint.generators().items():
             file = self.ensemble / f"{site}.safetensors" if site else self.generator
-            save_weights(file, generator, generator_metadata(study, checkpoint.round))
+            save_weights(file, generator, generator_metadata(study, checkpoint.round, dp))
         summary = {
             "study": study.name,
             "study_digest": study.digest(),
@@ -243,7 +247,17 @@ class RunFolder:
             "ema_decay": study.federation.ema_decay,
             "generator": result.name if (result := self.result(study)) else None,
         }
+        if statement:
+            summary |= {"dp_statement": statement.model_dump(), "epsilon_by_site": spent}
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
+
+
+def epsilon_by_site(history: Sequence[RoundRecord]) -> dict[str, float]:
+    """What each site says that it has spent, last of all; nobody where nothing is promised."""
+    spent: dict[str, float] = {}
+    for record in history:
+        spent |= record.epsilon
+    return {site: spent[site] for site in sorted(spent)}
 
 
 def _read(path: Path) -> str:

@@ -130,12 +130,11 @@ def simulate(
     folder.check_free()
     study = folder.check_claim(study_text, tuple(sites))
     own = own_cohorts(sites)
-    begun = folder.begun
+    begun, generator = folder.begun, initial(study)
     if check_site and not begun:  # a refused command makes no folder
         _check_sites(check_site, folder, own, study, say)
     with folder.lock():
         study = folder.claim(study_text, tuple(sites))
-        generator = initial(study)
         spec = ParameterSpec.of(generator)
         for name in sorted(sites):
             with about(f"site '{name}'"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..common.counted import counted
 from ..common.study import Study
+from ..privacy.dp.statement import asked_for
 
 NO_DP = (
     "dp: none. This study makes NO differential-privacy promise: nothing bounds what the generator "
@@ -31,6 +32,7 @@ def study_text(study: Study) -> str:
     seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
     if patch and training.batch > 1:
         seen = seen.replace("patch", "patches")
+    spent = "With them the ε spent so far. " if study.privacy.promise else ""
     made, use = _paints(study, structures) if study.network.maps == "labels-to-images" else _infers(study)
     rows = {
         "study": f"{study.name} ({study.digest()[:16]})",
@@ -41,13 +43,24 @@ def study_text(study: Study) -> str:
         f" at least {counted(federation.quorum, 'site')} a round",
         "label maps": use,
         "averaged": _averaging(study),
-        "leaves a site": f"{shared[federation.sharing]} "
+        "leaves a site": f"{shared[federation.sharing]} {spent}"
         f"Never: {kept}scans, label maps, the discriminator, patient counts, figures on real scans",
         "approved by": _approval(study),
-        "privacy": NO_DP,
+        "privacy": _privacy(study),
     }
     width = max(map(len, rows))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def _privacy(study: Study) -> str:
+    promised = asked_for(study)
+    if promised is None:
+        return NO_DP
+    return (
+        f"patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees public"
+        " label maps and what these noised steps say, nothing else of a patient. Each site keeps its own ledger, and"
+        " stops when its budget is spent"
+    )
 
 
 def _paints(study: Study, structures: str) -> tuple[str, str]:

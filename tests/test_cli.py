@@ -265,6 +265,7 @@ HEAVY = {
     "nilearn",
     "matplotlib",
     "opacus",
+    "dp_accounting",
     "numpy",
     "pydantic",
 }
@@ -303,7 +304,7 @@ def test_show_says_loudly_that_there_is_no_differential_privacy(
     assert "56 × 64 × 56" in said
 
 
-@pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny", "anatomy", "anatomy-freesurfer"])
+@pytest.mark.parametrize("template", ["phantom", "hippocampus", "tiny", "promised", "anatomy", "anatomy-freesurfer"])
 def test_every_template_holds(template: str, tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     assert run(["study", "new", str(study), "--template", template]) == 0
@@ -311,7 +312,9 @@ def test_every_template_holds(template: str, tmp_path: Path) -> None:
     assert parse_study(study.read_text()).name == template
 
 
-@pytest.mark.parametrize(("template", "spacing_mm"), [("phantom", 3.0), ("tiny", 12.0), ("anatomy", 3.0)])
+@pytest.mark.parametrize(
+    ("template", "spacing_mm"), [("phantom", 3.0), ("tiny", 12.0), ("promised", 6.0), ("anatomy", 3.0)]
+)
 def test_the_phantom_templates_fit_the_cohorts_they_name(template: str, spacing_mm: float) -> None:
     from importlib.resources import files
 

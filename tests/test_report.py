@@ -25,6 +25,7 @@ from report_content import (
 
 from fedphantom.common.errors import DataError
 from fedphantom.common.labels.chain import UNSTATED, LabelSource
+from fedphantom.privacy.dp.statement import DpStatement
 from fedphantom.privacy.evidence import REQUIRED_ATTACKS, TESTS
 from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
@@ -55,6 +56,32 @@ def test_a_page_opens_with_verdict_dp_and_release() -> None:
     assert "There is no differential privacy and no ε ." in start
     assert "REFUSED" in start
     assert "audit verdict INCONCLUSIVE; expected PASS." in start
+
+
+def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
+    promise = DpStatement(
+        epsilon=7.314,
+        delta=0.002,
+        sampling_rate=1.0,
+        noise_multiplier=0.61,
+        clip_norm=1.0,
+        steps=2,
+        noised="means",
+    )
+    page = words_of(render_report(content(promise=promise), "shareable"))
+    start = page[: page.index("Why this verdict Attacks")]
+    for part in (
+        "ε = 7.31 at δ = 0.002",
+        "unit: patient",
+        "adjacency: add/remove one patient",
+        "sampling: Poisson, q = 1",
+        "σ = 0.61",
+        "2 noised steps at most, of the mean intensities of structures",
+        "accountant: pld",
+        "An ε above 3 forbids few attacks by itself",
+    ):
+        assert part in start
+    assert "NONE" not in start.partition("Release")[0].partition("Formal guarantee")[2]
 
 
 @pytest.mark.parametrize(

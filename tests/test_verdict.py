@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from fedphantom.privacy.evidence import (
     ATTACKS,
+    CANARY,
     OUTLIERS,
     REQUIRED_ATTACKS,
     REQUIRED_CONTROLS,
     AttackResult,
     AuditEvidence,
     ControlResult,
+    required_controls,
 )
 from fedphantom.privacy.policy import TIERS, ReleasePolicy, Tier, parse_policy
 from fedphantom.privacy.statistics import TprAtFpr
@@ -83,13 +85,18 @@ def with_attack(evidence: AuditEvidence, changed: AttackResult) -> AuditEvidence
     return replace(evidence, attacks=tuple(changed if a.id == changed.id else a for a in evidence.attacks))
 
 
+def promised(epsilon: float) -> AuditEvidence:
+    """Good evidence of a generator with a formal promise, whose canaries proved no more."""
+    return replace(GOOD, claimed_epsilon=epsilon, controls=(*GOOD.controls, control(CANARY)))
+
+
 def with_control(evidence: AuditEvidence, changed: ControlResult) -> AuditEvidence:
     return replace(evidence, controls=tuple(changed if c.id == changed.id else c for c in evidence.controls))
 
 
 @pytest.mark.parametrize("tier", TIERS.values(), ids=TIERS.keys())
 def test_good_evidence_passes_and_is_never_called_anonymous(tier: ReleasePolicy) -> None:
-    verdict = decide(replace(GOOD, claimed_epsilon=2.0), tier)
+    verdict = decide(promised(2.0), tier)
     assert verdict.outcome == "PASS"
     assert "No attack tested succeeded" in verdict.reasons[0]
     assert "anonym" not in verdict.reasons[0].lower()
@@ -109,12 +116,12 @@ def test_taking_anything_away_from_a_pass_never_leaves_a_pass(
         GOOD,
         release=release,  # type: ignore[arg-type]  # drawn from the literals
         attacks=tuple(attack(n, a, 0.02) for n, a in zip(MODELS, aucs, strict=True)),
-        controls=tuple(control(name) for name in REQUIRED_CONTROLS["weights"]),
+        controls=tuple(control(name) for name in required_controls("weights", 3.0)),
         n_holdout=n_holdout,
         claimed_epsilon=3.0,
     )
     assert decide(evidence, tier).outcome == "PASS"
-    for name in REQUIRED_CONTROLS[evidence.release]:
+    for name in required_controls(evidence.release, 3.0):
         less = replace(evidence, controls=tuple(c for c in evidence.controls if c.id != name))
         assert decide(less, tier).outcome == "INCONCLUSIVE"
         assert decide(with_control(evidence, control(name, ok=False)), tier).outcome != "PASS"
@@ -141,12 +148,12 @@ CASES = {
     ),
     "a canary excess": (replace(GOOD, canary_excess=True), "FAIL", "canaries"),
     "more ε shown than promised": (
-        with_attack(replace(GOOD, claimed_epsilon=1.0), attack("A1", epsilon=1.5)),
+        with_attack(promised(1.0), attack("A1", epsilon=1.5)),
         "FAIL",
         "implementation is wrong",
     ),
     "less ε shown than promised": (
-        with_attack(replace(GOOD, claimed_epsilon=2.0), attack("A1", epsilon=1.5)),
+        with_attack(promised(2.0), attack("A1", epsilon=1.5)),
         "PASS",
         "No attack",
     ),
@@ -297,8 +304,8 @@ def test_the_public_tier_needs_a_formal_promise_or_a_recorded_waiver() -> None:
     public = TIERS["public"]
     assert decide(GOOD, public).outcome == "INCONCLUSIVE"
     assert "formal promise of ε at most 3; this generator has none" in decide(GOOD, public).reasons[0]
-    assert decide(replace(GOOD, claimed_epsilon=3.5), public).outcome == "INCONCLUSIVE"
-    assert decide(replace(GOOD, claimed_epsilon=3.0), public).outcome == "PASS"
+    assert decide(promised(3.5), public).outcome == "INCONCLUSIVE"
+    assert decide(promised(3.0), public).outcome == "PASS"
     waived = parse_policy(
         'tier = "public"\n[override.formal_epsilon_binds]\nvalue = false\nreason = "expert determination of 3 May"\n'
         'by = "the ethics board"\non = 2026-05-03'
@@ -308,7 +315,7 @@ def test_the_public_tier_needs_a_formal_promise_or_a_recorded_waiver() -> None:
 
 @pytest.mark.parametrize("tier", ["controlled", "public"])
 def test_no_copy_among_too_few_members_does_not_bound_the_rate_of_copies(tier: Tier) -> None:
-    evidence = replace(GOOD, claimed_epsilon=2.0)
+    evidence = promised(2.0)
     assert decide(replace(evidence, n_member=32), TIERS[tier]).outcome == "PASS"
     few = decide(replace(evidence, n_member=31), TIERS[tier])
     assert few.outcome == "INCONCLUSIVE"

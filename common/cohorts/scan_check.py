@@ -170,11 +170,12 @@ def _inspect_channel(name: str, source: ChannelSource, scales: dict[str, float],
     if values.min() == values.max():
         return codes | {"constant-volume"}
     scales[name] = float(np.percentile(np.abs(values[:: max(1, values.size // _SCALE_SAMPLES)]), 99))
-    digests.setdefault(_digest(voxels), source.path)
+    digests.setdefault(voxel_digest(voxels), source.path)
     return codes
 
 
-def _digest(voxels: NDArray[np.float32]) -> str:
+def voxel_digest(voxels: NDArray[np.float32]) -> str:
+    """SHA-256 (hex) of a volume's shape and voxels, whatever its file is called or how it is packed."""
     digest = hashlib.sha256(repr(voxels.shape).encode())
     digest.update(voxels.data)
     return digest.hexdigest()

@@ -50,12 +50,14 @@ class LoadedGenerator:
         network: On the device, in evaluation mode.
         study: What it was trained for.
         sha256: Of the weights file's bytes.
+        dp: What its header says of the formal promise.
     """
 
     network: Generator
     study: Study
     sha256: str
     device: Device
+    dp: str
 
 
 def load_generator(path: Path, device: Device, maps: Maps = "labels-to-images") -> LoadedGenerator:
@@ -83,7 +85,7 @@ def load_generator(path: Path, device: Device, maps: Maps = "labels-to-images") 
     data = path.read_bytes()
     parameters, _ = decode_weights(data, path)
     network = generator_with(parameters, study, device)
-    return LoadedGenerator(network.eval(), study, hashlib.sha256(data).hexdigest(), device)
+    return LoadedGenerator(network.eval(), study, hashlib.sha256(data).hexdigest(), device, metadata.get("dp", ""))
 
 
 def load_generators(path: Path, device: Device) -> tuple[LoadedGenerator, ...]:

@@ -7,7 +7,7 @@ the CPU, what an unbroken one does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +31,10 @@ CHECK_EVERY = 10
 
 
 class Pairs(Protocol):
-    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z)."""
+    """Prepared scans: volumes (n, C, X, Y, Z) in [-1, 1] and class indices (n, X, Y, Z).
+
+    Where nothing is paired, public label maps: C is 0.
+    """
 
     @property
     def volumes(self) -> Rows[np.float32]:
@@ -67,6 +70,10 @@ DiscriminatorStep = Callable[[TrainingState, Batch, Tensor], Tensor]
 """(state, batch, detached fake) → loss. Updates the discriminator once."""
 
 
+GeneratorLoss = Callable[[TrainingState, Batch, Tensor, Study], tuple[Tensor, Tensor, Tensor]]
+"""(state, batch, fake, study) → the generator's whole loss, its adversarial term, its reconstruction."""
+
+
 def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
     """Least-squares discriminator update without privacy (``dp: none``)."""
     with state.device.autocast():
@@ -88,6 +95,7 @@ def train(
     total_steps: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
+    loss_of_generator: GeneratorLoss | None = None,
     penalty: Callable[[Generator], Tensor] | None = None,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
@@ -100,12 +108,13 @@ def train(
         total_steps: Of the whole training, over all rounds: the learning rates fall towards its end.
         seed: Of every draw.
         discriminator_step: Updates the discriminator once.
+        loss_of_generator: What the generator learns from; :func:`generator_loss` by default.
         penalty: Of the generator's parameters, added to its loss.
 
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
     """
-    options, (distance, weight) = study.training, supervision(study)
+    options, loss_of = study.training, loss_of_generator or generator_loss
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)
@@ -122,12 +131,7 @@ def train(
         # Update the generator.
         state.discriminator.requires_grad_(False)
         with state.device.autocast():
-            logits, fake_features = state.discriminator(batch.given, fake)
-            with torch.no_grad():
-                _, real_features = state.discriminator(batch.given, batch.real)
-            adversarial, reconstruction = real_loss(logits), distance(fake, batch.real)
-            matching = feature_matching(fake_features, real_features)
-            loss_g = adversarial + weight * reconstruction + options.feature_matching_weight * matching
+            loss_g, adversarial, reconstruction = loss_of(state, batch, fake, study)
         if penalty:
             loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)
@@ -156,6 +160,20 @@ def train(
         yield losses
 
 
+def generator_loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+    """The generator's whole loss, its adversarial term and its reconstruction; the latter 0 where nothing is paired."""
+    logits, fake_features = state.discriminator(batch.given, fake)
+    adversarial = real_loss(logits)
+    if study.training.objective == "adversarial":
+        return adversarial, adversarial, torch.zeros(())
+    distance, weight = supervision(study)
+    with torch.no_grad():
+        _, real_features = state.discriminator(batch.given, batch.real)
+    reconstruction, matching = distance(fake, batch.real), feature_matching(fake_features, real_features)
+    loss = adversarial + weight * reconstruction + study.training.feature_matching_weight * matching
+    return loss, adversarial, reconstruction
+
+
 def _shows_structure(given: Tensor) -> bool:
     """Whether a batch (B, G, X, Y, Z) is more than one label: patches of nothing but air may well be one grey."""
     return bool((given != given[:1, :, :1, :1, :1]).any())
@@ -172,12 +190,13 @@ def train_from_scratch(
 ) -> TrainingState:
     """Train the study's networks on these scans alone, in one go and in memory; both networks after ``steps``.
 
-    For generators that are nobody's release: the audit's controls, and what public scans alone would give.
+    For generators that are nobody's release: the audit's controls, and what public scans alone would give. They see
+    paired scans, whatever the study's objective.
 
     Raises:
         TrainingError: NaN or collapse.
     """
-    state = new_state(study, seed, device)
+    state, study = new_state(study, seed, device), study.paired()
     for losses in train(state, pairs, study, until_step=steps, total_steps=steps, seed=seed):
         if progress:
             progress(losses.step, steps)
@@ -205,11 +224,17 @@ def draw_batch(pairs: Pairs, study: Study, device: Device, *, step: int, seed: i
     if study.network.maps == "images-to-labels":
         return _batch_of_images(pairs, study, device, step, seed)
     places = places_of_step(pairs, study, step, seed)
+    given, real = cut(pairs, places, study, device)
+    x, y, z = given.shape[2:]
+    noise = draw_noise(len(places), (x, y, z), torch_generator(seed, "step", step))
+    return Batch(given, device.tensor(noise), real)
+
+
+def cut(pairs: Pairs, places: Sequence[tuple[int, Box]], study: Study, device: Device) -> tuple[Tensor, Tensor]:
+    """One-hot label maps (B, L, X, Y, Z) and volumes (B, C, X, Y, Z) of these rows and boxes, on the device."""
     real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
-    shape = study.training.patch.shape if study.training.patch else study.volume_grid().shape
-    noise = draw_noise(len(places), shape, torch_generator(seed, "step", step))
-    return Batch(device.tensor(one_hot(classes, len(study.labels))), device.tensor(noise), device.tensor(real))
+    return device.tensor(one_hot(classes, len(study.labels))), device.tensor(real)
 
 
 def _batch_of_images(pairs: Pairs, study: Study, device: Device, step: int, seed: int) -> Batch:

@@ -34,7 +34,7 @@ METADATA = frozenset(
         "labels",  # NAME=VALUE, comma-separated, by value
         "rounds",  # rounds behind these weights
         "ema_decay",  # of the server-side average, per round; absent where nothing is averaged
-        "dp",  # the promise made, "none" said aloud
+        "dp",  # the promise made (``privacy.dp.statement``), "none" said aloud
         "maps",  # which way: labels to images, or images to labels
         "trained_on",  # "public" only where every site refused other patients
     }
@@ -45,8 +45,16 @@ _MOST_HEADER_BYTES = 1 << 20
 """Names, shapes and the study take a few kilobytes; what is longer was not written here."""
 
 
-def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
-    """The facts of a generator after this many rounds of the study."""
+def generator_metadata(study: Study, rounds: int, dp: str = "none") -> dict[str, str]:
+    """The facts of a generator after this many rounds of the study.
+
+    Args:
+        study: What was trained.
+        rounds: Behind the weights.
+        dp: The statement of what was promised, as it is written; ``none`` where nothing is.
+    """
+    if (dp == "none") != (study.privacy.promise is None):
+        raise ValueError("a weights file says what the study promises, all of it, and promises nothing else")
     return {
         "study": json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":")),
         "study_digest": study.digest(),
@@ -54,7 +62,7 @@ def generator_metadata(study: Study, rounds: int) -> dict[str, str]:
         "channels": ",".join(study.channels),
         "labels": ",".join(f"{name}={value}" for name, value in sorted(study.labels.items(), key=lambda kv: kv[1])),
         "rounds": str(rounds),
-        "dp": study.privacy.dp,
+        "dp": dp,
         "maps": study.network.maps,
         "trained_on": study.privacy.trained_on,
     } | ({} if study.federation.alone else {"ema_decay": repr(study.federation.ema_decay)})

@@ -15,6 +15,7 @@ from ...common.cohorts.roles import Role
 from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
+from ..attacks.attribute import NOTHING_TO_INFER
 from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
@@ -25,10 +26,12 @@ from ..attacks.moved_copies import moved_copies
 from ..attacks.shadows import Errors
 from ..evidence import (
     ATTACKS,
+    ATTRIBUTE,
     BINDING,
     BLIND,
     OF_COINS,
     OF_SHADOWS,
+    TRAJECTORY,
     WHITE_BOX,
     AuditEvidence,
     ControlResult,
@@ -42,6 +45,7 @@ from ..verdict import decide
 from .controls import (
     TrainGenerator,
     blind_control,
+    canary_control,
     choose_memorised,
     negative_control,
     positive_insider_control,
@@ -56,6 +60,7 @@ from .result import AuditResult
 from .shadow_training import ShadowPlan, seconds_for_shadows, train_shadows
 
 T = TypeVar("T")
+N = TypeVar("N", np.float32, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,7 @@ class AuditPlan:
         steps: Optimiser steps of reference and negative control; fewer than the target's make a reduced audit.
         scans_per_step: Scans in an optimiser step.
         negative_seeds: 3; fewer make a reduced audit, which is at best INCONCLUSIVE.
-        draws: Noise draws of A1, 1 to 32.
+        draws: Noise draws of A1 at most, 1 to 32; two, where the reference generator shows that more change nothing.
         earlier: The p-values of each audit of this holdout before this one, None where one was broken off.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
         trainings_at_once: Generators trained side by side; one a core by default.
@@ -265,7 +270,7 @@ def run_audit(
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
-        controls=tuple(controls),
+        controls=(*controls, *([] if material.canary is None else [canary_control(material.canary)])),
         n_member=members,
         n_holdout=holdout,
         negative_seeds=len({run.seed for run in negative_runs}),
@@ -275,7 +280,7 @@ def run_audit(
         copied_members=copies.members,
         copied_labels=copied_labels,
         claimed_epsilon=material.claimed_epsilon,
-        canary_excess=material.canary_excess,
+        canary_excess=material.canary is not None and material.canary.excess,
         audit_number=plan.audit_number,
         generator_named_by=material.generator_named_by,
         too_small=too_small,
@@ -296,9 +301,11 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
+        not_applicable={id: why for id, why in _ASKS_FOR.items() if id not in found},
     )
 
 
+_ASKS_FOR = {ATTRIBUTE: NOTHING_TO_INFER, TRAJECTORY: "the sites kept no round that all of them took part in"}
 _TRAINED: tuple[Role, ...] = ("member", "training")
 _HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")
 """Patients of whose scans no synthetic volume may be a copy; reference patients too, where they are the sites' own."""
@@ -327,12 +334,19 @@ def _seeds(number: int, rng: np.random.Generator) -> list[int]:
 
 def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
     return AuditedScans(
-        images=material.images[index],
-        labels=material.labels[index],
+        images=_rows(material.images, index),
+        labels=_rows(material.labels, index),
         patients=tuple(material.patients[i] for i in index),
         sites=tuple(material.sites[i] for i in index),
         member=tuple(material.roles[i] == "member" for i in index),
     )
+
+
+def _rows(array: NDArray[N], index: NDArray[np.intp]) -> NDArray[N]:
+    """These rows: in place where they follow each other, since a copy of all scans would double an audit's memory."""
+    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+        return array[index[0] : index[0] + len(index)]
+    return array[index]
 
 
 def _counts(material: AuditMaterial) -> dict[str, int]:

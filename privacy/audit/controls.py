@@ -19,7 +19,8 @@ from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
 from ..attacks.interface import AttackScores, AuditedScans, Networks
 from ..attacks.target import Target
-from ..evidence import FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, WHITE_BOX, AttackResult, ControlResult
+from ..dp.canaries import WITHOUT_NOISE, CanaryRun
+from ..evidence import CANARY, FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, WHITE_BOX, AttackResult, ControlResult
 from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
 from ..statistics import auc, holm, null_p_value
@@ -34,6 +35,16 @@ class TrainGenerator(Protocol):
     def __call__(self, scans: NDArray[np.intp], steps: int, seed: int) -> Networks:
         """Train on these scans of the audit's material (indices) and no others. TrainingError: NaN or collapse."""
         ...
+
+
+def canary_control(run: CanaryRun) -> ControlResult:
+    """Whether the test of a promised noise could find anything, and found no more than was promised."""
+    return ControlResult(
+        CANARY,
+        f"without noise at least ε = {WITHOUT_NOISE:g} proved; with noise no more than ε = {run.epsilon:.2f}",
+        f"without noise ε > {run.bare:.2f}, with it ε > {run.promised:.2f}, in {run.runs} coins each",
+        run.bare >= WITHOUT_NOISE and not run.excess,
+    )
 
 
 MEMORISED = 16

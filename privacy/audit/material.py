@@ -11,6 +11,7 @@ from ...common.cohorts.roles import Role
 from ...common.errors import DataError
 from ...common.run_result import NamedBy
 from ..attacks.interface import AsReleased, Images, Labels, Networks
+from ..dp.canaries import CanaryRun
 from ..statistics import Floats
 
 
@@ -38,7 +39,7 @@ class AuditMaterial:
         generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
             could be asked, as in a site's own folder with a generator that it received.
         claimed_epsilon: The study's formal promise, or None (``dp: none``).
-        canary_excess: Whether a canary run showed more than was claimed.
+        canary: What canaries proved of a formal promise's noise; None where there is no promise.
     """
 
     images: Images
@@ -58,7 +59,7 @@ class AuditMaterial:
     reference_stands_in: str | None = None
     generator_named_by: NamedBy | None = None
     claimed_epsilon: float | None = None
-    canary_excess: bool = False
+    canary: CanaryRun | None = None
 
     def __post_init__(self) -> None:
         n, s = len(self.images), len(self.synthetic)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,10 @@ from ...common.device import Device
 from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
-from ..attacks.interface import Logits, Networks
+from ..attacks.interface import Logits, Networks, SentRound
+from ..dp.canaries import run_canaries
+from ..dp.plan import noised_plan
+from ..dp.statement import read_dp
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_digest import synthetic_digest
@@ -45,6 +48,7 @@ class RunMaterial:
         stands_in: What stood in as reference patients, in words, or None.
         named_by: Whose journal says that these patients' training made the generator, or None.
         insider: The sites' discriminators, where each site's folder keeps one.
+        rounds: What their coordinator saw, where the sites' folders keep it.
     """
 
     generator: LoadedGenerator
@@ -55,6 +59,7 @@ class RunMaterial:
     stands_in: str | None
     named_by: NamedBy | None
     insider: Logits | None = None
+    rounds: Sequence[Callable[[], SentRound]] = ()
 
 
 class Attack(Protocol):
@@ -80,6 +85,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         StorageError: the disk is full.
     """
     study, device, scans = run.generator.study, run.generator.device, run.scans
+    promised = read_dp(run.generator.dp, study)
     volumes = synthetic_digest(synthetic)
     made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
     material = AuditMaterial(
@@ -92,6 +98,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
             painter(run.generator.network, study, device),
             run.insider,
             weight_search(run.generator.network, study, device) if white_box else None,
+            run.rounds,
         ),
         synthetic=np.asarray(made.volumes),
         synthetic_labels=np.asarray(made.classes),
@@ -103,6 +110,8 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         header=scans.headers,
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
+        claimed_epsilon=promised.epsilon if promised else None,
+        canary=run_canaries(noised_plan(study).whole(), promised.clip_norm, promised.delta) if promised else None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
     once = _trainer(train_control_generator, scans, study, device, None)

@@ -29,6 +29,7 @@ from ...common.volumes.grid import Grid
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..cohort_facts import CohortFacts
+from ..dp.statement import NONE, DpStatement, read_dp
 from ..label_making import LabelMaking
 from ..statement import BIDS_IGNORE, ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
@@ -121,9 +122,11 @@ class ContentCheck:
             if not content or content != encode_bids_ignore(self._predicate.cohort.channels):
                 raise _foreign("a .bidsignore with other entries")
         elif name == GENERATOR and self._predicate.kind == "weights":
-            study = check_weights(content)
+            study, promised = check_weights(content)
             if study.digest() != self._predicate.study_digest:
                 raise _foreign("a generator of another study")
+            if (promised or NONE) != self._predicate.dp:
+                raise _foreign("a generator of another formal promise than the signed statement says")
             if study.federation.sharing != self._predicate.sharing:
                 raise _foreign("a generator whose study shares otherwise than the signed statement says")
             if self._predicate.approving_sites and not study.federation.alone:
@@ -189,11 +192,11 @@ class ContentCheck:
             raise _foreign("an audit other than the signed statement says")
 
 
-def check_weights(content: bytes) -> Study:
+def check_weights(content: bytes) -> tuple[Study, DpStatement | None]:
     """Check that a weights file holds parameters and whitelisted facts, and nothing else.
 
     Returns:
-        The study it was trained for.
+        The study it was trained for, and what was promised.
 
     Raises:
         VerificationFailed: not such a file, other facts, or bytes that FedPhantom would not have written.
@@ -204,7 +207,8 @@ def check_weights(content: bytes) -> Study:
         raise _foreign("a weights file with unknown entries in its header")
     if encode(parameters, facts) != content:
         raise _foreign("a weights file with hidden bytes")
-    return _verified(study_of, metadata)
+    study = _verified(study_of, metadata)
+    return study, _verified(read_dp, metadata.get("dp", ""), study)
 
 
 def public_sources_of(content: bytes) -> PublicSources:

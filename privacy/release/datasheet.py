@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ...common.counted import counted
 from ..cohort_facts import CohortFacts, outside_bids
+from ..dp.statement import NONE
 from ..statement import ReleasePredicate, unlicensed
 from .readme import MEANT_FOR, NOT_FOR_SHARING, cited, how_made
 
@@ -53,8 +54,7 @@ The headings and questions are those of *Datasheets for Datasets* (Gebru et al. 
 - **Is anything missing, or are there recommended splits?** Age, sex, scanner, diagnosis and splits: there are none.
 - **Are there errors or noise?** Not assessed here. An image may fail to show what its label map says.
 - **Does it hold data that might be confidential, or relate to people?** The generator was trained on patients' scans
-  and may give something of them away. Audit verdict: {predicate.audit.verdict}; formal guarantee: none
-  (`dp: {predicate.dp}`). The release's `README.md` and `audit.json` say what was tested.
+  and may give something of them away. {_known(predicate)}
 - **Could a face be shown?** {_skull(facts)}
 
 ## Collection process
@@ -100,6 +100,16 @@ The headings and questions are those of *Datasheets for Datasets* (Gebru et al. 
 - **Packed:** {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tier]}.
   Study {predicate.study_digest}.
 """
+
+
+def _known(predicate: ReleasePredicate) -> str:
+    promise = (
+        "none\n  (`dp: none`)." if predicate.dp == NONE else f"differential privacy,\n  {predicate.dp.sentence()}."
+    )
+    return (
+        f"Audit verdict: {predicate.audit.verdict}; formal guarantee: {promise} The release's `README.md` and"
+        " `audit.json` say what was tested."
+    )
 
 
 def _size(facts: CohortFacts) -> str:

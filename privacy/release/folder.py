@@ -22,6 +22,7 @@ from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.federation import Sharing
 from ...common.signing import unverified, verify
 from ...common.storage import TEMPORARY_PREFIX
+from ..dp.statement import said
 from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..policy import Tier
@@ -55,7 +56,7 @@ class ReleaseReport:
         verdict: Of its audit.
         audit_permits_sharing: Whether verdict and tier let it leave the study, once it is approved.
         note: The same in words.
-        dp: The formal promise.
+        dp: The formal promise in words, or ``none``.
         study_digest: Of the study.
         generator_sha256: Of the generator behind it.
         sharing: What the study's sites share.
@@ -255,7 +256,7 @@ def _report(verified: VerifiedRelease, trusted: Iterable[Ed25519PublicKey], *, n
         verdict=predicate.audit.verdict,
         audit_permits_sharing=predicate.audit_permits_sharing,
         note=_note(predicate),
-        dp=predicate.dp,
+        dp=said(predicate.dp),
         study_digest=predicate.study_digest,
         generator_sha256=predicate.generator_sha256,
         label_sources=tuple(dict.fromkeys(source.name for source in predicate.label_sources)),

@@ -33,6 +33,7 @@ from ..audit.extract import AuditExtract
 from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..cohort_facts import CohortFacts
+from ..dp.statement import NONE
 from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..label_making import LabelMaking
@@ -118,7 +119,7 @@ def pack(
     """
     generator = _source(run / GENERATOR, "generator of the run")
     generator_sha256 = hashlib.sha256(generator).hexdigest()
-    study = check_weights(generator)
+    study, promised = check_weights(generator)
     if study.network.maps == "images-to-labels":
         _permitted_audit(audit, kind, tier, generator_sha256)  # its reasons come first
         raise PolicyRefused(
@@ -181,7 +182,7 @@ def pack(
             audit_permits_sharing=may_be_shared(tier, claim.verdict),
             study_digest=study.digest(),
             generator_sha256=generator_sha256,
-            dp=study.privacy.dp,
+            dp=promised or NONE,
             audit=claim,
             evaluation=evaluation.claim() if evaluation else None,
             sharing=study.federation.sharing,

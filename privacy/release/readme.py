@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ...common.counted import counted
 from ...common.labels.chain import LabelSource
 from ..approving_site import ApprovingSite, Override
+from ..dp.statement import NONE
 from ..finding import NOTHING_SUCCEEDED
 from ..label_making import LabelMaking
 from ..statement import ReleasePredicate, unlicensed
@@ -45,7 +46,7 @@ maps were made by a generator, from public label maps.
 
 - Audit verdict: **{predicate.audit.verdict}**, judged by the thresholds for *{predicate.audit.tier}*.
   {_verdict(predicate)}
-- Formal guarantee: **none** (`dp: {predicate.dp}`). No differential-privacy promise is made.
+- Formal guarantee: {_promise(predicate)}
 - The generator was trained on patients' scans. That attacks failed, where they did, is evidence and not proof.
 - `audit.json` holds the attacks and controls with their figures.
 - Rare structures: {_rare(predicate)}
@@ -107,6 +108,16 @@ def _behind(predicate: ReleasePredicate) -> str:
             f" this release\n(sharing: {predicate.sharing})."
         )
     return "A generator trained by several sites needs the signed approval of\neach of them."
+
+
+def _promise(predicate: ReleasePredicate) -> str:
+    if predicate.dp == NONE:
+        return "**none** (`dp: none`). No differential-privacy promise is made."
+    return (
+        f"**patient-level differential privacy** of the generator. {predicate.dp.sentence()}.\n"
+        "  It holds for the generator and for all that it paints, not for the figures of the audit. Its noise comes\n"
+        "  from generators seeded by the operating system, and is not hardened against timing."
+    )
 
 
 def _approval(predicate: ReleasePredicate) -> str:

@@ -18,6 +18,7 @@ from ...common.labels.chain import LabelSource
 from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..audit.small_cells import travelling
+from ..dp.statement import DpStatement
 from ..evidence import SMALLEST_CELL
 from ..label_making import LabelMaking
 from ..policy import TIERS
@@ -233,6 +234,7 @@ class ReportContent:
         audit: None: none was run.
         roc: One curve an attack.
         evaluation: None: none was run, or it is withheld.
+        promise: The generator's formal promise; None where there is none.
         evaluation_withheld: It was run on too few patients for its figures to be told.
         rounds: In order.
         synthetic: None: none were generated.
@@ -264,6 +266,7 @@ class ReportContent:
     times: Mapping[str, float] = field(default_factory=dict)
     times_note: str = ""
     evaluation_withheld: bool = False
+    promise: DpStatement | None = None
 
     @property
     def kind(self) -> Kind:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ...common.labels.chain import states_licence
 from ...common.study import Study
 from ..audit.extract import AttackRow
-from ..evidence import REQUIRED_CONTROLS, SMALLEST_CELL
+from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
 from . import names as names
@@ -68,6 +68,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
     ).render(
         content=shown,
         study=shown.study,
+        promise=shown.promise,
+        promise_sentence=shown.promise.sentence() if shown.promise else "",
         rendition=rendition,
         style=Markup(style),  # noqa: S704 - a file of this package
         style_hash=f"sha256-{digest}",
@@ -229,7 +231,7 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
         for control in audit.controls
     ]
     run = {control.id for control in audit.controls}
-    absent = [name for name in REQUIRED_CONTROLS[audit.release] if name not in run]
+    absent = [name for name in required_controls(audit.release, audit.claimed_epsilon) if name not in run]
     return rows + [
         {
             "id": n,

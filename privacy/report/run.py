@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans
+from ...common.gan.weights import GENERATOR, load_weights
 from ...common.labels.chain import PublicSources
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
+from ..dp.statement import read_dp
 from ..label_making import LabelMaking
 from .content import (
     ReleaseOutcome,
@@ -82,7 +84,7 @@ def write_reports(
         study=study,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         software=f"FedPhantom {version('fedphantom')}",
-        generator_sha256=hashlib.sha256((run / "generator.safetensors").read_bytes()).hexdigest(),
+        generator_sha256=hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
         roc=read_roc(audited),
@@ -101,6 +103,7 @@ def write_reports(
         people=people.counts(),
         times=times,
         times_note=times_note,
+        promise=read_dp(load_weights(run / GENERATOR)[1]["dp"], study),
     )
     write_atomic(out / "report.html", render_report(report, "internal").encode(), mode=0o600)
     if not may_share_volumes(audited["verdict"], release):

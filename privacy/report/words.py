@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
-from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, REQUIRED_CONTROLS, WHITE_BOX
+from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, required_controls
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
 from ..multiplicity import claim_confidence
 from ..power import joint_power
@@ -139,7 +139,7 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
         yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {cells.number(holdout)}."
     have = {control.id: control.ok for control in audit.controls}
-    for name in REQUIRED_CONTROLS[audit.release]:
+    for name in required_controls(audit.release, audit.claimed_epsilon):
         if name not in have:
             yield f"The control '{control_name(name)}', which was not run."
         elif not have[name]:

@@ -1,0 +1,245 @@
+"""An experiment, not a command: what a promise of ε costs in usefulness, and what public material alone would give.
+
+    python benchmarks/dp_utility.py STUDY.toml --site A=COHORT --site B=COHORT --public COHORT --out DIR
+        [--epsilon 1 3 8] [--noised means] [--seeds 1 2]
+
+STUDY.toml promises nothing and is trained as it is: the federated generator without a promise. From the same public
+start, which the public cohort's scans train, each ε's study is run. All generators paint the same public label maps,
+and the same U-Net is trained on what each painted, on real scans, and on the public scans themselves; it is scored on
+the sites' validation patients (``--patients test`` once, for what is reported and was not chosen by them). δ is
+1/(10·n) of the largest site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dp_plot import plot
+from sharing_modes import as_scans
+
+from fedphantom.client.evaluation.arms import evaluate_arms
+from fedphantom.client.evaluation.figures import paired_difference
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.atomic import write_atomic
+from fedphantom.common.cohorts.check import check_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import joined, prepare
+from fedphantom.common.device import choose_device
+from fedphantom.common.gan.generation import as_read_back, generator_with, load_generator, paint
+from fedphantom.common.gan.networks import Generator
+from fedphantom.common.gan.public_start import first_parameters, read_public_start
+from fedphantom.common.labels.sampler import make_label_sampler
+from fedphantom.common.progress import stages
+from fedphantom.common.promise import Noised, PromiseTable
+from fedphantom.common.randomness import derived_seed
+from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
+from fedphantom.common.study import Study, read_study
+from fedphantom.common.study_template import to_toml
+from fedphantom.server.commands import parse_sites
+from fedphantom.server.pretraining import pretrain
+from fedphantom.server.simulation import simulate
+
+Stage = Callable[[str], Callable[[int, int], None]]
+START = "public-start.safetensors"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared, and how large.
+
+    Attributes:
+        sites: Site name to cohort, as ``simulate`` takes them.
+        public: Public patients.
+        epsilons: Of the promises, each a study.
+        noised: What is asked of the patients.
+        rounds: Of a study that promises something.
+        local_steps: Of each of its rounds.
+        learning_rate: Of its generator.
+        pretrain_steps: On public scans.
+        patients: The role of the patients that the U-Nets are scored on.
+        volumes: Synthetic scans that each generator paints.
+        segmenter_steps: Of every U-Net.
+    """
+
+    sites: Mapping[str, Path]
+    public: Path
+    epsilons: Sequence[float]
+    noised: Noised
+    rounds: int
+    local_steps: int
+    learning_rate: float
+    pretrain_steps: int
+    patients: str
+    volumes: int
+    segmenter_steps: int
+
+
+def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str, Any]:
+    """Train everything with this study's seed and score it; what ``result.json`` holds for the seed."""
+    device = choose_device()
+    plain = run(study, options, out / "no promise", None, stage("no promise"))
+    material = sites_of(out / "no promise", options, study)
+    start_file = out / START
+    if not start_file.exists():
+        pretrain(study, options.public, start_file, options.pretrain_steps, stage)
+    delta = 1 / (10 * max(len(m.coins.training_patients()) for m in material))
+    promised = {eps: with_promise(study, options, eps, delta, start_file) for eps in options.epsilons}
+    painters: dict[str, Generator] = {"no promise": plain}
+    for eps, one in promised.items():
+        name = f"ε = {eps:g}"
+        painters[name] = run(one, options, out / f"epsilon {eps:g}", start_file, stage(name))
+    start = read_public_start(start_file, next(iter(promised.values())))
+    painters["public generator"] = generator_with(start.generator, study, device)
+
+    public = prepare(check_cohort(read_cohort(options.public), study).usable, study, out / "public")
+    sampler = make_label_sampler(
+        study, read_cohort(options.public).public() if study.public_labels.source == "folder" else None
+    )
+    seed = derived_seed(study.seed, "dp utility")
+    maps = np.stack([sampler.sample(seed, index).labels for index in range(options.volumes)])
+    classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    arms = {
+        "real": joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site(),
+        "public scans": public,
+    }
+    for name, network in painters.items():
+        arms[name] = as_scans(as_read_back(paint(network.eval(), classes, study, seed, device)), classes)
+    test = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
+
+    done, report = dict.fromkeys(arms, 0), stage("segmenters")
+
+    def progress(arm: str, step: int, total: int) -> None:
+        done[arm] = step
+        report(sum(done.values()), total * len(arms))
+
+    evaluation = evaluate_arms(
+        arms,
+        test,
+        study,
+        seed=seed,
+        device=device,
+        plan=SegmenterPlan(steps=options.segmenter_steps),
+        folder=out / "arms",
+        progress=progress,
+    )
+    region = evaluation.primary
+    scores = {arm.name: arm.scores.dice[region] for arm in evaluation.arms}
+    gains = {
+        f"{name} over {base}": paired_difference(scores[name], scores[base]).to_json()
+        for name in scores
+        for base in ("public generator", "public scans")
+        if name.startswith("ε")
+    }
+    spent = {name: json.loads((out / f"epsilon {eps:g}" / "summary.json").read_text()) for eps, name in named(promised)}
+    return {
+        "seed": study.seed,
+        "region": region,
+        "training_scans": len(arms["real"]),
+        "scored_patients": len(set(test.patients)),
+        "dice": {arm.name: arm.figure(region).to_json() for arm in evaluation.arms},
+        "per_patient": {name: np.round(values, 4).tolist() for name, values in scores.items()},
+        "gains": gains,
+        "statements": {name: summary["dp_statement"] for name, summary in spent.items()},
+    }
+
+
+def named(promised: Mapping[float, Study]) -> list[tuple[float, str]]:
+    """ε and what its arm is called."""
+    return [(eps, f"ε = {eps:g}") for eps in promised]
+
+
+def with_promise(study: Study, options: Options, eps: float, delta: float, start: Path) -> Study:
+    """The study under a promise, from the public start."""
+    digest = hashlib.sha256(start.read_bytes()).hexdigest()
+    update = {
+        "objective": "adversarial",
+        "start": digest,
+        "rounds": options.rounds,
+        "local_steps": options.local_steps,
+        "generator_lr": options.learning_rate,
+    }
+    promise = PromiseTable(epsilon=eps, delta=delta, noised=options.noised, spare_rounds=0)
+    return study.model_copy(
+        update={
+            "training": study.training.model_copy(update=update),
+            "privacy": study.privacy.model_copy(update={"dp": "patient-level", "promise": promise}),
+        }
+    )
+
+
+def run(study: Study, options: Options, out: Path, start: Path | None, report: Callable[[int, int], None]) -> Generator:
+    """Run the study's rounds in this process, or go on with them; its generator."""
+    result = simulate(
+        to_toml(study),
+        options.sites,
+        out,
+        engine="local",
+        prepare_site=partial(create_site_folder, start=start),
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=partial(first_parameters, start=start),
+        progress=lambda record: report(record.round, study.training.rounds),
+    )
+    assert result.generator, "a study that shares weights leaves them"
+    return load_generator(result.generator, choose_device()).network
+
+
+def sites_of(out: Path, options: Options, study: Study) -> list[SiteMaterial]:
+    """Every site's patients, in site-name order; roles follow from seed and name, so that all studies draw the same."""
+    return [site_material(SiteFolder.open(out / "sites" / name), study) for name in sorted(options.sites)]
+
+
+def main() -> None:
+    """Compare for every seed; ``result.json`` and ``utility-over-epsilon.png`` grow with each."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("study", type=Path)
+    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
+    parse.add_argument("--public", type=Path, required=True)
+    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, 8.0])
+    parse.add_argument("--noised", choices=["means", "norms", "head", "all"], default="means")
+    parse.add_argument("--rounds", type=int, default=2)
+    parse.add_argument("--local-steps", type=int, default=75)
+    parse.add_argument("--learning-rate", type=float, default=2e-3)
+    parse.add_argument("--pretrain-steps", type=int, default=1000)
+    parse.add_argument("--patients", choices=["validation", "test"], default="validation")
+    parse.add_argument("--seeds", type=int, nargs="+")
+    parse.add_argument("--volumes", type=int, default=128)
+    parse.add_argument("--segmenter-steps", type=int, default=300)
+    given = parse.parse_args()
+    study = read_study(given.study)
+    options = Options(
+        sites=parse_sites(given.site),
+        public=given.public,
+        epsilons=given.epsilon,
+        noised=given.noised,
+        rounds=given.rounds,
+        local_steps=given.local_steps,
+        learning_rate=given.learning_rate,
+        pretrain_steps=given.pretrain_steps,
+        patients=given.patients,
+        volumes=given.volumes,
+        segmenter_steps=given.segmenter_steps,
+    )
+    seeds: list[dict[str, Any]] = []
+    for seed in given.seeds or [study.seed]:
+        with stages() as stage:
+            seeds.append(compare(study.model_copy(update={"seed": seed}), options, given.out / f"seed-{seed}", stage))
+        told = {"study": study.model_dump(mode="json"), "noised": options.noised, "patients": options.patients}
+        result = {**told, "seeds": seeds}
+        write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        plot(result, given.out / "utility-over-epsilon.png")
+
+
+if __name__ == "__main__":
+    main()

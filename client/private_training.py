@@ -1,0 +1,174 @@
+"""A site's training under differential privacy: budget first, then noised steps, then what was done of them.
+
+The generator sees public label maps and what noised steps say of the patients, and nothing else of them. Noised steps
+are paid for before the first, whole; what is cut off is begun anew and paid for again (PRIVACY §2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.atomic import write_atomic
+from ..common.cohorts.preparation import PreparedScans
+from ..common.cohorts.scan_check import voxel_digest
+from ..common.device import Device
+from ..common.errors import DataError
+from ..common.gan.label_means import TargetMeans, means_loss
+from ..common.gan.public_maps import draw_public_maps
+from ..common.gan.public_start import PUBLIC_START, read_public_start
+from ..common.gan.training import Batch, DiscriminatorStep, GeneratorLoss, generator_loss, plain_discriminator_step
+from ..common.gan.training_state import TrainingState
+from ..common.promise import PromiseTable
+from ..common.site_folder import SiteFolder, SiteMaterial
+from ..common.study import Study
+from ..common.tensor_file import decode, encode
+from ..common.volumes.nifti import read_volume
+from ..privacy.dp.accounting import epsilon
+from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
+from ..privacy.dp.feasibility import feasibility, refuse_noise
+from ..privacy.dp.ledger import Budget, Ledger, OpenReservation
+from ..privacy.dp.means import noised_means
+from ..privacy.dp.noised import noised_parameters
+from ..privacy.dp.patients import PrivatePatients
+from ..privacy.dp.plan import asked_plan, noised_plan
+from ..privacy.dp.randomness import SecretRandom
+from ..privacy.dp.statement import dp_statement
+from ..privacy.dp.step import NoisedSum
+
+NOISED_MEANS = "noised-means.safetensors"
+"""In a site's state: what its patients' structures look like on average, noised; taken once."""
+TUNED = "head."
+"""Prefix of the generator's parameters that match means: its last layer turns features into intensities. With all of
+them free, images came out worse (``docs/experiments.md``)."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a round is trained."""
+
+    discriminator_step: DiscriminatorStep
+    loss_of_generator: GeneratorLoss
+
+
+PLAIN = Way(plain_discriminator_step, generator_loss)
+"""Without a promise."""
+
+
+class PrivateTraining:
+    """A site's noised steps, their budget and what the generator learns from them."""
+
+    def __init__(self, folder: SiteFolder, study: Study, material: SiteMaterial, device: Device) -> None:
+        promise = study.privacy.promise
+        assert promise is not None  # noqa: S101  # asked for such a study alone
+        self._promise: PromiseTable = promise
+        self._folder, self._study, self._device = folder, study, device
+        self.start = read_public_start(folder.root / PUBLIC_START, study)
+        self.maps = draw_public_maps(self.start.sampler(study), study)
+        self._material = material
+        self._paid: OpenReservation | None = None
+        self._plan = noised_plan(study)
+        self._ledger = Ledger(folder.ledger, folder.journal)
+        self._random = SecretRandom(device.torch)
+        state = self.start.state(study, device)
+        check_discriminator(state.discriminator)
+        self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
+        self._public = self.start.means(device)
+        refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
+        self._run = hashlib.sha256(f"{study.digest()} {material.coins.cohort_digest}".encode()).hexdigest()
+
+    def fresh_state(self) -> TrainingState:
+        """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
+        state = self.start.state(self._study, self._device)
+        if self._promise.noised == "means":
+            for name, parameter in state.generator.named_parameters():
+                parameter.requires_grad_(name.startswith(TUNED))
+        return state
+
+    def begin(self, scans: PreparedScans) -> Way:
+        """Pay for a round's noised steps, and say how it is trained.
+
+        Args:
+            scans: Of the training patients.
+
+        Raises:
+            BudgetSpent: the patients' budget does not allow it.
+            PolicyRefused, VerificationFailed, StorageError: as :meth:`.Ledger.reserve`.
+        """
+        patients = PrivatePatients(scans, self._study, self._device)
+        rate = self._plan.sampling_rate
+        how = NoisedSum(self._promise.clip_norm, self._plan.noise_multiplier, rate * len(patients))
+        if self._promise.noised == "means":
+            return self._matching(patients, how)
+        self._paid = self._reserve()
+        steps = self._promise.discriminator_steps
+        return Way(PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random), generator_loss)
+
+    def end(self) -> None:
+        """The round's steps were all taken."""
+        if self._paid:
+            self._paid.commit(self._plan.steps)
+            self._paid = None
+
+    def spent(self) -> float:
+        """ε of all that this run ever reserved, broken-off rounds included."""
+        theirs = [one for one in self._ledger.spending().reservations if one.run == self._run]
+        return epsilon([part for one in theirs for part in one.spent], self._promise.delta)
+
+    def statement(self) -> str:
+        """What holds for the site's own generator, for its file's header."""
+        statement = dp_statement(self._study, {self._folder.name: self.spent()})
+        assert statement is not None  # noqa: S101  # the study promises something
+        return statement.encode()
+
+    def _matching(self, patients: PrivatePatients, how: NoisedSum) -> Way:
+        file = self._folder.state / NOISED_MEANS
+        if file.exists():
+            target = _read_means(file, self._run, self._device)
+        else:
+            paid = self._reserve()
+            target = noised_means(patients, self._public, self._plan.sampling_rate, how, self._random)
+            _write_means(file, self._run, target)
+            paid.commit(self._plan.steps)
+
+        def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+            distance = means_loss(self._public, target, batch.given, fake)
+            return distance, distance, torch.zeros(())
+
+        return Way(lambda state, batch, fake: torch.zeros(()), loss)
+
+    def _reserve(self) -> OpenReservation:
+        budget = Budget(self._promise.epsilon, self._promise.delta)
+        return self._ledger.reserve(self._run, self._people(), self._plan.once(), budget)
+
+    def _people(self) -> dict[str, list[str]]:
+        """Training patients with the digests of their scans' voxels, by which a renamed one is known again."""
+        cohort = self._material.cohort.only(set(self._material.coins.training_patients()))
+        return {
+            patient.patient_id: [
+                voxel_digest(read_volume(source)[0]) for scan in patient.scans for source in scan.channels.values()
+            ]
+            for patient in cohort.patients
+        }
+
+
+def _write_means(file: Path, run: str, target: TargetMeans) -> None:
+    arrays = {"shift": target.shift.cpu().numpy(), "weight": target.weight.cpu().numpy()}
+    write_atomic(file, encode(arrays, {"run": run}))
+
+
+def _read_means(file: Path, run: str, device: Device) -> TargetMeans:
+    """What was paid for. Raises DataError where it is damaged or of another run."""
+    arrays, facts = decode(file.read_bytes(), f"file of noised means 'state/{file.name}'")
+    if facts.get("run") != run or arrays.keys() != {"shift", "weight"}:
+        raise DataError(
+            f"noised means of another run in state/{file.name}",
+            expected="those of this study and these roles",
+            remedy="Remove the file: means are then taken, and paid for, again.",
+        )
+    return TargetMeans(*(device.tensor(torch.from_numpy(np.array(arrays[name]))) for name in ("shift", "weight")))

@@ -1,0 +1,55 @@
+"""The formal promise that a study makes to every patient, and how its noised steps are taken (PRIVACY §0, §1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .study_table import Positive, StudyTable
+
+Noised = Literal["means", "norms", "head", "all"]
+"""What a site's patients are asked for. ``means``: once, what each structure looks like on average, which the generator
+then matches. The others: hundreds of gradients of the discriminator; of the scales and shifts of its norms and the bias
+of its head, of its head, or of all of it. The fewer numbers and steps, the less noise (PRIVACY §1.4)."""
+
+
+class PromiseTable(StudyTable):
+    """``[privacy.promise]``: what a site's whole part in the study may cost one of its patients, and the steps."""
+
+    epsilon: float = Field(gt=0, le=100)
+    """Of a site's patient, over all rounds, the spare ones among them."""
+    delta: float = Field(gt=0, lt=1)
+    """Below 1/n at every site, or the site refuses; 1/(10·n) is usual."""
+    sampling_rate: float = Field(default=1.0, gt=0, le=1)
+    """q: each patient's probability to take part in a noised step, by itself (Poisson)."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    noised: Noised = "means"
+    discriminator_steps: Positive = 5
+    """Noised steps for each step of the generator, where the discriminator learns."""
+    spare_rounds: int = Field(default=1, ge=0, le=1000)
+    """How often a site may have to begin noised steps anew, after a power cut for example: they are paid for again, and
+    the noise is chosen so that the promise holds with that."""
+
+    sites_overlap: bool = False
+    """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""
+
+    def over_sites(self, epsilons: Collection[float]) -> float:
+        """ε of the study from those of its sites: the largest, or their sum where patients may be at several.
+
+        Disjoint patients compose in parallel (PRIVACY §2).
+        """
+        return math.fsum(epsilons) if self.sites_overlap else max(epsilons, default=0.0)
+
+    def noised_steps(self, rounds: int, local_steps: int) -> tuple[int, int]:
+        """Noised steps that a site takes at a time (of a round; of the whole study for means), and at most in all."""
+        if self.noised == "means":
+            return 1, 1 + self.spare_rounds
+        steps = local_steps * self.discriminator_steps
+        return steps, (rounds + self.spare_rounds) * steps
+
+
+Start = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 of a public start file (:mod:`.gan.public_start`)."""

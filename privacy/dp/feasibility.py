@@ -1,0 +1,206 @@
+"""Whether a promise leaves anything to learn from: noise against the largest possible signal, before any training.
+
+One noised step moves P parameters by S/B̄ and noise: S is at most B̄ patients' gradients of norm C, the noise has
+standard deviation σC in every parameter and so about σC√P in all. Their ratio r = σ√P/B̄ (PRIVACY §1.4) knows nothing
+of the data; a real signal is smaller than the largest possible one, often by far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Final, Literal
+
+from ...common.errors import ConfigError, PolicyRefused
+from .accounting import Mechanism, check_delta, epsilon, most_steps, noise_multiplier
+
+WARN_ABOVE: Final = 5.0
+REFUSE_ABOVE: Final = 50.0
+
+Outlook = Literal["feasible", "doubtful", "refused"]
+
+_LEAST_SIGMA = 0.3
+_RATE_PRECISION = 0.01
+
+
+@dataclass(frozen=True)
+class DpPlan:
+    """What a study promises and means to do for it, at one site.
+
+    Attributes:
+        epsilon: Of all its steps together, at ``delta``.
+        delta: Below 1/``patients``.
+        patients: n, public.
+        sampling_rate: q in (0, 1].
+        steps: T, noised steps over all rounds.
+        noised_parameters: P, numbers that every noised step moves.
+
+    Raises:
+        ConfigError: one of them is outside its range.
+    """
+
+    epsilon: float
+    delta: float
+    patients: int
+    sampling_rate: float
+    steps: int
+    noised_parameters: int
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta, self.patients)
+        Mechanism(self.sampling_rate, 1.0, self.steps)
+        if self.noised_parameters < 1 or self.patients < 1:
+            raise ConfigError(
+                f"{self.noised_parameters} noised parameters, {self.patients} patients",
+                expected="one of each at least",
+                remedy="Let some part of the discriminator learn, from some patient.",
+            )
+
+    @property
+    def expected_batch(self) -> float:
+        """B̄ = q·n, patients."""
+        return self.sampling_rate * self.patients
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """A plan's noise, and what it means.
+
+    Attributes:
+        plan: As asked.
+        noise_multiplier: σ that the plan's ε needs.
+        ratio: r = σ√P/B̄.
+        outlook: ``doubtful`` for r above 5, ``refused`` above 50.
+        nearest: For a plan that is not feasible, the nearest ones that are: each changes as little as it can.
+    """
+
+    plan: DpPlan
+    noise_multiplier: float
+    ratio: float
+    outlook: Outlook
+    nearest: tuple[DpPlan, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {**asdict(self), "nearest": [asdict(plan) for plan in self.nearest], "meaning": self.meaning()}
+
+    def meaning(self) -> str:
+        """What the ratio says, in a sentence."""
+        if self.ratio <= 1:
+            return "The noise of a step is smaller than the largest possible signal: it can be learnt from."
+        times = f"The noise of a step is {self.ratio:.3g} times the largest possible signal"
+        match self.outlook:
+            case "feasible":
+                return f"{times}: only what persists over many steps can be learnt."
+            case "doubtful":
+                return f"{times}: little can be learnt, and images will hardly be better than before these steps."
+            case "refused":
+                return f"{times}: the steps would be pure noise."
+
+    def text(self) -> str:
+        """For a terminal: the plan, its noise, what that means, what would be feasible."""
+        plan = self.plan
+        lines = [
+            f"ε = {plan.epsilon:g} at δ = {plan.delta:g} per patient (add/remove, Poisson), {plan.steps} noised steps,"
+            f" q = {plan.sampling_rate:g} of {plan.patients} patients (B̄ = {plan.expected_batch:g}),"
+            f" {plan.noised_parameters} noised parameters:",
+            f"  noise multiplier σ = {self.noise_multiplier:.3g}; r = σ√P/B̄ = {self.ratio:.3g}",
+            f"  {self.meaning()}",
+        ]
+        if self.outlook != "feasible":
+            found = [f"    {_difference(plan, other)}" for other in self.nearest]
+            lines.append("  Feasible (r ≤ 5) would be:" if found else "  No change of one setting makes it feasible.")
+            lines += found
+        return "\n".join(lines)
+
+
+def feasibility(plan: DpPlan) -> Feasibility:
+    """The noise that a plan needs, its ratio to the signal, and the nearest feasible plans; seconds."""
+    sigma = noise_multiplier(plan.epsilon, plan.delta, plan.sampling_rate, plan.steps)
+    ratio = _ratio(plan, sigma)
+    outlook: Outlook = "feasible" if ratio <= WARN_ABOVE else "doubtful" if ratio <= REFUSE_ABOVE else "refused"
+    nearest = () if outlook == "feasible" else tuple(dict.fromkeys(_nearest(plan, sigma)))
+    return Feasibility(plan, sigma, ratio, outlook, nearest)
+
+
+def refuse_noise(found: Feasibility) -> None:
+    """Refuse a plan whose steps would be pure noise. Raises PolicyRefused, naming the nearest plans that are not."""
+    if found.outlook != "refused":
+        return
+    ways = "; or ".join(_difference(found.plan, other) for other in found.nearest)
+    raise PolicyRefused(
+        f"a privacy promise with r = σ√P/B̄ = {found.ratio:.3g}: every step would be pure noise",
+        expected=f"r ≤ {REFUSE_ABOVE:g}, better ≤ {WARN_ABOVE:g}",
+        remedy=f"Feasible would be: {ways}." if ways else "More patients or a larger ε are needed.",
+    )
+
+
+def _ratio(plan: DpPlan, sigma: float) -> float:
+    return sigma * math.sqrt(plan.noised_parameters) / plan.expected_batch
+
+
+def _nearest(plan: DpPlan, sigma: float) -> Iterator[DpPlan]:
+    """One setting changed, as little as makes r ≤ 5; then the full batch with what it still needs beside."""
+    if fewer := _fewer_parameters(plan, sigma):
+        yield fewer
+    if larger := _larger_batch(plan):
+        yield larger
+    if shorter := _fewer_steps(plan):
+        yield shorter
+    if plan.sampling_rate < 1:
+        full = replace(plan, sampling_rate=1.0)
+        fewer = _fewer_parameters(full, noise_multiplier(plan.epsilon, plan.delta, 1.0, plan.steps))
+        if fewer and fewer.noised_parameters < plan.noised_parameters:
+            yield fewer
+
+
+def _fewer_parameters(plan: DpPlan, sigma: float) -> DpPlan | None:
+    most = math.floor((WARN_ABOVE * plan.expected_batch / sigma) ** 2)
+    return replace(plan, noised_parameters=min(most, plan.noised_parameters)) if most >= 1 else None
+
+
+def _larger_batch(plan: DpPlan) -> DpPlan | None:
+    """The smallest rate that suffices by itself, rounded up to a hundredth of it; None where all patients do not."""
+
+    def suffices(rate: float) -> bool:
+        sigma = _allowed_sigma(replace(plan, sampling_rate=rate))
+        if sigma < _LEAST_SIGMA:
+            return False
+        return epsilon([Mechanism(rate, sigma, plan.steps)], plan.delta) <= plan.epsilon
+
+    too_low, enough = plan.sampling_rate, 1.0
+    if too_low == 1 or not suffices(enough):
+        return None
+    while enough - too_low > _RATE_PRECISION * enough:
+        middle = (too_low + enough) / 2
+        too_low, enough = (too_low, middle) if suffices(middle) else (middle, enough)
+    return replace(plan, sampling_rate=min(1.0, math.ceil(1000 * enough) / 1000))
+
+
+def _fewer_steps(plan: DpPlan) -> DpPlan | None:
+    sigma = _allowed_sigma(plan)
+    if sigma < _LEAST_SIGMA:
+        return None
+    steps = most_steps(plan.epsilon, plan.delta, Mechanism(plan.sampling_rate, sigma, plan.steps))
+    return replace(plan, steps=steps) if steps else None
+
+
+def _allowed_sigma(plan: DpPlan) -> float:
+    """The largest σ with r ≤ 5."""
+    return WARN_ABOVE * plan.expected_batch / math.sqrt(plan.noised_parameters)
+
+
+def _difference(plan: DpPlan, other: DpPlan) -> str:
+    """What is other, with both values."""
+    changes = []
+    if other.noised_parameters != plan.noised_parameters:
+        changes.append(f"{other.noised_parameters} noised parameters instead of {plan.noised_parameters}")
+    if other.sampling_rate != plan.sampling_rate:
+        changes.append(
+            f"q = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of {plan.sampling_rate:g}"
+            f" (B̄ = {plan.expected_batch:g})"
+        )
+    if other.steps != plan.steps:
+        changes.append(f"{other.steps} steps instead of {plan.steps}")
+    return " with ".join(changes)

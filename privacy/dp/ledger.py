@@ -1,0 +1,340 @@
+"""The budget of a cohort's patients: reserved before the first noised step, counted whole unless told otherwise.
+
+The ledger is a hash-chained journal of its own (``ledger.jsonl``), beside the secret that its patients are named with
+(``ledger.secret``). It outlives runs: sites' folders that name one ledger share a budget. A site's journal names every
+line that the site had written there, so that a ledger which was removed, cut off or written anew is found by it.
+
+The protocol (PRIVACY §2), under the ledger's lock: compose what was spent with what is asked for; refuse where it
+exceeds the budget; else write the reservation, on the disk before :meth:`Ledger.reserve` returns. Steps that were not
+taken are given back by :meth:`OpenReservation.commit`, which only the process that reserved them can write. A crash
+leaves the reservation whole: never less is counted than was done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...common.counted import counted
+from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, VerificationFailed, about
+from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
+from ...common.labels.private_name import known_secret, site_secret
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, check_delta, epsilon, most_steps
+from .persons import Marks, cohort_name, marked, secret_mark
+from .spending import BEGUN, COHORT, COMMITTED, RESERVED, Spending, claim_of, read_spending
+
+LEDGER: Final = "ledger.jsonl"
+SECRET: Final = "ledger.secret"  # noqa: S105  # the file's name
+
+NOTED: Final = "budget-reserved"
+"""Event in the site's journal: number and hash of the reservation's line in the ledger."""
+GIVEN_BACK: Final = "budget-committed"
+"""Likewise, of the line that says how many steps were done."""
+REFUSED: Final = "budget-refused"
+"""Event in the site's journal: what was asked for and is not left."""
+
+_NAME = "the privacy ledger"
+_RESTORE = "Restore it from a backup; until then none of these patients can take part in private steps."
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a cohort's patients may spend in all, in every run that they take part in.
+
+    Attributes:
+        epsilon: The most, at ``delta``.
+        delta: Below 1/n of the patients that it is asked for.
+    """
+
+    epsilon: float
+    delta: float
+
+
+class Ledger:
+    """A ledger in a folder, as one site writes to it.
+
+    Args:
+        folder: Of ``ledger.jsonl`` and ``ledger.secret``; made where it is missing.
+        journal: The site's journal, begun.
+    """
+
+    def __init__(self, folder: Path, journal: Path) -> None:
+        self.path, self._secret, self._site_journal = folder / LEDGER, folder / SECRET, Journal(journal)
+        self._journal = Journal(self.path)
+
+    def reserve(
+        self, run: str, patients: Mapping[str, Collection[str]], mechanism: Mechanism, budget: Budget
+    ) -> OpenReservation:
+        """Reserve steps for these patients; the reservation is on the disk when this returns.
+
+        Args:
+            run: SHA-256 (hex) that names the run: of the study and of the site's coin record.
+            patients: Everybody who may be in a step's batch: identifier to the digests of the scans' voxels.
+            mechanism: The steps, all that may be taken before the next reservation.
+            budget: The study's.
+
+        Raises:
+            BudgetSpent: with these steps, some patient's composed ε would exceed the budget; says what is left.
+            PolicyRefused: the run's patients are others than in its earlier reservation, or two of them are one
+                person.
+            VerificationFailed: ledger, secret or site's journal is missing, damaged or does not belong to the others.
+            ConfigError: δ ≥ 1/n, no patient, or a budget that is none.
+            StorageError: the ledger or the journal cannot be written.
+        """
+        _check_asked(budget, len(patients))
+        noted = self._noted()
+        with about(_NAME):
+            _refuse_missing(self.path, noted)
+        with about(_NAME), self._journal.held() as held:
+            entries, secret = self._begun(held, noted)
+            people = marked(patients, secret)
+            whole = read_spending(entries)
+            _refuse_another_cohort(whole, run, people)
+            spending = whole.of(people)
+            delta = spending.delta(budget.delta)
+            total = epsilon(spending.dearest(delta, people, [mechanism]), delta)
+            line = None
+            if total <= budget.epsilon:
+                if whole.cohorts.keys().isdisjoint({cohort_name(people)}):
+                    _write(held, COHORT, cohort=cohort_name(people), patients=[sorted(marks) for marks in people])
+                proof = secrets.token_hex(32)
+                line = _write(
+                    held,
+                    RESERVED,
+                    run=run,
+                    cohort=cohort_name(people),
+                    sampling_rate=mechanism.sampling_rate,
+                    noise_multiplier=mechanism.noise_multiplier,
+                    steps=mechanism.steps,
+                    delta=budget.delta,
+                    budget=budget.epsilon,
+                    unit=UNIT,
+                    adjacency=ADJACENCY,
+                    sampling=SAMPLING,
+                    accountant=ACCOUNTANT,
+                    code=code_digest(),
+                    claim=claim_of(proof),
+                )
+        if line is None:
+            raise self._refusal(run, spending, people, mechanism, budget, delta)
+        self._note(NOTED, line, run=run, steps=mechanism.steps, epsilon=total, delta=delta)
+        return OpenReservation(self, line.n, mechanism, total, delta, proof)
+
+    def spending(self) -> Spending:
+        """What the ledger says, verified and held against the site's journal; nothing where neither began.
+
+        Raises:
+            VerificationFailed: as :meth:`reserve`.
+            StorageError: likewise.
+        """
+        noted = self._noted()
+        with about(_NAME):
+            if not self.path.exists() and not self._journal.begun() and not noted:
+                return Spending("", {}, ())
+            _refuse_missing(self.path, noted)
+            with self._journal.held() as held:
+                entries = held.entries()
+            _refuse_other(entries, noted)
+            found = read_spending(entries)
+            if found.secret_mark:
+                self._known_secret(found.secret_mark)
+            return found
+
+    def _noted(self) -> Mapping[int, str]:
+        """Line number to hash, as the site's journal has them. Read before the ledger, which only grows."""
+        with about("the site's journal"):
+            if not self._site_journal.begun() or not self._site_journal.path.exists():
+                raise VerificationFailed(
+                    "missing or empty",
+                    expected="the journal since the site's first start: it names what was reserved",
+                    remedy="Restore journal.jsonl from a backup; without it no budget can be trusted.",
+                )
+            with self._site_journal.held() as held:
+                entries = held.entries()
+        found = {}
+        for entry in entries:
+            if entry.event in (NOTED, GIVEN_BACK):
+                number, digest = entry.facts.get("ledger_line"), entry.facts.get("ledger_sha256")
+                found[number if isinstance(number, int) else 0] = str(digest)
+        return found
+
+    def _begun(self, held: HeldJournal, noted: Mapping[int, str]) -> tuple[tuple[JournalEntry, ...], bytes]:
+        """The ledger's lines, the first one written if it has none; and the secret."""
+        entries = held.entries()
+        _refuse_other(entries, noted)
+        if entries:
+            return entries, self._known_secret(read_spending(entries).secret_mark)
+        secret = site_secret(self._secret)
+        _write(held, BEGUN, secret_mark=secret_mark(secret))
+        return held.entries(), secret
+
+    def _known_secret(self, mark: str) -> bytes:
+        try:
+            secret = known_secret(self._secret)
+        except ConfigError:
+            secret = b""
+        if not hmac.compare_digest(secret_mark(secret), mark):
+            raise VerificationFailed(
+                f"without the secret '{SECRET}' that its patients are named with",
+                expected="the file that was made beside it",
+                remedy=_RESTORE,
+            )
+        return secret
+
+    def _refusal(
+        self,
+        run: str,
+        spending: Spending,
+        people: Sequence[Marks],
+        mechanism: Mechanism,
+        budget: Budget,
+        delta: float,
+    ) -> BudgetSpent:
+        """What is left, in words; that it was asked for is journalled."""
+        before = spending.dearest(delta, people)
+        left = most_steps(budget.epsilon, delta, mechanism, before)
+        with about("the site's journal"):
+            self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=budget.epsilon)
+        kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
+        return BudgetSpent(
+            f"{told(epsilon(before, delta))} of {told(budget.epsilon)} at δ = {delta:g} is spent, per patient, and"
+            f" {mechanism.steps} more steps {kind} would make it"
+            f" {told(epsilon(spending.dearest(delta, people, [mechanism]), delta))}",
+            expected=f"{told(budget.epsilon)} at most, over all runs of these patients",
+            remedy=f"{left} such steps are left; ask for no more, or for more noise."
+            if left
+            else "No such step is left: the study can go on without this site.",
+        )
+
+    def _note(self, event: str, line: JournalEntry, **facts: str | int | float) -> None:
+        with about("the site's journal"):
+            self._site_journal.append(event, ledger_line=line.n, ledger_sha256=line.sha256, **facts)
+
+    def commit(self, reservation: int, proof: str, steps_done: int) -> None:
+        """Write how many of the reserved steps were done; only :class:`OpenReservation` has the proof."""
+        noted = self._noted()
+        with about(_NAME), self._journal.held() as held:
+            entries = held.entries()
+            _refuse_other(entries, noted)
+            found = {one.line: one for one in read_spending(entries).reservations}
+            if reservation not in found or found[reservation].steps_done is not None:
+                raise PolicyRefused(
+                    "no open reservation to give steps back from",
+                    expected="one, committed once",
+                    remedy="What was reserved counts whole.",
+                )
+            line = _write(held, COMMITTED, reservation=reservation, steps_done=steps_done, claim=proof)
+        self._note(GIVEN_BACK, line, reservation=reservation, steps=steps_done)
+
+
+class OpenReservation:
+    """Steps that may be taken, until they are committed.
+
+    Attributes:
+        epsilon: Of the dearest patient, with all of these steps: what the budget was asked for.
+        delta: At which: the strictest that the patients were ever promised.
+        mechanism: The steps.
+        line: Number of its line in the ledger.
+    """
+
+    def __init__(
+        self, ledger: Ledger, line: int, mechanism: Mechanism, epsilon: float, delta: float, proof: str
+    ) -> None:
+        self.line, self.mechanism, self.epsilon, self.delta = line, mechanism, epsilon, delta
+        self._ledger, self._proof, self._process = ledger, proof, os.getpid()
+
+    def commit(self, steps_done: int) -> None:
+        """Say how many steps were taken, begun ones included; the rest are given back. Once, at the end.
+
+        Raises:
+            PolicyRefused: another process reserved them, or they were committed already.
+            BudgetSpent: more steps than were reserved; all of them are in the ledger now.
+            ValueError: a negative number.
+            VerificationFailed: as :meth:`Ledger.reserve`.
+            StorageError: it cannot be written; the reservation counts whole.
+        """
+        if steps_done < 0:
+            raise ValueError("a negative number of steps")
+        if os.getpid() != self._process:
+            raise PolicyRefused(
+                "steps of a reservation that another process made",
+                expected="the process that reserved them, which alone knows how many it took",
+                remedy="Let that process commit; otherwise the reservation counts whole.",
+            )
+        self._ledger.commit(self.line, self._proof, steps_done)
+        if steps_done > self.mechanism.steps:
+            raise BudgetSpent(
+                f"{steps_done} steps taken of {self.mechanism.steps} reserved",
+                expected="no step beyond a reservation",
+                remedy="All of them are counted; report this as a defect, and release nothing of this run.",
+            )
+
+
+def told(epsilon: float) -> str:
+    """ε for a person, rounded up.
+
+    >>> told(7.123), told(math.inf)
+    ('ε = 7.13', 'ε beyond 100')
+    """
+    return f"ε = {math.ceil(100 * epsilon - 1e-9) / 100:g}" if math.isfinite(epsilon) else "ε beyond 100"
+
+
+def code_digest() -> str:
+    """SHA-256 (hex) over the sources that decide what a noised step does and what it costs."""
+    package, digest = Path(__file__).parents[2], hashlib.sha256()
+    for room in ("privacy/dp", "common/gan", "client"):
+        for path in sorted((package / room).glob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{room}/{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _write(held: HeldJournal, event: str, **facts: Fact) -> JournalEntry:
+    held.append(event, **facts)
+    return held.entries()[-1]
+
+
+def _check_asked(budget: Budget, patients: int) -> None:
+    if not patients:
+        raise ConfigError("no patient to reserve for", expected="one or more", remedy="Check the cohort.")
+    check_delta(budget.delta, patients)
+    if not 0 < budget.epsilon < math.inf:
+        raise ConfigError(
+            f"a budget of ε = {budget.epsilon:g}", expected="ε > 0, finite", remedy="Give the study's or the site's."
+        )
+
+
+def _refuse_missing(path: Path, noted: Mapping[int, str]) -> None:
+    if noted and not path.exists():
+        raise VerificationFailed(
+            f"missing, though the site's journal names {counted(len(noted), 'line')} of it",
+            expected=f"'{path.name}' with everything that was ever reserved",
+            remedy=_RESTORE,
+        )
+
+
+def _refuse_other(entries: Sequence[JournalEntry], noted: Mapping[int, str]) -> None:
+    """A ledger written anew has a sound chain, but not the lines that the site's journal names."""
+    for number, digest in sorted(noted.items()):
+        if not 0 < number <= len(entries) or entries[number - 1].sha256 != digest:
+            raise VerificationFailed(
+                f"without line {number} as the site's journal names it",
+                expected="every line that the site had written there",
+                remedy=_RESTORE,
+            )
+
+
+def _refuse_another_cohort(spending: Spending, run: str, people: Sequence[Marks]) -> None:
+    if any(one.run == run and one.cohort != cohort_name(people) for one in spending.reservations):
+        raise PolicyRefused(
+            "a cohort that changed since the run's earlier reservation: other patients, or other scans of theirs",
+            expected="the same patients and scans in every round of a run",
+            remedy="Restore the cohort, or begin a new run with roles of its own; what was spent stays spent.",
+        )

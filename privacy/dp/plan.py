@@ -1,0 +1,57 @@
+"""What a study's promise means in noised steps: how many, of how much noise; a function of the study alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...common.study import Study
+from .accounting import Mechanism, noise_multiplier
+from .feasibility import DpPlan
+
+
+@dataclass(frozen=True)
+class NoisedPlan:
+    """A site's noised steps; alike at every site.
+
+    Attributes:
+        sampling_rate: q.
+        noise_multiplier: σ, the smallest with which ``most_steps`` keep within the promised ε.
+        steps: Noised steps that are taken, and paid for, at a time.
+        most_steps: Of the whole study, spare ones among them.
+    """
+
+    sampling_rate: float
+    noise_multiplier: float
+    steps: int
+    most_steps: int
+
+    def once(self) -> Mechanism:
+        """What is paid for at a time."""
+        return Mechanism(self.sampling_rate, self.noise_multiplier, self.steps)
+
+    def whole(self) -> Mechanism:
+        """What the study costs a site at most."""
+        return Mechanism(self.sampling_rate, self.noise_multiplier, self.most_steps)
+
+
+def noised_plan(study: Study) -> NoisedPlan:
+    """The plan of a study that makes a promise.
+
+    Raises:
+        ConfigError: no noise reaches the promise.
+    """
+    promise, training = study.privacy.promise, study.training
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    steps, most = promise.noised_steps(training.rounds, training.local_steps)
+    sigma = noise_multiplier(promise.epsilon, promise.delta, promise.sampling_rate, most)
+    return NoisedPlan(promise.sampling_rate, sigma, steps, most)
+
+
+def asked_plan(study: Study, patients: int) -> DpPlan:
+    """What the study asks for at a site of so many training patients. Raises ConfigError as :class:`DpPlan`."""
+    from .noised import numbers_noised  # with it torch; whoever verifies a release needs none
+
+    promise, training = study.privacy.promise, study.training
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    _, most = promise.noised_steps(training.rounds, training.local_steps)
+    return DpPlan(promise.epsilon, promise.delta, patients, promise.sampling_rate, most, numbers_noised(study))

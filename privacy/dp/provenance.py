@@ -1,0 +1,102 @@
+"""Tensors that know that they come from a patient.
+
+A marked tensor marks whatever is computed from it: losses, features, fakes of a patient's label map, however far away.
+Nothing unmarked can be made of it but by :func:`disclosed`, which the noised step alone calls, on a sum that it has
+clipped and noised. So a generator's update that would touch a patient fails by itself, before it happens, whatever
+the study says (PRIVACY §1.1, §8 T2).
+
+It guards against mistakes of ours, not against code that means to get round it: extensions that torch does not
+dispatch (custom autograd functions, raw storage) see through a mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...common.errors import PolicyRefused
+
+_READS = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__index__", "__complex__"})
+"""What would turn a tensor into plain Python or NumPy."""
+_DECIDES = frozenset({"__bool__", "is_nonzero", "equal", "allclose", "nonzero", "unique"})
+"""What would let a patient's voxels steer the program."""
+_STORAGE = frozenset({"untyped_storage", "storage", "data_ptr", "share_memory_", "__reduce_ex__", "__deepcopy__"})
+
+
+class PrivateDataReached(PolicyRefused):
+    """Something that must not see a patient was about to."""
+
+
+class Marked(Tensor):
+    """A tensor that derives from a private scan or label map."""
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name, options = getattr(func, "__name__", ""), dict(kwargs or {})
+        if name == "backward":
+            raise _reached("a loss that was computed from a patient was about to update a network")
+        if name in _READS | _DECIDES | _STORAGE:
+            raise _reached(f"a value computed from a patient was about to be read ('{name}')")
+        if _writes_elsewhere(name, args, options):
+            raise _reached("a value computed from a patient was about to be written where nothing is marked")
+        with torch._C.DisableTorchFunctionSubclass():  # the way torch's own documentation of subclasses goes
+            return _marked(func(*args, **options))
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch leaves its own untyped
+        return f"Marked(shape={tuple(self.shape)})"  # never its values
+
+    __str__ = __repr__
+
+
+def mark(value: Tensor) -> Tensor:
+    """The same values, marked."""
+    return value.as_subclass(Marked)
+
+
+def marked(value: object) -> bool:
+    """Whether a value derives from a patient."""
+    return isinstance(value, Marked)
+
+
+def disclosed(value: Tensor) -> Tensor:
+    """The same values without the mark. Only for what is clipped and noised, or stays inside that computation."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
+
+
+def _marked(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result if isinstance(result, Marked) else result.as_subclass(Marked)
+    if isinstance(result, tuple | list):
+        parts = [_marked(part) for part in result]
+        # Named tuples (torch.max with a dimension) are made of their parts, others of one sequence.
+        return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)
+    return result
+
+
+def _writes_elsewhere(name: str, args: tuple[Any, ...], options: Mapping[str, Any]) -> bool:
+    if (out := options.get("out")) is not None:
+        return not all(map(marked, out if isinstance(out, tuple | list) else (out,)))
+    in_place = name in {"__setitem__", "__set__"} or (name.endswith("_") and not name.endswith("__"))
+    in_place = in_place or (name.startswith("__i") and name.endswith("__") and name not in {"__invert__", "__index__"})
+    if not in_place or not args:
+        return False
+    targets = args[0] if isinstance(args[0], tuple | list) else (args[0],)
+    return not all(map(marked, targets))
+
+
+def _reached(found: str) -> PrivateDataReached:
+    return PrivateDataReached(
+        found,
+        expected="under differential privacy, nothing of a patient outside the clipped and noised sum",
+        remedy="Nothing was updated. Train with objective = 'adversarial' on public label maps, or with dp = 'none'.",
+    )

@@ -1,0 +1,41 @@
+"""Chance that nobody can repeat: seeded by the operating system, never stored, never told.
+
+Whoever could repeat the noise could take it away. So nothing here takes a seed, and a resumed training draws anew
+(PRIVACY §1.5, §1.6.11). torch's and NumPy's generators stretch the operating system's seed; they are no CSPRNGs
+themselves, and the report says so.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_SUMMED = 4
+"""Normal draws in a value of noise: the low bits of one tell which floating-point number was noised (Mironov 2012);
+Holohan and Braghin 2021 sum several."""
+
+
+class SecretRandom:
+    """Sampling, noise, and the generator's own input, of one training process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._noise = torch.Generator(device).manual_seed(secrets.randbits(63))
+        self.numpy = np.random.default_rng(secrets.randbits(256))
+        self.fakes = torch.Generator().manual_seed(secrets.randbits(63))
+
+    def poisson_sample(self, patients: int, rate: float) -> NDArray[np.intp]:
+        """Which patients take part, in ascending order: each with probability ``rate``, independently; maybe none."""
+        return np.flatnonzero(self.numpy.random(patients) < rate)
+
+    def normal(self, size: int) -> Tensor:
+        """Standard normal draws, shape (size,), float64 (float32 on a device that has none)."""
+        device = self._noise.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        draws = torch.randn((_SUMMED, size), generator=self._noise, device=device, dtype=dtype)
+        summed: Tensor = draws.sum(dim=0)
+        return summed / math.sqrt(_SUMMED)

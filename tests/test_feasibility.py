@@ -1,0 +1,121 @@
+"""Noise against signal before training (PRIVACY §1.4)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from fedphantom.common.errors import ConfigError, PolicyRefused
+from fedphantom.privacy.dp.accounting import Mechanism, epsilon
+from fedphantom.privacy.dp.feasibility import DpPlan, Feasibility, feasibility, refuse_noise
+
+EXAMPLE = DpPlan(8.0, 0.002, 50, 0.2, 2000, 172_000)
+FULL = DpPlan(8.0, 0.001, 100, 1.0, 500, 2_000)
+
+
+@pytest.fixture(scope="module")
+def example() -> Feasibility:
+    return feasibility(EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def doubtful() -> Feasibility:
+    return feasibility(replace(FULL, sampling_rate=0.25, noised_parameters=3_000))
+
+
+def test_the_specification_s_example_is_pure_noise_and_refused(example: Feasibility) -> None:
+    assert example.noise_multiplier == pytest.approx(4.18, rel=0.01)
+    assert example.ratio == pytest.approx(173, rel=0.01)
+    assert example.outlook == "refused"
+    with pytest.raises(PolicyRefused, match=r"r = σ√P/B̄ = 173: every step would be pure noise") as caught:
+        refuse_noise(example)
+    assert caught.value.exit_code == 4
+    assert "Feasible would be: " in str(caught.value)
+
+
+@pytest.mark.parametrize(("patients", "most"), [(100, 2_200), (48, 550)])
+def test_so_many_parameters_are_feasible_as_the_specification_says(patients: int, most: int) -> None:
+    asked = DpPlan(8.0, 1 / (10 * patients), patients, 1.0, 500, 10_000)
+    found = feasibility(asked)
+    assert found.outlook == "doubtful"  # ten thousand already warn
+    refuse_noise(found)
+    fewest_change = found.nearest[0]
+    assert fewest_change.noised_parameters == pytest.approx(most, rel=0.03)
+    assert cost_at_five(fewest_change) <= 8
+
+
+def cost_at_five(plan: DpPlan) -> float:
+    """ε with as much noise as a ratio of five allows."""
+    sigma = 5 * plan.expected_batch / math.sqrt(plan.noised_parameters)
+    return epsilon([Mechanism(plan.sampling_rate, sigma, plan.steps)], plan.delta)
+
+
+@pytest.mark.parametrize("which", ["example", "doubtful"])
+def test_every_plan_proposed_keeps_the_promise_with_a_ratio_of_five_at_most(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    found: Feasibility = request.getfixturevalue(which)
+    assert found.nearest
+    for plan in found.nearest:
+        assert (plan.epsilon, plan.delta, plan.patients) == (found.plan.epsilon, found.plan.delta, found.plan.patients)
+        assert cost_at_five(plan) <= plan.epsilon
+
+
+def test_what_is_proposed_changes_no_more_than_it_must(doubtful: Feasibility) -> None:
+    asked = doubtful.plan
+    fewer = next(plan for plan in doubtful.nearest if plan.noised_parameters < asked.noised_parameters)
+    shorter = next(plan for plan in doubtful.nearest if plan.steps < asked.steps)
+    assert cost_at_five(replace(fewer, noised_parameters=round(1.02 * fewer.noised_parameters))) > asked.epsilon
+    assert cost_at_five(replace(shorter, steps=round(1.02 * shorter.steps))) > asked.epsilon
+
+
+@pytest.mark.slow
+def test_a_larger_batch_is_proposed_where_it_suffices() -> None:
+    asked = DpPlan(2.0, 0.001, 100, 0.05, 50, 1_000)
+    found = feasibility(asked)
+    assert found.outlook == "doubtful"
+    larger = next(p for p in found.nearest if p == replace(asked, sampling_rate=p.sampling_rate))
+    assert 0.05 < larger.sampling_rate <= 1
+    assert cost_at_five(larger) <= 2
+    assert cost_at_five(replace(asked, sampling_rate=0.97 * larger.sampling_rate)) > 2
+
+
+def test_what_is_feasible_is_told_with_its_noise_and_nothing_is_proposed() -> None:
+    found = feasibility(FULL)
+    assert found.outlook == "feasible"
+    assert found.nearest == ()
+    assert "σ = 10.7; r = σ√P/B̄ = 4.8" in found.text()
+    assert "only what persists over many steps can be learnt" in found.text()
+    assert "smaller than the largest possible signal" in replace(found, ratio=0.9).text()
+
+
+def test_a_person_and_a_program_are_told_the_same(example: Feasibility) -> None:
+    told = json.loads(json.dumps(example.to_json()))
+    assert told["outlook"] == "refused"
+    assert told["ratio"] == example.ratio
+    assert told["plan"]["noised_parameters"] == 172_000
+    assert [plan["steps"] for plan in told["nearest"]] == [plan.steps for plan in example.nearest]
+    text = example.text()
+    assert "ε = 8 at δ = 0.002 per patient (add/remove, Poisson), 2000 noised steps" in text
+    assert told["meaning"] in text
+    assert f"{example.nearest[0].noised_parameters} noised parameters instead of 172000" in text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"delta": 0.02},
+        {"sampling_rate": 0.0},
+        {"sampling_rate": 1.5},
+        {"steps": 0},
+        {"noised_parameters": 0},
+        {"patients": 0},
+    ],
+    ids=str,
+)
+def test_a_plan_outside_its_ranges_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        replace(EXAMPLE, **wrong)  # type: ignore[arg-type]  # values of several types by name

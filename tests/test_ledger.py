@@ -1,0 +1,464 @@
+"""One budget for the life of a cohort (PRIVACY §2): what is spent is never forgotten."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ledgered_site import (
+    BUDGET,
+    DELTA,
+    OTHER_RUN,
+    RUN,
+    SIGMA,
+    UNLIMITED,
+    cost,
+    counted,
+    fit,
+    ledger_in,
+    people,
+    scan,
+    steps,
+)
+
+from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, StorageError, VerificationFailed
+from fedphantom.common.journal import Journal, read_journal, verify_journal
+from fedphantom.privacy.dp.accounting import Mechanism, epsilon
+from fedphantom.privacy.dp.ledger import Budget, Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return ledger_in(tmp_path)
+
+
+def test_a_reservation_counts_whole_until_the_process_that_made_it_says_how_much_was_done(ledger: Ledger) -> None:
+    reserved = ledger.reserve(RUN, people("abc"), steps(50), BUDGET)
+    assert counted(ledger) == 50
+    assert (reserved.epsilon, reserved.delta) == (cost(50), DELTA)
+    reserved.commit(20)
+    assert counted(ledger) == 20
+    assert ledger.reserve(RUN, people("abc"), steps(10), BUDGET).epsilon == cost(30)
+    assert counted(ledger) == 30
+
+
+def test_a_reservation_of_which_no_step_was_taken_costs_nothing(ledger: Ledger) -> None:
+    ledger.reserve(RUN, people("abc"), steps(50), BUDGET).commit(0)
+    assert counted(ledger) == 0
+
+
+def test_what_exceeds_the_budget_is_refused_and_what_is_left_is_said(ledger: Ledger, tmp_path: Path) -> None:
+    whole = fit(3.0)
+    ledger.reserve(RUN, people("abc"), steps(whole - 7), BUDGET).commit(whole - 7)
+    with pytest.raises(BudgetSpent, match=r"of ε = 3 at δ = 0.005 is spent, per patient, and 8 more steps") as caught:
+        ledger.reserve(RUN, people("abc"), steps(8), BUDGET)
+    assert caught.value.exit_code == 4
+    assert caught.value.remedy.startswith("7 such steps are left")
+    assert counted(ledger) == whole - 7
+    assert read_journal(tmp_path / "site/journal.jsonl")[-1].facts["left"] == 7
+    ledger.reserve(RUN, people("abc"), steps(7), BUDGET)
+    with pytest.raises(BudgetSpent, match="No such step is left: the study can go on without this site"):
+        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+
+
+def test_a_reservation_beyond_every_epsilon_is_refused_in_words(ledger: Ledger) -> None:
+    with pytest.raises(BudgetSpent, match="would make it ε beyond 100"):
+        ledger.reserve(RUN, people("abc"), Mechanism(1.0, 0.01, 1), BUDGET)
+
+
+def test_the_reservation_is_on_the_disk_and_in_the_journal_before_it_is_handed_out(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def spy(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    line = ledger.reserve(RUN, people("abc"), steps(5), BUDGET).line
+    assert str(ledger.path) in flushed
+    written = read_journal(ledger.path)[line - 1]
+    noted = read_journal(tmp_path / "site/journal.jsonl")[-1]
+    assert written.event == "reserved"
+    assert (noted.event, noted.facts["ledger_sha256"]) == ("budget-reserved", written.sha256)
+
+
+def test_a_line_says_everything_without_which_an_epsilon_means_nothing(ledger: Ledger) -> None:
+    line = ledger.reserve(RUN, people("abc"), Mechanism(0.5, SIGMA, 5), BUDGET).line
+    facts = read_journal(ledger.path)[line - 1].facts
+    assert facts["unit"] == "patient"
+    assert "add/remove" in str(facts["adjacency"])
+    assert (facts["sampling"], facts["accountant"]) == ("Poisson", "pld")
+    assert (facts["sampling_rate"], facts["noise_multiplier"], facts["steps"]) == (0.5, SIGMA, 5)
+    assert (facts["delta"], facts["budget"], facts["run"]) == (DELTA, 3.0, RUN)
+    assert len(str(facts["code"])) == 64
+
+
+def test_no_patient_and_no_scan_can_be_read_or_tried_out_in_the_ledger_or_the_journal(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    cohort = people("abc")
+    ledger.reserve(RUN, cohort, steps(5), BUDGET).commit(5)
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for name, scans in cohort.items():
+        for text in (name, scan(name), *scans):
+            assert text.encode() not in written
+    other = ledger_in(tmp_path / "elsewhere")  # with a secret of its own
+    other.reserve(RUN, cohort, steps(5), BUDGET)
+    here, there = (set(re.findall("[0-9a-f]{64}", str(read_journal(o.path)[1].facts))) for o in (ledger, other))
+    assert len(here) == len(there) == 7  # the cohort, and two marks a patient
+    assert here.isdisjoint(there)
+    assert (tmp_path / "ledger/ledger.secret").stat().st_mode & 0o077 == 0
+
+
+# Patients in several runs.
+
+
+def test_disjoint_patients_have_budgets_of_their_own(ledger: Ledger) -> None:
+    whole = fit(3.0)
+    ledger.reserve(RUN, people("abc"), steps(whole), BUDGET)
+    ledger.reserve(OTHER_RUN, people("def"), steps(whole), BUDGET)
+    assert counted(ledger) == whole
+
+
+def test_one_patient_in_common_is_enough_to_share_a_budget(ledger: Ledger) -> None:
+    whole = fit(3.0)
+    ledger.reserve(RUN, people("abc"), steps(whole), BUDGET)
+    with pytest.raises(BudgetSpent):
+        ledger.reserve(OTHER_RUN, people("cde"), steps(1), BUDGET)
+    ledger.reserve(OTHER_RUN, people("de"), steps(whole), BUDGET)
+
+
+def test_a_cohort_split_anew_does_not_reset_the_budget(ledger: Ledger) -> None:
+    third = fit(3.0) // 3
+    ledger.reserve(RUN, people("abcd"), steps(third), BUDGET)
+    ledger.reserve(OTHER_RUN, people("ab"), steps(third), BUDGET)
+    ledger.reserve("c" * 64, people("cd"), steps(third), BUDGET)
+    assert counted(ledger) == 2 * third  # the dearest patient's, not everybody's sum
+    with pytest.raises(BudgetSpent, match=f"{third} such steps are left|{third + 1} such|{third + 2} such"):
+        ledger.reserve("d" * 64, people("bc"), steps(2 * third), BUDGET)
+
+
+def test_renamed_patients_are_known_by_their_scans(ledger: Ledger) -> None:
+    whole = fit(3.0)
+    ledger.reserve(RUN, people("abc"), steps(whole), BUDGET)
+    with pytest.raises(BudgetSpent):
+        ledger.reserve(OTHER_RUN, people("ABC"), steps(1), BUDGET)
+
+
+def test_new_scans_of_known_patients_do_not_reset_the_budget(ledger: Ledger) -> None:
+    whole = fit(3.0)
+    ledger.reserve(RUN, people("abc"), steps(whole), BUDGET)
+    again = {name: (scan(f"another of {name}"),) for name in people("abc")}
+    with pytest.raises(BudgetSpent):
+        ledger.reserve(OTHER_RUN, again, steps(1), BUDGET)
+
+
+def test_a_chain_of_renamings_does_not_reset_the_budget(ledger: Ledger) -> None:
+    half = fit(3.0) // 2
+    ledger.reserve(RUN, {"old": (scan("1"),)}, steps(half), BUDGET)
+    ledger.reserve(OTHER_RUN, {"new": (scan("1"), scan("2"))}, steps(half), BUDGET)
+    with pytest.raises(BudgetSpent):
+        ledger.reserve("c" * 64, {"newest": (scan("2"),)}, steps(2), BUDGET)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"x": (scan("a"), scan("b"))},
+        {"patient-a": (scan("b"),), "patient-b": (scan("a"),)},
+        {"x": (scan("q"),), "y": (scan("q"),)},
+    ],
+    ids=["two who are one now", "two who exchanged names", "one under two names"],
+)
+def test_two_patients_who_turn_out_to_be_one_person_are_refused(
+    ledger: Ledger, second: dict[str, tuple[str, ...]]
+) -> None:
+    ledger.reserve(RUN, people("ab"), steps(1), BUDGET)
+    with pytest.raises(PolicyRefused, match="who are one person") as caught:
+        ledger.reserve(OTHER_RUN, second, steps(1), BUDGET)
+    assert caught.value.exit_code == 4
+    assert counted(ledger) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [people("ab"), people("abcd"), people("abC"), {**people("ab"), "patient-c": (scan("c"), scan("a second"))}],
+    ids=["one fewer", "one more", "one renamed", "one more scan"],
+)
+def test_a_cohort_that_changed_since_the_run_s_reservation_is_refused(
+    ledger: Ledger, changed: dict[str, tuple[str, ...]]
+) -> None:
+    ledger.reserve(RUN, people("abc"), steps(5), BUDGET).commit(5)
+    with pytest.raises(PolicyRefused, match="changed since the run's earlier reservation") as caught:
+        ledger.reserve(RUN, changed, steps(5), BUDGET)
+    assert caught.value.exit_code == 4
+    assert ledger.reserve(OTHER_RUN, changed, steps(5), BUDGET).epsilon == cost(10)
+
+
+def test_everything_is_composed_at_the_strictest_delta_that_the_patients_were_promised(ledger: Ledger) -> None:
+    strict = Budget(3.0, DELTA / 50)
+    ledger.reserve(RUN, people("abc"), steps(20), strict)
+    assert ledger.reserve(OTHER_RUN, people("cd"), steps(20), BUDGET).epsilon == cost(40, DELTA / 50)
+    assert ledger.reserve("c" * 64, people("ef"), steps(20), BUDGET).epsilon == cost(20)
+
+
+def test_steps_of_other_kinds_are_composed_too(ledger: Ledger) -> None:
+    ledger.reserve(RUN, people("abc"), steps(50), UNLIMITED)
+    other = Mechanism(0.5, SIGMA / 2, 30)
+    both = ledger.reserve(RUN, people("abc"), other, UNLIMITED).epsilon
+    alone = epsilon([other], DELTA)
+    assert max(alone, cost(50)) < both < alone + cost(50)
+
+
+# Who commits.
+
+
+def test_a_reservation_is_committed_once(ledger: Ledger) -> None:
+    reserved = ledger.reserve(RUN, people("abc"), steps(50), BUDGET)
+    reserved.commit(40)
+    with pytest.raises(PolicyRefused, match="no open reservation"):
+        reserved.commit(0)
+    assert counted(ledger) == 40
+
+
+def test_steps_beyond_the_reservation_are_counted_and_told(ledger: Ledger) -> None:
+    reserved = ledger.reserve(RUN, people("abc"), steps(10), BUDGET)
+    with pytest.raises(BudgetSpent, match="12 steps taken of 10 reserved"):
+        reserved.commit(12)
+    assert counted(ledger) == 12
+
+
+def test_a_negative_number_of_steps_is_not_committed(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        ledger.reserve(RUN, people("abc"), steps(10), BUDGET).commit(-1)
+    assert counted(ledger) == 10
+
+
+def test_another_process_cannot_give_steps_back(ledger: Ledger) -> None:
+    reserved = ledger.reserve(RUN, people("abc"), steps(10), BUDGET)
+    child = os.fork()
+    if child == 0:
+        try:
+            reserved.commit(0)
+        except PolicyRefused:
+            os._exit(4)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert counted(ledger) == 10
+
+
+def test_a_commit_written_by_someone_without_the_proof_breaks_the_ledger_instead_of_giving_back(ledger: Ledger) -> None:
+    line = ledger.reserve(RUN, people("abc"), steps(10), BUDGET).line
+    Journal(ledger.path).append("committed", reservation=line, steps_done=0, claim="0" * 64)
+    with pytest.raises(VerificationFailed, match="line 4 is not a line of a privacy ledger"):
+        ledger.spending()
+
+
+# What is damaged or missing.
+
+
+@pytest.fixture
+def spent(ledger: Ledger) -> Ledger:
+    for number in (10, 20, 30):
+        ledger.reserve(RUN, people("abc"), steps(number), BUDGET).commit(number)
+    return ledger
+
+
+def lines_of(ledger: Ledger) -> list[bytes]:
+    return ledger.path.read_bytes().splitlines(keepends=True)
+
+
+def head_of(ledger: Ledger) -> Path:
+    return ledger.path.with_name("ledger.jsonl.head")
+
+
+def edit(ledger: Ledger) -> None:
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b'"steps":30', b'"steps":03'))
+
+
+def miss_a_line(ledger: Ledger) -> None:
+    lines = lines_of(ledger)
+    ledger.path.write_bytes(b"".join(lines[:4] + lines[5:]))
+
+
+def cut_off(ledger: Ledger) -> None:
+    ledger.path.write_bytes(b"".join(lines_of(ledger)[:-2]))
+
+
+def cut_off_with_the_head(ledger: Ledger) -> None:
+    lines = lines_of(ledger)[:-2]
+    ledger.path.write_bytes(b"".join(lines))
+    head_of(ledger).write_text(f"{len(lines)} {json.loads(lines[-1])['sha256']}\n")
+
+
+def write_anew(ledger: Ledger) -> None:
+    ledger.path.unlink()
+    head_of(ledger).unlink()
+    elsewhere = ledger_in(ledger.path.parents[1] / "elsewhere")
+    for _ in range(3):
+        elsewhere.reserve(RUN, people("abc"), steps(1), BUDGET).commit(1)
+    for path in (elsewhere.path, head_of(elsewhere), elsewhere.path.with_name("ledger.secret")):
+        (ledger.path.parent / path.name).write_bytes(path.read_bytes())
+
+
+def remove(ledger: Ledger) -> None:
+    ledger.path.unlink()
+
+
+def remove_with_the_head(ledger: Ledger) -> None:
+    ledger.path.unlink()
+    head_of(ledger).unlink()
+
+
+def remove_the_folder(ledger: Ledger) -> None:
+    for path in ledger.path.parent.iterdir():
+        path.unlink()
+    ledger.path.parent.rmdir()
+
+
+def empty(ledger: Ledger) -> None:
+    ledger.path.write_bytes(b"")
+
+
+def empty_with_the_head(ledger: Ledger) -> None:
+    empty(ledger)
+    head_of(ledger).unlink()
+
+
+def remove_the_head(ledger: Ledger) -> None:
+    head_of(ledger).unlink()
+
+
+def add_a_stranger_s_line(ledger: Ledger) -> None:
+    Journal(ledger.path).append("pardoned", steps=60)
+
+
+def remove_the_secret(ledger: Ledger) -> None:
+    ledger.path.with_name("ledger.secret").unlink()
+
+
+def change_the_secret(ledger: Ledger) -> None:
+    ledger.path.with_name("ledger.secret").write_text("ab" * 32 + "\n")
+
+
+def remove_the_journal(ledger: Ledger) -> None:
+    (ledger.path.parents[1] / "site/journal.jsonl").unlink()
+
+
+def damage_the_journal(ledger: Ledger) -> None:
+    path = ledger.path.parents[1] / "site/journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"budget-reserved", b"budget-whatever"))
+
+
+DAMAGE: dict[Callable[[Ledger], None], str] = {
+    edit: "the privacy ledger: journal line 7 was changed",
+    miss_a_line: "the privacy ledger: journal line 5 does not continue",
+    cut_off: "the privacy ledger: a journal of 6 lines that had 8",
+    cut_off_with_the_head: "the privacy ledger: without line 7 as the site's journal names it",
+    write_anew: "the privacy ledger: without line 3 as the site's journal names it",
+    remove: "the privacy ledger: missing, though the site's journal names 6 lines",
+    remove_with_the_head: "the privacy ledger: missing, though the site's journal names 6 lines",
+    remove_the_folder: "the privacy ledger: missing, though the site's journal names 6 lines",
+    empty: "the privacy ledger: a journal of 0 lines that had 8",
+    empty_with_the_head: "the privacy ledger: without line 3 as the site's journal names it",
+    remove_the_head: "the privacy ledger: a journal 'ledger.jsonl' without the head",
+    add_a_stranger_s_line: "the privacy ledger: line 9 is not a line of a privacy ledger",
+    remove_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
+    change_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
+    remove_the_journal: "the site's journal: missing or empty",
+    damage_the_journal: "the site's journal: journal line 1 was changed",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda one: one.__name__)
+def test_what_was_spent_is_not_forgotten_by_damage_but_nothing_more_is_spent(
+    spent: Ledger, damage: Callable[[Ledger], None]
+) -> None:
+    assert verify_journal(spent.path) == 8
+    damage(spent)
+    for ask in (spent.spending, lambda: spent.reserve(RUN, people("abc"), steps(1), BUDGET)):
+        with pytest.raises(VerificationFailed, match=DAMAGE[damage]) as caught:
+            ask()
+        assert caught.value.exit_code == 5
+
+
+def test_a_reservation_torn_by_a_crash_was_never_handed_out_and_is_passed_over(spent: Ledger) -> None:
+    whole = spent.path.read_bytes()
+    spent.path.write_bytes(whole + lines_of(spent)[-2][:57])
+    assert counted(spent) == 60
+    spent.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert counted(spent) == 61
+
+
+def test_a_crash_between_ledger_and_journal_leaves_the_reservation_counted(
+    spent: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Journal.append
+
+    def crash(self: Journal, event: str, **facts: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", crash)
+    with pytest.raises(KeyboardInterrupt):
+        spent.reserve(RUN, people("abc"), steps(5), BUDGET)
+    monkeypatch.setattr(Journal, "append", real)
+    assert counted(spent) == 65
+    spent.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert counted(spent) == 66
+
+
+def test_a_ledger_that_cannot_be_written_lets_no_step_be_taken(spent: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageError, match="the privacy ledger: no space is left"):
+        spent.reserve(RUN, people("abc"), steps(1), BUDGET)
+    monkeypatch.undo()
+    assert counted(spent) == 60
+
+
+def test_something_else_in_the_ledger_s_place_is_refused_by_name(tmp_path: Path) -> None:
+    ledger = ledger_in(tmp_path)
+    ledger.path.mkdir(parents=True)
+    with pytest.raises(StorageError, match="the privacy ledger: a folder where a file"):
+        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+
+
+def test_a_site_without_a_journal_reserves_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "journal.jsonl")
+    with pytest.raises(VerificationFailed, match="the site's journal: missing or empty"):
+        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert not ledger.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("budget", "names"),
+    [(Budget(3.0, 0.5), "abc"), (Budget(3.0, 0.0), "abc"), (Budget(0.0, DELTA), "abc"), (Budget(3.0, DELTA), "")],
+    ids=["δ of 1/n and more", "δ of nothing", "ε of nothing", "nobody"],
+)
+def test_a_promise_that_is_none_is_refused_before_anything_is_written(
+    ledger: Ledger, budget: Budget, names: str
+) -> None:
+    with pytest.raises(ConfigError):
+        ledger.reserve(RUN, people(names), steps(1), budget)
+    assert not ledger.path.exists()
+
+
+def test_two_sites_folders_share_one_ledger(tmp_path: Path) -> None:
+    first = ledger_in(tmp_path)
+    journal = Journal(tmp_path / "next study's site/journal.jsonl")
+    journal.begin()
+    second = Ledger(first.path.parent, journal.path)
+    whole = fit(3.0)
+    first.reserve(RUN, people("abc"), steps(whole), BUDGET)
+    with pytest.raises(BudgetSpent):
+        second.reserve(OTHER_RUN, people("abc"), steps(1), BUDGET)

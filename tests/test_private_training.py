@@ -1,0 +1,291 @@
+"""A site's training under a promise: paid for first, marked throughout, stopped by its own budget."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from promised import DELTA, EPSILON, promised_site, promised_text, trainer, write_start
+from tiny_cohorts import write_tiny_cohort
+
+from fedphantom.cli import run
+from fedphantom.client import private_training
+from fedphantom.client.private_training import NOISED_MEANS
+from fedphantom.client.site_round import Site
+from fedphantom.common.errors import BudgetSpent, PolicyRefused, TrainingError, VerificationFailed
+from fedphantom.common.exchange import EPSILON as TOLD
+from fedphantom.common.exchange import RoundReply, RoundRequest
+from fedphantom.common.gan.public_start import PUBLIC_START, first_parameters
+from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.site_folder import SiteFolder
+from fedphantom.privacy.dp.accounting import epsilon
+from fedphantom.privacy.dp.ledger import Ledger
+from fedphantom.privacy.dp.plan import noised_plan
+
+NORMS = 'noised = "norms"\ndiscriminator_steps = 2\nspare_rounds = 1'
+
+
+def request(folder: SiteFolder, number: int = 1) -> RoundRequest:
+    study = folder.study()
+    return RoundRequest(study.digest(), number, first_parameters(study, folder.root / PUBLIC_START))
+
+
+def one_round(folder: SiteFolder, number: int = 1) -> RoundReply:
+    return Site(folder, lambda root: trainer(SiteFolder.open(root))).train_round(request(folder, number))
+
+
+def counted_steps(folder: SiteFolder) -> list[tuple[int, int]]:
+    """Of every reservation: steps reserved, steps that count."""
+    found = Ledger(folder.ledger, folder.journal).spending().reservations
+    return [(one.mechanism.steps, one.steps_counted) for one in found]
+
+
+# Means, taken once
+
+
+def test_means_are_paid_for_once_and_serve_every_round(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    first = one_round(folder)
+    means = (folder.state / NOISED_MEANS).read_bytes()
+    second = one_round(folder, 2)
+    assert counted_steps(folder) == [(1, 1)]
+    assert (folder.state / NOISED_MEANS).read_bytes() == means
+    cost = epsilon([noised_plan(folder.study()).once()], DELTA)
+    assert first.metrics[TOLD] == second.metrics[TOLD] == pytest.approx(cost)
+    assert 0 < cost < EPSILON  # a spare step is left
+
+
+def test_two_sites_alike_in_everything_draw_other_noise(tmp_path: Path) -> None:
+    means = []
+    for name in ("one", "two"):
+        folder = promised_site(tmp_path / name)
+        one_round(folder)
+        means.append((folder.state / NOISED_MEANS).read_bytes())
+    assert means[0] != means[1]
+
+
+def test_the_generators_last_layer_alone_matches_means(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    before, after = request(folder).generator, one_round(folder).generator
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_damaged_means_are_not_trained_on(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    one_round(folder)
+    file = folder.state / NOISED_MEANS
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(Exception, match="noised means"):
+        one_round(folder, 2)
+
+
+def test_means_lost_are_paid_for_again_until_the_budget_is_spent(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path, rounds=3)
+    one_round(folder)
+    (folder.state / NOISED_MEANS).unlink()
+    assert one_round(folder, 2).metrics[TOLD] <= EPSILON
+    (folder.state / NOISED_MEANS).unlink()
+    with pytest.raises(BudgetSpent, match="is spent, per patient"):
+        one_round(folder, 3)
+    assert counted_steps(folder) == [(1, 1), (1, 1)]
+
+
+# Gradients, paid for by the round
+
+
+def test_a_rounds_noised_steps_are_paid_for_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = promised_site(tmp_path, promise=NORMS)
+    seen: list[list[tuple[int, int]]] = []
+    plain = private_training.PrivateDiscriminatorStep.__call__
+
+    def looking(self, state, batch, fake):  # type: ignore[no-untyped-def]  # as the method it stands in for
+        seen.append(counted_steps(folder))
+        return plain(self, state, batch, fake)
+
+    monkeypatch.setattr(private_training.PrivateDiscriminatorStep, "__call__", looking)
+    one_round(folder)
+    assert len(seen) == 4
+    assert seen[0] == [(8, 8)]  # four steps of the generator, two of the discriminator for each
+    assert counted_steps(folder) == [(8, 8)]
+
+
+def test_a_round_that_failed_counts_whole_and_is_paid_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = promised_site(tmp_path, promise=NORMS)
+    calls: list[int] = []
+    plain = private_training.PrivateDiscriminatorStep.__call__
+
+    def failing(self, state, batch, fake):  # type: ignore[no-untyped-def]  # as the method it stands in for
+        calls.append(1)
+        if len(calls) == 2:
+            raise TrainingError("the power failed", expected="power", remedy="Wait.")
+        return plain(self, state, batch, fake)
+
+    monkeypatch.setattr(private_training.PrivateDiscriminatorStep, "__call__", failing)
+    with pytest.raises(TrainingError):
+        one_round(folder)
+    assert counted_steps(folder) == [(8, 8)]
+    assert one_round(folder).metrics[TOLD] <= EPSILON
+    assert counted_steps(folder) == [(8, 8), (8, 8)]
+    assert one_round(folder, 2).metrics[TOLD] <= EPSILON  # the spare round was for the failed one
+
+
+def test_a_round_too_many_is_refused_and_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = promised_site(tmp_path, promise=NORMS)
+
+    def failing(*arguments: object) -> None:
+        raise TrainingError("the power failed", expected="power", remedy="Wait.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(private_training.PrivateDiscriminatorStep, "__call__", failing)
+        for _ in range(3):  # two rounds and a spare one
+            with pytest.raises(TrainingError):
+                one_round(folder)
+    with pytest.raises(BudgetSpent, match=r"of ε = 8 at δ = 0\.005 is spent, per patient"):
+        one_round(folder)
+    assert counted_steps(folder) == [(8, 8)] * 3
+
+
+def test_a_round_already_answered_is_answered_again_without_a_step(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path, promise=NORMS)
+    first, again = one_round(folder), one_round(folder)
+    assert counted_steps(folder) == [(8, 8)]
+    assert all(np.array_equal(first.generator[name], again.generator[name]) for name in first.generator)
+    assert first.metrics == again.metrics
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fedphantom.client import private_training
+from fedphantom.common.site_folder import SiteFolder
+sys.path.insert(0, sys.argv[2])
+from test_private_training import one_round
+plain = private_training.PrivateDiscriminatorStep.__call__
+def dying(self, *arguments):
+    plain(self, *arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+private_training.PrivateDiscriminatorStep.__call__ = dying
+one_round(SiteFolder.open(Path(sys.argv[1])))
+"""
+
+
+def test_a_killed_process_leaves_its_round_counted_whole(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path, promise=NORMS)
+    fakes = Path(__file__).parent / "fakes"
+    code = KILLED.replace("sys.path.insert(0, sys.argv[2])", "sys.path[:0] = sys.argv[2:]")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder.root), str(Path(__file__).parent), str(fakes)], check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert counted_steps(folder) == [(8, 8)]
+    one_round(folder)
+    assert counted_steps(folder) == [(8, 8), (8, 8)]
+
+
+# What is refused before a step is taken
+
+
+def test_another_start_than_the_studys_is_refused(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    file = folder.root / PUBLIC_START
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(VerificationFailed, match="other than the one that the study names"):
+        trainer(folder)
+
+
+def test_a_promise_that_leaves_pure_noise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PolicyRefused, match="pure noise"):
+        trainer(promised_site(tmp_path, promise='noised = "all"\nsampling_rate = 0.2', local_steps=100))
+
+
+def test_a_delta_that_could_publish_a_patient_is_refused(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    text = (folder.root / "study.toml").read_text()
+    (folder.root / "study.toml").write_text(text.replace(f"delta = {DELTA}", "delta = 0.3"))
+    with pytest.raises(Exception, match=r"δ = 0\.3 for"):
+        trainer(folder)
+
+
+# The whole study
+
+
+@pytest.fixture(scope="module")
+def promised_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("promised")
+    start = write_start(root / "start.safetensors")
+    (root / "study.toml").write_text(promised_text(start, roles="test = 0.1\ncontrol = 0.0\naudit = 0.0"))
+    sites = []
+    for number, name in enumerate(("site-a", "site-b")):
+        cohort = write_tiny_cohort(root / name, 10, seed=number, prefix=name[-1])
+        sites += ["--site", f"{name}={cohort}"]
+    given = ["simulate", str(root / "study.toml"), *sites, "--out", str(root / "run"), "--ledgers", str(root / "kept")]
+    assert run([*given, "--start", str(root / "start.safetensors")]) == 0
+    return root
+
+
+def test_the_generator_says_the_whole_promise_and_what_was_spent(promised_run: Path) -> None:
+    summary = json.loads((promised_run / "run" / "summary.json").read_text())
+    said = json.loads(load_weights(promised_run / "run" / "generator.safetensors")[1]["dp"])
+    assert said == summary["dp_statement"]
+    assert said.keys() == {
+        "epsilon", "delta", "unit", "adjacency", "sampling", "accountant", "sampling_rate", "noise_multiplier",
+        "clip_norm", "steps", "noised", "across_sites",
+    }  # fmt: skip
+    assert said["epsilon"] == max(summary["epsilon_by_site"].values()) <= EPSILON
+    assert (said["unit"], said["delta"], said["accountant"]) == ("patient", DELTA, "pld")
+
+
+def test_a_second_run_on_the_same_patients_finds_their_budget_spent(
+    promised_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = [part for name in ("site-a", "site-b") for part in ("--site", f"{name}={promised_run / name}")]
+    study = promised_run / "again.toml"
+    study.write_text((promised_run / "study.toml").read_text().replace("seed = 5", "seed = 6"))
+    given = ["simulate", str(study), *sites, "--ledgers", str(promised_run / "kept")]
+    start = ["--start", str(promised_run / "start.safetensors")]
+    first = run([*given, "--out", str(promised_run / "again"), *start])  # the spare step
+    study.write_text(study.read_text().replace("seed = 6", "seed = 7"))
+    assert (first, run([*given, "--out", str(promised_run / "third"), *start])) == (0, 1)
+    assert "budget" in capsys.readouterr().err.lower()
+
+
+def test_the_study_goes_on_without_a_site_whose_budget_is_spent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = write_start(tmp_path / "start.safetensors")
+    text = promised_text(start, promise="spare_rounds = 0", roles="test = 0.1\ncontrol = 0.0\naudit = 0.0")
+    cohorts = {n: write_tiny_cohort(tmp_path / n, 10, seed=i, prefix=n[-1]) for i, n in enumerate(("site-a", "site-b"))}
+    common = ["--ledgers", str(tmp_path / "kept"), "--start", str(tmp_path / "start.safetensors"), "--json"]
+
+    def simulate(seed: int, sites: tuple[str, ...]) -> int:
+        study = tmp_path / f"{seed}.toml"
+        study.write_text(text.replace("seed = 5", f"seed = {seed}") + "[federation]\nquorum = 1\n")
+        given = [part for name in sites for part in ("--site", f"{name}={cohorts[name]}")]
+        return run(["simulate", str(study), *given, "--out", str(tmp_path / f"run-{seed}"), *common])
+
+    assert simulate(5, ("site-a",)) == 0
+    assert simulate(6, ("site-a", "site-b")) == 0
+    capsys.readouterr()
+    summary = json.loads((tmp_path / "run-6" / "summary.json").read_text())
+    for record in summary["rounds"]:
+        assert record["sites"] == ["site-b"]
+        assert record["left_out"] == {"site-a": "the site's privacy budget is spent"}
+    assert summary["epsilon_by_site"].keys() == {"site-b"}
+
+
+def test_a_start_is_asked_for_before_anything_is_made(promised_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = promised_run / "without"
+    sites = ["--site", f"site-a={promised_run / 'site-a'}", "--site", f"site-b={promised_run / 'site-b'}"]
+    assert run(["simulate", str(promised_run / "study.toml"), *sites, "--out", str(out)]) == 3
+    assert "--start" in capsys.readouterr().err
+    assert not out.exists()

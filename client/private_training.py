@@ -38,7 +38,7 @@ from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
-from ..privacy.dp.statement import dp_statement
+from ..privacy.dp.statement import Spent, dp_statement
 from ..privacy.dp.step import NoisedSum
 
 NOISED_MEANS = "noised-means.safetensors"
@@ -115,10 +115,10 @@ class PrivateTraining:
             self._paid.commit(self._plan.steps)
             self._paid = None
 
-    def spent(self) -> float:
-        """ε of all that this run ever reserved, broken-off rounds included."""
-        theirs = [one for one in self._ledger.spending().reservations if one.run == self._run]
-        return epsilon([part for one in theirs for part in one.spent], self._promise.delta)
+    def spent(self) -> Spent:
+        """All that this run ever reserved, broken-off rounds included."""
+        parts = [part for one in self._ledger.spending().reservations if one.run == self._run for part in one.spent]
+        return Spent(epsilon(parts, self._promise.delta), sum(part.steps for part in parts))
 
     def statement(self) -> str:
         """What holds for the site's own generator, for its file's header."""

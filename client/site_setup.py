@@ -11,7 +11,7 @@ from ..common.cohorts.check import check_cohort
 from ..common.cohorts.roles import CoinRecord, draw_roles, load_roles_of
 from ..common.counted import counted
 from ..common.errors import ConfigError, DataError, about
-from ..common.exchange import EPSILON, check_site_name
+from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
 from ..common.gan.public_start import PUBLIC_START, read_public_start
 from ..common.progress import Report
@@ -113,7 +113,7 @@ def create_site_folder(
             read_public_start(start or Path(PUBLIC_START), study)
         write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
-    metrics = (*FAKE_METRICS, EPSILON) if study.privacy.promise else FAKE_METRICS
+    metrics = (*FAKE_METRICS, EPSILON, NOISED_STEPS) if study.privacy.promise else FAKE_METRICS
     rule = EgressRule(shared, metrics, study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.

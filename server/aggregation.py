@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.exchange import EPSILON, Parameters, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 
 
@@ -31,13 +31,16 @@ class SiteFailure:
     reason: str
 
 
-def reply_problem(reply: RoundReply, request: RoundRequest, weights: Mapping[str, float]) -> str | None:
+def reply_problem(
+    reply: RoundReply, request: RoundRequest, weights: Mapping[str, float], metrics: Collection[str] = ()
+) -> str | None:
     """Why a reply cannot count, as one phrase that quotes nothing foreign; None if it can.
 
     Args:
         reply: A site's.
         request: What it was asked.
         weights: Of every site of the run, by name, as the study declares them.
+        metrics: That every reply must carry.
     """
     if reply.site not in weights:
         return "it comes from a site that is not part of the run"
@@ -45,13 +48,18 @@ def reply_problem(reply: RoundReply, request: RoundRequest, weights: Mapping[str
         return f"it is not for round {request.round}"
     if reply.weight != weights[reply.site]:  # True for NaN too
         return "its weight is not the one that the study declares"
+    if not reply.metrics.keys() >= set(metrics):
+        return "it does not say what it has spent"
     if not all(math.isfinite(value) for value in reply.metrics.values()):
         return "a metric is NaN or infinite"
     return ParameterSpec.of(request.generator).problem(reply.generator)
 
 
 def sort_replies(
-    outcomes: Iterable[RoundReply | SiteFailure], request: RoundRequest, weights: Mapping[str, float]
+    outcomes: Iterable[RoundReply | SiteFailure],
+    request: RoundRequest,
+    weights: Mapping[str, float],
+    metrics: Collection[str] = (),
 ) -> tuple[tuple[RoundReply, ...], tuple[SiteFailure, ...]]:
     """Part a round's outcomes into replies that count and sites left out, both in site-name order.
 
@@ -62,7 +70,7 @@ def sort_replies(
     failures: list[SiteFailure] = []
     for outcome in outcomes:
         if isinstance(outcome, RoundReply):
-            problem = reply_problem(outcome, request, weights)
+            problem = reply_problem(outcome, request, weights, metrics)
             if problem is None:
                 replies.append(outcome)
                 continue
@@ -97,9 +105,9 @@ def weighted_mean(replies: Sequence[RoundReply]) -> dict[str, NDArray[np.float32
 
 
 def mean_metrics(replies: Sequence[RoundReply]) -> dict[str, float]:
-    """Weighted mean of each metric that every reply carries; of no ε, which is not to be averaged."""
+    """Weighted mean of each metric that every reply carries; not of what a site spent."""
     ordered = sorted(replies, key=lambda reply: reply.site)
-    common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON}
+    common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON, NOISED_STEPS}
     total = math.fsum(reply.weight for reply in ordered)
     return {name: math.fsum(reply.metrics[name] * reply.weight for reply in ordered) / total for name in sorted(common)}
 

@@ -23,6 +23,7 @@ from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import PUBLIC_START, first_parameters
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.plan import noised_plan
@@ -166,6 +167,7 @@ import os, signal, sys
 from pathlib import Path
 from fedphantom.client import private_training
 from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.study import parse_study
 sys.path.insert(0, sys.argv[2])
 from test_private_training import one_round
 plain = private_training.PrivateDiscriminatorStep.__call__
@@ -242,6 +244,9 @@ def test_the_generator_says_the_whole_promise_and_what_was_spent(promised_run: P
         "clip_norm", "steps", "noised", "across_sites",
     }  # fmt: skip
     assert said["epsilon"] == max(summary["epsilon_by_site"].values()) <= EPSILON
+    plan = noised_plan(parse_study((promised_run / "study.toml").read_text()))
+    assert said["steps"] == 1  # the spare one was not needed
+    assert said["epsilon"] == pytest.approx(epsilon([plan.once()], DELTA))
     assert (said["unit"], said["delta"], said["accountant"]) == ("patient", DELTA, "pld")
 
 

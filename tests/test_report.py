@@ -76,7 +76,7 @@ def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
         "adjacency: add/remove one patient",
         "sampling: Poisson, q = 1",
         "σ = 0.61",
-        "2 noised steps at most, of the mean intensities of structures",
+        "2 noised steps of the mean intensities of structures",
         "accountant: pld",
         "An ε above 3 forbids few attacks by itself",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,7 +41,7 @@ class DpStatement(BaseModel):
         noise_multiplier: σ.
         clip_norm: C.
         noised: What was noised: ``means`` of structures, or gradients of (some of) the discriminator.
-        steps: Noised steps, at most, of a site.
+        steps: Noised steps behind it, of the site that took most; broken-off ones count.
         across_sites: Of several sites, whether ε is the largest (no patient at two of them) or the sum.
     """
 
@@ -61,7 +62,7 @@ class DpStatement(BaseModel):
 
     def sentence(self) -> str:
         """All of it, for people."""
-        steps = f"{counted(self.steps, 'noised step')} at most, of {_WHAT[self.noised]}"
+        steps = f"{counted(self.steps, 'noised step')} of {_WHAT[self.noised]}"
         together = {"largest": "no patient at two sites", "sum": "summed over sites that may share patients"}
         return (
             f"ε = {self.epsilon:.2f} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "
@@ -75,24 +76,37 @@ class DpStatement(BaseModel):
         return self.model_dump_json()
 
 
-def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | None:
+@dataclass(frozen=True)
+class Spent:
+    """What a study has cost a site's patients.
+
+    Attributes:
+        epsilon: At the study's δ.
+        steps: Noised steps behind it.
+    """
+
+    epsilon: float
+    steps: int
+
+
+def dp_statement(study: Study, spent: Mapping[str, Spent]) -> DpStatement | None:
     """What holds for a generator of the study; None where the study promises nothing.
 
     Args:
         study: What was trained.
-        epsilons: Site to what it has spent, by its own ledger.
+        spent: By site, each by its own ledger.
     """
     promise = study.privacy.promise
     if promise is None:
         return None
     plan: NoisedPlan = noised_plan(study)
     return DpStatement(
-        epsilon=promise.over_sites(list(epsilons.values())),
+        epsilon=promise.over_sites([one.epsilon for one in spent.values()]),
         delta=promise.delta,
         sampling_rate=plan.sampling_rate,
         noise_multiplier=plan.noise_multiplier,
         clip_norm=promise.clip_norm,
-        steps=plan.most_steps,
+        steps=max(one.steps for one in spent.values()),
         noised=promise.noised,
         across_sites="sum" if promise.sites_overlap else "largest",
     )
@@ -101,7 +115,7 @@ def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | N
 def asked_for(study: Study) -> DpStatement | None:
     """What a study promises before anything is trained: the same, with the ε that may be spent at most."""
     promise = study.privacy.promise
-    return dp_statement(study, {"": promise.epsilon}) if promise else None
+    return dp_statement(study, {"": Spent(promise.epsilon, noised_plan(study).most_steps)}) if promise else None
 
 
 def said(dp: Literal["none"] | DpStatement) -> str:

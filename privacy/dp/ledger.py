@@ -271,7 +271,7 @@ class OpenReservation:
         self._ledger.commit(self.line, self._proof, steps_done)
         if steps_done > self.mechanism.steps:
             raise BudgetSpent(
-                f"{steps_done} steps taken of {self.mechanism.steps} reserved",
+                f"{counted(steps_done, 'step')} taken of {self.mechanism.steps} reserved",
                 expected="no step beyond a reservation",
                 remedy="All of them are counted; report this as a defect, and release nothing of this run.",
             )

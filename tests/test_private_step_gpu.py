@@ -1,4 +1,4 @@
-"""The noised step where it is meant to run: on a GPU in bfloat16, without waiting. On the CPU, what of it holds there."""
+"""The noised step on a GPU: in bfloat16, without waiting; and on the CPU, as much of that as can be seen there."""
 
 from __future__ import annotations
 

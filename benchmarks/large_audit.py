@@ -61,12 +61,13 @@ def main(folder: Path) -> None:
     wanted: dict[Role, int] = {"member": SIDE, "holdout": SIDE, "reference": OTHERS, "control": OTHERS}
     roles = tuple(role for role, number in wanted.items() for _ in range(number))
     labels, synthetic_labels = label_maps(len(roles), rng), label_maps(SYNTHETIC, rng)
-    images = np.lib.format.open_memmap(
-        folder / "images.npy", "w+", np.float32, (len(roles), len(STUDY.channels), *labels.shape[1:])
-    )
+    shape = (len(STUDY.channels), *labels.shape[1:])
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.float32, (len(roles), *shape))
     for i, some in enumerate(labels):
         images[i] = paint(network, some[None], STUDY, i, device)[0] + rng.normal(0, 0.1, images.shape[1:])
-    synthetic = np.concatenate([as_read_back(paint(network, m[None], STUDY, 1, device)) for m in synthetic_labels])
+    synthetic = np.lib.format.open_memmap(folder / "synthetic.npy", "w+", np.float32, (SYNTHETIC, *shape))
+    for i, some in enumerate(synthetic_labels):
+        synthetic[i] = as_read_back(paint(network, some[None], STUDY, i, device))[0]
     patients = tuple(f"p{i}" for i in range(len(roles)))
     material = AuditMaterial(
         images=images,

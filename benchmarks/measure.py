@@ -24,7 +24,7 @@ class Row:
     Attributes:
         name: Fixed; results are compared by it.
         value: In ``unit``.
-        unit: ``ratio``, ``s``, ``GiB``, ``MB``.
+        unit: ``ratio``, ``s``, ``min``, ``GiB``, ``MB``.
         baseline: What it is compared with, in the same unit; None where it stands alone.
         target: The largest value that is good enough; None where none is promised.
     """

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from audit_rows import audit_rows, copy_search_rows
 from generation_rows import full_size_rows, generation_rows
 from help_rows import help_rows
 from material import make_material
@@ -58,6 +59,8 @@ def measure(device: Device) -> list[Row]:
         # Sites choose their device themselves, the GPU where there is one.
         if device.torch == choose_device().torch:
             parts["rounds"] = lambda: round_rows(material)
+        if not device.cuda:
+            parts |= {"audit": audit_rows, "copy search": copy_search_rows}
         parts["help"] = help_rows
         for name, part in parts.items():
             print(f"{name} on {device.torch} ...", file=sys.stderr, flush=True)

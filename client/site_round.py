@@ -13,6 +13,7 @@ from pathlib import Path
 from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
+from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, SiteFolder
 from .egress import EgressRule, check_reply
 from .site_setup import read_egress_rule
@@ -35,6 +36,7 @@ class Site:
         self._trainer: SiteTrainer | None = None
         self._study_digest = folder.study().digest()
         self._rounds = folder.study().training.rounds
+        self._alone = folder.study().federation.alone
         self.rule: EgressRule = read_egress_rule(folder)
         self._journal = Journal(folder.journal)
 
@@ -51,6 +53,8 @@ class Site:
             self._trainer = self._trainer or self._open_trainer(self.folder.root)
             reply = self._trainer.train_round(request)
             leaving = check_reply(reply, self.rule, site=self.folder.name, request=request)
+            if not self._alone:
+                keep_round(self.folder, self._rounds, request.round, request.generator, reply.generator)
         except Exception as error:
             note_failure(self.folder, error)
             self._journal.append("round-failed", round=request.round, kind=type(error).__name__)

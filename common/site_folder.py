@@ -6,6 +6,7 @@ egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
 generator.safetensors  where the study has sites train alone: this site's own
 cache/          prepared scans
+rounds/         of some rounds, what it sent and what all sites' became; for its own audit (``round_record``)
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
 previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves

@@ -22,7 +22,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 3
+BATTERY = 4
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -40,6 +40,12 @@ LIRA, RMIA = "A2-LiRA", "A2-RMIA"
 OF_SHADOWS = (LIRA, RMIA)
 """A2, by shadow generators. They take long to train, so an audit is asked for them, and no release needs them."""
 
+ATTRIBUTE = "A10"
+"""What a set tells of a patient beyond the images: run where label maps show a difference, gating where it was run."""
+
+TRAJECTORY = "A8"
+"""What the coordinator saw round by round: run where the sites kept it, told to each site, and gating no release."""
+
 ATTACKS: dict[str, ThreatModel] = {
     "A1": "G",
     LIRA: "G",
@@ -52,6 +58,8 @@ ATTACKS: dict[str, ThreatModel] = {
     "A5": "S",
     "A5" + OWN: "G",
     "A6": "I",
+    TRAJECTORY: "F",
+    ATTRIBUTE: "S",
     "A9": "S",
     "A9" + OWN: "G",
 }
@@ -63,7 +71,10 @@ OF_COINS = ("A9", "A9" + OWN)
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
 isolated quartile."""
-_OUTSIDE = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS)), BLIND)
+_OUTSIDE = (
+    *(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS, TRAJECTORY, ATTRIBUTE)),
+    BLIND,
+)
 REQUIRED_ATTACKS: dict[ReleaseKind, tuple[str, ...]] = {
     "volumes": tuple(name for name in _OUTSIDE if name.removesuffix(OUTLIERS) != WHITE_BOX),
     "weights": _OUTSIDE,

@@ -323,11 +323,13 @@ def test_a_generator_is_run_in_small_batches_in_order() -> None:
         seeds.add(noise_seed)
         return labels[:, None].astype(np.float32)
 
-    labels = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 2), np.uint8)
+    labels = np.arange(70, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 2), np.uint8)
     painted = np.concatenate(list(paint(generator, labels, 3)))
-    assert (painted[:, 0, 0, 0, 0] == np.arange(20)).all()
-    assert max(sizes) <= 8
+    assert (painted[:, 0, 0, 0, 0] == np.arange(70)).all()
+    assert max(sizes) <= 32
     assert len(seeds) == len(sizes)  # no two batches share their noise
+    large = np.zeros((3, 155, 155, 155), np.uint8)
+    assert [len(batch) for batch in paint(generator, large, 3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ..evidence import ATTACKS, OF_COINS
-from . import coin_guesses, domias, gan_leaks, logan, monte_carlo, reconstruction, shadow_models, white_box
+from . import (
+    attribute,
+    coin_guesses,
+    domias,
+    gan_leaks,
+    logan,
+    monte_carlo,
+    reconstruction,
+    round_trajectory,
+    shadow_models,
+    white_box,
+)
 from .distances import most_isolated
 from .interface import AsReleased, AttackScores, AuditedScans, Images, Labels, Networks, Reconstruct, paint
 from .knowledge import Knowledge, ShownSet, learn
+from .own_map import OwnMapErrors
 from .shadows import Shadows
-from .target import Attack, Calibrate, Target
+from .target import Attack, Calibrate, OwnSet, Target
 
 CALIBRATE: tuple[Calibrate, ...] = (
     reconstruction.calibrate,
@@ -21,6 +33,8 @@ CALIBRATE: tuple[Calibrate, ...] = (
     monte_carlo.calibrate,
     domias.calibrate,
     logan.calibrate,
+    round_trajectory.calibrate,
+    attribute.calibrate,
 )
 """One a file."""
 
@@ -77,23 +91,25 @@ class Battery:
         attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}
         return replace(uncalibrated, attacks=attacks)
 
-    def target(self, networks: Networks, released: Images | None = None) -> Target:
+    def target(self, networks: Networks, released: Images | None = None, labels: Labels | None = None) -> Target:
         """What an attacker holds of a generator.
 
         Args:
             networks: Under audit, or a control's.
             released: The set as released, shape (S, C, X, Y, Z); None: as this generator would paint it from the
                 released label maps.
+            labels: The label maps released beside it; None: the battery's.
         """
-        known, labels, generator = self.known, self.known.scans.labels, networks.generator
+        known, generator = self.known, networks.generator
         return Target(
             networks=networks,
+            released_labels=self.released_labels if labels is None else labels,
             show_released=lambda: (
-                known.shown(self._through_files(generator, self.released_labels))
+                known.shown(map(self.as_released, paint(generator, self.released_labels, known.seed)))
                 if released is None
                 else self.shown(released)
             ),
-            show_own=lambda: known.shown(self._through_files(generator, labels)),
+            show_own=lambda: self._own(generator),
         )
 
     def shown(self, volumes: Images) -> ShownSet:
@@ -114,5 +130,8 @@ class Battery:
         """The most isolated quartile of audited patients."""
         return most_isolated(self.known.scans, self.known.judged)
 
-    def _through_files(self, generator: Reconstruct, labels: Labels) -> Iterable[Images]:
-        return (self.as_released(some) for some in paint(generator, labels, self.known.seed))
+    def _own(self, generator: Reconstruct) -> OwnSet:
+        known = self.known
+        errors = OwnMapErrors(known.scans, known.judged)
+        draw = errors.seen(paint(generator, known.scans.labels, known.seed))
+        return OwnSet(known.shown(map(self.as_released, draw)), errors)

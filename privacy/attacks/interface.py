@@ -6,7 +6,8 @@ generators go through the same code. Scores are per patient, large where members
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,10 @@ Reconstruct = Callable[[Labels, int], Images]
 AsReleased = Callable[[Images], Images]
 """The way of painted volumes through the released files: written, read and normalised again."""
 
-_BATCH = 8
-"""Scans painted at once: bounds memory on a node without a large GPU."""
+_BATCH = 32
+"""Scans painted at once, at most: work for several cores."""
+_VOXELS = 32 * 48**3
+"""And voxels of all of them together, at most: bounds memory on a node without a large GPU."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,19 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
+class SentRound:
+    """What a coordinator saw of one round.
+
+    Attributes:
+        own: The generator that each site sent, by the site's name.
+        beside: What it is compared with, by the site's name: those that the other sites sent, or the average of all.
+    """
+
+    own: Mapping[str, Reconstruct]
+    beside: Mapping[str, tuple[Reconstruct, ...]]
+
+
+@dataclass(frozen=True, eq=False)
 class Networks:
     """What came of a training.
 
@@ -112,11 +128,14 @@ class Networks:
         generator: Answers any label map.
         logits: The discriminator, where it is at hand: no release holds one.
         search: What the generator's weights allow, where they are to be searched: it takes long.
+        rounds: What the coordinator saw on the way to the generator, where it was kept; each is read when it is asked
+            for, and all of them speak of every site with an audited scan.
     """
 
     generator: Reconstruct
     logits: Logits | None = None
     search: Search | None = None
+    rounds: Sequence[Callable[[], SentRound]] = ()
 
 
 @dataclass(frozen=True)
@@ -205,8 +224,9 @@ def paint(generator: Reconstruct, labels: Labels, noise_seed: int) -> Iterator[I
     Raises:
         DataError: it gives another number of volumes, another grid, or non-finite voxels.
     """
-    for start in range(0, len(labels), _BATCH):
-        some = labels[start : start + _BATCH]
+    batch = max(1, min(_BATCH, _VOXELS // math.prod(labels.shape[1:])))
+    for start in range(0, len(labels), batch):
+        some = labels[start : start + batch]
         yield _painted(generator(some, derived_seed(noise_seed, "batch", start)), some)
 
 

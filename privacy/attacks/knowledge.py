@@ -13,7 +13,7 @@ from ...common.errors import DataError
 from ..statistics import Floats
 from .distances import distances
 from .embedding import Embedding, coarse
-from .interface import AuditedScans, Images, foreground
+from .interface import AuditedScans, Images, Labels, foreground
 from .shadows import Shadows
 
 _AT_ONCE = 64
@@ -49,6 +49,7 @@ class Knowledge:
         embedding: Of volumes.
         points: The audited scans embedded, shape (N, K).
         reference_points: The reference patients' scans embedded, shape (R, K).
+        reference_labels: Their label maps, shape (R, X, Y, Z).
         draws: Noise draws of an attack that questions a generator.
         seed: Of the noise.
         shadows: What shadow generators showed, where some were trained.
@@ -59,6 +60,7 @@ class Knowledge:
     embedding: Embedding
     points: Floats
     reference_points: Floats
+    reference_labels: Labels
     draws: int
     seed: int
     shadows: Shadows | None = None
@@ -89,7 +91,7 @@ def learn(
     theirs = coarse(reference.images)
     embedding = Embedding.fit(theirs, foreground(reference.images, reference.labels), small)
     points = embedding.points(coarse(scans.images))
-    known = Knowledge(scans, judged, embedding, points, embedding.points(theirs), draws, seed)
+    known = Knowledge(scans, judged, embedding, points, embedding.points(theirs), reference.labels, draws, seed)
     return known, ShownSet(distance, embedding.points(small))
 
 

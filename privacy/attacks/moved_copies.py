@@ -11,7 +11,6 @@ than about ten degrees, shifts of more than a quarter of the grid, and anything 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -25,6 +24,7 @@ from ..statistics import Floats
 from .copies import SAME_ERROR
 from .grids import cube, shrunk
 from .interface import AuditedScans, Images
+from .registration import Laid, Motion, Volume, descent, places_of, scaled, unexplained
 
 UNEXPLAINED = 0.2
 """A volume of which a moved scan leaves less than this share unexplained may be its copy."""
@@ -41,16 +41,7 @@ _HOPELESS = 0.4
 """Left unexplained between two grids: nothing of a copy is so far off there."""
 _REACH = 0.25
 """Shifts searched, as a share of the grid's axes, either way."""
-_STEPS, _LEAST_GAIN = 8, 0.04
-"""Of a registration: how many at most, and the least that one must gain, as a share, for another to follow."""
-_LEAST_OVERLAP = 0.5
 
-Volume = NDArray[np.float32]
-"""Shape (C, X, Y, Z)."""
-Mask = NDArray[np.bool_]
-"""Shape (X, Y, Z)."""
-Motion = Floats
-"""Shape (3, 4): a scan's voxel at p, counted from the grid's centre, lies in the volume at ``motion @ [p, 1]``."""
 Candidate = tuple[int, bool, Motion]
 """A scan, whether it is mirrored, and where it lies on the middle grid before it is registered."""
 
@@ -105,6 +96,7 @@ class _Search:
             (shrunk(scans.images, most), shrunk(judged[:, None], most)[:, 0] > 0.5, shrunk(synthetic, most))
             for most in (_MIDDLE, _FINE)
         ]
+        self._places = [places_of(masks) for _, masks, _ in self._grids]
         block = [cube(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
         self._to_middle, self._to_fine = block[0] / block[1], block[1] / block[2]
         self._centred = None
@@ -122,7 +114,7 @@ class _Search:
         for share, motion, i, mirrored in near[:_CONTRASTED]:
             if not finer and share > _HOPELESS:
                 return None
-            share, _ = self._registered(s, i, mirrored, _scaled(np.array(motion), self._to_fine), 1, (1.0, 0.0))
+            share, _ = self._registered(s, i, mirrored, scaled(np.array(motion), self._to_fine), 1, (1.0, 0.0))
             finer.append((share, i))
             if min(finer)[0] >= UNEXPLAINED:
                 return None
@@ -154,7 +146,7 @@ class _Search:
 
         def start(i: int, mirrored: bool) -> Motion:
             shift = [float(w[p[i]]) for w, p in zip(window, places[mirrored], strict=True)]
-            return _scaled(np.c_[np.eye(3), shift], self._to_middle)
+            return scaled(np.c_[np.eye(3), shift], self._to_middle)
 
         return self._one_a_person(scores[0], scores[1], start)
 
@@ -183,11 +175,15 @@ class _Search:
     ) -> tuple[float, Any]:
         images, masks, volumes = self._grids[grid]
         image, mask = (images[i, :, ::-1], masks[i, ::-1]) if mirrored else (images[i], masks[i])
-        share = 1.0
+        share, places = 1.0, self._places[grid]
         for blur in blurs:
-            motion, share = _descent(_blurred(image, blur), mask, _blurred(volumes[s], blur), motion)
+            volume = _blurred(volumes[s], blur)
+            motion, share = descent(Laid.of(_blurred(image, blur), mask), volume, motion, places)
             if share > _HOPELESS:
                 break
+        else:
+            if len(places) < mask.size:
+                share = unexplained(_blurred(image, blur), mask, volume, motion)
         return share, motion.tolist()
 
     def _transformed(self, x: NDArray[np.float32]) -> NDArray[np.complex64]:
@@ -195,80 +191,6 @@ class _Search:
 
     def _back(self, x: NDArray[np.complex64]) -> NDArray[np.float32]:
         return np.asarray(fft.irfftn(x, s=self._padded, axes=(-3, -2, -1)))
-
-
-def _descent(image: Volume, mask: Mask, volume: Volume, motion: Motion) -> tuple[Motion, float]:
-    """From a motion to the nearest one that leaves least of the volume unexplained, and how much that is."""
-    share, step = _compared(image, mask, volume, motion, math.inf)
-    for _ in range(_STEPS):
-        for length in (1.0, 0.4):
-            tried = _after(length * step, motion)
-            new_share, new_step = _compared(image, mask, volume, tried, share)
-            if new_share < share:
-                break
-        else:
-            break
-        gain, motion, share, step = share - new_share, tried, new_share, new_step
-        if gain < _LEAST_GAIN * share or share < 1e-4:
-            break
-    return motion, share
-
-
-def _compared(image: Volume, mask: Mask, volume: Volume, motion: Motion, before: float) -> tuple[float, Motion]:
-    """Share that the scan leaves unexplained where it lies, and the Gauss-Newton step from there.
-
-    Where the share is not below the one before, the step is none.
-    """
-    centre = (np.array(mask.shape) - 1) / 2
-    back = np.linalg.inv(motion[:, :3])
-    offset = centre - back @ (centre + motion[:, 3])
-    where = ndimage.affine_transform(mask.astype(np.float32), back, offset, order=1) > 0.5
-    if where.sum() <= max(_LEAST_OVERLAP * mask.sum(), 64):
-        return 1.0, np.zeros((3, 4))
-    place = np.argwhere(where) - centre  # (V, 3)
-    x, y, z = (place / max(mask.shape)).T
-    smooth = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], axis=1)
-    left = whole = 0.0
-    channels: list[tuple[Volume, Floats, Floats]] = []
-    for scan, target in zip(image, volume, strict=True):
-        moved = ndimage.affine_transform(scan, back, offset, order=1, mode="nearest")
-        wanted, inside = target[where].astype(np.float64), moved[where].astype(np.float64)
-        # The scan's gain varies as smoothly as a coil's sensitivity does.
-        design = np.concatenate([smooth, smooth[:, :4] * inside[:, None]], axis=1)
-        fit = _solved(design.T @ design, design.T @ wanted)
-        residual = wanted - design @ fit
-        alone = wanted - smooth @ _solved(smooth.T @ smooth, smooth.T @ wanted)
-        left, whole = left + float(residual @ residual), whole + float(alone @ alone)
-        channels.append((moved, residual, smooth[:, :4] @ fit[10:]))
-    share = left / max(whole, 1e-12)
-    if share >= before:
-        return share, np.zeros((3, 4))
-    square, right = np.zeros((12, 12)), np.zeros(12)
-    moves = np.concatenate([place, np.ones((len(place), 1))], axis=1)
-    for moved, residual, gain in channels:
-        # Moved on by d, the scan's value at a place changes by -slope · d.
-        slope = np.stack([np.gradient(moved, axis=axis)[where] for axis in range(3)], axis=1) * -gain[:, None]
-        jacobian = (slope[:, :, None] * moves[:, None, :]).reshape(-1, 12)
-        square, right = square + jacobian.T @ jacobian, right + jacobian.T @ residual
-    return share, _solved(square, right).reshape(3, 4)
-
-
-def _after(step: Motion, motion: Motion) -> Motion:
-    """The motion, then a small one more."""
-    turn = np.eye(3) + step[:, :3]
-    return np.hstack([turn @ motion[:, :3], (turn @ motion[:, 3] + step[:, 3])[:, None]])
-
-
-def _scaled(motion: Motion, factor: float) -> Motion:
-    """The motion on a grid of so many times the voxels."""
-    return np.hstack([motion[:, :3], factor * motion[:, 3:]])
-
-
-def _solved(square: Floats, right: Floats) -> Floats:
-    """Least squares by normal equations; unknowns of any scale, and some that nothing speaks of."""
-    size = np.sqrt(np.diag(square)) + 1e-12
-    scaled = square / np.outer(size, size) + 1e-9 * np.eye(len(square))
-    return np.asarray(np.linalg.solve(scaled, right / size) / size)
 
 
 def _blurred(x: Volume, blur: float) -> Volume:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..statistics import Floats
 from .interface import AttackScores, Reconstruct, by_patient
 from .knowledge import Knowledge
-from .own_map import log_errors, own_map_errors
+from .own_map import OwnMapErrors, log_errors, own_map_errors
 from .target import Attack, Target
 
 _ID = "A1"
@@ -17,15 +17,18 @@ _ID = "A1"
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
     """The attack on any generator."""
-    hardness = log_errors(reconstruction_errors(reference.networks.generator, known))
+    hardness = log_errors(_errors(reference, known))
 
     def scores(target: Target) -> AttackScores:
-        errors = reconstruction_errors(target.networks.generator, known)
-        return by_patient(_ID, known.scans, hardness - log_errors(errors))
+        return by_patient(_ID, known.scans, hardness - log_errors(_errors(target, known)))
 
     return {_ID: scores}
 
 
-def reconstruction_errors(generator: Reconstruct, known: Knowledge) -> Floats:
+def _errors(target: Target, known: Knowledge) -> Floats:
+    return reconstruction_errors(target.networks.generator, known, target.own.errors)
+
+
+def reconstruction_errors(generator: Reconstruct, known: Knowledge, first: OwnMapErrors | None = None) -> Floats:
     """Of the audited scans: see :func:`~fedphantom.privacy.attacks.own_map.own_map_errors`."""
-    return own_map_errors(generator, known.scans, known.judged, known.draws, known.seed)
+    return own_map_errors(generator, known.scans, known.judged, known.draws, known.seed, first)

@@ -8,8 +8,22 @@ from functools import cached_property
 
 from ..evidence import OWN
 from ..statistics import Floats
-from .interface import AttackScores, Networks, by_patient
+from .interface import AttackScores, Labels, Networks, by_patient
 from .knowledge import Knowledge, ShownSet
+from .own_map import OwnMapErrors
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSet:
+    """A set painted from the audited scans' own label maps, one volume a scan, in their order.
+
+    Attributes:
+        shown: As it would be released.
+        errors: As it was painted, each volume beside its own scan: the first draw of whoever asks for several.
+    """
+
+    shown: ShownSet
+    errors: OwnMapErrors
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,13 +32,15 @@ class Target:
 
     Attributes:
         networks: The generator, and where it is at hand its discriminator.
+        released_labels: The label maps that are released beside the set, shape (S, X, Y, Z), in its order.
         show_released: Measures the set as it is released.
-        show_own: Measures the set painted from the audited scans' own label maps, one volume a scan, in their order.
+        show_own: Paints and measures the set from the audited scans' own label maps.
     """
 
     networks: Networks
+    released_labels: Labels
     show_released: Callable[[], ShownSet]
-    show_own: Callable[[], ShownSet]
+    show_own: Callable[[], OwnSet]
 
     @cached_property
     def released(self) -> ShownSet:
@@ -32,7 +48,7 @@ class Target:
         return self.show_released()
 
     @cached_property
-    def own(self) -> ShownSet:
+    def own(self) -> OwnSet:
         """The set from own label maps: it takes the generator, and each patient's label map."""
         return self.show_own()
 
@@ -59,6 +75,6 @@ def on_both_sets(
         return by_patient(id, known.scans, measure(target.released, reference.released))
 
     def own(target: Target) -> AttackScores:
-        return by_patient(id + OWN, known.scans, measure(target.own, reference.own))
+        return by_patient(id + OWN, known.scans, measure(target.own.shown, reference.own.shown))
 
     return {id: released, id + OWN: own}

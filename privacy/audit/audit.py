@@ -15,6 +15,7 @@ from ...common.cohorts.roles import Role
 from ...common.errors import DataError, TrainingError
 from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
+from ..attacks.attribute import NOTHING_TO_INFER
 from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, blind_baseline
 from ..attacks.copies import confirmed_copies
@@ -25,10 +26,12 @@ from ..attacks.moved_copies import moved_copies
 from ..attacks.shadows import Errors
 from ..evidence import (
     ATTACKS,
+    ATTRIBUTE,
     BINDING,
     BLIND,
     OF_COINS,
     OF_SHADOWS,
+    TRAJECTORY,
     WHITE_BOX,
     AuditEvidence,
     ControlResult,
@@ -56,6 +59,7 @@ from .result import AuditResult
 from .shadow_training import ShadowPlan, seconds_for_shadows, train_shadows
 
 T = TypeVar("T")
+N = TypeVar("N", np.float32, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,9 +300,11 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
+        not_applicable={id: why for id, why in _ASKS_FOR.items() if id not in found},
     )
 
 
+_ASKS_FOR = {ATTRIBUTE: NOTHING_TO_INFER, TRAJECTORY: "the sites kept no round that all of them took part in"}
 _TRAINED: tuple[Role, ...] = ("member", "training")
 _HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")
 """Patients of whose scans no synthetic volume may be a copy; reference patients too, where they are the sites' own."""
@@ -327,12 +333,19 @@ def _seeds(number: int, rng: np.random.Generator) -> list[int]:
 
 def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
     return AuditedScans(
-        images=material.images[index],
-        labels=material.labels[index],
+        images=_rows(material.images, index),
+        labels=_rows(material.labels, index),
         patients=tuple(material.patients[i] for i in index),
         sites=tuple(material.sites[i] for i in index),
         member=tuple(material.roles[i] == "member" for i in index),
     )
+
+
+def _rows(array: NDArray[N], index: NDArray[np.intp]) -> NDArray[N]:
+    """These rows: in place where they follow each other, since a copy of all scans would double an audit's memory."""
+    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+        return array[index[0] : index[0] + len(index)]
+    return array[index]
 
 
 def _counts(material: AuditMaterial) -> dict[str, int]:

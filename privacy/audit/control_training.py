@@ -9,6 +9,7 @@ site's own disk until then alone (:mod:`.kept_networks`).
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,11 +20,13 @@ from torch import nn
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
 from ...common.errors import TrainingError
-from ...common.gan.generation import paint
+from ...common.gan.generation import paint_each, painted_at_once
 from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
 from ...common.gan.training import draw_batch, places_of_step, train_from_scratch
 from ...common.gan.training_state import TrainingState, new_state
+from ...common.parallel import side_by_side
+from ...common.randomness import derived_seed
 from ...common.study import Study
 from ..attacks.interface import Images, Labels, Networks, Reconstruct, foreground
 from .critics import critic
@@ -54,10 +57,23 @@ MEMORISING_RATE = 1e-2
 
 
 def painter(network: Generator, study: Study, device: Device) -> Reconstruct:
-    """A generator as the attacks see it: class indices and a noise seed to images."""
+    """A generator as the attacks see it: class indices and a noise seed to images.
+
+    On a CPU every core paints, each a few volumes at a time: how many there are changes nothing of what is painted. One
+    that paints slab after slab has volumes so large that one at a time is memory enough.
+    """
+    network.eval()  # here, since several threads must not switch it
+    one_by_one = device.cuda or network.local
 
     def reconstruct(labels: Labels, noise_seed: int) -> Images:
-        return paint(network, labels, study, noise_seed, device)
+        seeds = [derived_seed(noise_seed, "volume", i) for i in range(len(labels))]
+        if one_by_one:
+            return paint_each(network, labels, study, seeds, device)
+        together = painted_at_once(network, labels.shape[1:])
+        parts = [slice(start, start + together) for start in range(0, len(labels), together)]
+        tasks = [partial(paint_each, network, labels[part], study, seeds[part], device) for part in parts]
+        done = dict(side_by_side(tasks))
+        return np.concatenate([done[i] for i in range(len(parts))])
 
     return reconstruct
 

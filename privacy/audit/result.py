@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from ..evidence import BATTERY, AttackResult, AuditEvidence
 from ..multiplicity import PValues, claim_confidence
@@ -35,6 +35,7 @@ class AuditResult:
         earlier_audits: Attack to p-value in each audit of this holdout before this one, the first one first; None where
             one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
+        not_applicable: Attacks that are run where there is something to ask, and were not: why, by identifier.
     """
 
     verdict: Verdict
@@ -51,6 +52,7 @@ class AuditResult:
     synthetic_sha256: str | None
     earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
+    not_applicable: Mapping[str, str] = field(default_factory=dict)
 
     def p_values(self) -> PValues:
         """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
@@ -74,6 +76,7 @@ class AuditResult:
             "power": asdict(self.power),
             "by_site": [asdict(figure) for figure in self.by_site],
             "negative_runs": [asdict(run) for run in self.negative_runs],
+            "not_applicable": dict(self.not_applicable),
             "confirmed_copies": self.evidence.confirmed_copies,
             "copied_members": self.evidence.copied_members,
             "copied_labels": asdict(self.evidence.copied_labels),

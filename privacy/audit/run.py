@@ -39,6 +39,7 @@ from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 from .shadow_training import FEWEST, ShadowPlan
+from .trajectory import kept_trajectory
 
 RESULT = "audit.json"
 """The result of the latest audit; each one's own stays beside it, as ``audit-001.json`` and so on."""
@@ -168,7 +169,8 @@ def audit_run_folder(
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
     insider = kept_critics(folders, study, chosen) if paints else None
-    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider)
+    rounds = kept_trajectory(folders, study, chosen)
+    material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider, rounds)
     kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {version('fedphantom')}")
     attack = (
         attack_on_painter(material, synthetic, out / "cache", kept, white_box=sizes.white_box)
@@ -335,7 +337,11 @@ def _gather(
             " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
         )
     whole = joined(parts).named_by_site()
-    kept = np.flatnonzero([role not in ("test", "validation") for role in roles])
+    # Audited scans first, then those that no volume may repeat: the audit then reads both in place, without a copy.
+    place = {"member": 0, "holdout": 0, "training": 1, "control": 2, "reference": 3}
+    kept = np.array(
+        sorted((i for i, role in enumerate(roles) if role in place), key=lambda i: place[roles[i]]), np.intp
+    )
     return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from ...common.device import Device
 from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
-from ..attacks.interface import Logits, Networks
+from ..attacks.interface import Logits, Networks, SentRound
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_digest import synthetic_digest
@@ -45,6 +45,7 @@ class RunMaterial:
         stands_in: What stood in as reference patients, in words, or None.
         named_by: Whose journal says that these patients' training made the generator, or None.
         insider: The sites' discriminators, where each site's folder keeps one.
+        rounds: What their coordinator saw, where the sites' folders keep it.
     """
 
     generator: LoadedGenerator
@@ -55,6 +56,7 @@ class RunMaterial:
     stands_in: str | None
     named_by: NamedBy | None
     insider: Logits | None = None
+    rounds: Sequence[Callable[[], SentRound]] = ()
 
 
 class Attack(Protocol):
@@ -92,6 +94,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
             painter(run.generator.network, study, device),
             run.insider,
             weight_search(run.generator.network, study, device) if white_box else None,
+            run.rounds,
         ),
         synthetic=np.asarray(made.volumes),
         synthetic_labels=np.asarray(made.classes),

@@ -31,10 +31,20 @@ _ATTACKS = {
         "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
     ),
     "A6": ("discriminator", "asks the network that learnt to tell real scans from synthetic ones how real a scan is"),
+    "A8": (
+        "what the coordinator saw",
+        "takes the generator that a patient's own hospital sent in each round and asks: does it redraw the patient's "
+        "scan better than what the other hospitals sent in the same round?",
+    ),
     "A9": (
         "coins guessed",
         "puts the other attacks' answers together and guesses whom the coin made a member; how many guesses are right "
         "proves a least ε",
+    ),
+    "A10": (
+        "attribute",
+        "guesses from the synthetic volumes how large a structure in a patient's scan is, without the patient's label "
+        "map: does it come nearer to the truth than with volumes of a generator that never saw the patient?",
     ),
     "B0": (
         "blind baseline",

@@ -25,8 +25,8 @@ from fedphantom.privacy.attacks.interface import (
     foreground,
     paint,
 )
-from fedphantom.privacy.attacks.knowledge import Knowledge, ShownSet
-from fedphantom.privacy.attacks.reconstruction import reconstruction_errors
+from fedphantom.privacy.attacks.knowledge import ShownSet
+from fedphantom.privacy.attacks.own_map import OwnMapErrors, own_map_errors
 from fedphantom.privacy.statistics import auc
 
 GRID = (8, 8, 8)
@@ -83,10 +83,6 @@ def attack_on(tools: Battery, generator: Reconstruct, id: str, released: Images 
     return tools.scores(tools.target(Networks(generator), released), (id,))[id]
 
 
-def known(scans: AuditedScans, judged: NDArray[np.bool_], draws: int = 1) -> Knowledge:
-    return replace(battery(scans).known, judged=judged, draws=draws)
-
-
 def released_by(tools: Battery, generator: Reconstruct) -> Images:
     return np.concatenate(list(paint(generator, tools.released_labels, tools.known.seed)))
 
@@ -119,7 +115,7 @@ def test_calibration_forgives_members_that_are_merely_easy() -> None:
     images = np.where(easy, scans.labels[:, None] + 0.3 * (scans.images - scans.labels[:, None]), scans.images)
     scans = replace(scans, images=images.astype(np.float32))
     tools = battery(scans)
-    errors = reconstruction_errors(IGNORANT, tools.known)
+    errors = own_map_errors(IGNORANT, scans, tools.known.judged, 1, 3)
     assert auc(by_patient("A1", scans, -errors).scores()) == 1.0
     other_noise: Reconstruct = lambda labels, seed: IGNORANT(labels, seed + 1)  # noqa: E731  # a name and its type
     assert auc(attack_on(tools, other_noise, "A1").scores()) < 0.75
@@ -135,16 +131,33 @@ def test_the_best_of_several_noise_draws_counts() -> None:
         third.append(noise_seed)
         return scans.images if len(third) == 3 else np.zeros_like(scans.images)
 
-    assert reconstruction_errors(lucky, known(scans, judged, 2)).min() > 0
+    assert own_map_errors(lucky, scans, judged, 2, 3).min() > 0
     third.clear()
-    assert reconstruction_errors(lucky, known(scans, judged, 3)).max() == 0
+    assert own_map_errors(lucky, scans, judged, 3, 3).max() == 0
     assert len(set(third)) == 3
+
+
+@pytest.mark.parametrize(("noise", "draws"), [(0.0, 2), (1e-4, 2), (3.0, 8)])
+def test_so_many_draws_are_painted_as_still_tell_scans_apart_otherwise(noise: float, draws: int) -> None:
+    scans = make_scans(30)
+    asked: list[int] = []
+
+    def noisy(labels: Labels, seed: int) -> Images:
+        asked.append(seed)
+        volumes = np.random.default_rng(seed).normal(0, 1, (len(labels), 1, 1, 1, 1))  # one number a volume
+        return (0.5 * scans.images[: len(labels)] + noise * volumes).astype(np.float32)
+
+    errors = OwnMapErrors(scans, np.ones(scans.labels.shape, bool))
+    assert errors.settled(8, noisy, 3) == draws
+    smallest = errors.after(draws, noisy, 3)
+    assert len(set(asked)) == len(asked) == errors.draws == draws  # what was painted is not painted again
+    np.testing.assert_array_equal(smallest, own_map_errors(noisy, scans, np.ones(scans.labels.shape, bool), draws, 3))
 
 
 def test_the_error_is_the_mean_square_over_judged_voxels_and_channels() -> None:
     scans = make_scans(4)
     judged = scans.labels > 0
-    errors = reconstruction_errors(lambda labels, seed: np.zeros_like(scans.images), known(scans, judged))
+    errors = own_map_errors(lambda labels, seed: np.zeros_like(scans.images), scans, judged, 1, 3)
     expected = [np.mean(x[:, w].astype(float) ** 2) for x, w in zip(scans.images, judged, strict=True)]
     assert errors == pytest.approx(expected)
 

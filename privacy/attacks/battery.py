@@ -88,8 +88,9 @@ class Battery:
         known = replace(known, shadows=shadows)
         uncalibrated = cls(known, released_labels, as_released, {})
         target = replace(uncalibrated.target(reference.networks), show_released=lambda: released)
+        known = replace(known, draws=target.own.errors.settled(draws, reference.networks.generator, seed))
         attacks = {id: attack for calibrate in CALIBRATE for id, attack in calibrate(known, target).items()}
-        return replace(uncalibrated, attacks=attacks)
+        return replace(uncalibrated, known=known, attacks=attacks)
 
     def target(self, networks: Networks, released: Images | None = None, labels: Labels | None = None) -> Target:
         """What an attacker holds of a generator.

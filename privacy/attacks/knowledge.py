@@ -50,7 +50,7 @@ class Knowledge:
         points: The audited scans embedded, shape (N, K).
         reference_points: The reference patients' scans embedded, shape (R, K).
         reference_labels: Their label maps, shape (R, X, Y, Z).
-        draws: Noise draws of an attack that questions a generator.
+        draws: Noise draws of an attack that questions a generator: at most as many as were asked for.
         seed: Of the noise.
         shadows: What shadow generators showed, where some were trained.
     """

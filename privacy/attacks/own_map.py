@@ -13,18 +13,22 @@ from .interface import AuditedScans, Images, Reconstruct, paint
 _SMALLEST = 1e-12
 """Keeps the logarithm of a perfect reconstruction finite and ordered."""
 
+SETTLED = 0.05
+"""Of the spread of errors among scans: noise of this size beside it costs an AUC less than a hundredth."""
+
 
 class OwnMapErrors:
-    """Smallest errors so far, over draws that are painted once, whoever else looks at them.
+    """Smallest errors of one generator so far, over draws that are painted once, whoever else looks at them.
 
-    Args:
-        scans: Audited scans.
-        judged: Shape (N, X, Y, Z).
+    Attributes:
+        smallest: Mean squared error in judged voxels and all channels, shape (N,); infinite before the first draw.
+        draws: How many were painted.
     """
 
     def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_]) -> None:
         self._scans, self._judged = scans, judged
         self.smallest: Floats = np.full(len(scans), np.inf)
+        self.draws = 0
 
     def seen(self, draw: Iterator[Images]) -> Iterator[Images]:
         """One volume a scan, in their order, in batches; the same batches, each compared with its scans."""
@@ -35,33 +39,35 @@ class OwnMapErrors:
                 self.smallest[i] = min(self.smallest[i], float(np.mean(difference**2)))
                 i += 1
             yield batch
+        self.draws += 1
+
+    def after(self, draws: int, generator: Reconstruct, seed: int) -> Floats:
+        """The smallest over so many draws, of which draw d is painted with ``seed + d``; the first may be there."""
+        while self.draws < draws:
+            for _ in self.seen(paint(generator, self._scans.labels, seed + self.draws)):
+                pass
+        return self.smallest.copy()
+
+    def settled(self, most: int, generator: Reconstruct, seed: int) -> int:
+        """After how many draws, at least two and at most ``most``, further ones no longer tell scans apart otherwise.
+
+        That is where twice as many moved the logarithms of the errors by less than :data:`SETTLED` of their spread
+        among scans. Asked of a generator that saw nobody who is audited: the coins have no part in it.
+        """
+        draws, before = min(2, most), log_errors(self.after(1, generator, seed))
+        while draws < most:
+            now = log_errors(self.after(draws, generator, seed))
+            if np.std(now - before) <= SETTLED * np.std(now):
+                break
+            draws, before = min(2 * draws, most), now
+        return draws
 
 
 def own_map_errors(
-    generator: Reconstruct,
-    scans: AuditedScans,
-    judged: NDArray[np.bool_],
-    draws: int,
-    seed: int,
-    first: OwnMapErrors | None = None,
+    generator: Reconstruct, scans: AuditedScans, judged: NDArray[np.bool_], draws: int, seed: int
 ) -> Floats:
-    """Smallest mean squared error over noise draws, in judged voxels and all channels. Shape (N,).
-
-    Args:
-        generator: Target, reference or control.
-        scans: Audited scans.
-        judged: Shape (N, X, Y, Z).
-        draws: At least one.
-        seed: Draw d is painted with ``seed + d``.
-        first: The errors of draw 0 where somebody painted it before.
-    """
-    errors = OwnMapErrors(scans, judged)
-    if first is not None:
-        errors.smallest = first.smallest.copy()
-    for draw in range(0 if first is None else 1, draws):
-        for _ in errors.seen(paint(generator, scans.labels, seed + draw)):
-            pass
-    return errors.smallest
+    """Smallest mean squared error over noise draws, in judged voxels and all channels. Shape (N,)."""
+    return OwnMapErrors(scans, judged).after(draws, generator, seed)
 
 
 def log_errors(errors: Floats) -> Floats:

@@ -7,9 +7,9 @@ audited patient: its error tells how hard the scan is.
 from __future__ import annotations
 
 from ..statistics import Floats
-from .interface import AttackScores, Reconstruct, by_patient
+from .interface import AttackScores, by_patient
 from .knowledge import Knowledge
-from .own_map import OwnMapErrors, log_errors, own_map_errors
+from .own_map import log_errors
 from .target import Attack, Target
 
 _ID = "A1"
@@ -26,9 +26,4 @@ def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
 
 
 def _errors(target: Target, known: Knowledge) -> Floats:
-    return reconstruction_errors(target.networks.generator, known, target.own.errors)
-
-
-def reconstruction_errors(generator: Reconstruct, known: Knowledge, first: OwnMapErrors | None = None) -> Floats:
-    """Of the audited scans: see :func:`~fedphantom.privacy.attacks.own_map.own_map_errors`."""
-    return own_map_errors(generator, known.scans, known.judged, known.draws, known.seed, first)
+    return target.own.errors.after(known.draws, target.networks.generator, known.seed)

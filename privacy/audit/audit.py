@@ -74,7 +74,7 @@ class AuditPlan:
         steps: Optimiser steps of reference and negative control; fewer than the target's make a reduced audit.
         scans_per_step: Scans in an optimiser step.
         negative_seeds: 3; fewer make a reduced audit, which is at best INCONCLUSIVE.
-        draws: Noise draws of A1, 1 to 32.
+        draws: Noise draws of A1 at most, 1 to 32; two, where the reference generator shows that more change nothing.
         earlier: The p-values of each audit of this holdout before this one, None where one was broken off.
         blind_permutations: Shuffles that measure the blind baseline's own spread.
         trainings_at_once: Generators trained side by side; one a core by default.

@@ -74,7 +74,7 @@ def test_a_generator_that_saw_nobody_passes_where_the_cohort_is_large_enough(cle
         "positive-model": True,
         "negative": True,
     }
-    assert result.power.joint_power == pytest.approx(0.978, abs=0.002)
+    assert result.power.joint_power == pytest.approx(0.972, abs=0.002)
 
 
 def test_a_reduced_audit_is_at_best_inconclusive_and_says_why() -> None:

@@ -33,7 +33,7 @@ def test_where_everybody_has_every_structure_alike_there_is_nothing_to_ask(peopl
     assert Attribute.chosen(people) is None
 
 
-@given(seed=st.integers(0, 10**6), volumes=st.integers(1, 20), axes=st.integers(1, 10))
+@given(seed=st.integers(0, 10**6), volumes=st.integers(1, 20), axes=st.integers(2, 10))
 def test_what_is_inferred_lies_among_the_volumes_and_is_a_volumes_own_at_its_place(
     seed: int, volumes: int, axes: int
 ) -> None:

@@ -105,6 +105,14 @@ def test_no_page_calls_anything_anonymous(verdict: str, rendition: Any) -> None:
     assert "anonym" not in render_report(content(audit=an_audit(verdict)), rendition).lower()
 
 
+def test_the_page_says_which_attacks_had_nothing_to_ask_and_wants_none_of_them() -> None:
+    audit = an_audit(not_applicable={"A10": "all alike"})
+    page = words_of(render_report(content(audit=audit), "shareable"))
+    assert "Attack A10 (attribute) had nothing to ask: all alike." in page
+    assert any("A10" in remedy for remedy in needed(an_audit(), ALL))
+    assert not any("A10" in remedy for remedy in needed(audit, ALL))
+
+
 def test_a_pass_does_not_hide_an_attack_that_needs_more_than_is_released() -> None:
     audit = an_audit("PASS", attacks=[an_attack("A1", "G", 0.8), an_attack("A3", "S", 0.5)])
     assert headline(audit).sentence == (

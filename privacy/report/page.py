@@ -81,6 +81,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         tier_meaning=MEANT_FOR[audit.tier] if audit else "",
         needed=words.needed(audit, cells) if audit else (),
         beyond=words.beyond_release(audit) if audit else (),
+        not_asked=words.not_asked(audit) if audit else (),
         members=_told(audit, "member", cells),
         holdout=_told(audit, "holdout", cells),
         rounded=audit is not None and words.rounds_small_groups(audit),

@@ -72,6 +72,7 @@ class PrivateTraining:
         self.maps = draw_public_maps(self.start.sampler(study), study)
         self._material = material
         self._paid: OpenReservation | None = None
+        self._step: PrivateDiscriminatorStep | None = None
         self._plan = noised_plan(study)
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
@@ -106,13 +107,14 @@ class PrivateTraining:
         if self._promise.noised == "means":
             return self._matching(patients, how)
         self._paid = self._reserve()
-        steps = self._promise.discriminator_steps
-        return Way(PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random), generator_loss)
+        steps, paid = self._promise.discriminator_steps, self._plan.steps
+        self._step = PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random, paid)
+        return Way(self._step, generator_loss)
 
     def end(self) -> None:
-        """The round's steps were all taken."""
-        if self._paid:
-            self._paid.commit(self._plan.steps)
+        """Say in the ledger how many of the round's steps were taken."""
+        if self._paid and self._step:
+            self._paid.commit(self._step.taken)
             self._paid = None
 
     def spent(self) -> Spent:
@@ -143,7 +145,7 @@ class PrivateTraining:
         return Way(lambda state, batch, fake: torch.zeros(()), loss)
 
     def _reserve(self) -> OpenReservation:
-        budget = Budget(self._promise.epsilon, self._promise.delta)
+        budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)
         return self._ledger.reserve(self._run, self._people(), self._plan.once(), budget)
 
     def _people(self) -> dict[str, list[str]]:

@@ -95,12 +95,13 @@ def create_site_folder(
             "site": folder.name == name,
             "cohort": folder.cohort.resolve() == cohort.resolve(),
             "study": folder.study().digest() == study.digest(),
+            "ledger": ledgers is None or folder.ledger.resolve() == (ledgers / name).resolve(),
         }
         if not all(same.values()):
             raise ConfigError(
                 f"the folder of site '{name}' belongs to another"
                 f" {' and another '.join(what for what, unchanged in same.items() if not unchanged)}",
-                expected="the site, cohort (at the same path) and study it was made for",
+                expected="the site, cohort, privacy ledger (at the same paths) and study it was made for",
                 remedy="Give them unchanged to go on, or choose another folder for this run.",
             )
         return folder

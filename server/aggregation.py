@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class SiteFailure:
 
 
 def reply_problem(
-    reply: RoundReply, request: RoundRequest, weights: Mapping[str, float], metrics: Collection[str] = ()
+    reply: RoundReply, request: RoundRequest, weights: Mapping[str, float], most_epsilon: float | None = None
 ) -> str | None:
     """Why a reply cannot count, as one phrase that quotes nothing foreign; None if it can.
 
@@ -40,7 +40,7 @@ def reply_problem(
         reply: A site's.
         request: What it was asked.
         weights: Of every site of the run, by name, as the study declares them.
-        metrics: That every reply must carry.
+        most_epsilon: Under a promise, what a site may have spent at most; every reply then says what it has.
     """
     if reply.site not in weights:
         return "it comes from a site that is not part of the run"
@@ -48,18 +48,23 @@ def reply_problem(
         return f"it is not for round {request.round}"
     if reply.weight != weights[reply.site]:  # True for NaN too
         return "its weight is not the one that the study declares"
-    if not reply.metrics.keys() >= set(metrics):
-        return "it does not say what it has spent"
+    if most_epsilon is not None and not _spent_is_told(reply.metrics, most_epsilon):
+        return "it does not say what it has spent, or more than the study allows"
     if not all(math.isfinite(value) for value in reply.metrics.values()):
         return "a metric is NaN or infinite"
     return ParameterSpec.of(request.generator).problem(reply.generator)
+
+
+def _spent_is_told(metrics: Mapping[str, float], most_epsilon: float) -> bool:
+    epsilon, steps = metrics.get(EPSILON, 0.0), metrics.get(NOISED_STEPS, 0.0)
+    return 0 < epsilon <= most_epsilon and steps >= 1 and float(steps).is_integer()
 
 
 def sort_replies(
     outcomes: Iterable[RoundReply | SiteFailure],
     request: RoundRequest,
     weights: Mapping[str, float],
-    metrics: Collection[str] = (),
+    most_epsilon: float | None = None,
 ) -> tuple[tuple[RoundReply, ...], tuple[SiteFailure, ...]]:
     """Part a round's outcomes into replies that count and sites left out, both in site-name order.
 
@@ -70,7 +75,7 @@ def sort_replies(
     failures: list[SiteFailure] = []
     for outcome in outcomes:
         if isinstance(outcome, RoundReply):
-            problem = reply_problem(outcome, request, weights, metrics)
+            problem = reply_problem(outcome, request, weights, most_epsilon)
             if problem is None:
                 replies.append(outcome)
                 continue

@@ -61,7 +61,7 @@ def pretrain(
         raise OutputTaken(f"'{out.name or out}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
     refuse_unwritable(out.absolute().parent)
     with about("--public"):
-        patients = _public_patients(read_cohort(public))
+        patients = public_patients(read_cohort(public))
         cohort = check_cohort(patients, study, stage("looking through the public cohort")).usable_or_refused()
     with tempfile.TemporaryDirectory() as cache:
         scans = prepare(cohort, study, Path(cache), stage("preparing"))
@@ -75,7 +75,7 @@ def pretrain(
     return Pretrained(sha256, len(scans), len(maps), steps)
 
 
-def _public_patients(cohort: Cohort) -> Cohort:
+def public_patients(cohort: Cohort) -> Cohort:
     """Those marked public, or all where every one is procedural; whatever a start is made of, no promise covers it."""
     procedural = procedural_patients(cohort)
     return cohort if procedural >= set(cohort.patient_ids) else cohort.public()

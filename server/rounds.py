@@ -112,8 +112,8 @@ class Rounds:
         journal = Journal(self.folder.journal)
         federation = self.study.federation
         weights = {site: federation.weight_of(site) for site in self.sites}
-        needed = (EPSILON, NOISED_STEPS) if self.study.privacy.promise else ()
-        replies, failures = sort_replies(outcomes, request, weights, needed)
+        promise = self.study.privacy.promise
+        replies, failures = sort_replies(outcomes, request, weights, promise.epsilon if promise else None)
         for failure in failures:
             journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
         if len(replies) < federation.quorum:

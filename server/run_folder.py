@@ -254,10 +254,12 @@ class RunFolder:
 
 
 def spent_by_site(history: Sequence[RoundRecord]) -> dict[str, Spent]:
-    """What each site says that it has spent, last of all; nobody where nothing is promised."""
+    """The most that each site says that it has spent; nobody where nothing is promised."""
     spent: dict[str, Spent] = {}
     for record in history:
-        spent |= {site: Spent(epsilon, record.noised_steps[site]) for site, epsilon in record.epsilon.items()}
+        for site, epsilon in record.epsilon.items():
+            if site not in spent or epsilon > spent[site].epsilon:  # what was spent stays spent, whatever is said later
+                spent[site] = Spent(epsilon, record.noised_steps[site])
     return {site: spent[site] for site in sorted(spent)}
 
 

@@ -103,6 +103,15 @@ def usual_delta(patients: int) -> float:
     return 1 / (10 * max(patients, 1))
 
 
+def told(epsilon: float) -> str:
+    """ε for a person, rounded up.
+
+    >>> told(7.123), told(math.inf)
+    ('ε = 7.13', 'ε beyond 100')
+    """
+    return f"ε = {math.ceil(100 * epsilon - 1e-9) / 100:g}" if math.isfinite(epsilon) else "ε beyond 100"
+
+
 def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """ε of all these steps together: an upper bound, of PLDs rounded to the cautious side.
 

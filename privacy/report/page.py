@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ...common.labels.chain import states_licence
 from ...common.study import Study
 from ..audit.extract import AttackRow
+from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
@@ -69,6 +70,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         content=shown,
         study=shown.study,
         promise=shown.promise,
+        promise_epsilon=told(shown.promise.epsilon) if shown.promise else "",
         promise_sentence=shown.promise.sentence() if shown.promise else "",
         rendition=rendition,
         style=Markup(style),  # noqa: S704 - a file of this package

@@ -6,7 +6,6 @@ are paid for before the first, whole; what is cut off is begun anew and paid for
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from ..common.site_folder import SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
-from ..privacy.dp.accounting import epsilon
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from ..privacy.dp.feasibility import feasibility, refuse_noise
 from ..privacy.dp.ledger import Budget, Ledger, OpenReservation
@@ -38,6 +36,7 @@ from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
+from ..privacy.dp.run_spent import run_name, spent_in_run
 from ..privacy.dp.statement import Spent, dp_statement
 from ..privacy.dp.step import NoisedSum
 
@@ -81,7 +80,7 @@ class PrivateTraining:
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
         self._public = self.start.means(device)
         refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
-        self._run = hashlib.sha256(f"{study.digest()} {material.coins.cohort_digest}".encode()).hexdigest()
+        self._run = run_name(study, material.coins.cohort_digest)
 
     def fresh_state(self) -> TrainingState:
         """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
@@ -119,8 +118,7 @@ class PrivateTraining:
 
     def spent(self) -> Spent:
         """All that this run ever reserved, broken-off rounds included."""
-        parts = [part for one in self._ledger.spending().reservations if one.run == self._run for part in one.spent]
-        return Spent(epsilon(parts, self._promise.delta), sum(part.steps for part in parts))
+        return spent_in_run(self._folder, self._study)
 
     def statement(self) -> str:
         """What holds for the site's own generator, for its file's header."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,7 @@ def step_of(state: TrainingState, rate: float = 1.0) -> Callable[[], Tensor]:
         noised_parameters(state.discriminator, "all"),
         2,
         SecretRandom(state.device.torch),
+        sys.maxsize,
     )
     return lambda: step(state, batch, torch.zeros_like(batch.real))
 

@@ -6,6 +6,7 @@ does the sum move? What the legal modes pass, each trap must fail, or the questi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -131,7 +132,7 @@ def own_label_maps(pulls: Pulls) -> Tensor:
     state = state_of(network)
     state.discriminator_optimiser.register_step_pre_hook(lambda *_: sums.append(gradient_of(network)))
     step = PrivateDiscriminatorStep(
-        PrivatePatients(patients, STUDY, CPU), 1.0, SILENT, ["weight"], 1, SecretRandom(CPU.torch)
+        PrivatePatients(patients, STUDY, CPU), 1.0, SILENT, ["weight"], 1, SecretRandom(CPU.torch), sys.maxsize
     )
     step.update(state, lambda number: steered(pulls.reals[number], pulls.own[number]))
     return sums[0]
@@ -202,7 +203,9 @@ def real_change(seed: int, clip_norm: float) -> float:
         random = SecretRandom(CPU.torch)
         random.fakes.manual_seed(seed)
         private = PrivatePatients(drawn_scans(seed).only(range(patients)), STUDY, CPU)
-        PrivateDiscriminatorStep(private, 1.0, how, noised, 1, random)(state, PUBLIC, torch.zeros_like(PUBLIC.real))
+        PrivateDiscriminatorStep(private, 1.0, how, noised, 1, random, sys.maxsize)(
+            state, PUBLIC, torch.zeros_like(PUBLIC.real)
+        )
     return float((sums[0] - sums[1]).norm())
 
 

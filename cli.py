@@ -109,6 +109,7 @@ def simulate(
             say=_say_aside,
             preview_every=preview_every,
             public=public,
+            ledgers=ledgers,
         )
     typer.echo(json.dumps(result) if as_json else simulation_text(result))
 

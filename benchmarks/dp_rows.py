@@ -85,7 +85,9 @@ def noised(study: Study, scans: PreparedScans, fake: Tensor, device: Device) -> 
     """Ours; every patient drawn."""
     state, random = new_state(study, 1, device), SecretRandom(device.torch)
     patients = PrivatePatients(scans, study, device)
-    step = PrivateDiscriminatorStep(patients, 1.0, HOW, noised_parameters(state.discriminator, "all"), 1, random)
+    step = PrivateDiscriminatorStep(
+        patients, 1.0, HOW, noised_parameters(state.discriminator, "all"), 1, random, sys.maxsize
+    )
 
     drawn = [patients.draw(patient, random) for patient in range(PATIENTS)]
     examples = [

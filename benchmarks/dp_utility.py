@@ -47,7 +47,7 @@ from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_materia
 from fedphantom.common.study import Study, read_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.server.commands import parse_sites
-from fedphantom.server.pretraining import pretrain
+from fedphantom.server.pretraining import pretrain, public_patients
 from fedphantom.server.simulation import simulate
 
 Stage = Callable[[str], Callable[[int, int], None]]
@@ -102,7 +102,7 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     start = read_public_start(start_file, next(iter(promised.values())))
     painters["public generator"] = generator_with(start.generator, study, device)
 
-    public = prepare(check_cohort(read_cohort(options.public), study).usable, study, out / "public")
+    public = prepare(check_cohort(public_patients(read_cohort(options.public)), study).usable, study, out / "public")
     sampler = make_label_sampler(
         study, read_cohort(options.public).public() if study.public_labels.source == "folder" else None
     )

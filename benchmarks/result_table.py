@@ -26,7 +26,8 @@ def markdown(result: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     names = [field.name for field in fields(Row)]
-    lines += [_line(Row(**{name: row[name] for name in names})) for row in result["rows"]]
+    # A row of an earlier version says less.
+    lines += [_line(Row(**{name: row[name] for name in names if name in row})) for row in result["rows"]]
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
 from ..common.cohorts.procedural import procedural_patients
 from ..common.device import Device, choose_device
-from ..common.exchange import EPSILON, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, NOISED_STEPS, RoundReply, RoundRequest
 from ..common.gan.generation import initial_parameters, numpy_parameters, paint
 from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
@@ -174,7 +174,10 @@ class LocalTrainer:
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
         fake = made_of_schema(generator, self._study, self._seed, self._device)
         figures = {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
-        return figures | ({EPSILON: self._private.spent()} if self._private else {})
+        if self._private is None:
+            return figures
+        spent = self._private.spent()
+        return figures | {EPSILON: spent.epsilon, NOISED_STEPS: float(spent.steps)}
 
 
 def made_of_schema(network: Generator, study: Study, seed: int, device: Device) -> NDArray[np.float32]:

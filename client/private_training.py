@@ -6,7 +6,6 @@ are paid for before the first, whole; what is cut off is begun anew and paid for
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from ..common.site_folder import SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
-from ..privacy.dp.accounting import epsilon
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from ..privacy.dp.feasibility import feasibility, refuse_noise
 from ..privacy.dp.ledger import Budget, Ledger, OpenReservation
@@ -38,7 +36,8 @@ from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
-from ..privacy.dp.statement import dp_statement
+from ..privacy.dp.run_spent import run_name, spent_in_run
+from ..privacy.dp.statement import Spent, dp_statement
 from ..privacy.dp.step import NoisedSum
 
 NOISED_MEANS = "noised-means.safetensors"
@@ -72,6 +71,7 @@ class PrivateTraining:
         self.maps = draw_public_maps(self.start.sampler(study), study)
         self._material = material
         self._paid: OpenReservation | None = None
+        self._step: PrivateDiscriminatorStep | None = None
         self._plan = noised_plan(study)
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
@@ -80,7 +80,7 @@ class PrivateTraining:
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
         self._public = self.start.means(device)
         refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
-        self._run = hashlib.sha256(f"{study.digest()} {material.coins.cohort_digest}".encode()).hexdigest()
+        self._run = run_name(study, material.coins.cohort_digest)
 
     def fresh_state(self) -> TrainingState:
         """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
@@ -106,19 +106,19 @@ class PrivateTraining:
         if self._promise.noised == "means":
             return self._matching(patients, how)
         self._paid = self._reserve()
-        steps = self._promise.discriminator_steps
-        return Way(PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random), generator_loss)
+        steps, paid = self._promise.discriminator_steps, self._plan.steps
+        self._step = PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random, paid)
+        return Way(self._step, generator_loss)
 
     def end(self) -> None:
-        """The round's steps were all taken."""
-        if self._paid:
-            self._paid.commit(self._plan.steps)
+        """Say in the ledger how many of the round's steps were taken."""
+        if self._paid and self._step:
+            self._paid.commit(self._step.taken)
             self._paid = None
 
-    def spent(self) -> float:
-        """ε of all that this run ever reserved, broken-off rounds included."""
-        theirs = [one for one in self._ledger.spending().reservations if one.run == self._run]
-        return epsilon([part for one in theirs for part in one.spent], self._promise.delta)
+    def spent(self) -> Spent:
+        """All that this run ever reserved, broken-off rounds included."""
+        return spent_in_run(self._folder, self._study)
 
     def statement(self) -> str:
         """What holds for the site's own generator, for its file's header."""
@@ -143,7 +143,7 @@ class PrivateTraining:
         return Way(lambda state, batch, fake: torch.zeros(()), loss)
 
     def _reserve(self) -> OpenReservation:
-        budget = Budget(self._promise.epsilon, self._promise.delta)
+        budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)
         return self._ledger.reserve(self._run, self._people(), self._plan.once(), budget)
 
     def _people(self) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from ..common.cohorts.check import check_cohort
 from ..common.cohorts.roles import CoinRecord, draw_roles, load_roles_of
 from ..common.counted import counted
 from ..common.errors import ConfigError, DataError, about
-from ..common.exchange import EPSILON, check_site_name
+from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
 from ..common.gan.public_start import PUBLIC_START, read_public_start
 from ..common.progress import Report
@@ -95,12 +95,13 @@ def create_site_folder(
             "site": folder.name == name,
             "cohort": folder.cohort.resolve() == cohort.resolve(),
             "study": folder.study().digest() == study.digest(),
+            "ledger": ledgers is None or folder.ledger.resolve() == (ledgers / name).resolve(),
         }
         if not all(same.values()):
             raise ConfigError(
                 f"the folder of site '{name}' belongs to another"
                 f" {' and another '.join(what for what, unchanged in same.items() if not unchanged)}",
-                expected="the site, cohort (at the same path) and study it was made for",
+                expected="the site, cohort, privacy ledger (at the same paths) and study it was made for",
                 remedy="Give them unchanged to go on, or choose another folder for this run.",
             )
         return folder
@@ -113,7 +114,7 @@ def create_site_folder(
             read_public_start(start or Path(PUBLIC_START), study)
         write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
-    metrics = (*FAKE_METRICS, EPSILON) if study.privacy.promise else FAKE_METRICS
+    metrics = (*FAKE_METRICS, EPSILON, NOISED_STEPS) if study.privacy.promise else FAKE_METRICS
     rule = EgressRule(shared, metrics, study.federation.weight_of(name))
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.

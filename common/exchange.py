@@ -15,9 +15,9 @@ from .errors import ConfigError
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 """A site's public name: one that can name a folder everywhere."""
 
-EPSILON = "epsilon"
-"""Metric of a reply under differential privacy: what the study has cost the site's patients so far, of the site's own
-ledger; a function of public constants alone (PRIVACY §2)."""
+EPSILON, NOISED_STEPS = "epsilon", "noised_steps"
+"""Metrics of a reply under differential privacy, of the site's own ledger: what the study has cost its patients so far,
+and the noised steps behind it, broken-off ones included. Functions of public constants alone (PRIVACY §2)."""
 
 Parameters = Mapping[str, NDArray[np.float32]]
 """Generator parameters by name; nothing else travels."""
@@ -48,7 +48,8 @@ class RoundReply:
         round: As requested.
         generator: Raw parameters after local training (no EMA); empty where no weights leave.
         weight: Publicly declared; equal for all unless the study says otherwise. Never a patient count.
-        metrics: Computed on fakes only; never a loss on real data (PRIVACY §2). With a promise, also :data:`EPSILON`.
+        metrics: Computed on fakes only; never a loss on real data (PRIVACY §2). With a promise, also :data:`EPSILON`
+            and :data:`NOISED_STEPS`.
     """
 
     site: str

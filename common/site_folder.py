@@ -1,6 +1,6 @@
 """A site's own folder: what it is called, where its cohort and study lie, and what it keeps between rounds.
 
-site.toml       name, cohort, study, ledger (paths; relative ones from this folder)
+site.toml       name, cohort, study, ledger (paths; relative ones from this folder); budget: ε that the site allows
 study.toml      the site's own copy of the study it takes part in
 egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
@@ -19,6 +19,7 @@ errors.log      full text of failures; never leaves
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class SiteFolder:
     cohort: Path
     study_file: Path
     ledger: Path
+    budget: float | None = None
 
     @property
     def state(self) -> Path:
@@ -103,15 +105,16 @@ class SiteFolder:
 
         Raises:
             ConfigError: there is none, or it does not hold exactly ``name``, ``cohort`` and ``study``, and perhaps
-                ``ledger``.
+                ``ledger`` and ``budget``, a number above 0.
         """
         try:
             table = tomllib.loads((root / SITE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             table = {}
-        if table.keys() - {"ledger"} != {"name", "cohort", "study"} or not all(
-            isinstance(v, str) for v in table.values()
-        ):
+        budget = table.pop("budget", None)
+        known = table.keys() - {"ledger"} == {"name", "cohort", "study"}
+        allowed = budget is None or (type(budget) in (int, float) and 0 < budget < math.inf)
+        if not known or not allowed or not all(isinstance(value, str) for value in table.values()):
             raise ConfigError(
                 "no valid site.toml in the site's folder",
                 expected="a file with name, cohort and study",
@@ -119,7 +122,7 @@ class SiteFolder:
             )
         check_site_name(table["name"])
         ledger = root / table.get("ledger", "")
-        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger)
+        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger, budget)
 
     def study(self) -> Study:
         """The site's own copy of the study. Raises ConfigError as :func:`read_study`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,7 @@ OF_SHADOWS = (LIRA, RMIA)
 """A2, by shadow generators. They take long to train, so an audit is asked for them, and no release needs them."""
 
 ATTRIBUTE = "A10"
-"""What a set tells of a patient beyond the images: run where label maps show a difference, gating where it was run."""
+"""What a set tells of a patient beyond the images: asked for in every audit whose label maps show a difference."""
 
 TRAJECTORY = "A8"
 """What the coordinator saw round by round: run where the sites kept it, told to each site, and gating no release."""
@@ -71,10 +72,7 @@ OF_COINS = ("A9", "A9" + OWN)
 TESTS = (*ATTACKS, *(name + OUTLIERS for name in ATTACKS if name not in OF_COINS))
 """Every test of "no leak" in a whole audit: each attack on everybody, and all but guesses of all coins on the most
 isolated quartile."""
-_OUTSIDE = (
-    *(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS, TRAJECTORY, ATTRIBUTE)),
-    BLIND,
-)
+_OUTSIDE = (*(name for name in TESTS if name.removesuffix(OUTLIERS) not in (*INSIDER, *OF_SHADOWS, TRAJECTORY)), BLIND)
 REQUIRED_ATTACKS: dict[ReleaseKind, tuple[str, ...]] = {
     "volumes": tuple(name for name in _OUTSIDE if name.removesuffix(OUTLIERS) != WHITE_BOX),
     "weights": _OUTSIDE,
@@ -97,6 +95,11 @@ def required_controls(release: ReleaseKind, claimed_epsilon: float | None) -> tu
 FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
 """The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
 discriminator that did. What is found by heart in a generator is found in its weights too, by ``WHITE_BOX``."""
+
+
+def excused(not_applicable: Iterable[str]) -> set[str]:
+    """What a release need not show where these attacks had nothing to ask: to be said of :data:`ATTRIBUTE` alone."""
+    return {name + part for name in not_applicable if name == ATTRIBUTE for part in ("", OUTLIERS)}
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class AuditEvidence:
         canary_excess: Whether a canary run showed more than was claimed.
         audit_number: This is audit k of this holdout.
         too_small: Attacks on a subgroup that was too small to score.
+        not_applicable: Attacks that had nothing to ask.
         generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
             could be asked, as in a site's own folder with a generator that it received.
     """
@@ -209,4 +213,5 @@ class AuditEvidence:
     canary_excess: bool = False
     audit_number: int = 1
     too_small: tuple[str, ...] = ()
+    not_applicable: tuple[str, ...] = ()
     generator_named_by: NamedBy | None = None

@@ -19,6 +19,7 @@ from .evidence import (
     AttackResult,
     AuditEvidence,
     ControlResult,
+    excused,
     required_controls,
 )
 from .finding import finding
@@ -173,7 +174,7 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
         )
     if evidence.too_small:
         yield f"Not scored: {_list(evidence.too_small)}; too few members or holdout patients are that isolated."
-    done = {*(attack.id for attack in evidence.attacks), *evidence.too_small}
+    done = {*(attack.id for attack in evidence.attacks), *evidence.too_small, *excused(evidence.not_applicable)}
     if absent := [name for name in REQUIRED_ATTACKS[evidence.release] if name not in done]:
         yield f"Attacks that were not run: {_list(absent)}."
     for model in BINDING[evidence.release]:

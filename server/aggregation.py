@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.exchange import EPSILON, Parameters, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 
 
@@ -31,13 +31,16 @@ class SiteFailure:
     reason: str
 
 
-def reply_problem(reply: RoundReply, request: RoundRequest, weights: Mapping[str, float]) -> str | None:
+def reply_problem(
+    reply: RoundReply, request: RoundRequest, weights: Mapping[str, float], most_epsilon: float | None = None
+) -> str | None:
     """Why a reply cannot count, as one phrase that quotes nothing foreign; None if it can.
 
     Args:
         reply: A site's.
         request: What it was asked.
         weights: Of every site of the run, by name, as the study declares them.
+        most_epsilon: Under a promise, what a site may have spent at most; every reply then says what it has.
     """
     if reply.site not in weights:
         return "it comes from a site that is not part of the run"
@@ -45,13 +48,23 @@ def reply_problem(reply: RoundReply, request: RoundRequest, weights: Mapping[str
         return f"it is not for round {request.round}"
     if reply.weight != weights[reply.site]:  # True for NaN too
         return "its weight is not the one that the study declares"
+    if most_epsilon is not None and not _spent_is_told(reply.metrics, most_epsilon):
+        return "it does not say what it has spent, or more than the study allows"
     if not all(math.isfinite(value) for value in reply.metrics.values()):
         return "a metric is NaN or infinite"
     return ParameterSpec.of(request.generator).problem(reply.generator)
 
 
+def _spent_is_told(metrics: Mapping[str, float], most_epsilon: float) -> bool:
+    epsilon, steps = metrics.get(EPSILON, 0.0), metrics.get(NOISED_STEPS, 0.0)
+    return 0 < epsilon <= most_epsilon and steps >= 1 and float(steps).is_integer()
+
+
 def sort_replies(
-    outcomes: Iterable[RoundReply | SiteFailure], request: RoundRequest, weights: Mapping[str, float]
+    outcomes: Iterable[RoundReply | SiteFailure],
+    request: RoundRequest,
+    weights: Mapping[str, float],
+    most_epsilon: float | None = None,
 ) -> tuple[tuple[RoundReply, ...], tuple[SiteFailure, ...]]:
     """Part a round's outcomes into replies that count and sites left out, both in site-name order.
 
@@ -62,7 +75,7 @@ def sort_replies(
     failures: list[SiteFailure] = []
     for outcome in outcomes:
         if isinstance(outcome, RoundReply):
-            problem = reply_problem(outcome, request, weights)
+            problem = reply_problem(outcome, request, weights, most_epsilon)
             if problem is None:
                 replies.append(outcome)
                 continue
@@ -97,9 +110,9 @@ def weighted_mean(replies: Sequence[RoundReply]) -> dict[str, NDArray[np.float32
 
 
 def mean_metrics(replies: Sequence[RoundReply]) -> dict[str, float]:
-    """Weighted mean of each metric that every reply carries; of no ε, which is not to be averaged."""
+    """Weighted mean of each metric that every reply carries; not of what a site spent."""
     ordered = sorted(replies, key=lambda reply: reply.site)
-    common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON}
+    common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON, NOISED_STEPS}
     total = math.fsum(reply.weight for reply in ordered)
     return {name: math.fsum(reply.metrics[name] * reply.weight for reply in ordered) / total for name in sorted(common)}
 

@@ -38,6 +38,7 @@ class RoundRecord:
         metrics: Weighted means of the metrics on fakes.
         seconds: From request to checkpoint.
         epsilon: Site to what it has spent so far, as it says itself; nobody where nothing is promised.
+        noised_steps: Likewise, the steps behind it.
     """
 
     round: int
@@ -47,6 +48,7 @@ class RoundRecord:
     metrics: Mapping[str, float]
     seconds: float
     epsilon: Mapping[str, float] = field(default_factory=dict)
+    noised_steps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def _record_facts(record: RoundRecord) -> Fact:
         "left_out": dict(record.left_out),
         "metrics": dict(record.metrics),
         "epsilon": dict(record.epsilon),
+        "noised_steps": dict(record.noised_steps),
     }
     return facts
 
@@ -178,13 +181,15 @@ def _record(entry: Fact) -> RoundRecord:
         raise TypeError
     known: dict[str, object] = dict(entry)
     sites, weights, left_out, metrics = (known[key] for key in ("sites", "weights", "left_out", "metrics"))
-    number, seconds, epsilon = known["round"], known["seconds"], known.get("epsilon", {})
+    number, seconds = known["round"], known["seconds"]
+    epsilon, steps = known.get("epsilon", {}), known.get("noised_steps", {})  # not in checkpoints of earlier versions
     if (
         not isinstance(sites, list)
         or not isinstance(weights, list)
         or not isinstance(left_out, dict)
         or not isinstance(metrics, dict)
         or not isinstance(epsilon, dict)
+        or not isinstance(steps, dict)
         or not isinstance(number, int)
         or not isinstance(seconds, int | float)
     ):
@@ -197,4 +202,5 @@ def _record(entry: Fact) -> RoundRecord:
         {str(k): float(v) for k, v in metrics.items()},
         float(seconds),
         {str(k): float(v) for k, v in epsilon.items()},
+        {str(k): int(v) for k, v in steps.items()},
     )

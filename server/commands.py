@@ -125,6 +125,7 @@ def run_simulation(
     say: Callable[[str], None],
     preview_every: int | None = None,
     public: Path | None = None,
+    ledgers: Path | None = None,
 ) -> dict[str, object]:
     """``fedphantom simulate STUDY.toml --site NAME=COHORT ... --out DIR [--engine local|flower]``.
 
@@ -141,6 +142,7 @@ def run_simulation(
         say: Told what a cohort check left out, and after which round the run goes on.
         preview_every: As there.
         public: As there.
+        ledgers: Where sites' privacy ledgers outlive the run; told, where a promise is made and none is named.
 
     Returns:
         What ``--json`` prints: the run's ``summary.json``, with the generator's path, if any, and ``not_drawn``, the
@@ -159,6 +161,11 @@ def run_simulation(
     with about("STUDY.toml"):
         text = read_study_text(study)
         total = parse_study(text).training.rounds
+        if parse_study(text).privacy.promise and ledgers is None:
+            say(
+                "privacy ledgers lie in the run's folder: another run of the same patients begins a new one, and their"
+                " budget with it. Name a folder that outlives runs with --ledgers."
+            )
     with about("--out"):
         RunFolder(out.resolve()).check_free()
 

@@ -13,13 +13,13 @@ from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.preparation import prepare
 from ..common.cohorts.procedural import procedural_patients
 from ..common.device import choose_device
-from ..common.errors import OutputTaken
+from ..common.errors import OutputTaken, about
 from ..common.gan.label_means import public_means
 from ..common.gan.public_start import write_public_start
 from ..common.gan.training import train_from_scratch
 from ..common.labels.sampler import public_label_maps
 from ..common.randomness import derived_seed
-from ..common.storage import CHOOSE_ANOTHER
+from ..common.storage import CHOOSE_ANOTHER, refuse_unwritable
 from ..common.study import Study
 
 
@@ -59,8 +59,10 @@ def pretrain(
     """
     if out.exists():
         raise OutputTaken(f"'{out.name or out}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
-    patients = _public_patients(read_cohort(public))
-    cohort = check_cohort(patients, study, stage("looking through the public cohort")).usable_or_refused()
+    refuse_unwritable(out.absolute().parent)
+    with about("--public"):
+        patients = public_patients(read_cohort(public))
+        cohort = check_cohort(patients, study, stage("looking through the public cohort")).usable_or_refused()
     with tempfile.TemporaryDirectory() as cache:
         scans = prepare(cohort, study, Path(cache), stage("preparing"))
         maps = [] if study.public_labels.source == "atlas" else public_label_maps(study, cohort)
@@ -73,7 +75,7 @@ def pretrain(
     return Pretrained(sha256, len(scans), len(maps), steps)
 
 
-def _public_patients(cohort: Cohort) -> Cohort:
+def public_patients(cohort: Cohort) -> Cohort:
     """Those marked public, or all where every one is procedural; whatever a start is made of, no promise covers it."""
     procedural = procedural_patients(cohort)
     return cohort if procedural >= set(cohort.patient_ids) else cohort.public()

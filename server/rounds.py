@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..common.counted import counted
 from ..common.errors import ConfigError, PeerError
-from ..common.exchange import EPSILON, Parameters, RoundReply, RoundRequest
+from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.journal import Journal
 from ..common.run_result import RUN_STARTED
 from ..common.study import Study
@@ -112,7 +112,8 @@ class Rounds:
         journal = Journal(self.folder.journal)
         federation = self.study.federation
         weights = {site: federation.weight_of(site) for site in self.sites}
-        replies, failures = sort_replies(outcomes, request, weights)
+        promise = self.study.privacy.promise
+        replies, failures = sort_replies(outcomes, request, weights, promise.epsilon if promise else None)
         for failure in failures:
             journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
         if len(replies) < federation.quorum:
@@ -132,6 +133,7 @@ class Rounds:
             metrics=mean_metrics(replies),
             seconds=round(time.monotonic() - self._started, 3),
             epsilon={reply.site: reply.metrics[EPSILON] for reply in replies if EPSILON in reply.metrics},
+            noised_steps={r.site: int(r.metrics[NOISED_STEPS]) for r in replies if NOISED_STEPS in r.metrics},
         )
         checkpoint = self._after(replies, record)
         write_checkpoint(self.folder.checkpoints, checkpoint)

@@ -31,7 +31,7 @@ from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.study import Study, differing_keys, parse_study, read_study
-from ..privacy.dp.statement import NONE, dp_statement
+from ..privacy.dp.statement import NONE, Spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
 from .folder_lock import LOCK, hold_folder
 
@@ -230,7 +230,7 @@ class RunFolder:
             StorageError: the disk is full, read-only or forbidden.
         """
         note_generators(self.root, [parameters_digest(generator) for generator in checkpoint.generators().values()])
-        spent = epsilon_by_site(checkpoint.history)
+        spent = spent_by_site(checkpoint.history)
         statement = dp_statement(study, spent)
         dp = statement.encode() if statement else NONE
         for site, generator in checkpoint.generators().items():
@@ -248,15 +248,18 @@ class RunFolder:
             "generator": result.name if (result := self.result(study)) else None,
         }
         if statement:
-            summary |= {"dp_statement": statement.model_dump(), "epsilon_by_site": spent}
+            by_site = {site: one.epsilon for site, one in spent.items()}
+            summary |= {"dp_statement": statement.model_dump(), "epsilon_by_site": by_site}
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 
-def epsilon_by_site(history: Sequence[RoundRecord]) -> dict[str, float]:
-    """What each site says that it has spent, last of all; nobody where nothing is promised."""
-    spent: dict[str, float] = {}
+def spent_by_site(history: Sequence[RoundRecord]) -> dict[str, Spent]:
+    """The most that each site says that it has spent; nobody where nothing is promised."""
+    spent: dict[str, Spent] = {}
     for record in history:
-        spent |= record.epsilon
+        for site, epsilon in record.epsilon.items():
+            if site not in spent or epsilon > spent[site].epsilon:  # what was spent stays spent, whatever is said later
+                spent[site] = Spent(epsilon, record.noised_steps[site])
     return {site: spent[site] for site in sorted(spent)}
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..common.errors import ConfigError
 from ..common.study import Study
+from ..privacy.dp.accounting import Mechanism
+from ..privacy.dp.cross_checks import cross_checks
 from ..privacy.dp.feasibility import Feasibility, feasibility, refuse_noise
 from ..privacy.dp.plan import asked_plan
 
@@ -19,11 +21,13 @@ class StudyCheck:
         digest: Of the study.
         feasibility: Of its promise, at a site of so many patients; None where nothing is promised or nobody asked.
         promises: Whether it makes a promise.
+        agreement: What other accountants say of the same steps, where patients were named.
     """
 
     digest: str
     feasibility: Feasibility | None
     promises: bool
+    agreement: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -35,7 +39,7 @@ class StudyCheck:
         """For a terminal."""
         lines = [f"the study holds. Digest: {self.digest}"]
         if self.feasibility:
-            lines.append(self.feasibility.text())
+            lines += [self.feasibility.text(), f"  Accountants agree: {self.agreement}."]
         elif self.promises:
             lines.append("Whether its promise is feasible depends on a site's patients: ask with --patients N.")
         return "\n".join(lines)
@@ -54,6 +58,7 @@ def check_study(study: Study, patients: int | None) -> StudyCheck:
         patients: Training patients of a site, for the promise's feasibility.
 
     Raises:
+        VerificationFailed: another accountant contradicts the official one.
         ConfigError: patients for a study that promises nothing, or a promise that no noise keeps or δ forbids.
     """
     promises = study.privacy.promise is not None
@@ -63,5 +68,8 @@ def check_study(study: Study, patients: int | None) -> StudyCheck:
             expected="a study that makes a promise",
             remedy="Leave it out; it would have no effect.",
         )
-    found = feasibility(asked_plan(study, patients)) if patients is not None else None
-    return StudyCheck(study.digest(), found, promises)
+    if patients is None or study.privacy.promise is None:
+        return StudyCheck(study.digest(), None, promises)
+    found = feasibility(asked_plan(study, patients))
+    steps = Mechanism(found.plan.sampling_rate, found.noise_multiplier, found.plan.steps)
+    return StudyCheck(study.digest(), found, promises, cross_checks([steps], found.plan.delta).told)

@@ -158,3 +158,16 @@ def test_a_stranger_is_left_out_and_its_chosen_name_is_not_repeated() -> None:
     replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, {"site-a": 1.0})
     assert [r.site for r in replies] == ["site-a"]
     assert [f.site for f in failures] == ["unknown"]
+
+
+def test_under_a_promise_a_site_that_does_not_say_what_it_spent_is_left_out() -> None:
+    told, silent = reply("site-a", epsilon=3.0, noised_steps=1.0), reply("site-b", epsilon=3.0)
+    sites = {"site-a": 1.0, "site-b": 1.0}
+    replies, failures = sort_replies([told, silent], REQUEST, sites, 8.0)
+    assert [one.site for one in replies] == ["site-a"]
+    assert failures == (SiteFailure("site-b", "it does not say what it has spent, or more than the study allows"),)
+
+
+def test_what_sites_spent_is_not_averaged() -> None:
+    replies = [reply(site, fake_mean=1.0, epsilon=3.0, noised_steps=2.0) for site in SITES]
+    assert mean_metrics(replies) == {"fake_mean": 1.0}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedphantom.privacy.audit.controls import canary_control
 from fedphantom.privacy.dp import canaries
-from fedphantom.privacy.dp.accounting import Mechanism
+from fedphantom.privacy.dp.accounting import Mechanism, noise_multiplier
 from fedphantom.privacy.dp.canaries import CanaryRun, run_canaries
 from fedphantom.privacy.dp.randomness import SecretRandom
 
@@ -52,6 +52,18 @@ def test_a_step_with_too_little_noise_is_found_out(monkeypatch: pytest.MonkeyPat
     assert not canary_control(run).ok
 
 
+def test_a_step_without_noise_is_found_out_at_any_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At ε = 8 no number of right guesses among 2,000 proves more than was promised."""
+    sigma = noise_multiplier(8.0, DELTA, 1.0, 1)
+    assert not run_canaries(Mechanism(1.0, sigma, 1), 1.0, DELTA).excess
+    monkeypatch.setattr(Quiet, "normal", lambda self, size: torch.zeros(size, dtype=torch.float64))
+    monkeypatch.setattr(canaries, "SecretRandom", Quiet)
+    run = run_canaries(Mechanism(1.0, sigma, 1), 1.0, DELTA)
+    assert run.promised < run.epsilon
+    assert run.excess
+    assert not canary_control(run).ok
+
+
 def test_a_step_that_does_not_clip_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def unclipped(patients, vector_of, size, how, random):  # type: ignore[no-untyped-def]  # as the step it stands in for
         total = sum(
@@ -64,4 +76,4 @@ def test_a_step_that_does_not_clip_is_found_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_canaries_that_show_nothing_even_without_noise_are_no_control() -> None:
-    assert not canary_control(CanaryRun(runs=200, bare=0.4, promised=0.1, epsilon=3.0)).ok
+    assert not canary_control(CanaryRun(runs=200, bare=0.4, promised=0.1, epsilon=3.0, noise=1.0)).ok

@@ -11,14 +11,15 @@ from tiny_cohorts import tiny_study
 from fedphantom.common.errors import DataError
 from fedphantom.common.gan.weights import generator_metadata
 from fedphantom.common.study import Study, parse_study
-from fedphantom.privacy.dp.statement import NONE, DpStatement, asked_for, dp_statement, read_dp, said
+from fedphantom.privacy.dp.statement import NONE, DpStatement, Spent, asked_for, dp_statement, read_dp, said
 
 START = "a" * 64
 STUDY: Study = parse_study(promised_text(START))
+SPENT = {"a": Spent(5.0, 1), "b": Spent(8.0, 2)}
 
 
 def statement(**changes: object) -> str:
-    made = dp_statement(STUDY, {"site-a": 3.0, "site-b": 5.5})
+    made = dp_statement(STUDY, {"site-a": Spent(5.0, 1), "site-b": Spent(8.0, 2)})
     assert made is not None
     return json.dumps({**made.model_dump(), **changes})
 
@@ -32,15 +33,15 @@ def test_a_study_without_a_promise_says_none_as_plainly() -> None:
 
 def test_disjoint_sites_cost_what_the_dearest_costs_and_overlapping_ones_their_sum() -> None:
     overlapping = parse_study(promised_text(START, promise="sites_overlap = true"))
-    one, both = dp_statement(STUDY, {"a": 3.0, "b": 5.5}), dp_statement(overlapping, {"a": 3.0, "b": 5.5})
+    one, both = dp_statement(STUDY, SPENT), dp_statement(overlapping, SPENT)
     assert one is not None and both is not None  # noqa: PT018  # for the type checker
-    assert (one.epsilon, one.across_sites) == (5.5, "largest")
-    assert (both.epsilon, both.across_sites) == (8.5, "sum")
+    assert (one.epsilon, one.across_sites) == (8.0, "largest")
+    assert (both.epsilon, both.across_sites) == (13.0, "sum")
 
 
 def test_what_is_read_again_is_what_was_written() -> None:
     read = read_dp(statement(), STUDY)
-    assert read == dp_statement(STUDY, {"site-a": 3.0, "site-b": 5.5})
+    assert read == dp_statement(STUDY, {"site-a": Spent(5.0, 1), "site-b": Spent(8.0, 2)})
     assert DpStatement.model_validate_json(read.encode()) == read  # type: ignore[union-attr]  # it is one
 
 
@@ -49,7 +50,7 @@ def test_its_sentence_holds_every_field_that_an_epsilon_means_nothing_without() 
     assert promised is not None
     text = promised.sentence()
     for part in (
-        f"ε = {EPSILON:.2f}",
+        f"ε = {EPSILON:g} at",
         f"δ = {DELTA:g}",
         "unit: patient",
         "add/remove",
@@ -58,7 +59,7 @@ def test_its_sentence_holds_every_field_that_an_epsilon_means_nothing_without() 
         "pld",
     ):
         assert part in text
-    assert "2 noised steps at most" in text
+    assert "2 noised steps of the mean intensities" in text
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,19 @@ def test_anything_but_a_whole_statement_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"delta": 0.001}, {"epsilon": 8.5}, {"clip_norm": 2.0}, {"sampling_rate": 0.5}, {"across_sites": "sum"}]
+    "changes",
+    [
+        {"delta": 0.001},
+        {"epsilon": 0.01},
+        {"epsilon": 4.9, "steps": 1},
+        {"noise_multiplier": 1e9},
+        {"noised": "all"},
+        {"steps": 3},
+        {"epsilon": 8.5},
+        {"clip_norm": 2.0},
+        {"sampling_rate": 0.5},
+        {"across_sites": "sum"},
+    ],
 )
 def test_a_statement_that_is_not_the_studys_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(DataError, match="not the one of the study"):

@@ -462,3 +462,25 @@ def test_two_sites_folders_share_one_ledger(tmp_path: Path) -> None:
     first.reserve(RUN, people("abc"), steps(whole), BUDGET)
     with pytest.raises(BudgetSpent):
         second.reserve(OTHER_RUN, people("abc"), steps(1), BUDGET)
+
+
+# Whose budget binds
+
+
+def test_a_later_study_with_a_looser_budget_does_not_loosen_the_first(ledger: Ledger) -> None:
+    ledger.reserve(RUN, people("abc"), steps(fit(3.0)), Budget(3.0, DELTA))
+    with pytest.raises(BudgetSpent, match="of ε = 3 at"):
+        ledger.reserve(OTHER_RUN, people("abc"), steps(5), Budget(90.0, DELTA))
+
+
+def test_a_stricter_study_is_held_to_its_own_budget(ledger: Ledger) -> None:
+    ledger.reserve(RUN, people("abc"), steps(fit(3.0)), Budget(8.0, DELTA))
+    with pytest.raises(BudgetSpent, match="of ε = 2 at"):
+        ledger.reserve(OTHER_RUN, people("abc"), steps(5), Budget(2.0, DELTA))
+
+
+def test_what_the_site_itself_allows_binds_whatever_studies_ask(ledger: Ledger) -> None:
+    ledger.reserve(RUN, people("abc"), steps(fit(3.0)), Budget(3.0, DELTA, site=9.0))
+    ledger.reserve(OTHER_RUN, people("abc"), steps(5), Budget(3.0, DELTA, site=9.0))
+    with pytest.raises(BudgetSpent, match="of ε = 9 at"):
+        ledger.reserve(OTHER_RUN, people("abc"), steps(fit(9.0)), Budget(90.0, DELTA, site=9.0))

@@ -39,6 +39,11 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("cohort import-dicom", "--site-secret"): "cohort import-dicom cohort OUT --site-secret study.toml",
     ("study check", "STUDY.toml"): "study check nowhere",
     ("study new", "--approval-key"): "study new OUT --template tiny --approval-key nowhere",
+    ("study pretrain", "STUDY.toml"): "study pretrain nowhere OUT --public cohort",
+    ("study pretrain", "--public"): "study pretrain study.toml OUT --public nowhere",
+    ("budget show", "SITE_FOLDER"): "budget show nowhere",
+    ("budget verify", "SITE_FOLDER"): "budget verify nowhere",
+    ("simulate", "--start"): f"{SIMULATE} --start nowhere",
     ("study show", "STUDY.toml"): "study show nowhere",
     ("simulate", "STUDY.toml"): SIMULATE.replace("study.toml", "nowhere"),
     (
@@ -75,7 +80,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("journal verify", "JOURNAL"): "journal verify nowhere",
 }
 """(Command, what gave the path) to a line in which that path alone is wrong."""
-WRITTEN = {"OUT", "--out", "--montage"}
+WRITTEN = {"OUT", "--out", "--montage", "--plot", "--ledgers"}
 """Where something is written: tested with the places that can be."""
 ALONE = {("study new", "STUDY.toml")}
 """Written, too, under another name."""

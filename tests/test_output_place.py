@@ -20,6 +20,7 @@ from fedphantom.common.storage import refuse_unwritable
 
 WRITES: dict[str, list[str]] = {
     "study new": ["study", "new", "OUT"],
+    "study pretrain": ["study", "pretrain", "study.toml", "OUT", "--public", "cohort"],
     "cohort phantom": ["cohort", "phantom", "OUT", "--patients", "1"],
     "cohort import-dicom": ["cohort", "import-dicom", "cohort", "OUT"],
     "labels sample": ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml"],

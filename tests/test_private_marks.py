@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from promised import promised_site, promised_text, trainer
 from tiny_cohorts import tiny_scans, tiny_study
 from torch import Tensor, nn
 
 from fedphantom.common.device import choose_device
+from fedphantom.common.errors import PolicyRefused
+from fedphantom.common.exchange import RoundRequest
 from fedphantom.common.gan.losses import feature_matching, l1, real_loss
 from fedphantom.common.gan.networks import draw_noise
 from fedphantom.common.gan.training import Batch, plain_discriminator_step, train
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.randomness import torch_generator
+from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import PrivateDataReached, disclosed, mark, marked
 from fedphantom.privacy.dp.randomness import SecretRandom
@@ -144,25 +149,20 @@ def test_the_plain_discriminator_step_is_stopped_before_it_learns_from_a_patient
     assert parameters_of(state.discriminator) == before
 
 
-def test_the_training_loop_stops_where_its_pairs_are_a_patients(
-    state: TrainingState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def private_batch(*args: object, **options: object) -> Batch:
-        given, real = patient()
-        return Batch(given, noise_like(given), real)
-
-    monkeypatch.setattr("fedphantom.common.gan.training.draw_batch", private_batch)
+def test_the_training_loop_takes_no_scans_under_a_promise(state: TrainingState) -> None:
+    """Scans come to the loop from disk, where nothing is marked: it asks what they are."""
+    promised = parse_study(promised_text("a" * 64))
     before = parameters_of(state.generator)
-    with pytest.raises(PrivateDataReached):
-        next(
-            train(
-                state,
-                SCANS,
-                STUDY,
-                until_step=1,
-                total_steps=1,
-                seed=1,
-                discriminator_step=lambda s, b, f: torch.zeros(()),
-            )
-        )
+    with pytest.raises(PolicyRefused, match="about to be trained on scans"):
+        next(train(state, SCANS, promised, until_step=1, total_steps=1, seed=1))
     assert parameters_of(state.generator) == before
+
+
+def test_a_site_that_trained_on_its_own_label_maps_under_a_promise_is_stopped(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    own = trainer(folder)
+    assert own._private is not None
+    own._private.maps = own._scans  # type: ignore[assignment]  # the mistake
+    request = RoundRequest(folder.study().digest(), 1, own._private.start.generator)
+    with pytest.raises(PolicyRefused, match="about to be trained on scans"):
+        own.train_round(request)

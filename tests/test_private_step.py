@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from tiny_cohorts import tiny_scans, tiny_study
 from torch import Tensor, nn
 
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import ConfigError
+from fedphantom.common.errors import BudgetSpent, ConfigError
 from fedphantom.common.gan.losses import real_loss
 from fedphantom.common.gan.networks import draw_noise, make_discriminator
 from fedphantom.common.gan.training import Batch, draw_batch
@@ -141,7 +142,7 @@ def step_with(
     network = make_discriminator(STUDY, 1)
     private = patients or PrivatePatients(SCANS, STUDY, CPU)
     return PrivateDiscriminatorStep(
-        private, rate, how, noised_parameters(network, noised), steps, SecretRandom(CPU.torch)
+        private, rate, how, noised_parameters(network, noised), steps, SecretRandom(CPU.torch), sys.maxsize
     )
 
 
@@ -262,6 +263,74 @@ def test_removing_a_patient_changes_the_update_by_no_more_than_the_clip_norm_ove
         updates.append(gradients[0])
     change = (updates[0] - updates[1]).norm().item()
     assert 1e-4 / expected < change <= 1e-3 / expected * (1 + 1e-3)
+
+
+def test_the_update_is_the_mean_of_the_clipped_gradients_that_opacus_finds() -> None:
+    """The product's own loss and update, against Opacus' rows; in double, so that rounding does not blur it."""
+    state = new_state(STUDY, 1, CPU)
+    state.discriminator.double()
+    given, real, fake = oracle_batch(state)
+    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
+    logits, _ = oracle(torch.cat([given, given]), torch.cat([real, fake]))
+    towards = torch.cat([torch.ones(3), torch.zeros(3)]).view(-1, 1, 1, 1, 1)
+    (logits - towards).square().mean(dim=(1, 2, 3, 4)).sum().backward()
+    rows = torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1)
+    rows = (rows[:3] + rows[3:]) / 2
+    clip = rows.norm(dim=1).median().item()  # one is clipped, one is not
+    expected = (rows * (clip / (rows.norm(dim=1) + 1e-6)).clamp(max=1)[:, None]).sum(dim=0) / 5
+
+    step = step_with(silent(5, clip), patients=PrivatePatients(SCANS.only(range(3)), STUDY, CPU))
+    found: list[Tensor] = []
+    state.discriminator_optimiser.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
+    )
+    step.update(state, lambda i: (mark(given[[i, i]]), mark(torch.cat([real[i : i + 1], fake[i : i + 1]]))))
+    # The loss itself is float32 in the product; its gradient agrees to that precision.
+    assert (found[0] - expected).norm() / expected.norm() < 1e-5
+
+
+def test_the_noise_of_the_discriminators_update_is_sigma_c_over_b_within_two_percent(state: TrainingState) -> None:
+    found: list[Tensor] = []
+    state.discriminator_optimiser.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
+    )
+    step = step_with(NoisedSum(0.7, 1.0, 16.0), rate=1e-12, steps=3)
+    step(state, *public_batch())
+    noise = torch.cat(found)
+    assert len(noise) > 100_000
+    assert noise.std().item() == pytest.approx(0.7 / 16, rel=0.02)
+    assert not torch.equal(found[0], found[1])
+
+
+def test_noise_does_not_repeat_where_the_low_bits_of_a_seed_do() -> None:
+    """torch's own generator on the CPU keeps 32 bits of a seed: whoever tries them all out has the noise."""
+    low = 777
+    torch_draws = [torch.randn(4, generator=torch.Generator().manual_seed(low + (k << 32))) for k in range(2)]
+    assert torch.equal(*torch_draws)  # what the product must not rest on
+    assert not isinstance(SecretRandom(CPU.torch)._noise, torch.Generator)
+
+
+def test_a_step_that_was_not_paid_for_is_not_taken(state: TrainingState) -> None:
+    step = step_with(silent(PATIENTS), steps=2)
+    step._paid = 3
+    step(state, *public_batch())
+    before = [p.clone() for p in state.discriminator.parameters()]
+    with pytest.raises(BudgetSpent, match="beyond the 3 steps"):
+        step(state, *public_batch())  # the third is taken, the fourth is not
+    assert any(not torch.equal(p, b) for p, b in zip(state.discriminator.parameters(), before, strict=True))
+    after = [p.clone() for p in state.discriminator.parameters()]
+    with pytest.raises(BudgetSpent):
+        step(state, *public_batch())
+    assert step.taken == 3
+    assert all(torch.equal(p, a) for p, a in zip(state.discriminator.parameters(), after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "how", [(0.0, 1.0, 1.0), (math.inf, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, 0.0), (1.0, math.nan, 1.0)]
+)
+def test_noise_and_clipping_that_promise_nothing_are_refused(how: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError):
+        NoisedSum(*how)
 
 
 def test_several_steps_are_taken_for_one_of_the_generator(state: TrainingState) -> None:

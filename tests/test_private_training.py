@@ -22,10 +22,16 @@ from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import PUBLIC_START, first_parameters
 from fedphantom.common.gan.weights import load_weights
-from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.site_folder import SiteFolder, site_material
+from fedphantom.common.study import parse_study
+from fedphantom.privacy.dp import discriminator, means, step
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.plan import noised_plan
+from fedphantom.privacy.dp.randomness import SecretRandom
+from fedphantom.privacy.dp.run_spent import refuse_understated, spent_in_run
+from fedphantom.privacy.dp.statement import Spent, dp_statement
+from fedphantom.privacy.dp.step import NoisedSum
 
 NORMS = 'noised = "norms"\ndiscriminator_steps = 2\nspare_rounds = 1'
 
@@ -165,7 +171,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from fedphantom.client import private_training
-from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.site_folder import SiteFolder, site_material
+from fedphantom.common.study import parse_study
 sys.path.insert(0, sys.argv[2])
 from test_private_training import one_round
 plain = private_training.PrivateDiscriminatorStep.__call__
@@ -188,6 +195,60 @@ def test_a_killed_process_leaves_its_round_counted_whole(tmp_path: Path) -> None
     assert counted_steps(folder) == [(8, 8)]
     one_round(folder)
     assert counted_steps(folder) == [(8, 8), (8, 8)]
+
+
+SPIED = 'noised = "{noised}"\ndiscriminator_steps = 2\nsampling_rate = 0.7\nclip_norm = 0.9'
+
+
+@pytest.mark.parametrize("noised", ["means", "norms"])
+def test_what_is_noised_is_what_was_planned_and_paid_for(
+    noised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every noised sum of a round: σ, C, B̄ and q are the plan's, and the ledger holds it before it is made."""
+    folder = promised_site(tmp_path, promise=SPIED.format(noised=noised))
+    plan, patients = noised_plan(folder.study()), len(site_material(folder, folder.study()).coins.training_patients())
+    sums: list[NoisedSum] = []
+    rates: list[tuple[int, float]] = []
+    paid: list[int] = []
+    draw, total = SecretRandom.poisson_sample, step.noised_mean
+
+    def spied_draw(self: SecretRandom, number: int, rate: float) -> object:
+        rates.append((number, rate))
+        return draw(self, number, rate)
+
+    def spied_sum(drawn, vector_of, size, how, random):  # type: ignore[no-untyped-def]  # as the function it watches
+        sums.append(how)
+        paid.append(sum(counted for _, counted in counted_steps(folder)))
+        return total(drawn, vector_of, size, how, random)
+
+    monkeypatch.setattr(SecretRandom, "poisson_sample", spied_draw)
+    for module in (means, discriminator):
+        monkeypatch.setattr(module, "noised_mean", spied_sum)
+    one_round(folder)
+    taken = 1 if noised == "means" else 8
+    assert sums == [NoisedSum(0.9, plan.noise_multiplier, 0.7 * patients)] * taken
+    assert rates == [(patients, 0.7)] * taken
+    assert paid == [taken] * taken
+    assert counted_steps(folder) == [(taken, taken)]
+
+
+def test_a_statement_that_says_less_than_the_sites_own_ledger_is_not_approved(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path)
+    one_round(folder)
+    study = folder.study()
+    spent = spent_in_run(folder, study)
+    assert spent.steps == 1
+    refuse_understated(folder, study, dp_statement(study, {"site-a": spent}))
+    for less in (Spent(spent.epsilon - 0.01, 1), Spent(spent.epsilon, 0)):
+        understated = dp_statement(study, {"site-a": Spent(less.epsilon, max(1, less.steps))})
+        assert understated is not None
+        with pytest.raises(VerificationFailed, match="where this site's patients have spent"):
+            refuse_understated(folder, study, understated.model_copy(update={"steps": less.steps}))
+    with pytest.raises(VerificationFailed, match="states nothing"):
+        refuse_understated(folder, study, None)
+    (folder.ledger / "ledger.jsonl").unlink()
+    with pytest.raises(VerificationFailed, match="missing"):
+        refuse_understated(folder, study, dp_statement(study, {"site-a": spent}))
 
 
 # What is refused before a step is taken
@@ -242,6 +303,9 @@ def test_the_generator_says_the_whole_promise_and_what_was_spent(promised_run: P
         "clip_norm", "steps", "noised", "across_sites",
     }  # fmt: skip
     assert said["epsilon"] == max(summary["epsilon_by_site"].values()) <= EPSILON
+    plan = noised_plan(parse_study((promised_run / "study.toml").read_text()))
+    assert said["steps"] == 1  # the spare one was not needed
+    assert said["epsilon"] == pytest.approx(epsilon([plan.once()], DELTA))
     assert (said["unit"], said["delta"], said["accountant"]) == ("patient", DELTA, "pld")
 
 

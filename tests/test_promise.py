@@ -109,6 +109,6 @@ def test_patients_are_not_asked_for_where_nothing_is_promised(tmp_path: Path) ->
 def test_study_show_says_the_promise_and_that_epsilon_leaves(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["study", "show", str(study)]) == 0
     said = capsys.readouterr().out
-    assert "patient-level differential privacy at every site, at most: ε = 8.00 at δ = 0.005" in said
+    assert "patient-level differential privacy at every site, at most: ε = 8 at δ = 0.005" in said
     assert "With them the ε spent so far." in said
     assert "dp: none" not in said

@@ -76,7 +76,7 @@ def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
         "adjacency: add/remove one patient",
         "sampling: Poisson, q = 1",
         "σ = 0.61",
-        "2 noised steps at most, of the mean intensities of structures",
+        "2 noised steps of the mean intensities of structures",
         "accountant: pld",
         "An ε above 3 forbids few attacks by itself",
     ):
@@ -103,6 +103,14 @@ def test_each_verdict_has_its_plain_sentence_and_a_title_that_says_it(verdict: s
 @pytest.mark.parametrize("verdict", ["PASS", "INCONCLUSIVE", "INVALID", "FAIL"])
 def test_no_page_calls_anything_anonymous(verdict: str, rendition: Any) -> None:
     assert "anonym" not in render_report(content(audit=an_audit(verdict)), rendition).lower()
+
+
+def test_the_page_says_which_attacks_had_nothing_to_ask_and_wants_none_of_them() -> None:
+    audit = an_audit(not_applicable={"A10": "all alike"})
+    page = words_of(render_report(content(audit=audit), "shareable"))
+    assert "Attack A10 (attribute) had nothing to ask: all alike." in page
+    assert any("A10" in remedy for remedy in needed(an_audit(), ALL))
+    assert not any("A10" in remedy for remedy in needed(audit, ALL))
 
 
 def test_a_pass_does_not_hide_an_attack_that_needs_more_than_is_released() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from audited_run import SIZES, audit, make_run
 from numpy.typing import NDArray
 from tiny_cohorts import tiny_scans, tiny_text, write_tiny_cohort
 
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
 from fedphantom.common.gan.generation import initial_parameters, numpy_parameters
@@ -18,12 +22,14 @@ from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.round_record import FOLDER, MOST, kept_numbers, kept_round, rounds_kept
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.common.study import parse_study
+from fedphantom.common.study import RolesTable, TrainingTable, parse_study
 from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Networks, SentRound
 from fedphantom.privacy.audit.control_training import painter
+from fedphantom.privacy.audit.run import audit_run_folder
 from fedphantom.privacy.audit.trajectory import kept_trajectory
 from fedphantom.privacy.evidence import BINDING, REQUIRED_ATTACKS, TRAJECTORY
+from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.statistics import auc
 
 CPU = choose_device("cpu")
@@ -218,3 +224,30 @@ def test_a_site_where_sites_train_alone_keeps_no_rounds(tmp_path: Path) -> None:
     site = Site(SiteFolder.open(tmp_path / "A"), lambda path: Sends("A", 10))
     site.train_round(RoundRequest(study.digest(), 1, generator_of(1)))
     assert not (tmp_path / "A" / FOLDER).exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_sites_learn_their_members_by_heart_shows_it_to_the_coordinator(tmp_path: Path) -> None:
+    roles = RolesTable(test=0.0, reference=0.0, control=0.1, audit=0.85, validation=0.0)
+    root = make_run(tmp_path, 20, roles, TrainingTable(rounds=2, local_steps=300))
+    content = json.loads(json.dumps(audit(root, root)))
+    (row,) = [row for row in content["attacks"] if row["id"] == TRAJECTORY]
+    assert row["auc"] >= 0.8
+    assert (row["threat_model"], row["binding"]) == ("F", False)
+    assert {figure["site"] for figure in content["by_site"] if figure["attack"] == TRAJECTORY} == {"site-a", "site-b"}
+    lone = run_of_one_site(root)
+    (row,) = [row for row in lone["attacks"] if row["id"] == TRAJECTORY]
+    assert row["auc"] > 0.5  # by the first round alone, beside an average that is half its own
+
+
+def run_of_one_site(root: Path) -> dict[str, Any]:
+    return audit_run_folder(
+        root / "run/sites/site-a",
+        root / "synthetic",
+        read_cohort(root / "public"),
+        root / "audit-a",
+        SIZES,
+        TIERS["controlled"],
+        generator_file=root / "run/generator.safetensors",
+        device="cpu",
+    )

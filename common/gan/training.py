@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ..cohorts.disk_rows import Rows
 from ..device import Device
-from ..errors import TrainingError
+from ..errors import PolicyRefused, TrainingError
 from ..randomness import numpy_generator, torch_generator
 from ..study import Study
 from .image_variation import varied
 from .losses import cross_entropy_and_dice, fake_loss, feature_matching, l1, real_loss
 from .networks import Generator, draw_noise, made_classes, one_hot
 from .patches import WHOLE, Box, draw_box
+from .public_maps import PublicMaps
 from .training_state import TrainingState, new_state
 
 COLLAPSE_WINDOW = 50  # steps in a row of a constant output before it is called a collapse
@@ -113,8 +114,15 @@ def train(
 
     Raises:
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
+        PolicyRefused: the study makes a promise, and the pairs are not public label maps.
     """
     options, loss_of = study.training, loss_of_generator or generator_loss
+    if study.privacy.promise and not isinstance(pairs, PublicMaps):
+        raise PolicyRefused(
+            "a generator under a formal promise was about to be trained on scans or their label maps",
+            expected="public label maps, and patients through noised steps alone",
+            remedy="Nothing was trained. Report this: it is a defect of the program.",
+        )
     while state.step < until_step:
         batch = draw_batch(pairs, study, state.device, step=state.step, seed=seed)
         share = learning_rate_share(state.step, total_steps)

@@ -88,5 +88,5 @@ def inferred(points: Floats, values: Floats, places: Floats) -> Floats:
     without a value, at the end, are left out.
     """
     points = points[: len(values)]
-    far = np.log(np.maximum(cdist(places, points), 1e-9))
+    far = np.log(np.maximum(cdist(places, points), 1e-12))
     return np.asarray(softmax(-points.shape[1] * far, axis=1) @ values)

@@ -284,6 +284,7 @@ def run_audit(
         audit_number=plan.audit_number,
         generator_named_by=material.generator_named_by,
         too_small=too_small,
+        not_applicable=tuple(id for id in _ASKS_FOR if id not in found),
     )
     progress("done", course.total, course.total)
     return AuditResult(
@@ -301,7 +302,7 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
-        not_applicable={id: why for id, why in _ASKS_FOR.items() if id not in found},
+        not_applicable={id: _ASKS_FOR[id] for id in evidence.not_applicable},
     )
 
 

@@ -19,6 +19,7 @@ from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
 from ..attacks.interface import AttackScores, AuditedScans, Networks
 from ..attacks.target import Target
+from ..dp.accounting import told
 from ..dp.canaries import WITHOUT_NOISE, CanaryRun
 from ..evidence import CANARY, FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, WHITE_BOX, AttackResult, ControlResult
 from ..intervals import auc_interval, perfect_lower_bound
@@ -41,8 +42,9 @@ def canary_control(run: CanaryRun) -> ControlResult:
     """Whether the test of a promised noise could find anything, and found no more than was promised."""
     return ControlResult(
         CANARY,
-        f"without noise at least ε = {WITHOUT_NOISE:g} proved; with noise no more than ε = {run.epsilon:.2f}",
-        f"without noise ε > {run.bare:.2f}, with it ε > {run.promised:.2f}, in {run.runs} coins each",
+        f"without noise at least ε = {WITHOUT_NOISE:g} proved; with it no more than {told(run.epsilon)}, and all of it",
+        f"without noise ε > {run.bare:.2f}, with it ε > {run.promised:.2f}, in {run.runs} coins each;"
+        f" noise {run.noise:.2f} of the promised",
         run.bare >= WITHOUT_NOISE and not run.excess,
     )
 

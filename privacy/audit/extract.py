@@ -144,6 +144,7 @@ class AuditExtract(_Extract):
     claim_confidence: float | None = None
     earlier_audits: Annotated[tuple[EarlierPValues | None, ...], Field(max_length=10_000)] = ()
     too_small: Annotated[tuple[Word, ...], Field(max_length=16)] = ()
+    not_applicable: Annotated[dict[Word, Sentence], Field(max_length=16)] = Field(default_factory=dict)
     negative_seeds: Number | None = None
     target_steps: Number | None = None
     control_steps: Number | None = None

@@ -50,6 +50,7 @@ def decided_anew(extract: AuditExtract, policy: ReleasePolicy | None = None) -> 
         canary_excess=extract.canary_excess is True,
         audit_number=_number(extract),
         too_small=extract.too_small,
+        not_applicable=tuple(extract.not_applicable),
         generator_named_by=extract.generator_named_by,
     )
     return decide(evidence, policy or policy_of(extract))

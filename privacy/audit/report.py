@@ -122,6 +122,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
     if sites.row_count:
         console.print(sites)
     console.print(controls)
+    for name, why in result.get("not_applicable", {}).items():
+        console.print(f"Nothing to ask for {name}: {why}.", highlight=False)
     if result.get("too_small"):
         few = ", ".join(result["too_small"])
         console.print(f"Note: not scored, since too few patients are that isolated: {few}.", highlight=False)

@@ -57,7 +57,7 @@ class AuditSizes:
     Attributes:
         steps: Of the reference and the negative controls; as many as a site of the study trains, by default.
         negative_seeds: Seeds of the negative control; three make a full audit.
-        draws: Noise draws of A1.
+        draws: Noise draws of A1, at most.
         blind_permutations: Of the blind baseline.
         white_box: Whether the generators' weights are searched: without it a release of weights cannot PASS.
         shadows: Shadow generators to train, an even number from four on; 0 for none.

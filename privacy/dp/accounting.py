@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from ...common.counted import counted
 from ...common.errors import ConfigError
 
 UNIT: Final = "patient"
@@ -91,7 +92,7 @@ def check_delta(delta: float, patients: int) -> None:
     """Refuse a δ that would let one of the site's patients be published whole. Raises ConfigError."""
     if not 0 < delta < 1 / max(patients, 1):
         raise ConfigError(
-            f"δ = {delta:g} for {patients} patients",
+            f"δ = {delta:g} for {counted(patients, 'patient')}",
             expected=f"0 < δ < 1/{patients}",
             remedy=f"Take 1/(10·n), here {usual_delta(patients):g}, or more patients.",
         )
@@ -100,6 +101,15 @@ def check_delta(delta: float, patients: int) -> None:
 def usual_delta(patients: int) -> float:
     """δ = 1/(10·n) (PRIVACY §0)."""
     return 1 / (10 * max(patients, 1))
+
+
+def told(epsilon: float) -> str:
+    """ε for a person, rounded up.
+
+    >>> told(7.123), told(math.inf)
+    ('ε = 7.13', 'ε beyond 100')
+    """
+    return f"ε = {math.ceil(100 * epsilon - 1e-9) / 100:g}" if math.isfinite(epsilon) else "ε beyond 100"
 
 
 def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
@@ -204,7 +214,7 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     while high.epsilon > target:
         if high.sigma >= _LARGEST_SIGMA:
             raise ConfigError(
-                f"ε = {target:g} at δ = {delta:g} for {steps} steps, which no noise reaches",
+                f"ε = {target:g} at δ = {delta:g} for {counted(steps, 'step')}, which no noise reaches",
                 expected="a larger ε or fewer steps",
                 remedy="Change one of them in the study.",
             )

@@ -13,8 +13,7 @@ from typing import Any
 from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.errors import ConfigError
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, epsilon, most_steps
-from .ledger import told
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, epsilon, most_steps, told
 from .spending import Spending
 
 _MANY = 1_000_000

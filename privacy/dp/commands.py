@@ -61,8 +61,10 @@ def verify(site: _Site, as_json: _Json = False) -> None:
 
 
 def _ledger(site: Path) -> Ledger:
+    from ...common.errors import about
     from ...common.site_folder import SiteFolder
     from .ledger import Ledger
 
-    folder = SiteFolder.open(site)
+    with about("SITE_FOLDER"):
+        folder = SiteFolder.open(site)
     return Ledger(folder.ledger, folder.journal)

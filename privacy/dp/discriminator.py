@@ -13,7 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ...common.errors import ConfigError
+from ...common.counted import counted
+from ...common.errors import BudgetSpent, ConfigError
 from ...common.gan.losses import fake_loss, real_loss
 from ...common.gan.networks import draw_noise
 from ...common.gan.training import Batch
@@ -41,6 +42,10 @@ class PrivateDiscriminatorStep:
         noised: Names of the discriminator's parameters that are updated; the others stay as they are.
         steps: Of the discriminator for each of the generator.
         random: Sampling and noise.
+        paid: Steps that may be taken in all.
+
+    Attributes:
+        taken: Steps begun so far.
     """
 
     def __init__(
@@ -51,7 +56,9 @@ class PrivateDiscriminatorStep:
         noised: Sequence[str],
         steps: int,
         random: SecretRandom,
+        paid: int,
     ) -> None:
+        self._paid, self.taken = paid, 0
         self._patients, self._rate, self._how = patients, sampling_rate, how
         self._noised, self._steps, self._random = tuple(noised), steps, random
 
@@ -65,7 +72,18 @@ class PrivateDiscriminatorStep:
             return fake_loss(state.discriminator(batch.given, fake)[0])
 
     def update(self, state: TrainingState, example: Callable[[int], Example]) -> None:
-        """One noised step, from what ``example`` gives of each patient drawn."""
+        """One noised step, from what ``example`` gives of each patient drawn.
+
+        Raises:
+            BudgetSpent: there is none left of those that were paid for.
+        """
+        if self.taken >= self._paid:
+            raise BudgetSpent(
+                f"a noised step beyond the {counted(self._paid, 'step')} that were paid for",
+                expected="no more than were reserved",
+                remedy="It was not taken. Report this: it is a defect of the program.",
+            )
+        self.taken += 1
         named = dict(state.discriminator.named_parameters())
         parameters = [named[name] for name in self._noised]
         # Asked for and dropped: torch 2.13 crashes on the CPU where a group norm's input needs no gradient.

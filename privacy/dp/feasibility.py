@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
+from ...common.counted import counted
 from ...common.errors import ConfigError, PolicyRefused
 from .accounting import Mechanism, check_delta, epsilon, most_steps, noise_multiplier
 
@@ -52,7 +53,7 @@ class DpPlan:
         Mechanism(self.sampling_rate, 1.0, self.steps)
         if self.noised_parameters < 1 or self.patients < 1:
             raise ConfigError(
-                f"{self.noised_parameters} noised parameters, {self.patients} patients",
+                f"{counted(self.noised_parameters, 'noised parameter')}, {counted(self.patients, 'patient')}",
                 expected="one of each at least",
                 remedy="Let some part of the discriminator learn, from some patient.",
             )
@@ -103,8 +104,8 @@ class Feasibility:
         plan = self.plan
         lines = [
             f"ε = {plan.epsilon:g} at δ = {plan.delta:g} per patient (add/remove, Poisson), {plan.steps} noised steps,"
-            f" q = {plan.sampling_rate:g} of {plan.patients} patients (B̄ = {plan.expected_batch:g}),"
-            f" {plan.noised_parameters} noised parameters:",
+            f" q = {plan.sampling_rate:g} of {counted(plan.patients, 'patient')} (B̄ = {plan.expected_batch:g}),"
+            f" {counted(plan.noised_parameters, 'noised parameter')}:",
             f"  noise multiplier σ = {self.noise_multiplier:.3g}; r = σ√P/B̄ = {self.ratio:.3g}",
             f"  {self.meaning()}",
         ]
@@ -195,12 +196,12 @@ def _difference(plan: DpPlan, other: DpPlan) -> str:
     """What is other, with both values."""
     changes = []
     if other.noised_parameters != plan.noised_parameters:
-        changes.append(f"{other.noised_parameters} noised parameters instead of {plan.noised_parameters}")
+        changes.append(f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}")
     if other.sampling_rate != plan.sampling_rate:
         changes.append(
             f"q = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of {plan.sampling_rate:g}"
             f" (B̄ = {plan.expected_batch:g})"
         )
     if other.steps != plan.steps:
-        changes.append(f"{other.steps} steps instead of {plan.steps}")
+        changes.append(f"{counted(other.steps, 'step')} instead of {plan.steps}")
     return " with ".join(changes)

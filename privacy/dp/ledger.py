@@ -17,7 +17,7 @@ import hmac
 import math
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from ...common.counted import counted
 from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, VerificationFailed, about
 from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, check_delta, epsilon, most_steps
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, check_delta, epsilon, most_steps, told
 from .persons import Marks, cohort_name, marked, secret_mark
 from .spending import BEGUN, COHORT, COMMITTED, RESERVED, Spending, claim_of, read_spending
 
@@ -49,12 +49,19 @@ class Budget:
     """What a cohort's patients may spend in all, in every run that they take part in.
 
     Attributes:
-        epsilon: The most, at ``delta``.
+        epsilon: The most, at ``delta``, as the study asks.
         delta: Below 1/n of the patients that it is asked for.
+        site: What the site itself allows, in its own ``site.toml``; None where it says nothing: then no study may spend
+            more than the smallest budget that any of its patients was ever reserved under.
     """
 
     epsilon: float
     delta: float
+    site: float | None = None
+
+    def binding(self, earlier: Iterable[float]) -> float:
+        """What binds, after studies with these budgets."""
+        return self.site if self.site is not None else min([self.epsilon, *earlier])
 
 
 class Ledger:
@@ -101,7 +108,8 @@ class Ledger:
             delta = spending.delta(budget.delta)
             total = epsilon(spending.dearest(delta, people, [mechanism]), delta)
             line = None
-            if total <= budget.epsilon:
+            most = budget.binding(one.budget for one in spending.reservations)
+            if total <= most:
                 if whole.cohorts.keys().isdisjoint({cohort_name(people)}):
                     _write(held, COHORT, cohort=cohort_name(people), patients=[sorted(marks) for marks in people])
                 proof = secrets.token_hex(32)
@@ -114,7 +122,7 @@ class Ledger:
                     noise_multiplier=mechanism.noise_multiplier,
                     steps=mechanism.steps,
                     delta=budget.delta,
-                    budget=budget.epsilon,
+                    budget=most,
                     unit=UNIT,
                     adjacency=ADJACENCY,
                     sampling=SAMPLING,
@@ -123,7 +131,7 @@ class Ledger:
                     claim=claim_of(proof),
                 )
         if line is None:
-            raise self._refusal(run, spending, people, mechanism, budget, delta)
+            raise self._refusal(run, spending, people, mechanism, most, delta)
         self._note(NOTED, line, run=run, steps=mechanism.steps, epsilon=total, delta=delta)
         return OpenReservation(self, line.n, mechanism, total, delta, proof)
 
@@ -194,20 +202,20 @@ class Ledger:
         spending: Spending,
         people: Sequence[Marks],
         mechanism: Mechanism,
-        budget: Budget,
+        most: float,
         delta: float,
     ) -> BudgetSpent:
         """What is left, in words; that it was asked for is journalled."""
         before = spending.dearest(delta, people)
-        left = most_steps(budget.epsilon, delta, mechanism, before)
+        left = most_steps(most, delta, mechanism, before)
         with about("the site's journal"):
-            self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=budget.epsilon)
+            self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=most)
         kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
         return BudgetSpent(
-            f"{told(epsilon(before, delta))} of {told(budget.epsilon)} at δ = {delta:g} is spent, per patient, and"
+            f"{told(epsilon(before, delta))} of {told(most)} at δ = {delta:g} is spent, per patient, and"
             f" {mechanism.steps} more steps {kind} would make it"
             f" {told(epsilon(spending.dearest(delta, people, [mechanism]), delta))}",
-            expected=f"{told(budget.epsilon)} at most, over all runs of these patients",
+            expected=f"{told(most)} at most, over all runs of these patients",
             remedy=f"{left} such steps are left; ask for no more, or for more noise."
             if left
             else "No such step is left: the study can go on without this site.",
@@ -271,19 +279,10 @@ class OpenReservation:
         self._ledger.commit(self.line, self._proof, steps_done)
         if steps_done > self.mechanism.steps:
             raise BudgetSpent(
-                f"{steps_done} steps taken of {self.mechanism.steps} reserved",
+                f"{counted(steps_done, 'step')} taken of {self.mechanism.steps} reserved",
                 expected="no step beyond a reservation",
                 remedy="All of them are counted; report this as a defect, and release nothing of this run.",
             )
-
-
-def told(epsilon: float) -> str:
-    """ε for a person, rounded up.
-
-    >>> told(7.123), told(math.inf)
-    ('ε = 7.13', 'ε beyond 100')
-    """
-    return f"ε = {math.ceil(100 * epsilon - 1e-9) / 100:g}" if math.isfinite(epsilon) else "ε beyond 100"
 
 
 def code_digest() -> str:

@@ -1,12 +1,13 @@
 """Tensors that know that they come from a patient.
 
 A marked tensor marks whatever is computed from it: losses, features, fakes of a patient's label map, however far away.
-Nothing unmarked can be made of it but by :func:`disclosed`, which the noised step alone calls, on a sum that it has
-clipped and noised. So a generator's update that would touch a patient fails by itself, before it happens, whatever
-the study says (PRIVACY §1.1, §8 T2).
+The mark is taken off by :func:`disclosed`, which the noised step alone calls, on a sum that it has clipped and noised.
+So a generator's update that would touch a patient fails by itself, before it happens (PRIVACY §1.1, §8 T2); the
+training loop, which reads scans from disk and not from here, takes none at all under a promise.
 
-It guards against mistakes of ours, not against code that means to get round it: extensions that torch does not
-dispatch (custom autograd functions, raw storage) see through a mark.
+It guards against mistakes of ours, and not against all of them: what torch does not dispatch to tensors' own classes
+(``torch.tensor``, ``param.data = …``, DLPack, a norm's running statistics, custom autograd functions, shapes that
+depend on values) sees through a mark.
 """
 
 from __future__ import annotations
@@ -19,7 +20,24 @@ from torch import Tensor
 
 from ...common.errors import PolicyRefused
 
-_READS = frozenset({"item", "tolist", "numpy", "__array__", "__float__", "__int__", "__index__", "__complex__"})
+_READS = frozenset(
+    {
+        "tensor",
+        "new_tensor",
+        "full",
+        "arange",
+        "__dlpack__",
+        "__contains__",
+        "item",
+        "tolist",
+        "numpy",
+        "__array__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__complex__",
+    }
+)
 """What would turn a tensor into plain Python or NumPy."""
 _DECIDES = frozenset({"__bool__", "is_nonzero", "equal", "allclose", "nonzero", "unique"})
 """What would let a patient's voxels steer the program."""

@@ -1,8 +1,8 @@
 """Chance that nobody can repeat: seeded by the operating system, never stored, never told.
 
 Whoever could repeat the noise could take it away. So nothing here takes a seed, and a resumed training draws anew
-(PRIVACY §1.5, §1.6.11). torch's and NumPy's generators stretch the operating system's seed; they are no CSPRNGs
-themselves, and the report says so.
+(PRIVACY §1.5, §1.6.11). Generators stretch 256 bits of the operating system's; they are no CSPRNGs themselves, and
+releases and reports say so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class SecretRandom:
     """Sampling, noise, and the generator's own input, of one training process."""
 
     def __init__(self, device: torch.device) -> None:
-        self._noise = torch.Generator(device).manual_seed(secrets.randbits(63))
+        self._device = device
+        # NumPy's for the noise, too: torch's on the CPU keeps 32 bits of any seed, which can be tried out one by one.
+        self._noise = np.random.default_rng(secrets.randbits(256))
         self.numpy = np.random.default_rng(secrets.randbits(256))
         self.fakes = torch.Generator().manual_seed(secrets.randbits(63))
 
@@ -34,8 +36,6 @@ class SecretRandom:
 
     def normal(self, size: int) -> Tensor:
         """Standard normal draws, shape (size,), float64 (float32 on a device that has none)."""
-        device = self._noise.device
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        draws = torch.randn((_SUMMED, size), generator=self._noise, device=device, dtype=dtype)
-        summed: Tensor = draws.sum(dim=0)
-        return summed / math.sqrt(_SUMMED)
+        dtype = torch.float32 if self._device.type == "mps" else torch.float64
+        summed = self._noise.standard_normal((_SUMMED, size)).sum(axis=0) / math.sqrt(_SUMMED)
+        return torch.from_numpy(summed).to(self._device, dtype)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,7 +13,7 @@ from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.promise import Noised
 from ...common.study import Study
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, epsilon, told
 from .plan import NoisedPlan, noised_plan
 
 NONE: Final = "none"
@@ -40,8 +42,8 @@ class DpStatement(BaseModel):
         noise_multiplier: σ.
         clip_norm: C.
         noised: What was noised: ``means`` of structures, or gradients of (some of) the discriminator.
-        steps: Noised steps, at most, of a site.
-        across_sites: Of several sites, whether ε is the largest (no patient at two of them) or the sum.
+        steps: Noised steps behind it, of the site that took most; broken-off ones count.
+        across_sites: Of several sites, whether ε is the largest (no patient at two of them) or, with δ, the sum.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -61,10 +63,10 @@ class DpStatement(BaseModel):
 
     def sentence(self) -> str:
         """All of it, for people."""
-        steps = f"{counted(self.steps, 'noised step')} at most, of {_WHAT[self.noised]}"
+        steps = f"{counted(self.steps, 'noised step')} of {_WHAT[self.noised]}"
         together = {"largest": "no patient at two sites", "sum": "summed over sites that may share patients"}
         return (
-            f"ε = {self.epsilon:.2f} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "
+            f"{told(self.epsilon)} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "
             f"sampling: {self.sampling}, q = {self.sampling_rate:g}; σ = {self.noise_multiplier:.3g}, clipped at"
             f" {self.clip_norm:g}; {steps}; accountant: {self.accountant}; "
             f"{together[self.across_sites]}"
@@ -75,24 +77,37 @@ class DpStatement(BaseModel):
         return self.model_dump_json()
 
 
-def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | None:
+@dataclass(frozen=True)
+class Spent:
+    """What a study has cost a site's patients.
+
+    Attributes:
+        epsilon: At the study's δ.
+        steps: Noised steps behind it.
+    """
+
+    epsilon: float
+    steps: int
+
+
+def dp_statement(study: Study, spent: Mapping[str, Spent]) -> DpStatement | None:
     """What holds for a generator of the study; None where the study promises nothing.
 
     Args:
         study: What was trained.
-        epsilons: Site to what it has spent, by its own ledger.
+        spent: By site, each by its own ledger.
     """
     promise = study.privacy.promise
     if promise is None:
         return None
     plan: NoisedPlan = noised_plan(study)
     return DpStatement(
-        epsilon=promise.over_sites(list(epsilons.values())),
-        delta=promise.delta,
+        epsilon=promise.over_sites([one.epsilon for one in spent.values()]),
+        delta=promise.delta * (len(spent) if promise.sites_overlap else 1),
         sampling_rate=plan.sampling_rate,
         noise_multiplier=plan.noise_multiplier,
         clip_norm=promise.clip_norm,
-        steps=plan.most_steps,
+        steps=max(one.steps for one in spent.values()),
         noised=promise.noised,
         across_sites="sum" if promise.sites_overlap else "largest",
     )
@@ -101,7 +116,7 @@ def dp_statement(study: Study, epsilons: Mapping[str, float]) -> DpStatement | N
 def asked_for(study: Study) -> DpStatement | None:
     """What a study promises before anything is trained: the same, with the ε that may be spent at most."""
     promise = study.privacy.promise
-    return dp_statement(study, {"": promise.epsilon}) if promise else None
+    return dp_statement(study, {"": Spent(promise.epsilon, noised_plan(study).most_steps)}) if promise else None
 
 
 def said(dp: Literal["none"] | DpStatement) -> str:
@@ -120,11 +135,22 @@ def read_dp(text: str, study: Study) -> DpStatement | None:
         return None
     if statement is None or promise is None:
         raise _unfit("contradicts the study in its header")
-    asked = (promise.delta, promise.sampling_rate, promise.clip_norm, "sum" if promise.sites_overlap else "largest")
-    told = (statement.delta, statement.sampling_rate, statement.clip_norm, statement.across_sites)
-    if asked != told or (statement.epsilon > promise.epsilon and not promise.sites_overlap):
+    plan = noised_plan(study)
+    asked = (plan.sampling_rate, plan.noise_multiplier, promise.clip_norm, promise.noised)
+    told_of = (statement.sampling_rate, statement.noise_multiplier, statement.clip_norm, statement.noised)
+    across = "sum" if promise.sites_overlap else "largest"
+    fits = asked == told_of and statement.across_sites == across and statement.steps <= plan.most_steps
+    sites = round(statement.delta / promise.delta)
+    fits = fits and math.isclose(statement.delta, promise.delta * (sites if across == "sum" else 1), rel_tol=1e-9)
+    fits = fits and statement.epsilon <= promise.epsilon * (sites if across == "sum" else 1)
+    if not fits or statement.epsilon < _least(plan, statement.steps, promise.delta):
         raise _unfit("is not the one of the study in its header")
     return statement
+
+
+def _least(plan: NoisedPlan, steps: int, delta: float) -> float:
+    """What so many of the plan's steps cost one site: no statement of them may say less."""
+    return epsilon([Mechanism(plan.sampling_rate, plan.noise_multiplier, steps)], delta) * (1 - 1e-9)
 
 
 def _parsed(text: str) -> DpStatement | None:

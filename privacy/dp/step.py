@@ -8,6 +8,7 @@ patient are drawn, they make one gradient, and that one is clipped (PRIVACY §1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ...common.errors import ConfigError
 from .provenance import disclosed, mark
 from .randomness import SecretRandom
 
@@ -35,6 +37,14 @@ class NoisedSum:
     clip_norm: float
     noise_multiplier: float
     expected_batch: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.clip_norm < math.inf and 0 <= self.noise_multiplier < math.inf and self.expected_batch > 0):
+            raise ConfigError(
+                f"noised steps with C = {self.clip_norm:g}, σ = {self.noise_multiplier:g}, B̄ = {self.expected_batch:g}",
+                expected="a clip norm and an expected batch above 0, noise of 0 or more, all finite",
+                remedy="Mend the study's [privacy.promise]; 'fedphantom study check' reads it.",
+            )
 
 
 def noised_mean(

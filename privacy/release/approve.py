@@ -20,6 +20,8 @@ from ...common.site_folder import SiteFolder
 from ..approving_site import ApprovingSite
 from ..audit.history import DONE, failed_before
 from ..audit.reading import read_audit
+from ..dp.run_spent import refuse_understated
+from ..dp.statement import NONE
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
@@ -86,7 +88,7 @@ def approve_release(
     Raises:
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
-            than the study, or an audit of another generator.
+            than the study, states less than the site's privacy ledger, or an audit of another generator.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it.
         OutputTaken: this key has approved it already.
         ConfigError: no readable key, policy or site's folder.
@@ -169,6 +171,8 @@ def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home:
     study = home.study()
     if study.digest() != predicate.study_digest or study.federation.sharing != predicate.sharing:
         raise _other("a release of another study than this site's own copy")
+    if study.privacy.promise:
+        refuse_understated(home, study, None if predicate.dp == NONE else predicate.dp)
     if not study.federation.alone:
         refuse_other_sites(study, predicate.approving_sites, None)
         return

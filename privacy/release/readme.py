@@ -116,7 +116,8 @@ def _promise(predicate: ReleasePredicate) -> str:
     return (
         f"**patient-level differential privacy** of the generator. {predicate.dp.sentence()}.\n"
         "  It holds for the generator and for all that it paints, not for the figures of the audit. Its noise comes\n"
-        "  from generators seeded by the operating system, and is not hardened against timing."
+        "  from generators seeded by the operating system, which are no CSPRNGs themselves; it is not hardened\n"
+        "  against timing."
     )
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ...common.labels.chain import states_licence
 from ...common.study import Study
 from ..audit.extract import AttackRow
+from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
@@ -69,6 +70,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         content=shown,
         study=shown.study,
         promise=shown.promise,
+        promise_epsilon=told(shown.promise.epsilon) if shown.promise else "",
         promise_sentence=shown.promise.sentence() if shown.promise else "",
         rendition=rendition,
         style=Markup(style),  # noqa: S704 - a file of this package
@@ -81,6 +83,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         tier_meaning=MEANT_FOR[audit.tier] if audit else "",
         needed=words.needed(audit, cells) if audit else (),
         beyond=words.beyond_release(audit) if audit else (),
+        not_asked=words.not_asked(audit) if audit else (),
         members=_told(audit, "member", cells),
         holdout=_told(audit, "holdout", cells),
         rounded=audit is not None and words.rounds_small_groups(audit),

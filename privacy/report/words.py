@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
-from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, required_controls
+from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
 from ..multiplicity import claim_confidence
 from ..power import joint_power
@@ -120,6 +120,13 @@ def beyond_release(audit: ReportAudit) -> tuple[str, ...]:
     )
 
 
+def not_asked(audit: ReportAudit) -> tuple[str, ...]:
+    """Attacks that had nothing to ask, and why."""
+    return tuple(
+        f"Attack {name} ({attack_name(name)}) had nothing to ask: {why}." for name, why in audit.not_applicable.items()
+    )
+
+
 def _strength(attack: AttackRow) -> str:
     if attack.auc is None:
         return "its AUC is not told"
@@ -147,7 +154,8 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     done = {attack.id for attack in audit.attacks}
     if audit.too_small:
         yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
-    if absent := [name for name in REQUIRED_ATTACKS[audit.release] if name not in {*done, *audit.too_small}]:
+    shown = {*done, *audit.too_small, *excused(audit.not_applicable)}
+    if absent := [name for name in REQUIRED_ATTACKS[audit.release] if name not in shown]:
         yield f"Attacks that were not run: {_named(absent)}."
     if WHITE_BOX in absent:
         yield (

@@ -24,7 +24,10 @@ from fedphantom.server.simulation import simulate
 SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
 
 
-def make_run(root: Path, patients: int, roles: RolesTable) -> Path:
+SHORT = TrainingTable(rounds=1, local_steps=2)
+
+
+def make_run(root: Path, patients: int, roles: RolesTable, training: TrainingTable = SHORT) -> Path:
     """A simulated run of two sites, each with these patients, and synthetic volumes beside it."""
     for seed, name in enumerate(("site-a", "site-b")):
         write_phantom_cohort(root / name, patients, spacing_mm=12.0, seed=seed)
@@ -34,7 +37,7 @@ def make_run(root: Path, patients: int, roles: RolesTable) -> Path:
     ).model_copy(
         update={
             "network": NetworkTable(preset="tiny"),
-            "training": TrainingTable(rounds=1, local_steps=2),
+            "training": training,
             "roles": roles,
         }
     )

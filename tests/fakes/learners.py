@@ -14,7 +14,7 @@ from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator
 from fedphantom.privacy.audit.material import AuditMaterial
 from fedphantom.privacy.audit.result import AuditResult
-from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_SHADOWS, WHITE_BOX
+from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_SHADOWS, OUTLIERS, TESTS, TRAJECTORY, WHITE_BOX
 from fedphantom.privacy.policy import TIERS
 
 GRID = (8, 8, 8)
@@ -105,8 +105,11 @@ def audit(
     return run_audit(material, plan, TIERS[tier], train(material), memorise(material))  # type: ignore[index]  # a tier's name
 
 
-OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, WHITE_BOX)]
-"""Attacks that need no discriminator, no shadows and no search: these learners have none."""
+OUTSIDE = [name for name in ATTACKS if name not in (*INSIDER, *OF_SHADOWS, TRAJECTORY, WHITE_BOX)]
+"""Attacks that need no discriminator, shadows, rounds or search: these learners have none."""
+
+TRIED = [name for name in TESTS if name.removesuffix(OUTLIERS) in OUTSIDE]
+"""Those and what of them is scored on unusual patients, in the order in which they are told."""
 
 LARGE = {"member": 130, "holdout": 130}
 """Patients enough for a PASS."""

@@ -71,7 +71,7 @@ def test_sharing_modes_compares_averages_alone_by_patients_of_two_roles(tmp_path
     command = [sys.executable, "-m", "fedphantom", "study", "new", str(momentum), "--template", "tiny"]
     subprocess.run(command, check=True, capture_output=True)
     text = momentum.read_text(encoding="utf-8")
-    momentum.write_text(text.replace("[federation]", "[federation]\nserver_momentum = 0.5"), encoding="utf-8")
+    momentum.write_text(text.replace("server_momentum = 0.0", "server_momentum = 0.5"), encoding="utf-8")
     roles = {"test": 0.25, "reference": 0.0, "control": 0.0, "audit": 0.0, "validation": 0.35}
     chosen = ["--averages", "--variant", f"momentum={momentum}", "--patients", "validation", "test"]
     result = experiment("sharing_modes.py", tmp_path, roles, *chosen, "--volumes", "4", "--seeds", "1")

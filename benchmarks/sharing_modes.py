@@ -5,7 +5,8 @@
 Local (each site alone), ensemble, federated average (and variants of its options), and pooled training, which needs all
 patients in one place and is the upper bound that no federation may claim. Every way paints the same public label maps;
 the same U-Net is trained on what it painted and scored on the sites' validation patients (``--patients test`` once,
-for what is reported and was not chosen by them). Beside it A1 and A3 of the audit's attacks, calibrated once.
+for what is reported and was not chosen by them; given both, the first are plotted). Beside it A1 and A3 of the audit's
+attacks, calibrated once. ``--averages`` compares the average with its variants alone, and attacks nothing.
 
 A site trains ``rounds`` times ``local_steps`` steps in every way; pooled training does as many as all sites together,
 so that each patient is seen as often. DIR holds generators of pooled private patients: it stays on this machine.
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from sharing_plot import plot
 
 from fedphantom.client.evaluation.arms import Evaluation, evaluate_arms
-from fedphantom.client.evaluation.figures import over_patients
+from fedphantom.client.evaluation.figures import over_patients, paired_difference
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
@@ -35,7 +36,7 @@ from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, joined, prepare
 from fedphantom.common.cohorts.procedural import procedural_patients
-from fedphantom.common.cohorts.roles import load_roles
+from fedphantom.common.cohorts.roles import Role, load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import (
     as_read_back,
@@ -80,7 +81,8 @@ class Options:
         variants: Name to the ``[federation]`` options of another federated average.
         public: Public patients: label maps where the study's source is a folder, and the attacks' reference where no
             patient has that role.
-        patients: The role of the patients that the U-Nets are scored on.
+        patients: The roles of the patients that the U-Nets are scored on.
+        averages: The federated average and its variants alone.
         volumes: Synthetic scans that each way paints.
         segmenter_steps: Of every U-Net.
     """
@@ -88,7 +90,8 @@ class Options:
     sites: Mapping[str, Path]
     variants: Mapping[str, FederationTable]
     public: Cohort | None
-    patients: str
+    patients: tuple[Role, ...]
+    averages: bool
     volumes: int
     segmenter_steps: int
 
@@ -112,18 +115,20 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     average, alone = train_sites(study, options, out, stage)
     folders = [SiteFolder.open(out / "federated" / "sites" / name) for name in sites]
     material = [site_material(folder, study) for folder in folders]
-    again = [SiteFolder.open(out / "ensemble" / "sites" / name) for name in sites]
-    assert [m.coins.roles for m in material] == [load_roles(folder.coins).roles for folder in again]
+    for name in ([] if options.averages else ["ensemble"]) + [name.replace(" ", "-") for name in average]:
+        again = [SiteFolder.open(out / name / "sites" / site) for site in sites]
+        assert [m.coins.roles for m in material] == [load_roles(folder.coins).roles for folder in again]
     training = joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site()
     steps = study.training.rounds * study.training.local_steps
-    pooled = train_once(out / "pooled.safetensors", training, study, len(sites) * steps, stage("pooled"))
-    known = reference_scans(material, options, study, out)
-    reference = train_once(out / "reference.safetensors", known, study, steps, stage("reference"))
 
-    ways = {f"local {name}": Way((network,), (name,)) for name, network in zip(sites, alone, strict=True)}
-    ways |= {"ensemble": Way(alone, sites)}
+    ways: dict[str, Way] = {}
+    if alone:
+        ways |= {f"local {name}": Way((network,), (name,)) for name, network in zip(sites, alone, strict=True)}
+        ways |= {"ensemble": Way(alone, sites)}
     ways |= {name: Way((network,), sites) for name, network in average.items()}
-    ways |= {"pooled": Way((pooled,), sites)}
+    if not options.averages:
+        pooled = train_once(out / "pooled.safetensors", training, study, len(sites) * steps, stage("pooled"))
+        ways |= {"pooled": Way((pooled,), sites)}
 
     sampler = make_label_sampler(study, options.public)
     seed = derived_seed(study.seed, "sharing modes")
@@ -136,7 +141,8 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     report = stage("segmenters")
     real = PreparedScans(training.volumes, training.classes, training.patients, training.sites, training.headers)
     arms = {"real": real} | {name: as_scans(volumes, classes) for name, volumes in painted.items()}
-    test = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
+    scored = [m.scans_of([p for role in options.patients for p in m.coins.patients(role)]) for m in material]
+    test = joined(scored).named_by_site()
     done = dict.fromkeys(arms, 0)
 
     def progress(arm: str, step: int, total: int) -> None:
@@ -148,32 +154,38 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
         arms, test, study, seed=seed, device=device, plan=plan, folder=out / "arms", progress=progress
     )
 
-    report = stage("attacks")
-    attacked = attack(ways, painted, material, known, reference, classes, study, seed, report)
+    attacked: dict[str, dict[str, Any]] = {}
+    if not options.averages:
+        known = reference_scans(material, options, study, out)
+        reference = train_once(out / "reference.safetensors", known, study, steps, stage("reference"))
+        attacked = attack(ways, painted, material, known, reference, classes, study, seed, stage("attacks"))
+    roles = {f"{m.scans.sites[0]}/{p}": role for m in material for p, role in m.coins.roles.items()}
     facts = {
         "training_scans": len(training),
-        "scored_patients": len(set(test.patients)),
-        "scored_kind": scored_kind(material, options.patients),
+        "scored_patients": sum(roles[p] == options.patients[0] for p in set(test.patients)),
+        "scored_kind": scored_kind(material, options.patients[0]),
         "steps_a_site": steps,
     }
-    return {"seed": study.seed, **facts, "ways": figures(evaluation, test, attacked)}
+    return {"seed": study.seed, **facts, "ways": figures(evaluation, test, roles, options.patients, attacked)}
 
 
 def train_sites(
     study: Study, options: Options, out: Path, stage: Stage
 ) -> tuple[dict[str, Generator], tuple[Generator, ...]]:
-    """Every federated average by name, and each site's own generator in site-name order."""
+    """Every federated average by name, and each site's own generator in site-name order; of averages alone, none."""
     steps, device = study.training.rounds * study.training.local_steps, choose_device()
     whole = study.training.model_copy(update={"rounds": 1, "local_steps": steps})
     tables = {"federated": study.federation, **options.variants}
     studies = {name: study.model_copy(update={"federation": table}) for name, table in tables.items()}
-    apart = study.federation.model_copy(update={"sharing": "ensemble"})
-    studies["ensemble"] = study.model_copy(update={"training": whole, "federation": apart})
+    if not options.averages:
+        apart = study.federation.model_copy(update={"sharing": "ensemble"})
+        studies["ensemble"] = study.model_copy(update={"training": whole, "federation": apart})
     results = {}
     for name, one in studies.items():
         report = stage(name)
         results[name] = train_average(one, options.sites, out / name.replace(" ", "-"), report)
-    alone = tuple(generator.network for generator in load_generators(results.pop("ensemble"), device))
+    apart_in = results.pop("ensemble", None)
+    alone = tuple(generator.network for generator in load_generators(apart_in, device)) if apart_in else ()
     return {name: load_generator(path, device).network for name, path in results.items()}, alone
 
 
@@ -283,28 +295,41 @@ def interval(scores: Scores, seed: int) -> dict[str, Any]:
 
 
 def figures(
-    evaluation: Evaluation, test: PreparedScans, attacked: Mapping[str, Mapping[str, Any]]
+    evaluation: Evaluation,
+    test: PreparedScans,
+    roles: Mapping[str, Role],
+    scored: tuple[Role, ...],
+    attacked: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Dice of every arm on all scored patients and by site, with the attacks beside it."""
-    sites = np.array([name.partition("/")[0] for name in np.unique(test.patients)])
+    """Dice of every arm on the patients of each scored role, by site and against the plain average, and the attacks."""
+    patients = np.unique(test.patients)
+    sites = np.array([name.partition("/")[0] for name in patients])
     region, out = evaluation.primary, {}
+    plain = next(arm for arm in evaluation.arms if arm.name == "federated").scores.dice[region]
     for arm in evaluation.arms:
-        per_site = {
-            site: over_patients(arm.scores.dice[region][sites == site]).to_json() for site in np.unique(sites).tolist()
-        }
+        dice, by_role = arm.scores.dice[region], {}
+        for role in scored:
+            of = np.array([roles[name] == role for name in patients])
+            by_role[role] = {
+                "dice": over_patients(dice[of]).to_json(),
+                "dice_by_site": {
+                    site: over_patients(dice[of & (sites == site)]).to_json() for site in np.unique(sites[of]).tolist()
+                },
+                "over_federated": paired_difference(dice[of], plain[of]).to_json(),
+            }
         out[arm.name] = {
             "scans": arm.scans,
             "region": region,
-            "dice": arm.figure(region).to_json(),
-            "dice_by_site": per_site,
+            **by_role[scored[0]],
+            "by_role": by_role,
             **attacked.get(arm.name, {}),
         }
     return out
 
 
-def scored_kind(material: Sequence[SiteMaterial], role: str) -> str:
+def scored_kind(material: Sequence[SiteMaterial], role: Role) -> str:
     """Whether the U-Nets are scored on persons: a plot may stand alone."""
-    scored = [(m.coins.patients(role), procedural_patients(m.cohort)) for m in material]  # type: ignore[arg-type]  # one of its choices
+    scored = [(m.coins.patients(role), procedural_patients(m.cohort)) for m in material]
     real, made = sum(len(set(p) - q) for p, q in scored), sum(len(set(p) & q) for p, q in scored)
     return PeopleCounts(real=real, procedural=made).kind
 
@@ -338,7 +363,8 @@ def main() -> None:
     parse.add_argument("--out", type=Path, required=True)
     parse.add_argument("--variant", action="append", default=[], metavar="NAME=STUDY.toml")
     parse.add_argument("--public", type=Path)
-    parse.add_argument("--patients", choices=["validation", "test"], default="validation")
+    parse.add_argument("--patients", choices=["validation", "test"], nargs="+", default=["validation"])
+    parse.add_argument("--averages", action="store_true")
     parse.add_argument("--seeds", type=int, nargs="+")
     parse.add_argument("--volumes", type=int, default=64)
     parse.add_argument("--segmenter-steps", type=int, default=200)
@@ -349,7 +375,8 @@ def main() -> None:
         sites=parse_sites(given.site),
         variants={name: read_study(Path(path)).federation for name, path in variants.items()},
         public=read_cohort(given.public).public() if given.public else None,
-        patients=given.patients,
+        patients=tuple(given.patients),
+        averages=given.averages,
         volumes=given.volumes,
         segmenter_steps=given.segmenter_steps,
     )
@@ -360,7 +387,7 @@ def main() -> None:
         result = {
             "study": study.model_dump(mode="json"),
             "variants": {name: table.model_dump(mode="json") for name, table in options.variants.items()},
-            "patients": options.patients,
+            "patients": options.patients[0],
             "volumes": options.volumes,
             "segmenter_steps": options.segmenter_steps,
             "seeds": seeds,

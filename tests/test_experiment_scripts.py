@@ -63,3 +63,22 @@ def test_sharing_modes_scores_and_attacks_every_way_of_sharing(tmp_path: Path) -
     assert set(ways) == {"real", "local A", "local B", "ensemble", "federated", "pooled"}
     assert all({"A1", "A3"} <= found.keys() for name, found in ways.items() if name != "real")
     assert (tmp_path / "out" / "sharing-modes.png").exists()
+
+
+@pytest.mark.slow
+def test_sharing_modes_compares_averages_alone_by_patients_of_two_roles(tmp_path: Path) -> None:
+    momentum = tmp_path / "momentum.toml"
+    command = [sys.executable, "-m", "fedphantom", "study", "new", str(momentum), "--template", "tiny"]
+    subprocess.run(command, check=True, capture_output=True)
+    text = momentum.read_text(encoding="utf-8")
+    momentum.write_text(text.replace("server_momentum = 0.0", "server_momentum = 0.5"), encoding="utf-8")
+    roles = {"test": 0.25, "reference": 0.0, "control": 0.0, "audit": 0.0, "validation": 0.35}
+    chosen = ["--averages", "--variant", f"momentum={momentum}", "--patients", "validation", "test"]
+    result = experiment("sharing_modes.py", tmp_path, roles, *chosen, "--volumes", "4", "--seeds", "1")
+    ways = result["seeds"][0]["ways"]
+    assert set(ways) == {"real", "federated", "momentum"}
+    assert not any("A1" in found for found in ways.values())
+    for role in ("validation", "test"):
+        plain, other = (ways[name]["by_role"][role]["dice"]["mean"] for name in ("federated", "momentum"))
+        gain = ways["momentum"]["by_role"][role]["over_federated"]["mean"]
+        assert gain == pytest.approx(other - plain, abs=2e-4)

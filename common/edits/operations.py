@@ -145,7 +145,13 @@ def apply_operation(
                 lambda body, _: _carried(body, state.labels, plane.matrix(), offset, terms),
             )
         case Resizing():
-            return _edit_body(state, operation.target, terms, lambda body, bed: _resized(body, bed, operation, terms))
+            return _edit_body(
+                state,
+                operation.target,
+                terms,
+                lambda body, bed: _resized(body, bed, operation, terms),
+                all_parts=True,
+            )
         case Removal():
             body = body_of(state.labels, operation.target, terms)
             return replace(state, labels=np.where(body.whole, state.anatomy, state.labels))
@@ -157,8 +163,11 @@ def apply_operation(
             return _deformed(state, operation.warp, terms)
 
 
-def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms) -> Body:
+def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms, *, all_parts: bool = False) -> Body:
     """The body an operation takes hold of.
+
+    A lesion has the parts that it shows: one without an enhancing rim gets none by being carried off. Where a part
+    grows, every part is there to grow (``all_parts``).
 
     Raises:
         Implausible: there is none.
@@ -172,14 +181,17 @@ def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms) -> Body
     if not count or target.lesion >= count:
         raise Implausible("no lesion")
     where = lesions > 0 if target.lesion < 0 else lesions == target.lesion + 1
-    return body_at(labels, where, terms.parts, ordered=True)
+    parts = terms.parts if all_parts else tuple(value for value in terms.parts if (labels[where] == value).any())
+    return body_at(labels, where, parts, ordered=True)
 
 
 _Change = Callable[[Placed, NDArray[np.uint8]], Placed]
 """From a body as it lies, and the map without it."""
 
 
-def _edit_body(state: LayeredMap, target: Target, terms: EditTerms, change: _Change) -> LayeredMap:
+def _edit_body(
+    state: LayeredMap, target: Target, terms: EditTerms, change: _Change, *, all_parts: bool = False
+) -> LayeredMap:
     """Take a body out, change it, and put it back."""
     if target.structure:  # is part of the anatomy; lesions stay on top of it
         body = body_of(state.anatomy, target, terms)
@@ -187,7 +199,7 @@ def _edit_body(state: LayeredMap, target: Target, terms: EditTerms, change: _Cha
         anatomy = _changed(bed, body, state.anatomy, terms, change)
         lesion = terms.is_lesion(state.labels)
         return replace(state, labels=np.where(lesion, state.labels, anatomy), anatomy=anatomy)
-    body = body_of(state.labels, target, terms)
+    body = body_of(state.labels, target, terms, all_parts=all_parts)
     bed = np.where(body.whole, state.anatomy, state.labels)
     return replace(state, labels=_changed(bed, body, state.labels, terms, change))
 

@@ -71,7 +71,7 @@ def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
     page = words_of(render_report(content(promise=promise), "shareable"))
     start = page[: page.index("Why this verdict Attacks")]
     for part in (
-        "ε = 7.31 at δ = 0.002",
+        "ε = 7.32 at δ = 0.002",
         "unit: patient",
         "adjacency: add/remove one patient",
         "sampling: Poisson, q = 1",

@@ -12,45 +12,35 @@ the sites' validation patients (``--patients test`` once, for what is reported a
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dp_plot import plot
-from sharing_modes import as_scans
+from experiment import Stage, arguments, as_scans, over_seeds, train_average
 
 from fedphantom.client.evaluation.arms import evaluate_arms
 from fedphantom.client.evaluation.figures import paired_difference
-from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
-from fedphantom.common.atomic import write_atomic
 from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import joined, prepare
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import as_read_back, generator_with, load_generator, paint
 from fedphantom.common.gan.networks import Generator
-from fedphantom.common.gan.public_start import first_parameters, read_public_start
+from fedphantom.common.gan.public_start import read_public_start
 from fedphantom.common.labels.sampler import make_label_sampler
-from fedphantom.common.progress import stages
 from fedphantom.common.promise import Noised, PromiseTable
 from fedphantom.common.randomness import derived_seed
 from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import Study, read_study
-from fedphantom.common.study_template import to_toml
 from fedphantom.server.commands import parse_sites
 from fedphantom.server.pretraining import pretrain, public_patients
-from fedphantom.server.simulation import simulate
 
-Stage = Callable[[str], Callable[[int, int], None]]
 START = "public-start.safetensors"
 
 
@@ -88,7 +78,7 @@ class Options:
 def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str, Any]:
     """Train everything with this study's seed and score it; what ``result.json`` holds for the seed."""
     device = choose_device()
-    plain = run(study, options, out / "no promise", None, stage("no promise"))
+    plain = trained(study, options, out / "no promise", stage("no promise"))
     material = sites_of(out / "no promise", options, study)
     start_file = out / START
     if not start_file.exists():
@@ -98,7 +88,7 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     painters: dict[str, Generator] = {"no promise": plain}
     for eps, one in promised.items():
         name = f"ε = {eps:g}"
-        painters[name] = run(one, options, out / f"epsilon {eps:g}", start_file, stage(name))
+        painters[name] = trained(one, options, out / f"epsilon {eps:g}", stage(name), start_file)
     start = read_public_start(start_file, next(iter(promised.values())))
     painters["public generator"] = generator_with(start.generator, study, device)
 
@@ -178,20 +168,11 @@ def with_promise(study: Study, options: Options, eps: float, delta: float, start
     )
 
 
-def run(study: Study, options: Options, out: Path, start: Path | None, report: Callable[[int, int], None]) -> Generator:
-    """Run the study's rounds in this process, or go on with them; its generator."""
-    result = simulate(
-        to_toml(study),
-        options.sites,
-        out,
-        engine="local",
-        prepare_site=partial(create_site_folder, start=start),
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=partial(first_parameters, start=start),
-        progress=lambda record: report(record.round, study.training.rounds),
-    )
-    assert result.generator, "a study that shares weights leaves them"
-    return load_generator(result.generator, choose_device()).network
+def trained(
+    study: Study, options: Options, out: Path, report: Callable[[int, int], None], start: Path | None = None
+) -> Generator:
+    """The study's federated generator."""
+    return load_generator(train_average(study, options.sites, out, report, start), choose_device()).network
 
 
 def sites_of(out: Path, options: Options, study: Study) -> list[SiteMaterial]:
@@ -201,11 +182,8 @@ def sites_of(out: Path, options: Options, study: Study) -> list[SiteMaterial]:
 
 def main() -> None:
     """Compare for every seed; ``result.json`` and ``utility-over-epsilon.png`` grow with each."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("study", type=Path)
-    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
+    parse = arguments(__doc__, segmenter_steps=300)
     parse.add_argument("--public", type=Path, required=True)
-    parse.add_argument("--out", type=Path, required=True)
     parse.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, 8.0])
     parse.add_argument("--noised", choices=["means", "norms", "head", "all"], default="means")
     parse.add_argument("--rounds", type=int, default=2)
@@ -213,9 +191,7 @@ def main() -> None:
     parse.add_argument("--learning-rate", type=float, default=2e-3)
     parse.add_argument("--pretrain-steps", type=int, default=1000)
     parse.add_argument("--patients", choices=["validation", "test"], default="validation")
-    parse.add_argument("--seeds", type=int, nargs="+")
     parse.add_argument("--volumes", type=int, default=128)
-    parse.add_argument("--segmenter-steps", type=int, default=300)
     given = parse.parse_args()
     study = read_study(given.study)
     options = Options(
@@ -231,13 +207,8 @@ def main() -> None:
         volumes=given.volumes,
         segmenter_steps=given.segmenter_steps,
     )
-    seeds: list[dict[str, Any]] = []
-    for seed in given.seeds or [study.seed]:
-        with stages() as stage:
-            seeds.append(compare(study.model_copy(update={"seed": seed}), options, given.out / f"seed-{seed}", stage))
-        told = {"study": study.model_dump(mode="json"), "noised": options.noised, "patients": options.patients}
-        result = {**told, "seeds": seeds}
-        write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    facts = {"study": study.model_dump(mode="json"), "noised": options.noised, "patients": options.patients}
+    for result in over_seeds(study, given, facts, lambda one, out, stage: compare(one, options, out, stage)):
         plot(result, given.out / "utility-over-epsilon.png")
 
 

@@ -10,15 +10,14 @@ study's roles say how few patients train. DIR holds scans painted from private l
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiment import arguments, as_scans, train_average
 from numpy.typing import NDArray
-from sharing_modes import as_scans, train_average
 
 from fedphantom.client.evaluation.arms import primary_region
 from fedphantom.client.evaluation.figures import Floats, over_patients, paired_difference
@@ -125,18 +124,13 @@ def summary(seeds: Mapping[int, REGION_SCORES], region: str) -> dict[str, Any]:
 
 def main() -> None:
     """Compare for every seed; ``result.json`` grows with each."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("study", type=Path)
-    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
+    parse = arguments(__doc__, segmenter_steps=300)
     parse.add_argument("--recipe", type=Path, required=True)
-    parse.add_argument("--out", type=Path, required=True)
-    parse.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parse.add_argument("--variants", type=int, default=10)
-    parse.add_argument("--segmenter-steps", type=int, default=300)
     given = parse.parse_args()
     study, recipe, sites = read_study(given.study), read_recipe(given.recipe), parse_sites(given.site)
     seeds: dict[int, REGION_SCORES] = {}
-    for seed in given.seeds:
+    for seed in given.seeds or [1, 2, 3]:
         seeded = study.model_copy(update={"seed": seed})
         seeds[seed], counts = compare(
             seeded,

@@ -14,22 +14,18 @@ so that each patient is seen as often. DIR holds generators of pooled private pa
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiment import Stage, arguments, as_scans, over_seeds, train_average
 from numpy.typing import NDArray
 from sharing_plot import plot
 
 from fedphantom.client.evaluation.arms import Evaluation, evaluate_arms
 from fedphantom.client.evaluation.figures import over_patients, paired_difference
-from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.atomic import write_atomic
 from fedphantom.common.cohort import Cohort
 from fedphantom.common.cohorts.check import check_cohort
@@ -40,7 +36,6 @@ from fedphantom.common.cohorts.roles import Role, load_roles
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import (
     as_read_back,
-    initial_parameters,
     load_generator,
     load_generators,
     numpy_parameters,
@@ -51,12 +46,10 @@ from fedphantom.common.gan.training import train_from_scratch
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.montage import Pictured, montage
-from fedphantom.common.progress import stages
 from fedphantom.common.randomness import derived_seed, numpy_generator
 from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import FederationTable, Study, read_study
-from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.attacks.battery import Battery, Reference
 from fedphantom.privacy.attacks.interface import AttackScores, AuditedScans, Networks
 from fedphantom.privacy.audit.control_training import painter
@@ -64,12 +57,9 @@ from fedphantom.privacy.intervals import auc_interval
 from fedphantom.privacy.report.people import PeopleCounts
 from fedphantom.privacy.statistics import Scores
 from fedphantom.server.commands import parse_sites
-from fedphantom.server.simulation import simulate
 
 DRAWS = 4
 """Noise draws of A1."""
-
-Stage = Callable[[str], Callable[[int, int], None]]
 
 
 @dataclass(frozen=True)
@@ -189,22 +179,6 @@ def train_sites(
     return {name: load_generator(path, device).network for name, path in results.items()}, alone
 
 
-def train_average(study: Study, sites: Mapping[str, Path], out: Path, report: Callable[[int, int], None]) -> Path:
-    """Run the study's rounds in this process, or go on with them; the generator, or an ensemble's folder."""
-    result = simulate(
-        to_toml(study),
-        sites,
-        out,
-        engine="local",
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial_parameters,
-        progress=lambda record: report(record.round, study.training.rounds),
-    )
-    assert result.generator, "only a study that shares volumes alone leaves none"
-    return result.generator
-
-
 def train_once(
     file: Path, scans: PreparedScans, study: Study, steps: int, report: Callable[[int, int], None]
 ) -> Generator:
@@ -229,12 +203,6 @@ def paint_by_turns(way: Way, classes: NDArray[np.uint8], study: Study, seed: int
     """The label maps as ``generate`` divides them among an ensemble's members, read back as a cohort is."""
     parts = [paint(network, classes, study, seed, choose_device()) for network in way.painters]
     return as_read_back(np.stack([parts[i % len(parts)][i] for i in range(len(classes))]))
-
-
-def as_scans(volumes: NDArray[np.float32], classes: NDArray[np.uint8]) -> PreparedScans:
-    """Painted scans as an arm of the evaluation takes them."""
-    names = tuple(f"synthetic {i}" for i in range(len(classes)))
-    return PreparedScans(volumes, classes, names, ("",) * len(classes), np.zeros((len(classes), 0)))
 
 
 def attack(
@@ -357,17 +325,12 @@ def picture(
 
 def main() -> None:
     """Compare for every seed; ``result.json`` and ``sharing-modes.png`` grow with each."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("study", type=Path)
-    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
-    parse.add_argument("--out", type=Path, required=True)
+    parse = arguments(__doc__, segmenter_steps=200)
     parse.add_argument("--variant", action="append", default=[], metavar="NAME=STUDY.toml")
     parse.add_argument("--public", type=Path)
     parse.add_argument("--patients", choices=["validation", "test"], nargs="+", default=["validation"])
     parse.add_argument("--averages", action="store_true")
-    parse.add_argument("--seeds", type=int, nargs="+")
     parse.add_argument("--volumes", type=int, default=64)
-    parse.add_argument("--segmenter-steps", type=int, default=200)
     given = parse.parse_args()
     study = read_study(given.study)
     variants = dict(text.split("=", 1) for text in given.variant)
@@ -380,19 +343,14 @@ def main() -> None:
         volumes=given.volumes,
         segmenter_steps=given.segmenter_steps,
     )
-    seeds: list[dict[str, Any]] = []
-    for seed in given.seeds or [study.seed]:
-        with stages() as stage:
-            seeds.append(compare(study.model_copy(update={"seed": seed}), options, given.out / f"seed-{seed}", stage))
-        result = {
-            "study": study.model_dump(mode="json"),
-            "variants": {name: table.model_dump(mode="json") for name, table in options.variants.items()},
-            "patients": options.patients[0],
-            "volumes": options.volumes,
-            "segmenter_steps": options.segmenter_steps,
-            "seeds": seeds,
-        }
-        write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    facts = {
+        "study": study.model_dump(mode="json"),
+        "variants": {name: table.model_dump(mode="json") for name, table in options.variants.items()},
+        "patients": options.patients[0],
+        "volumes": options.volumes,
+        "segmenter_steps": options.segmenter_steps,
+    }
+    for result in over_seeds(study, given, facts, lambda one, out, stage: compare(one, options, out, stage)):
         plot(result, given.out / "sharing-modes.png")
 
 

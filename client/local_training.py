@@ -23,24 +23,24 @@ from ..common.by_product import by_product
 from ..common.cohorts.preparation import PreparedScans
 from ..common.cohorts.procedural import procedural_patients
 from ..common.device import Device, choose_device
-from ..common.exchange import EPSILON, NOISED_STEPS, RoundReply, RoundRequest
-from ..common.gan.generation import initial_parameters, numpy_parameters, paint
+from ..common.exchange import RoundReply, RoundRequest
+from ..common.gan.generation import numpy_parameters, paint
 from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.training import StepLosses, train
-from ..common.gan.training_state import TrainingState, new_state
+from ..common.gan.training_state import TrainingState
 from ..common.journal import Fact
 from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
-from ..privacy.dp.statement import NONE
 from .kept_state import KeptState
 from .own_generator import settle_generator
-from .private_training import PLAIN, PrivateTraining
+from .private_training import PrivateTraining
 from .site_setup import refuse_without_training
+from .way_of_training import PlainTraining, WayOfTraining
 
 SAVE_EVERY_S = 60.0
 """Seconds of training that a kill may cost."""
@@ -63,13 +63,13 @@ class LocalTrainer:
         device: Device,
         progress: StepProgress | None = None,
         procedural: frozenset[str] = frozenset(),
-        private: PrivateTraining | None = None,
+        way: WayOfTraining | None = None,
     ) -> None:
         self._procedural = procedural  # of the patients in a preview
-        self._private = private
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
         self._seed, self._device = derived_seed(study.seed, "site", folder.name), device
-        self._kept = KeptState(folder, private.fresh_state if private else lambda: new_state(study, self._seed, device))
+        self.way: WayOfTraining = way or PlainTraining(scans, study, self._seed, device)
+        self._kept = KeptState(folder, self.way.fresh_state)
 
     @classmethod
     def open(cls, root: Path, progress: StepProgress | None = None) -> LocalTrainer:
@@ -86,8 +86,8 @@ class LocalTrainer:
         scans = material.scans_of(material.coins.training_patients())
         procedural = procedural_patients(material.cohort.only(set(scans.patients[:PICTURED])))
         device = choose_device()
-        private = PrivateTraining(folder, study, material, device) if study.privacy.promise else None
-        return cls(folder, study, scans, device, progress, procedural, private)
+        way = PrivateTraining(folder, study, material, scans, device) if study.privacy.promise else None
+        return cls(folder, study, scans, device, progress, procedural, way)
 
     def train_round(self, request: RoundRequest) -> RoundReply:
         """Train ``local_steps`` from the request's generator, or from the study's initial one where it has none.
@@ -101,20 +101,20 @@ class LocalTrainer:
         state, trained = self._kept.before(request.round, incoming)
         if not trained:
             state = self._train(state, request, incoming)
+        generator, way = numpy_parameters(state.generator), self.way
         return RoundReply(
             self._folder.name,
             request.round,
-            settle_generator(self._folder, self._study, request.round, numpy_parameters(state.generator), self._dp()),
+            settle_generator(self._folder, self._study, request.round, generator, way.statement()),
             self._study.federation.weight_of(self._folder.name),
             self._metrics(state.generator, self._study.training.local_steps),
         )
 
     def _train(self, state: TrainingState, request: RoundRequest, incoming: str) -> TrainingState:
         """Train this round from its beginning, or from where it was cut off; the state after it, committed."""
-        steps, private = self._study.training.local_steps, self._private
-        # What was paid for is not gone on with: steps since the last save were taken, and cannot be taken back.
-        begun = None if private else self._kept.within(request.round, incoming)
-        initial = request.generator or (private.start.generator if private else initial_parameters(self._study))
+        steps, way = self._study.training.local_steps, self.way
+        begun = self._kept.within(request.round, incoming) if way.resumable else None
+        initial = request.generator or way.initial()
         start = {name: self._device.tensor(torch.from_numpy(np.array(value))) for name, value in initial.items()}
         if begun:
             state, first = begun
@@ -126,28 +126,27 @@ class LocalTrainer:
         held = self._study.federation.proximal_weight
         unsaved: list[StepLosses] = []
         saved = time.monotonic()
-        way = private.begin(self._scans) if private else PLAIN
+        learning = way.begin()
         for losses in train(
             state,
-            private.maps if private else self._scans,
+            way.pairs,
             self._study,
             until_step=first + steps,
             total_steps=self._study.training.rounds * steps,
             seed=self._seed,
-            discriminator_step=way.discriminator_step,
-            loss_of_generator=way.loss_of_generator,
+            discriminator_step=learning.discriminator,
+            loss_of_generator=learning.generator,
             penalty=partial(proximal, start=start, weight=held) if held else None,
         ):
             unsaved.append(losses)
             if self._progress:
                 self._progress(losses.step - first, steps)
-            if private is None and time.monotonic() - saved > SAVE_EVERY_S:
+            if way.resumable and time.monotonic() - saved > SAVE_EVERY_S:
                 self._kept.save_within(state, facts)
                 self._draw_curves(request.round, unsaved)
                 unsaved = []
                 saved = time.monotonic()
-        if private:
-            private.end()
+        way.end()
         self._kept.commit(state, facts)
         self._draw_curves(request.round, unsaved)
         self._draw_preview(request.round, state.generator)
@@ -168,16 +167,10 @@ class LocalTrainer:
             shown = pictured(generator, self._scans, self._study, self._seed, self._device, self._procedural)
             write_atomic(file, montage(self._study, shown), mode=0o600)
 
-    def _dp(self) -> str:
-        return self._private.statement() if self._private else NONE
-
     def _metrics(self, generator: Generator, steps: int) -> dict[str, float]:
         fake = made_of_schema(generator, self._study, self._seed, self._device)
         figures = {"fake_mean": float(fake.mean()), "fake_std": float(fake.std()), "steps": float(steps)}
-        if self._private is None:
-            return figures
-        spent = self._private.spent()
-        return figures | {EPSILON: spent.epsilon, NOISED_STEPS: float(spent.steps)}
+        return figures | dict(self.way.metrics())
 
 
 def made_of_schema(network: Generator, study: Study, seed: int, device: Device) -> NDArray[np.float32]:

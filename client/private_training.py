@@ -6,7 +6,7 @@ are paid for before the first, whole; what is cut off is begun anew and paid for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from ..common.cohorts.preparation import PreparedScans
 from ..common.cohorts.scan_check import voxel_digest
 from ..common.device import Device
 from ..common.errors import DataError
+from ..common.exchange import EPSILON, NOISED_STEPS, Parameters
 from ..common.gan.label_means import TargetMeans, means_loss
 from ..common.gan.public_maps import draw_public_maps
 from ..common.gan.public_start import PUBLIC_START, read_public_start
-from ..common.gan.training import Batch, DiscriminatorStep, GeneratorLoss, generator_loss, plain_discriminator_step
+from ..common.gan.training import Batch, generator_loss
 from ..common.gan.training_state import TrainingState
 from ..common.promise import PromiseTable
 from ..common.site_folder import SiteFolder, SiteMaterial
@@ -37,8 +38,9 @@ from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
 from ..privacy.dp.run_spent import run_name, spent_in_run
-from ..privacy.dp.statement import Spent, dp_statement
+from ..privacy.dp.statement import dp_statement
 from ..privacy.dp.step import NoisedSum
+from .way_of_training import Steps
 
 NOISED_MEANS = "noised-means.safetensors"
 """In a site's state: what its patients' structures look like on average, noised; taken once."""
@@ -47,68 +49,73 @@ TUNED = "head."
 them free, images came out worse (``docs/experiments.md``)."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a round is trained."""
-
-    discriminator_step: DiscriminatorStep
-    loss_of_generator: GeneratorLoss
-
-
-PLAIN = Way(plain_discriminator_step, generator_loss)
-"""Without a promise."""
-
-
 class PrivateTraining:
-    """A site's noised steps, their budget and what the generator learns from them."""
+    """A site's noised steps, their budget and what the generator learns from them; a :class:`.WayOfTraining`.
 
-    def __init__(self, folder: SiteFolder, study: Study, material: SiteMaterial, device: Device) -> None:
+    Args:
+        folder: The site's.
+        study: One that makes a promise.
+        material: Its patients and their roles.
+        scans: Of the training patients.
+        device: Where networks are.
+
+    Attributes:
+        pairs: Public label maps.
+        resumable: Never: steps since a save were taken and paid for, and cannot be taken back.
+    """
+
+    resumable = False
+
+    def __init__(
+        self, folder: SiteFolder, study: Study, material: SiteMaterial, scans: PreparedScans, device: Device
+    ) -> None:
         promise = study.privacy.promise
         assert promise is not None  # noqa: S101  # asked for such a study alone
         self._promise: PromiseTable = promise
         self._folder, self._study, self._device = folder, study, device
-        self.start = read_public_start(folder.root / PUBLIC_START, study)
-        self.maps = draw_public_maps(self.start.sampler(study), study)
+        self._start = read_public_start(folder.root / PUBLIC_START, study)
+        self.pairs = draw_public_maps(self._start.sampler(study), study)
+        self._patients = PrivatePatients(scans, study, device)
         self._material = material
         self._paid: OpenReservation | None = None
         self._step: PrivateDiscriminatorStep | None = None
         self._plan = noised_plan(study)
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
-        state = self.start.state(study, device)
+        state = self._start.state(study, device)
         check_discriminator(state.discriminator)
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
-        self._public = self.start.means(device)
+        self._public = self._start.means(device)
         refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
         self._run = run_name(study, material.coins.cohort_digest)
 
     def fresh_state(self) -> TrainingState:
         """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
-        state = self.start.state(self._study, self._device)
+        state = self._start.state(self._study, self._device)
         if self._promise.noised == "means":
             for name, parameter in state.generator.named_parameters():
                 parameter.requires_grad_(name.startswith(TUNED))
         return state
 
-    def begin(self, scans: PreparedScans) -> Way:
-        """Pay for a round's noised steps, and say how it is trained.
+    def initial(self) -> Parameters:
+        """The public start's generator."""
+        return self._start.generator
 
-        Args:
-            scans: Of the training patients.
+    def begin(self) -> Steps:
+        """Pay for a round's noised steps, and say what the networks learn from.
 
         Raises:
             BudgetSpent: the patients' budget does not allow it.
             PolicyRefused, VerificationFailed, StorageError: as :meth:`.Ledger.reserve`.
         """
-        patients = PrivatePatients(scans, self._study, self._device)
         rate = self._plan.sampling_rate
-        how = NoisedSum(self._promise.clip_norm, self._plan.noise_multiplier, rate * len(patients))
+        how = NoisedSum(self._promise.clip_norm, self._plan.noise_multiplier, rate * len(self._patients))
         if self._promise.noised == "means":
-            return self._matching(patients, how)
+            return self._matching(how)
         self._paid = self._reserve()
         steps, paid = self._promise.discriminator_steps, self._plan.steps
-        self._step = PrivateDiscriminatorStep(patients, rate, how, self._noised, steps, self._random, paid)
-        return Way(self._step, generator_loss)
+        self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid)
+        return Steps(self._step, generator_loss)
 
     def end(self) -> None:
         """Say in the ledger how many of the round's steps were taken."""
@@ -116,23 +123,24 @@ class PrivateTraining:
             self._paid.commit(self._step.taken)
             self._paid = None
 
-    def spent(self) -> Spent:
-        """All that this run ever reserved, broken-off rounds included."""
-        return spent_in_run(self._folder, self._study)
+    def metrics(self) -> Mapping[str, float]:
+        """What this run has cost the patients so far."""
+        spent = spent_in_run(self._folder, self._study)
+        return {EPSILON: spent.epsilon, NOISED_STEPS: float(spent.steps)}
 
     def statement(self) -> str:
         """What holds for the site's own generator, for its file's header."""
-        statement = dp_statement(self._study, {self._folder.name: self.spent()})
+        statement = dp_statement(self._study, {self._folder.name: spent_in_run(self._folder, self._study)})
         assert statement is not None  # noqa: S101  # the study promises something
         return statement.encode()
 
-    def _matching(self, patients: PrivatePatients, how: NoisedSum) -> Way:
+    def _matching(self, how: NoisedSum) -> Steps:
         file = self._folder.state / NOISED_MEANS
         if file.exists():
             target = _read_means(file, self._run, self._device)
         else:
             paid = self._reserve()
-            target = noised_means(patients, self._public, self._plan.sampling_rate, how, self._random)
+            target = noised_means(self._patients, self._public, self._plan.sampling_rate, how, self._random)
             _write_means(file, self._run, target)
             paid.commit(self._plan.steps)
 
@@ -140,7 +148,7 @@ class PrivateTraining:
             distance = means_loss(self._public, target, batch.given, fake)
             return distance, distance, torch.zeros(())
 
-        return Way(lambda state, batch, fake: torch.zeros(()), loss)
+        return Steps(lambda state, batch, fake: torch.zeros(()), loss)
 
     def _reserve(self) -> OpenReservation:
         budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)

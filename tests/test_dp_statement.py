@@ -109,3 +109,10 @@ def test_a_promise_where_the_study_makes_none_is_refused_and_the_other_way_round
         generator_metadata(STUDY, 1)
     with pytest.raises(ValueError, match="promises nothing else"):
         generator_metadata(tiny_study(), 1, statement())
+
+
+def test_a_sigma_that_another_machine_found_to_other_last_digits_is_the_studys() -> None:
+    sigma = json.loads(statement())["noise_multiplier"]
+    assert read_dp(statement(noise_multiplier=sigma * 1.001), STUDY) is not None
+    with pytest.raises(DataError, match="not the one of the study"):
+        read_dp(statement(noise_multiplier=sigma * 1.01), STUDY)

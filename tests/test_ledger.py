@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +23,8 @@ from ledgered_site import (
     steps,
 )
 
-from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, StorageError, VerificationFailed
-from fedphantom.common.journal import Journal, read_journal, verify_journal
+from fedphantom.common.errors import BudgetSpent, PolicyRefused, VerificationFailed
+from fedphantom.common.journal import Journal, read_journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
 from fedphantom.privacy.dp.ledger import Budget, Ledger
 
@@ -260,208 +257,6 @@ def test_a_commit_written_by_someone_without_the_proof_breaks_the_ledger_instead
     Journal(ledger.path).append("committed", reservation=line, steps_done=0, claim="0" * 64)
     with pytest.raises(VerificationFailed, match="line 4 is not a line of a privacy ledger"):
         ledger.spending()
-
-
-# What is damaged or missing.
-
-
-@pytest.fixture
-def spent(ledger: Ledger) -> Ledger:
-    for number in (10, 20, 30):
-        ledger.reserve(RUN, people("abc"), steps(number), BUDGET).commit(number)
-    return ledger
-
-
-def lines_of(ledger: Ledger) -> list[bytes]:
-    return ledger.path.read_bytes().splitlines(keepends=True)
-
-
-def head_of(ledger: Ledger) -> Path:
-    return ledger.path.with_name("ledger.jsonl.head")
-
-
-def edit(ledger: Ledger) -> None:
-    ledger.path.write_bytes(ledger.path.read_bytes().replace(b'"steps":30', b'"steps":03'))
-
-
-def miss_a_line(ledger: Ledger) -> None:
-    lines = lines_of(ledger)
-    ledger.path.write_bytes(b"".join(lines[:4] + lines[5:]))
-
-
-def cut_off(ledger: Ledger) -> None:
-    ledger.path.write_bytes(b"".join(lines_of(ledger)[:-2]))
-
-
-def cut_off_with_the_head(ledger: Ledger) -> None:
-    lines = lines_of(ledger)[:-2]
-    ledger.path.write_bytes(b"".join(lines))
-    head_of(ledger).write_text(f"{len(lines)} {json.loads(lines[-1])['sha256']}\n")
-
-
-def write_anew(ledger: Ledger) -> None:
-    ledger.path.unlink()
-    head_of(ledger).unlink()
-    elsewhere = ledger_in(ledger.path.parents[1] / "elsewhere")
-    for _ in range(3):
-        elsewhere.reserve(RUN, people("abc"), steps(1), BUDGET).commit(1)
-    for path in (elsewhere.path, head_of(elsewhere), elsewhere.path.with_name("ledger.secret")):
-        (ledger.path.parent / path.name).write_bytes(path.read_bytes())
-
-
-def remove(ledger: Ledger) -> None:
-    ledger.path.unlink()
-
-
-def remove_with_the_head(ledger: Ledger) -> None:
-    ledger.path.unlink()
-    head_of(ledger).unlink()
-
-
-def remove_the_folder(ledger: Ledger) -> None:
-    for path in ledger.path.parent.iterdir():
-        path.unlink()
-    ledger.path.parent.rmdir()
-
-
-def empty(ledger: Ledger) -> None:
-    ledger.path.write_bytes(b"")
-
-
-def empty_with_the_head(ledger: Ledger) -> None:
-    empty(ledger)
-    head_of(ledger).unlink()
-
-
-def remove_the_head(ledger: Ledger) -> None:
-    head_of(ledger).unlink()
-
-
-def add_a_stranger_s_line(ledger: Ledger) -> None:
-    Journal(ledger.path).append("pardoned", steps=60)
-
-
-def remove_the_secret(ledger: Ledger) -> None:
-    ledger.path.with_name("ledger.secret").unlink()
-
-
-def change_the_secret(ledger: Ledger) -> None:
-    ledger.path.with_name("ledger.secret").write_text("ab" * 32 + "\n")
-
-
-def remove_the_journal(ledger: Ledger) -> None:
-    (ledger.path.parents[1] / "site/journal.jsonl").unlink()
-
-
-def damage_the_journal(ledger: Ledger) -> None:
-    path = ledger.path.parents[1] / "site/journal.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"budget-reserved", b"budget-whatever"))
-
-
-DAMAGE: dict[Callable[[Ledger], None], str] = {
-    edit: "the privacy ledger: journal line 7 was changed",
-    miss_a_line: "the privacy ledger: journal line 5 does not continue",
-    cut_off: "the privacy ledger: a journal of 6 lines that had 8",
-    cut_off_with_the_head: "the privacy ledger: without line 7 as the site's journal names it",
-    write_anew: "the privacy ledger: without line 3 as the site's journal names it",
-    remove: "the privacy ledger: missing, though the site's journal names 6 lines",
-    remove_with_the_head: "the privacy ledger: missing, though the site's journal names 6 lines",
-    remove_the_folder: "the privacy ledger: missing, though the site's journal names 6 lines",
-    empty: "the privacy ledger: a journal of 0 lines that had 8",
-    empty_with_the_head: "the privacy ledger: without line 3 as the site's journal names it",
-    remove_the_head: "the privacy ledger: a journal 'ledger.jsonl' without the head",
-    add_a_stranger_s_line: "the privacy ledger: line 9 is not a line of a privacy ledger",
-    remove_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
-    change_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
-    remove_the_journal: "the site's journal: missing or empty",
-    damage_the_journal: "the site's journal: journal line 1 was changed",
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE, ids=lambda one: one.__name__)
-def test_what_was_spent_is_not_forgotten_by_damage_but_nothing_more_is_spent(
-    spent: Ledger, damage: Callable[[Ledger], None]
-) -> None:
-    assert verify_journal(spent.path) == 8
-    damage(spent)
-    for ask in (spent.spending, lambda: spent.reserve(RUN, people("abc"), steps(1), BUDGET)):
-        with pytest.raises(VerificationFailed, match=DAMAGE[damage]) as caught:
-            ask()
-        assert caught.value.exit_code == 5
-
-
-def test_a_reservation_torn_by_a_crash_was_never_handed_out_and_is_passed_over(spent: Ledger) -> None:
-    whole = spent.path.read_bytes()
-    spent.path.write_bytes(whole + lines_of(spent)[-2][:57])
-    assert counted(spent) == 60
-    spent.reserve(RUN, people("abc"), steps(1), BUDGET)
-    assert counted(spent) == 61
-
-
-def test_a_crash_between_ledger_and_journal_leaves_the_reservation_counted(
-    spent: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Journal.append
-
-    def crash(self: Journal, event: str, **facts: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Journal, "append", crash)
-    with pytest.raises(KeyboardInterrupt):
-        spent.reserve(RUN, people("abc"), steps(5), BUDGET)
-    monkeypatch.setattr(Journal, "append", real)
-    assert counted(spent) == 65
-    spent.reserve(RUN, people("abc"), steps(1), BUDGET)
-    assert counted(spent) == 66
-
-
-def test_a_ledger_that_cannot_be_written_lets_no_step_be_taken(spent: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int, data: bytes, offset: int) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StorageError, match="the privacy ledger: no space is left"):
-        spent.reserve(RUN, people("abc"), steps(1), BUDGET)
-    monkeypatch.undo()
-    assert counted(spent) == 60
-
-
-def test_something_else_in_the_ledger_s_place_is_refused_by_name(tmp_path: Path) -> None:
-    ledger = ledger_in(tmp_path)
-    ledger.path.mkdir(parents=True)
-    with pytest.raises(StorageError, match="the privacy ledger: a folder where a file"):
-        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
-
-
-def test_a_site_without_a_journal_reserves_nothing(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger", tmp_path / "journal.jsonl")
-    with pytest.raises(VerificationFailed, match="the site's journal: missing or empty"):
-        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
-    assert not ledger.path.exists()
-
-
-@pytest.mark.parametrize(
-    ("budget", "names"),
-    [(Budget(3.0, 0.5), "abc"), (Budget(3.0, 0.0), "abc"), (Budget(0.0, DELTA), "abc"), (Budget(3.0, DELTA), "")],
-    ids=["δ of 1/n and more", "δ of nothing", "ε of nothing", "nobody"],
-)
-def test_a_promise_that_is_none_is_refused_before_anything_is_written(
-    ledger: Ledger, budget: Budget, names: str
-) -> None:
-    with pytest.raises(ConfigError):
-        ledger.reserve(RUN, people(names), steps(1), budget)
-    assert not ledger.path.exists()
-
-
-def test_two_sites_folders_share_one_ledger(tmp_path: Path) -> None:
-    first = ledger_in(tmp_path)
-    journal = Journal(tmp_path / "next study's site/journal.jsonl")
-    journal.begin()
-    second = Ledger(first.path.parent, journal.path)
-    whole = fit(3.0)
-    first.reserve(RUN, people("abc"), steps(whole), BUDGET)
-    with pytest.raises(BudgetSpent):
-        second.reserve(OTHER_RUN, people("abc"), steps(1), BUDGET)
 
 
 # Whose budget binds

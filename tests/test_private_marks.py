@@ -14,6 +14,7 @@ from promised import promised_site, promised_text, trainer
 from tiny_cohorts import tiny_scans, tiny_study
 from torch import Tensor, nn
 
+from fedphantom.client.private_training import PrivateTraining
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import PolicyRefused
 from fedphantom.common.exchange import RoundRequest
@@ -161,8 +162,8 @@ def test_the_training_loop_takes_no_scans_under_a_promise(state: TrainingState) 
 def test_a_site_that_trained_on_its_own_label_maps_under_a_promise_is_stopped(tmp_path: Path) -> None:
     folder = promised_site(tmp_path)
     own = trainer(folder)
-    assert own._private is not None
-    own._private.maps = own._scans  # type: ignore[assignment]  # the mistake
-    request = RoundRequest(folder.study().digest(), 1, own._private.start.generator)
+    assert isinstance(own.way, PrivateTraining)
+    own.way.pairs = own._scans  # type: ignore[assignment]  # the mistake
+    request = RoundRequest(folder.study().digest(), 1, own.way.initial())
     with pytest.raises(PolicyRefused, match="about to be trained on scans"):
         own.train_round(request)

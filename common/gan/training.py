@@ -87,6 +87,20 @@ def plain_discriminator_step(state: TrainingState, batch: Batch, fake: Tensor) -
     return loss.detach()
 
 
+def generator_loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+    """The generator's whole loss, its adversarial term and its reconstruction; the latter 0 where nothing is paired."""
+    logits, fake_features = state.discriminator(batch.given, fake)
+    adversarial = real_loss(logits)
+    if study.training.objective == "adversarial":
+        return adversarial, adversarial, torch.zeros(())
+    distance, weight = supervision(study)
+    with torch.no_grad():
+        _, real_features = state.discriminator(batch.given, batch.real)
+    reconstruction, matching = distance(fake, batch.real), feature_matching(fake_features, real_features)
+    loss = adversarial + weight * reconstruction + study.training.feature_matching_weight * matching
+    return loss, adversarial, reconstruction
+
+
 def train(
     state: TrainingState,
     pairs: Pairs,
@@ -96,7 +110,7 @@ def train(
     total_steps: int,
     seed: int,
     discriminator_step: DiscriminatorStep = plain_discriminator_step,
-    loss_of_generator: GeneratorLoss | None = None,
+    loss_of_generator: GeneratorLoss = generator_loss,
     penalty: Callable[[Generator], Tensor] | None = None,
 ) -> Iterator[StepLosses]:
     """Advance the state to ``until_step``, yielding after every step; stop whenever you like.
@@ -116,7 +130,7 @@ def train(
         TrainingError: a loss is NaN or infinite, or the generator has collapsed to a constant; the step is named.
         PolicyRefused: the study makes a promise, and the pairs are not public label maps.
     """
-    options, loss_of = study.training, loss_of_generator or generator_loss
+    options = study.training
     if study.privacy.promise and not isinstance(pairs, PublicMaps):
         raise PolicyRefused(
             "a generator under a formal promise was about to be trained on scans or their label maps",
@@ -139,7 +153,7 @@ def train(
         # Update the generator.
         state.discriminator.requires_grad_(False)
         with state.device.autocast():
-            loss_g, adversarial, reconstruction = loss_of(state, batch, fake, study)
+            loss_g, adversarial, reconstruction = loss_of_generator(state, batch, fake, study)
         if penalty:
             loss_g = loss_g + penalty(state.generator)
         state.generator_optimiser.zero_grad(set_to_none=True)
@@ -166,20 +180,6 @@ def train(
                     remedy="Lower training.generator_lr, or raise training.l1_weight (label_weight).",
                 )
         yield losses
-
-
-def generator_loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
-    """The generator's whole loss, its adversarial term and its reconstruction; the latter 0 where nothing is paired."""
-    logits, fake_features = state.discriminator(batch.given, fake)
-    adversarial = real_loss(logits)
-    if study.training.objective == "adversarial":
-        return adversarial, adversarial, torch.zeros(())
-    distance, weight = supervision(study)
-    with torch.no_grad():
-        _, real_features = state.discriminator(batch.given, batch.real)
-    reconstruction, matching = distance(fake, batch.real), feature_matching(fake_features, real_features)
-    loss = adversarial + weight * reconstruction + study.training.feature_matching_weight * matching
-    return loss, adversarial, reconstruction
 
 
 def _shows_structure(given: Tensor) -> bool:

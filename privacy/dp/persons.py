@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 Marks = frozenset[str]
 """One patient: HMAC-SHA256 (hex) of the identifier and of each scan's voxels."""
@@ -44,23 +44,17 @@ def cohort_name(people: Sequence[Marks]) -> str:
     return hashlib.sha256(json.dumps(sorted(sorted(marks) for marks in people)).encode()).hexdigest()
 
 
-def persons(cohorts: Iterable[Sequence[Marks]]) -> dict[str, int]:
+def persons(cohorts: Collection[Sequence[Marks]]) -> dict[str, int]:
     """Every mark's person, a number: marks that any patient of any cohort shares are one person's."""
-    above: dict[str, str] = {}
+    from scipy.cluster.hierarchy import DisjointSet  # waits: it loads half of scipy
 
-    def root(mark: str) -> str:
-        above.setdefault(mark, mark)
-        while above[mark] != mark:
-            above[mark] = mark = above[above[mark]]
-        return mark
-
+    known = DisjointSet(sorted({mark for people in cohorts for marks in people for mark in marks}))
     for people in cohorts:
         for marks in people:
-            first, *others = sorted(marks)
-            for other in (first, *others):
-                above[root(other)] = root(first)
-    numbers: dict[str, int] = {}
-    return {mark: numbers.setdefault(root(mark), len(numbers)) for mark in above}
+            first, *others = marks
+            for other in others:
+                known.merge(first, other)
+    return {mark: number for number, together in enumerate(known.subsets()) for mark in together}
 
 
 def person_of(marks: Marks, known: Mapping[str, int]) -> int:

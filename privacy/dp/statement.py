@@ -14,11 +14,14 @@ from ...common.errors import DataError
 from ...common.promise import Noised
 from ...common.study import Study
 from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, epsilon, told
-from .plan import NoisedPlan, noised_plan
+from .plan import noised_plan
 
 NONE: Final = "none"
 """What stands in the statement's place where nothing is promised, said as loudly."""
 
+
+_SIGMA: Final = 0.005
+"""Relative; the σ that a promise needs is searched for to 0.2 %, on whatever machine."""
 
 _WHAT: Final[Mapping[Noised, str]] = {
     "means": "the mean intensities of structures",
@@ -100,7 +103,7 @@ def dp_statement(study: Study, spent: Mapping[str, Spent]) -> DpStatement | None
     promise = study.privacy.promise
     if promise is None:
         return None
-    plan: NoisedPlan = noised_plan(study)
+    plan = noised_plan(study)
     return DpStatement(
         epsilon=promise.over_sites([one.epsilon for one in spent.values()]),
         delta=promise.delta * (len(spent) if promise.sites_overlap else 1),
@@ -136,21 +139,23 @@ def read_dp(text: str, study: Study) -> DpStatement | None:
     if statement is None or promise is None:
         raise _unfit("contradicts the study in its header")
     plan = noised_plan(study)
-    asked = (plan.sampling_rate, plan.noise_multiplier, promise.clip_norm, promise.noised)
-    told_of = (statement.sampling_rate, statement.noise_multiplier, statement.clip_norm, statement.noised)
+    asked = (plan.sampling_rate, promise.clip_norm, promise.noised)
+    told_of = (statement.sampling_rate, statement.clip_norm, statement.noised)
     across = "sum" if promise.sites_overlap else "largest"
     fits = asked == told_of and statement.across_sites == across and statement.steps <= plan.most_steps
+    fits = fits and math.isclose(statement.noise_multiplier, plan.noise_multiplier, rel_tol=_SIGMA)
     sites = round(statement.delta / promise.delta)
     fits = fits and math.isclose(statement.delta, promise.delta * (sites if across == "sum" else 1), rel_tol=1e-9)
     fits = fits and statement.epsilon <= promise.epsilon * (sites if across == "sum" else 1)
-    if not fits or statement.epsilon < _least(plan, statement.steps, promise.delta):
+    if not fits or statement.epsilon < _least(statement, promise.delta):
         raise _unfit("is not the one of the study in its header")
     return statement
 
 
-def _least(plan: NoisedPlan, steps: int, delta: float) -> float:
-    """What so many of the plan's steps cost one site: no statement of them may say less."""
-    return epsilon([Mechanism(plan.sampling_rate, plan.noise_multiplier, steps)], delta) * (1 - 1e-9)
+def _least(statement: DpStatement, delta: float) -> float:
+    """What the stated steps cost one site: no statement of them may say less."""
+    steps = Mechanism(statement.sampling_rate, statement.noise_multiplier, statement.steps)
+    return epsilon([steps], delta) * (1 - 1e-6)
 
 
 def _parsed(text: str) -> DpStatement | None:

@@ -1,0 +1,87 @@
+"""What experiments share: their arguments, a study's rounds in this process, seed after seed, results as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.atomic import write_atomic
+from fedphantom.common.cohorts.preparation import PreparedScans
+from fedphantom.common.gan.public_start import first_parameters
+from fedphantom.common.progress import stages
+from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.study import Study
+from fedphantom.common.study_template import to_toml
+from fedphantom.server.simulation import simulate
+
+Stage = Callable[[str], Callable[[int, int], None]]
+"""Begins a named stage; returns its progress function (done, in all)."""
+
+
+def arguments(what: str | None, *, segmenter_steps: int) -> argparse.ArgumentParser:
+    """Study, sites, folder, seeds and the length of a U-Net's training; an experiment adds its own."""
+    parse = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("study", type=Path)
+    parse.add_argument("--site", action="append", required=True, metavar="NAME=COHORT")
+    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--seeds", type=int, nargs="+")
+    parse.add_argument("--segmenter-steps", type=int, default=segmenter_steps)
+    return parse
+
+
+def over_seeds(
+    study: Study,
+    given: argparse.Namespace,
+    facts: Mapping[str, Any],
+    compare: Callable[[Study, Path, Stage], Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Compare for every seed; ``result.json``, which grows with each, and what stands in it."""
+    seeds: list[Mapping[str, Any]] = []
+    for seed in given.seeds or [study.seed]:
+        with stages() as stage:
+            seeds.append(compare(study.model_copy(update={"seed": seed}), given.out / f"seed-{seed}", stage))
+        result = {**facts, "seeds": seeds}
+        write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        yield result
+
+
+def train_average(
+    study: Study, sites: Mapping[str, Path], out: Path, report: Callable[[int, int], None], start: Path | None = None
+) -> Path:
+    """Run the study's rounds in this process, or go on with them; the generator, or an ensemble's folder.
+
+    Args:
+        study: Sharing weights, or an ensemble.
+        sites: Site name to cohort.
+        out: The run's folder.
+        report: (rounds done, in all).
+        start: The public start of a study that makes a promise.
+    """
+    result = simulate(
+        to_toml(study),
+        sites,
+        out,
+        engine="local",
+        prepare_site=partial(create_site_folder, start=start),
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=partial(first_parameters, start=start),
+        progress=lambda record: report(record.round, study.training.rounds),
+    )
+    assert result.generator, "only a study that shares volumes alone leaves none"
+    return result.generator
+
+
+def as_scans(volumes: NDArray[np.float32], classes: NDArray[np.uint8]) -> PreparedScans:
+    """Painted scans as an arm of the evaluation takes them."""
+    names = tuple(f"synthetic {i}" for i in range(len(classes)))
+    return PreparedScans(volumes, classes, names, ("",) * len(classes), np.zeros((len(classes), 0)))

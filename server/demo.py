@@ -17,6 +17,7 @@ from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.preparation import PreparedScans, joined, prepare
 from ..common.cohorts.procedural import procedural_patients
 from ..common.errors import FedPhantomError
+from ..common.folder_lock import hold_folder
 from ..common.labels.choice import declare_sources
 from ..common.labels.sampler import make_label_sampler
 from ..common.randomness import derived_seed
@@ -44,7 +45,6 @@ from .demo_material import (
     train_public_generator,
     write_site_tables,
 )
-from .folder_lock import hold_folder
 from .simulation import Engine, MakeInitial, OpenSite, PrepareSite, simulate
 
 CHECK, EVALUATED, SUMMARY = "check.json", "evaluation.json", "summary.json"

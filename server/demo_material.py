@@ -16,6 +16,7 @@ from ..common.cohorts.preparation import prepare
 from ..common.cohorts.terms import stated_terms
 from ..common.device import choose_device
 from ..common.errors import ConfigError, DataError, about
+from ..common.folder_lock import LOCK
 from ..common.gan.generation import generate_cohort, load_generator, numpy_parameters
 from ..common.gan.training import train_from_scratch
 from ..common.gan.weights import generator_metadata, save_weights
@@ -28,7 +29,6 @@ from ..common.randomness import derived_seed, numpy_generator
 from ..common.study import PublicLabelsTable, RolesTable, Study
 from ..common.study_template import study_for
 from ..privacy.audit.run import AuditSizes
-from .folder_lock import LOCK
 from .site_cohorts import view_in_place
 
 DEMO_FILE = "demo.json"

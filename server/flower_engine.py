@@ -7,35 +7,24 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..common.atomic import write_atomic
 from ..common.errors import ConfigError, DataError, FedPhantomError, PeerError, StorageError
+from ..common.flower_programs import LOOPBACK, flower_environment, flower_program, free_ports
+from ..common.processes import ProcessSet
 from ..common.storage import storage_errors
 from .checkpoints import Checkpoint, latest_checkpoint, newest_round
-from .processes import ProcessSet
+from .flower_control import FlowerControl
 from .rounds import Progress, Rounds
 from .run_folder import RunFolder
 
 BUNDLE = Path(__file__).parent / "flower_app"
 """The Flower app that both sides run: references to installed code, no code."""
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""Nothing that Flower starts may phone home or fetch anything."""
-
-_LOOPBACK = "127.0.0.1"
 _START_S = 120.0  # a cold Python on a loaded machine takes its time
 _POLL_S = 0.25
 _STATUS_POLL_S = 10.0
@@ -68,7 +57,7 @@ def run_flower(rounds: Rounds, progress: Progress, bundle: Path = BUNDLE) -> Che
             federation.check_alive()
             if time.monotonic() >= next_status:
                 # Only a ServerApp that died without a word is found this way, so it is asked rarely.
-                if federation.status(run).startswith("finished") and folder.read_outcome() is None:
+                if federation.control.status(run).startswith("finished") and folder.read_outcome() is None:
                     raise federation.failure("the ServerApp ended without a result", "superlink.log")
                 next_status = time.monotonic() + _STATUS_POLL_S
             time.sleep(_POLL_S)
@@ -88,13 +77,7 @@ class _Federation:
     def __init__(self, folder: RunFolder, processes: ProcessSet) -> None:
         self._folder = folder
         self._processes = processes
-        self._programs = Path(sysconfig.get_path("scripts"))
-        if not (self._programs / "flower-superlink").exists():
-            raise ConfigError(
-                "Flower's programs are not beside this Python",
-                expected="flwr installed in the same environment",
-                remedy="Install FedPhantom with its dependencies, or use --engine local.",
-            )
+        flower_program("flower-superlink")  # before anything is begun
         with storage_errors():
             # An earlier run's outcome and logs are not this one's.
             shutil.rmtree(folder.flower, ignore_errors=True)
@@ -106,11 +89,11 @@ class _Federation:
         Raises:
             PeerError: it does not come up.
         """
-        link_port, *node_ports = _free_ports(1 + len(sites))
-        link = f"{_LOOPBACK}:{link_port}"
-        connection = f'[superlink]\ndefault = "loopback"\n[superlink.loopback]\naddress = "{link}"\ninsecure = true\n'
-        write_atomic(self._folder.flower / "home-flwr" / "config.toml", connection.encode())
-        self._spawn("superlink", "flower-superlink", "--insecure", "--host", _LOOPBACK, "--port", str(link_port))
+        link_port, *node_ports = free_ports(1 + len(sites))
+        link = f"{LOOPBACK}:{link_port}"
+        self.control = FlowerControl(self._folder.flower, link)
+        self.control.connect()
+        self._spawn("superlink", "flower-superlink", "--insecure", "--host", LOOPBACK, "--port", str(link_port))
         deadline = time.monotonic() + _START_S
         while not _healthy(link_port):
             self.check_alive()
@@ -119,7 +102,7 @@ class _Federation:
             time.sleep(_POLL_S)
         for site, port in zip(sites, node_ports, strict=True):
             config = self._toml(f"node-{site}.toml", "site-dir", self._folder.site(site))
-            where = ["--superlink", link, "--host", _LOOPBACK, "--port", str(port)]
+            where = ["--superlink", link, "--host", LOOPBACK, "--port", str(port)]
             self._spawn(f"supernode-{site}", "flower-supernode", "--insecure", *where, "--node-config", str(config))
 
     def submit(self, bundle: Path) -> str:
@@ -127,20 +110,7 @@ class _Federation:
         app = self._folder.flower / "app"
         # Only this file: the bundle holds no code, whatever else lies beside it.
         write_atomic(app / "pyproject.toml", (bundle / "pyproject.toml").read_bytes())
-        config = self._toml("run.toml", "run-dir", self._folder.root)
-        run = self._flwr("run", str(app), "loopback", "--run-config", str(config)).get("run-id")
-        if not isinstance(run, str | int):
-            raise self.failure("Flower did not accept the run", "flwr.log")
-        return str(run)
-
-    def status(self, run: str) -> str:
-        """Flower's word for the run, e.g. ``running`` or ``finished:failed``."""
-        runs = self._flwr("ls", "loopback", "--run-id", run).get("runs")
-        match runs:
-            case [{"status": str(status)}, *_]:
-                return status
-            case _:
-                return "unknown"
+        return self.control.submit(app, self._toml("run.toml", "run-dir", self._folder.root))
 
     def check_alive(self) -> None:
         """Raise PeerError where a process has ended by itself."""
@@ -159,46 +129,16 @@ class _Federation:
     def _spawn(self, name: str, program: str, *arguments: str) -> None:
         self._processes.start(
             name,
-            [str(self._programs / program), *arguments],
+            [str(flower_program(program)), *arguments],
             log=self._folder.flower / f"{name}.log",
             environment=self._environment(name),
         )
 
-    def _flwr(self, *arguments: str) -> dict[str, object]:
-        """The JSON object that a ``flwr`` command prints."""
-        try:
-            done = subprocess.run(  # noqa: S603 - our own list of arguments, no shell
-                [str(self._programs / "flwr"), *arguments, "--format", "json"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                cwd=self._folder.flower,
-                env=self._environment("flwr"),
-                timeout=_START_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise self.failure(f"'flwr {arguments[0]}' did not answer in {_START_S:.0f} s", "superlink.log") from None
-        with storage_errors(), (self._folder.flower / "flwr.log").open("ab") as log:
-            log.write(done.stdout + done.stderr)
-        try:
-            answer = json.loads(done.stdout[done.stdout.index(b"{") :])
-        except ValueError:
-            raise self.failure(f"'flwr {arguments[0]}' failed", "flwr.log") from None
-        return answer if isinstance(answer, dict) else {}
-
     def _environment(self, name: str) -> dict[str, str]:
         return {
-            **os.environ,
-            **QUIET,
-            "FLWR_HOME": str(self._folder.flower / f"home-{name}"),
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+            **flower_environment(self._folder.flower / f"home-{name}"),
             # One thread a site, as the local engine trains: the same bits, and no site stalls another.
             "OMP_NUM_THREADS": "1",
-            # Flower finds its sub-commands on PATH.
-            "PATH": f"{self._programs}{os.pathsep}{os.environ.get('PATH', '')}",
-            # A site's proxy must not see loopback requests.
-            "NO_PROXY": f"{_LOOPBACK},localhost",
-            "no_proxy": f"{_LOOPBACK},localhost",
         }
 
     def _toml(self, name: str, key: str, value: Path) -> Path:
@@ -219,20 +159,8 @@ def _report(folder: RunFolder, done: int, progress: Progress) -> int:
     return done
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports free a moment ago; held open together so that no two are the same."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((_LOOPBACK, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
 def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(_LOOPBACK, port, timeout=2)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200

@@ -26,6 +26,7 @@ from ..common.atomic import write_atomic
 from ..common.counted import counted
 from ..common.errors import ConfigError
 from ..common.exchange import check_site_name
+from ..common.folder_lock import LOCK, hold_folder
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
@@ -33,7 +34,6 @@ from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.study import Study, differing_keys, parse_study, read_study
 from ..privacy.dp.statement import NONE, Spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
-from .folder_lock import LOCK, hold_folder
 
 
 @dataclass(frozen=True)

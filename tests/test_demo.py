@@ -17,11 +17,11 @@ from demo_run import HOSPITAL, small_demo
 
 from fedphantom.cli import run
 from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.folder_lock import hold_folder
 from fedphantom.common.journal import Journal
 from fedphantom.privacy.audit.history import AUDITED
 from fedphantom.server.demo_clock import TIMES
 from fedphantom.server.demo_material import DEMO_FILE
-from fedphantom.server.folder_lock import hold_folder
 
 pytestmark = pytest.mark.slow
 

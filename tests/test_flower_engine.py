@@ -18,9 +18,10 @@ from linear_run import contents, linear_simulation
 from linear_site import UNSAYABLE, study_text
 
 from fedphantom.common.errors import PeerError
+from fedphantom.common.flower_programs import QUIET
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS
 from fedphantom.server.app import run_study
-from fedphantom.server.flower_engine import BUNDLE, QUIET
+from fedphantom.server.flower_engine import BUNDLE
 
 SITES = ("site-a", "site-b", "site-c")
 

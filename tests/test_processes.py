@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from flower_processes import lives, wait_for
 
-from fedphantom.server.process_keeper import GRACE_S
-from fedphantom.server.processes import ProcessSet
+from fedphantom.common.process_keeper import GRACE_S
+from fedphantom.common.processes import ProcessSet
 
 pytestmark = pytest.mark.network  # starts real processes
 
@@ -48,7 +48,7 @@ def test_what_a_process_started_ends_with_the_set(tmp_path: Path, script: str) -
 @pytest.mark.parametrize("script", STUBBORN.values(), ids=STUBBORN.keys())
 def test_what_a_process_started_ends_when_the_run_is_killed(tmp_path: Path, script: str) -> None:
     program = (
-        "import sys, time, os; from pathlib import Path; from fedphantom.server.processes import ProcessSet\n"
+        "import sys, time, os; from pathlib import Path; from fedphantom.common.processes import ProcessSet\n"
         "with ProcessSet.running() as processes:\n"
         "    processes.start('x', ['bash', '-c', sys.argv[1]], log=Path(sys.argv[2]), environment=os.environ)\n"
         "    time.sleep(300)\n"

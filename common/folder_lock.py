@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..common.errors import ConfigError
-from ..common.storage import storage_errors
+from .errors import ConfigError
+from .storage import storage_errors
 
 LOCK = ".lock"
 

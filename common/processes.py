@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..common.storage import storage_errors
+from .storage import storage_errors
 
 KEEPER = Path(__file__).with_name("process_keeper.py")
 

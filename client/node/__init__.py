@@ -1,0 +1,1 @@
+"""A deployed site: enrolment, approval, the launcher that runs nothing foreign, its SuperNode, doctor."""

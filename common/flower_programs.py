@@ -1,0 +1,76 @@
+"""Flower's programs: where they are, and the surroundings in which they start nothing and call nobody."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import ConfigError
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Nothing that Flower starts may phone home or fetch anything."""
+
+LOOPBACK = "127.0.0.1"
+
+
+def flower_program(name: str) -> Path:
+    """Path of one of Flower's programs, e.g. ``flower-superlink``, in the environment that this Python runs in.
+
+    Raises:
+        ConfigError: Flower is not installed there.
+    """
+    program = Path(sysconfig.get_path("scripts")) / name
+    if not program.exists():
+        raise ConfigError(
+            "Flower's programs are not beside this Python",
+            expected="flwr installed in the same environment",
+            remedy="Install FedPhantom with its dependencies, or use --engine local.",
+        )
+    return program
+
+
+def flower_environment(home: Path, first_on_path: Sequence[Path] = ()) -> dict[str, str]:
+    """Environment of a Flower process.
+
+    Args:
+        home: Its ``FLWR_HOME``; one a role, so that no two share connections or unpacked bundles.
+        first_on_path: Folders searched before Flower's own: it finds its sub-commands on PATH.
+    """
+    folders = [*map(str, first_on_path), sysconfig.get_path("scripts"), os.environ.get("PATH", "")]
+    return {
+        **os.environ,
+        **QUIET,
+        "FLWR_HOME": str(home),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+        "PATH": os.pathsep.join(folders),
+        **_past_proxies(os.environ),
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that were free a moment ago; held open together so that no two are the same."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _past_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """A site's HTTP proxy must not see loopback requests; whom else it must not see stays as it is."""
+    loopback = [LOOPBACK, "localhost"]
+    return {
+        name: ",".join([*loopback, environment[name]] if environment.get(name) else loopback)
+        for name in ("NO_PROXY", "no_proxy")
+    }

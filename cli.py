@@ -16,7 +16,7 @@ import typer
 
 from . import __version__
 from .client.commands import evaluate
-from .client.node.commands import site_app
+from .client.node.run_commands import site_app
 from .common.commands import cohort_app, generate
 from .common.failure_report import FailureReport, report_failure
 from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_interrupted
@@ -26,7 +26,7 @@ from .privacy.audit.commands import audit_app
 from .privacy.dp.commands import budget_app
 from .privacy.release.commands import release_app
 from .server.commands import study_app
-from .server.coordinator.commands import server_app
+from .server.coordinator.run_commands import server_app
 
 if TYPE_CHECKING:
     from .common.exchange import SiteTrainer

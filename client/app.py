@@ -6,6 +6,7 @@ Nothing of the run configuration is read: what a site does follows from its own 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,16 @@ from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_reque
 from .site_round import OpenTrainer, Site, note_failure
 
 
-def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
+def _anybody(folder: SiteFolder) -> None:
+    """A simulation's sites ask nobody: they are folders on one machine."""
+
+
+def make_client_app(open_trainer: OpenTrainer, permit: Callable[[SiteFolder], None] = _anybody) -> ClientApp:
     """A ClientApp around a trainer.
+
+    Args:
+        open_trainer: Called with the site's folder.
+        permit: Asked before every round; raises where the site may not answer.
 
     Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
     is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
@@ -35,6 +44,7 @@ def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
         folder: SiteFolder | None = None
         try:
             folder = SiteFolder.open(_site_dir(context))
+            permit(folder)
             site = Site(folder, open_trainer)
             request = _request(message, site.rule.generator)
         except Exception as error:
@@ -95,11 +105,12 @@ def _failure(message: Message, folder: SiteFolder | None, error: Exception) -> M
     return Message(RecordDict({FAILURE: ConfigRecord({**record})}), reply_to=message)
 
 
-def _open_local_trainer(folder: Path) -> SiteTrainer:
+def open_local_trainer(folder: Path) -> SiteTrainer:
+    """The trainer of a site's folder."""
     # Here, so that a node which only reports a failure does not wait for torch.
     from .local_training import LocalTrainer
 
     return LocalTrainer.open(folder)
 
 
-app = make_client_app(_open_local_trainer)
+app = make_client_app(open_local_trainer)

@@ -39,6 +39,7 @@ from ...privacy.study_summary import study_text
 from ..site_setup import check_site_cohort, create_site_folder
 from .folder import NodeFolder
 from .keys import KeyPair, asked_keys, make_keys, make_next_keys, present_keys
+from .limits import write_first_limits
 
 _LEFT_BY_A_KILL = ("study.toml", "egress.json", PUBLIC_START)
 """What lies in a folder before its site file does."""
@@ -142,6 +143,7 @@ def init_site(
         site = create_site_folder(
             root, invitation.site, cohort, invitation.study, shapes, start=start, ledgers=ledgers, coins_from="system"
         )
+    write_first_limits(root)
     folder = NodeFolder(root)
     request = _last_request(folder, site.name)
     if request is None or request.content.invitation != invitation_digest(content):

@@ -183,13 +183,13 @@ def test_an_invitation_that_a_stranger_made_up_is_refused(study: Study) -> None:
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_request_that_does_not_fit_its_invitation_is_refused(study: Study, changes: dict[str, str]) -> None:
-    request = study.request(study.invite("site-a"), new_keys(), **changes)
+    request = study.request(study.invite("site-a"), new_keys(), changes=dict(changes))
     refused(5, "did not send", lambda: study.enroll(request))
 
 
 def test_a_site_cannot_enrol_under_another_name_than_it_was_invited_by(study: Study) -> None:
     keys, invitation = new_keys(), study.invite("site-a")
-    request = study.request(invitation, keys, keys=keys.public("site-b").model_dump())
+    request = study.request(invitation, keys, changes={"keys": keys.public("site-b").model_dump()})
     refused(5, "sent to another site", lambda: study.enroll(request))
 
 

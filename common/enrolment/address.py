@@ -28,9 +28,10 @@ class Address:
         host, colon, port = text.rpartition(":")
         if not colon or not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65535:
             raise ValueError("write HOST:PORT, for example fed.example.org:443, or [2001:db8::1]:443")
-        if ":" in host and not (host.startswith("[") and host.endswith("]")):
-            raise ValueError("write an IPv6 address in brackets: [2001:db8::1]:443")
-        return cls(host_name(host[1:-1] if host.startswith("[") else host), int(port))
+        inside = host[1:-1] if host.startswith("[") and host.endswith("]") else None
+        if (":" in host) != (inside is not None):
+            raise ValueError("write an IPv6 address, and nothing else, in brackets: [2001:db8::1]:443")
+        return cls(host_name(inside or host), int(port))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -108,7 +108,7 @@ def open_invitation(content: bytes) -> Invitation:
         SignatureInvalid: it was changed, or is no signed file.
         ConfigError: another kind of file.
     """
-    return opened_by_own_key(INVITATION, content, lambda invitation: invitation.coordinator_key)
+    return opened_by_own_key(INVITATION, content, ("coordinator_key",))
 
 
 def read_invitation(path: Path) -> tuple[Invitation, bytes]:

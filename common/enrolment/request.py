@@ -117,6 +117,6 @@ def open_request(content: bytes) -> EnrolmentRequest:
         SignatureInvalid: it was changed, a key in it did not sign, or it is no signed file.
         ConfigError: another kind of file.
     """
-    request = opened_by_own_key(REQUEST, content, lambda said: said.content.keys.identity_key)
+    request = opened_by_own_key(REQUEST, content, ("content", "keys", "identity_key"))
     request.refuse_unproved()
     return request

@@ -6,7 +6,8 @@ is read is written again, and must give the bytes that were signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -98,20 +99,27 @@ def opened(kind: Kind[RecordT], content: bytes, keys: Iterable[Ed25519PublicKey]
     return _parse(kind, verify(content, keys))
 
 
-def opened_by_own_key(kind: Kind[RecordT], content: bytes, key_in: Callable[[RecordT], str]) -> RecordT:
+def opened_by_own_key(kind: Kind[RecordT], content: bytes, key_at: Sequence[str]) -> RecordT:
     """What a file says that brings its own key: whose that is has to be heard elsewhere, by its fingerprint.
 
     Args:
         kind: What it must be.
         content: Its bytes.
-        key_in: PEM of the public key that must have signed it.
+        key_at: Where in the record the PEM of the public key stands that must have signed it.
 
     Raises:
         SignatureInvalid: as :func:`opened`.
         ConfigError: likewise.
     """
-    claimed = _parse(kind, unverified(content)[1])
-    return opened(kind, content, [public_key_of(key_in(claimed).encode())])
+    payload = unverified(content)[1]
+    try:
+        part = json.loads(payload)["predicate"]
+        for name in key_at:
+            part = part[name]
+        key = public_key_of(part.encode())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _other(kind, f"a file that is no {kind.name}") from None
+    return opened(kind, content, [key])
 
 
 def _payload(kind: Kind[RecordT], record: RecordT) -> bytes:
@@ -128,19 +136,19 @@ def _parse(kind: Kind[RecordT], payload: bytes) -> RecordT:
     try:
         statement = _Statement.model_validate_json(payload)
         if statement.predicate_type != kind.predicate_type:
-            raise _other(kind, f"no {kind.name}")
+            raise _other(kind, f"signed, but no {kind.name}")
         record = kind.record.model_validate({**statement.predicate, "study_digest": statement.subject[0].digest.sha256})
     except ValidationError as error:
         misfit = first_misfit(error, quote=False)  # a stranger's file: nothing of it is told again
-        raise _other(kind, f"the {kind.name}'s '{misfit.key or 'content'}'{misfit.found}") from None
+        raise _other(kind, f"signed, but the {kind.name}'s '{misfit.key or 'content'}'{misfit.found}") from None
     if _payload(kind, record) != payload:
-        raise _other(kind, f"a {kind.name} in another encoding than its own")
+        raise _other(kind, f"signed, but a {kind.name} in another encoding than its own")
     return record
 
 
 def _other(kind: Kind[RecordT], found: str) -> ConfigError:
     return ConfigError(
-        f"signed, but {found}",
+        found,
         expected=f"the file that '{kind.made_by}' writes",
         remedy="Check that it is the file that was meant, and that both sides run the same release of FedPhantom.",
     )

@@ -55,8 +55,9 @@ class Study:
         *,
         replaced: KeyPair | None = None,
         created: datetime = NOW,
-        **changes: object,
+        changes: dict[str, object] | None = None,
     ) -> bytes:
+        """By this invitation, with parts of the content changed before every key signs it."""
         said = open_invitation(invitation)
         content = RequestContent(
             study_digest=said.study_digest,
@@ -66,7 +67,7 @@ class Study:
             created=time_text(created),
             renews=replaced is not None,
         )
-        content = RequestContent.model_validate(content.model_dump() | changes)
+        content = RequestContent.model_validate(content.model_dump() | (changes or {}))
         return sign_request(content, keys.node, keys.identity, replaced.identity if replaced else None)
 
     def enroll(self, request: bytes, *, now: datetime = NOW, fingerprint: str | None = None) -> SiteChanged:

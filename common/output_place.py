@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .errors import OutputTaken
-from .storage import CHOOSE_ANOTHER, refuse_unwritable
+from .storage import CHOOSE_ANOTHER, TEMPORARY_PREFIX, refuse_unwritable
 
 
 def refuse_taken(out: Path) -> None:
@@ -52,7 +52,7 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     """
     if out.exists() and not out.is_dir():
         found = "a file where a folder is to be written"
-    elif out.is_dir() and not (out / mark).exists() and {entry.name for entry in out.iterdir()} - set(own):
+    elif out.is_dir() and not (out / mark).exists() and _foreign(out, own):
         found = "a folder that holds something else"
     else:
         refuse_unwritable(out)
@@ -60,3 +60,9 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     raise OutputTaken(
         found, expected="a new or empty folder, or the one to go on with", remedy="Choose another folder."
     )
+
+
+def _foreign(out: Path, own: Collection[str]) -> set[str]:
+    """What lies there besides what a command may have left, strays of a kill among it."""
+    names = {entry.name for entry in out.iterdir()} - set(own)
+    return {name for name in names if not name.startswith(TEMPORARY_PREFIX)}

@@ -155,6 +155,13 @@ def test_cut_off_at_any_moment_it_is_finished_by_the_same_command(
     pytest.fail("it never came to its end")
 
 
+def test_what_a_kill_left_of_a_file_does_not_stand_in_the_way(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / ".tmp-0123456789ab-study.toml").write_text("name")
+    shutil.copy(made / "invitation", tmp_path)
+    assert again(tmp_path, made).site == "site-a"
+
+
 def test_an_invitation_that_was_changed_or_expired_makes_no_folder(root: Path, made: Path) -> None:
     site = root / "another"
     changed = json.loads((root / "invitation").read_bytes())

@@ -167,6 +167,16 @@ MISTYPED: dict[str, tuple[list[str], str]] = {
         ["release", "verify", "absent", "--key", "keys/key.pub.pem"],
         "no folder that can be read",
     ),
+    "a coordinator's folder that is not there": (
+        ["server", "invite", "absent", "site-a"],
+        "DIR: no coordinator.toml at the path given",
+    ),
+    "a coordinator's folder that is a site's": (["server", "renew", "folder"], "DIR: no coordinator.toml"),
+    "a site's folder that is not there": (["site", "renew", "absent"], "DIR: no valid site.toml"),
+    "an invitation that is another file": (
+        ["site", "init", "new", "--invitation", "latin.toml", "--cohort", "folder"],
+        "--invitation: a file that is no invitation",
+    ),
     "a name that is too long": (["study", "new", "x" * 300], "a path that is too long"),
 }
 

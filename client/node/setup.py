@@ -14,7 +14,6 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
 from ...common.enrolment.invitation import (
     Invitation,
-    invitation_digest,
     open_invitation,
     read_invitation,
 )
@@ -25,7 +24,7 @@ from ...common.enrolment.request import (
     open_request,
     sign_request,
 )
-from ...common.enrolment.signed_file import read_content
+from ...common.enrolment.signed_file import file_digest, read_content
 from ...common.errors import ConfigError, about
 from ...common.gan.parameters import ParameterSpec
 from ...common.gan.public_start import PUBLIC_START, first_parameters
@@ -146,7 +145,7 @@ def init_site(
     write_first_limits(root)
     folder = NodeFolder(root)
     request = _last_request(folder, site.name)
-    if request is None or request.content.invitation != invitation_digest(content):
+    if request is None or request.content.invitation != file_digest(content):
         keys = make_keys(folder.keys) if request is None else make_next_keys(folder)
         write_atomic(folder.authority, invitation.authority.encode())
         write_atomic(folder.invitation, content, mode=0o600)
@@ -170,7 +169,7 @@ def make_request(
     content = RequestContent(
         study_digest=invitation.study_digest,
         keys=keys.public(site.name),
-        invitation=invitation_digest(sent),
+        invitation=file_digest(sent),
         token=invitation.token,
         created=time_text(now),
         renews=replaced is not None,

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny_cohorts import tiny_text
 
 from fedphantom.client.node.keys import KeyPair
-from fedphantom.common.enrolment.invitation import invitation_digest, open_invitation
+from fedphantom.common.enrolment.invitation import open_invitation
 from fedphantom.common.enrolment.request import RequestContent, open_request, sign_request
+from fedphantom.common.enrolment.signed_file import file_digest
 from fedphantom.common.enrolment.site_keys import new_node_key
 from fedphantom.common.in_toto import time_text
 from fedphantom.common.signing import sign, unverified
@@ -62,7 +63,7 @@ class Study:
         content = RequestContent(
             study_digest=said.study_digest,
             keys=keys.public(said.site),
-            invitation=invitation_digest(invitation),
+            invitation=file_digest(invitation),
             token=said.token,
             created=time_text(created),
             renews=replaced is not None,

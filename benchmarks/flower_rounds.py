@@ -17,14 +17,12 @@ from typing import Any
 from unittest.mock import patch
 
 from counting_relay import HOST, CountingRelay
-from still_site import StillTrainer, still_generator, still_study
+from still_site import StillTrainer
+from still_study import still_generator, still_study
 
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
-from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.common.study_template import to_toml
-from fedphantom.common.transport import value_bytes
 from fedphantom.server import flower_engine
 from fedphantom.server.simulation import simulate
 
@@ -33,7 +31,7 @@ BUNDLE = Path(__file__).with_name("still_bundle")
 
 def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, float]:
     """Seconds a round (median of all but the first), and bytes on the wire over bytes of parameters."""
-    study, generator = still_study(rounds, sites), still_generator(megabytes)
+    generator = still_generator(megabytes)
     relays: dict[str, CountingRelay] = {}
     spawn = flower_engine._Federation._spawn
 
@@ -53,7 +51,7 @@ def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, fl
         for cohort in cohorts.values():
             cohort.mkdir()
         result = simulate(
-            to_toml(study),
+            still_study(rounds, sites),
             cohorts,
             folder / "run",
             engine="flower",
@@ -63,7 +61,7 @@ def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, fl
             progress=lambda _: None,
             bundle=BUNDLE,
         )
-    parameters = ParameterSpec.of(generator).values * value_bytes(study.federation.transport)
+    parameters = sum(array.nbytes for array in generator.values())
     return {
         "seconds": median(record.seconds for record in result.rounds[1:]),
         "wire_over_parameters": sum(relay.passed for relay in relays.values()) / (2 * parameters * sites * rounds),

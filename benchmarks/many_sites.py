@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity  # private: Message() reads its run and node from it
+from numpy.lib import format as npy
 from resident_peak import resident_peak_gib
-from still_site import still_generator, still_study
+from still_study import still_generator, still_study
 
-from fedphantom.common.exchange import Parameters, RoundReply
+from fedphantom.common.exchange import RoundReply
 from fedphantom.common.gan.parameters import ParameterSpec
-from fedphantom.common.study_template import to_toml
-from fedphantom.common.wire import FLAT, GENERATOR, HEADER, METRICS, packed, reply_header, reply_metrics
+from fedphantom.common.wire import FLAT, GENERATOR, HEADER, METRICS, reply_header, reply_metrics
 from fedphantom.server.app import run_study
 from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
@@ -35,8 +36,8 @@ FIRST_NODE = 2
 class LazyGrid(Grid):
     """Nodes that answer at once, and are nowhere: each reply is made when it is fetched."""
 
-    def __init__(self, sites: list[str], megabytes: float) -> None:
-        self._sites, self._megabytes = sites, megabytes
+    def __init__(self, sites: list[str], spec: ParameterSpec) -> None:
+        self._sites, self._spec = sites, spec
         self._asked: dict[str, Message] = {}
         self._round = 0
 
@@ -78,13 +79,17 @@ class LazyGrid(Grid):
 
     def _reply(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
-        generator: Parameters = {n: a + np.float32(1e-4 * node) for n, a in still_generator(self._megabytes).items()}
-        reply = RoundReply(self._sites[node - FIRST_NODE], self._round, generator, 1.0, {"fake_mean": 0.0})
+        reply = RoundReply(self._sites[node - FIRST_NODE], self._round, {}, 1.0, {"fake_mean": 0.0})
+        values = self._spec.values
+        flat = np.random.default_rng(node).standard_normal(values, dtype=np.float32)
+        start = BytesIO()
+        npy.write_array_header_1_0(start, npy.header_data_from_array_1_0(flat))
+        data = b"".join([start.getvalue(), flat.data])
         content = RecordDict(
             {
-                GENERATOR: ArrayRecord({FLAT: Array(packed(ParameterSpec.of(generator), generator, "float32"))}),
+                GENERATOR: ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", data)}),
                 METRICS: MetricRecord({**reply_metrics(reply)}),
-                HEADER: ConfigRecord({**reply_header(reply)}),
+                HEADER: ConfigRecord({**reply_header(reply), "layout": self._spec.digest()}),
             }
         )
         return Message(content, reply_to=message)
@@ -93,13 +98,13 @@ class LazyGrid(Grid):
 def main(sites: int, megabytes: float) -> None:
     """Run the rounds, then print."""
     TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = 1, 0, 0
-    study, names = still_study(ROUNDS, sites), [f"site-{n:03d}" for n in range(sites)]
+    names = [f"site-{n:03d}" for n in range(sites)]
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
-        folder.claim(to_toml(study), names)
-        Rounds.open(study, folder, names, still_generator(megabytes))
+        study = folder.claim(still_study(ROUNDS, sites), names)
+        spec = ParameterSpec.of(Rounds.open(study, folder, names, still_generator(megabytes)).checkpoint.aggregate)
         started = time.perf_counter()
-        rounds = run_study(LazyGrid(names, megabytes), folder)
+        rounds = run_study(LazyGrid(names, spec), folder)
         seconds = time.perf_counter() - started
         if any(len(record.sites) != sites for record in rounds.checkpoint.history):
             raise SystemExit("a site was left out")

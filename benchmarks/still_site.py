@@ -11,14 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fedphantom.client.app import make_client_app
-from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
-from fedphantom.common.phantom.study import phantom_study
+from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.common.study import FederationTable, Study, TrainingTable
-from fedphantom.common.volumes.grid import Grid
-
-LAYERS = 20
-"""Tensors of the generator, all of one size."""
 
 
 class StillTrainer:
@@ -39,18 +33,6 @@ class StillTrainer:
         step = np.float32(1e-3 * sum(self._name.encode()) / 1000)
         moved = {name: array + step for name, array in request.generator.items()}
         return RoundReply(self._name, request.round, moved, 1.0, {"fake_mean": 0.0})
-
-
-def still_generator(megabytes: float) -> Parameters:
-    """Noise of that size: as little to be compressed as a trained generator."""
-    random, values = np.random.default_rng(1), int(megabytes * 1e6 / 4 / LAYERS)
-    return {f"layer-{n:02d}": 0.05 * random.standard_normal(values, dtype=np.float32) for n in range(LAYERS)}
-
-
-def still_study(rounds: int, sites: int, deadline_s: float = 600.0) -> Study:
-    """A study whose every site has to answer."""
-    study = phantom_study("still", 1, Grid((32, 32, 32), (4.0, 4.0, 4.0)), TrainingTable(rounds=rounds))
-    return study.model_copy(update={"federation": FederationTable(quorum=sites, deadline_s=deadline_s)})
 
 
 app = make_client_app(StillTrainer.open)

@@ -44,6 +44,10 @@ class PollingGrid(Grid):
         """As the wrapped Grid."""
         return self._grid.get_node_ids()
 
+    def get_nodes(self) -> Iterable[Any]:  # Flower's type is private
+        """As the wrapped Grid; Flower's own default knows identifiers alone, and no keys."""
+        return self._grid.get_nodes()
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As the wrapped Grid."""
         return self._grid.push_messages(messages)

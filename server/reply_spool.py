@@ -62,7 +62,7 @@ class ReplySpool:
         slot = self._slots
         with storage_errors():
             for name, begin in self._begins.items():
-                data = memoryview(np.ascontiguousarray(generator[name], dtype=np.float32)).cast("B")
+                data = np.ascontiguousarray(generator[name], dtype=np.float32).data.cast("B")
                 at, written = slot * self._size + begin, 0
                 while written < len(data):
                     written += os.pwrite(self._file.fileno(), data[written:], at + written)

@@ -159,19 +159,17 @@ class GeneratorAveraging(Strategy):
         if message.has_error():
             # Flower's own text may be a site's exception; its code says enough.
             return SiteFailure(known_as, f"its node failed (Flower code {message.error.code})")
+        # By their names: RecordDict's views by kind (array_records) hold themselves, and with them the whole reply,
+        # until Python next looks for such cycles.
         content = message.content
-        failure = content.config_records.get(FAILURE)
-        if failure is not None:
+        failure = content.get(FAILURE)
+        if isinstance(failure, ConfigRecord):
             reason = "".join(c for c in str(failure.get("reason", "")) if c.isprintable())[:_REASON_LENGTH]
             return SiteFailure(str(failure.get("site", "")) or known_as, reason or "it failed")
-        arrays, metrics, header = (
-            content.array_records.get(GENERATOR),
-            content.metric_records.get(METRICS),
-            content.config_records.get(HEADER),
-        )
+        arrays, metrics, header = content.get(GENERATOR), content.get(METRICS), content.get(HEADER)
         expected = {FLAT} if self._spec.shapes else set()
-        carried = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
-        if carried is None or metrics is None or header is None:
+        carried = list(arrays.values()) if isinstance(arrays, ArrayRecord) and set(arrays) == expected else None
+        if carried is None or not isinstance(metrics, MetricRecord) or not isinstance(header, ConfigRecord):
             return SiteFailure(known_as, _NOT_AS_AGREED)
         try:
             empty = np.empty(0, self._transport)

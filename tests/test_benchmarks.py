@@ -40,7 +40,7 @@ def figures(script: str, *arguments: str) -> dict[str, float]:
 
 def test_the_coordinators_memory_does_not_grow_with_the_number_of_sites() -> None:
     few, many = (figures("many_sites.py", sites, "4")["peak_mb"] for sites in ("3", "28"))
-    assert many - few < 12  # 25 more replies would be 100 MB
+    assert many - few < 35  # blocks of all replies, 25 MB at most; 25 more replies as a whole would be 100 MB
 
 
 @pytest.mark.slow

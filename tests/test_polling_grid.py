@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flower_messages import InProcessGrid, prepared
@@ -52,7 +54,7 @@ class OneAtATime(InProcessGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         identifiers = list(super().push_messages(messages))
         self.made, self.replies = self.replies, {}
-        self.handed: list[weakref.ref[Message]] = []
+        self.handed: list[weakref.ref[Any]] = []
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -60,13 +62,19 @@ class OneAtATime(InProcessGrid):
         self.asked += 1
         self.held += sum(one() is not None for one in self.handed)
         found = [self.made.pop(identifier)] if identifier in self.made else []
-        self.handed += [weakref.ref(one) for one in found]
+        self.handed += [weakref.ref(held) for one in found for held in (one, one.content)]
         return found
 
 
-def test_the_coordinator_holds_one_reply_at_a_time(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+def test_the_coordinator_holds_one_reply_at_a_time_and_waits_for_no_collector_of_cycles(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
     folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=2), OneAtATime)
-    assert run_of(folder, grid).checkpoint.history[1].sites == SITES
+    gc.disable()
+    try:
+        assert run_of(folder, grid).checkpoint.history[1].sites == SITES
+    finally:
+        gc.enable()
     assert isinstance(grid, OneAtATime)
     assert (grid.asked, grid.held) == (6, 0)
 

@@ -15,7 +15,7 @@ from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Journal
 from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, SiteFolder
-from .egress import EgressRule, check_reply
+from .egress import EgressRule, as_sent, check_reply
 from .site_setup import read_egress_rule
 
 OpenTrainer = Callable[[Path], SiteTrainer]
@@ -51,7 +51,7 @@ class Site:
         try:
             self._check_request(request)
             self._trainer = self._trainer or self._open_trainer(self.folder.root)
-            reply = self._trainer.train_round(request)
+            reply = as_sent(self._trainer.train_round(request), self.rule)
             leaving = check_reply(reply, self.rule, site=self.folder.name, request=request)
             if not self._alone:
                 keep_round(self.folder, self._rounds, request.round, request.generator, reply.generator)

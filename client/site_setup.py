@@ -121,7 +121,7 @@ def create_site_folder(
         write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
     metrics = (*FAKE_METRICS, EPSILON, NOISED_STEPS) if study.privacy.promise else FAKE_METRICS
-    rule = EgressRule(shared, metrics, study.federation.weight_of(name))
+    rule = EgressRule(shared, metrics, study.federation.weight_of(name), study.federation.transport)
     write_atomic(root / "egress.json", rule.to_json().encode())
     # Last: a folder with a site file is complete.
     where, own = cohort.resolve(), root.resolve()

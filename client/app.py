@@ -6,7 +6,9 @@ Nothing of the run configuration is read: what a site does follows from its own 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -18,7 +20,11 @@ from ..common.gan.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics
+from .secure_app import Parse, add_secure_rounds, content_of
 from .site_round import OpenTrainer, Site, note_failure
+
+Q = TypeVar("Q")
+"""What is asked."""
 
 
 def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
@@ -32,22 +38,42 @@ def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        folder: SiteFolder | None = None
-        try:
-            folder = SiteFolder.open(_site_dir(context))
-            site = Site(folder, open_trainer)
-            request = _request(message, site.rule.generator)
-        except Exception as error:
-            if folder is not None:
-                note_failure(folder, error)
-            return _failure(message, folder, error)
-        try:
-            content = _content(site.train_round(request), site.rule.generator)
-        except Exception as error:  # noted by the site itself
-            return _failure(message, folder, error)
-        return Message(content, reply_to=message)
+        return _answered(
+            message,
+            context,
+            open_trainer,
+            lambda message, site: _request(message, site.rule.generator),
+            lambda request, site: _content(site.train_round(request), site.rule.generator),
+        )
 
+    def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
+        return _answered(message, context, open_trainer, parse, lambda wanted, site: content_of(site.answer(wanted)))
+
+    add_secure_rounds(app, answer_masked, _request)
     return app
+
+
+def _answered(
+    message: Message,
+    context: Context,
+    open_trainer: OpenTrainer,
+    parse: Callable[[Message, Site], Q],
+    answer: Callable[[Q, Site], RecordDict],
+) -> Message:
+    folder: SiteFolder | None = None
+    try:
+        folder = SiteFolder.open(_site_dir(context))
+        site = Site(folder, open_trainer)
+        question = parse(message, site)
+    except Exception as error:
+        if folder is not None:
+            note_failure(folder, error)
+        return _failure(message, folder, error)
+    try:
+        content = answer(question, site)
+    except Exception as error:  # noted by the site itself
+        return _failure(message, folder, error)
+    return Message(content, reply_to=message)
 
 
 def _site_dir(context: Context) -> Path:

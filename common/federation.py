@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .errors import ConfigError
 from .exchange import SITE_NAME
-from .study_table import Fraction, Positive, StudyTable
+from .masking.fixed_point import FixedPoint
+from .masking.terms import SecureAggregationTable
+from .masking.threshold import threshold_problem
+from .study_table import Fraction, Positive, StudyTable, without_nothing
 
 Sharing = Literal["weights", "ensemble", "volumes"]
 """``weights``: one generator, averaged every round. ``ensemble``: each site trains its own, in one round, nothing is
@@ -43,6 +47,12 @@ class FederationTable(StudyTable):
     """FedProx's μ: how strongly a site's generator is held to the round's. 0 is FedAvg."""
     server_momentum: Fraction = 0.0
     """FedAvgM's β: the share of its last move that the server makes again. 0 is FedAvg."""
+    secure_aggregation: SecureAggregationTable | None = None
+    """Where it is left out, the coordinator sees every site's generator each round; else their weighted sum alone."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_nothing(serialise(self))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -52,9 +62,28 @@ class FederationTable(StudyTable):
             raise ValueError("federation: declared_weights, proximal_weight and server_momentum are for an average")
         if self.alone and self.approval_keys:
             raise ValueError("federation: approval_keys are for an average; a site alone approves its own release")
+        self._check_secure_aggregation()
         if len(set(self.approval_keys)) < len(self.approval_keys):
             raise ValueError("federation.approval_keys: one key twice; every site has one of its own")
         return self
+
+    def _check_secure_aggregation(self) -> None:
+        terms = self.secure_aggregation
+        if terms is None:
+            return
+        if self.alone:
+            raise ValueError("federation.secure_aggregation: is for an average; sites alone have no sum to hide in")
+        if any(weight != int(weight) for weight in self.declared_weights.values()):
+            raise ValueError("federation.secure_aggregation: declared_weights must then be whole numbers")
+
+    def sum_problem(self, sites: Collection[str]) -> str | None:
+        """Why the study's sums cannot be over these sites, as one phrase; None if they can, or there are none."""
+        terms = self.secure_aggregation
+        if terms is None:
+            return None
+        weights = [self.weight_of(site) for site in sites]
+        found = threshold_problem(len(sites), terms.threshold)
+        return found or FixedPoint(terms.clip, terms.bits).weight_problem(weights)
 
     @property
     def alone(self) -> bool:

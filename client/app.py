@@ -42,14 +42,14 @@ def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
             message,
             context,
             open_trainer,
-            lambda message, site: _request(message, site.rule.generator),
+            _request_of,
             lambda request, site: _content(site.train_round(request), site.rule.generator),
         )
 
     def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
         return _answered(message, context, open_trainer, parse, lambda wanted, site: content_of(site.answer(wanted)))
 
-    add_secure_rounds(app, answer_masked, _request)
+    add_secure_rounds(app, answer_masked, _request_of)
     return app
 
 
@@ -85,6 +85,10 @@ def _site_dir(context: Context) -> Path:
             remedy="Start the SuperNode with 'fedphantom site start'.",
         )
     return Path(value)
+
+
+def _request_of(message: Message, site: Site) -> RoundRequest:
+    return _request(message, site.rule.generator)
 
 
 def _request(message: Message, spec: ParameterSpec) -> RoundRequest:

@@ -10,7 +10,6 @@ from flwr.clientapp import ClientApp
 
 from ..common.errors import PeerError
 from ..common.exchange import RoundRequest
-from ..common.gan.parameters import ParameterSpec
 from ..common.masking.messages import Given, InputGiven, Wanted
 from ..common.masking.records import (
     Record,
@@ -28,9 +27,7 @@ Handle = Callable[[Message, Context, Parse], Message]
 """Opens the site's folder, reads the question, answers it; whatever fails becomes a failure record."""
 
 
-def add_secure_rounds(
-    app: ClientApp, handle: Handle, request_of: Callable[[Message, ParameterSpec], RoundRequest]
-) -> None:
+def add_secure_rounds(app: ClientApp, handle: Handle, request_of: Callable[[Message, Site], RoundRequest]) -> None:
     """Have a ClientApp answer the questions of secure rounds.
 
     Args:
@@ -40,7 +37,7 @@ def add_secure_rounds(
     """
 
     def masked(message: Message, site: Site) -> Wanted:
-        return parse_input_wanted(_question(message), request_of(message, site.rule.generator))
+        return parse_input_wanted(_question(message), request_of(message, site))
 
     @app.query("keys")
     def keys(message: Message, context: Context) -> Message:

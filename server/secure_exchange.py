@@ -7,6 +7,7 @@ first round, and wherever the sites of the next are not those that answered.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..common.counted import counted
 from ..common.errors import FedPhantomError, PeerError
-from ..common.exchange import Parameters, RoundReply, RoundRequest
+from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 from ..common.journal import Journal
 from ..common.masking.fixed_point import FixedPoint
@@ -38,6 +39,7 @@ from ..common.masking.terms import SecureAggregationTable
 from .aggregation import SiteFailure, reply_problem
 from .checkpoints import Checkpoint
 from .rounds import Progress, Rounds
+from .secure_round import close_round
 from .secure_sum import MaskedSum, kept_sum
 
 Answer = Given | SiteFailure
@@ -102,7 +104,7 @@ class _Aggregator:
 
     def round(self, progress: Progress) -> None:
         """One round, from its request to its checkpoint."""
-        request, rounds = self._rounds.request(), self._rounds
+        started, request, rounds = time.monotonic(), self._rounds.request(), self._rounds
         run, following = rounds.folder.root, None
         prepared, self._prepared = self._prepared, None
         masked = kept_sum(
@@ -115,7 +117,7 @@ class _Aggregator:
             masked, following = self._gather(request, prepared, failures)
             masked.keep(run)  # before anybody is asked to open it
         mean = self._open(masked, following, request)
-        progress(rounds.complete(request, self._outcomes(masked, mean)))
+        progress(close_round(rounds, masked, mean, time.monotonic() - started))
 
     def _prepare(self, round_: int, failures: dict[str, str]) -> _Prepared:
         """Fresh keys and shares of every site that is there; again without those that gave keys and no shares."""
@@ -211,12 +213,6 @@ class _Aggregator:
         weights = sum(int(self._weights[site]) for site in alive)
         flat = FixedPoint(self._terms.clip, self._terms.bits).decode(total, self._spec.pack(request.generator), weights)
         return self._spec.unpack(flat)
-
-    def _outcomes(self, masked: MaskedSum, mean: Parameters) -> list[RoundReply | SiteFailure]:
-        """The sum as the rounds know one: each of its sites replied with the mean, whose mean it is."""
-        number = masked.keys.round
-        replies = [RoundReply(site, number, mean, self._weights[site], masked.metrics[site]) for site in masked.alive]
-        return [*replies, *(SiteFailure(site, reason) for site, reason in masked.left_out.items())]
 
     def _key_set(self, envelopes: Iterable[bytes], round_: int) -> KeySet | None:
         """The keys that sites would accept; None where they would not."""

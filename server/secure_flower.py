@@ -5,6 +5,7 @@ Questions about keys and sums are Flower queries, which a site answers without l
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -90,7 +91,14 @@ class FlowerSites:
         seconds = deadline if trains else min(deadline, QUERY_S)
         # Outlives the deadline: Flower drops messages past their time to live, replies included.
         messages = [
-            Message(_content(question, self._spec), node, _ACTIONS[type(question)], ttl=seconds + 600.0)
+            Message(
+                _content(question, self._spec),
+                node,
+                _ACTIONS[type(question)],
+                ttl=seconds + 600.0,
+                # Whose reply it is, only the request's identifier says: a random word makes it one nobody can guess.
+                group_id=secrets.token_hex(16),
+            )
             for node, question in wanted.items()
         ]
         replies: Iterable[Message] = self._grid.send_and_receive(messages, timeout=seconds) if messages else ()

@@ -24,10 +24,10 @@ def study_text(study: Study) -> str:
     shared = {
         "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans."
         if terms is None
-        else f"each round: a declared weight, and its update of the generator, scaled back to a norm of {terms.clip:g} and "
-        f"hidden under masks. The coordinator sees the sum of {terms.threshold} or more sites' updates, of no single one, "
-        f"unless {terms.threshold} sites open it together or too many of them help the coordinator. What the sum tells, "
-        "and the generator it leads to, it does not hide.",
+        else f"each round: a declared weight, and its update of the generator, scaled back to a norm of {terms.clip:g}"
+        f" and hidden under masks. The coordinator sees the weighted sum over {terms.threshold} or more sites; if it lies,"
+        " one over fewer, and a single site's update only with other sites' help. The sum, and the generator that it"
+        " leads to, are as open as ever.",
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
         "volumes": "once: figures on synthetic scans, and no weights at all. Synthetic volumes leave only in a release "

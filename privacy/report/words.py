@@ -281,8 +281,8 @@ _COORDINATOR = (
 )
 _COORDINATOR_OF_SUMS = (
     "Training with secure aggregation. Each round the study's coordinator, and every site, learns the sum of the "
-    "sites' updates, and could try to learn from that; no single site's update is shown, unless too many sites help the "
-    "coordinator to open it. Secure aggregation makes no promise about what the sum, or the finished generator, tells."
+    "sites' updates, and could try to learn from that. A single site's update it learns only if other sites help it. "
+    "Secure aggregation promises nothing about what the sum, or the finished generator, tells of a patient."
 )
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ..common.counted import counted
 from ..common.errors import ConfigError, PolicyRefused
 from ..common.exchange import EPSILON, NOISED_STEPS, RoundReply, RoundRequest
-from ..common.gan.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Fact, Journal
 from ..common.keys import PRIVATE_KEY_NAME, load_private_key
 from ..common.masking.fixed_point import FixedPoint
@@ -165,10 +165,11 @@ class SecureReply:
         spec = ParameterSpec.of(wanted.request.generator)
         trained, start = spec.pack(reply.generator), spec.pack(wanted.request.generator)
         masked, norm = self._fixed_point.encode(trained, start, int(reply.weight))
+        begun = parameters_digest(wanted.request.generator)
         add_own_mask(masked, session.secrets.seed, keys, own)
         for site in keys.sites:
             if site != own:
-                add_shared_mask(masked, session.secrets.mask, keys, own, site)
+                add_shared_mask(masked, session.secrets.mask, keys, own, site, begun)
         content = np.ascontiguousarray(masked, "<u4").tobytes()
         digest = hashlib.sha256(content).hexdigest()
         if session.masked not in ("", digest):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..common.counted import counted
 from ..common.errors import FedPhantomError, PeerError
 from ..common.exchange import RoundReply, RoundRequest
-from ..common.gan.parameters import ParameterSpec
+from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Journal
 from ..common.masking.fixed_point import FixedPoint
 from ..common.masking.keys import KeySet, read_key_set, read_keys
@@ -209,7 +209,7 @@ class _Aggregator:
                 boxes[answer.site] = answer.next.boxes
         if keys and set(boxes) == set(keys.sites):
             self._prepared = _Prepared(keys, boxes)
-        total = masked.opened(shares, self._terms.threshold)
+        total = masked.opened(shares, self._terms.threshold, parameters_digest(request.generator))
         weights = sum(int(self._weights[site]) for site in alive)
         flat = FixedPoint(self._terms.clip, self._terms.bits).decode(total, self._spec.pack(request.generator), weights)
         return self._spec.unpack(flat)

@@ -64,13 +64,14 @@ class MaskedSum:
         self.total += masked
         self.metrics[site] = dict(metrics)
 
-    def opened(self, shares: Mapping[str, Mapping[str, bytes]], threshold: int) -> Ring:
+    def opened(self, shares: Mapping[str, Mapping[str, bytes]], threshold: int, start: str) -> Ring:
         """The sum of the inputs alone, shape (values,).
 
         Args:
             shares: Site that answered to, by site, the share that it gave: of the seed of a site in the sum, of the
                 mask key of one that is not.
             threshold: Of the study.
+            start: Digest of the generator that the round began with.
 
         Raises:
             PeerError: fewer answers than the threshold, or shares that do not give what a site published.
@@ -93,7 +94,7 @@ class MaskedSum:
             own = X25519PrivateKey.from_private_bytes(secret)
             for other in alive:
                 # What stands in the sum is the other's side of the mask, the opposite of the dropped site's.
-                add_shared_mask(total, own, self.keys, site, other)
+                add_shared_mask(total, own, self.keys, site, other, start)
         return total
 
     def _fits(self, site: str, given: Mapping[str, bytes]) -> bool:

@@ -25,7 +25,7 @@ def study_text(study: Study) -> str:
         "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans."
         if terms is None
         else f"each round: a declared weight, and its update of the generator, scaled back to a norm of {terms.clip:g}"
-        f" and hidden under masks. The coordinator sees the weighted sum over {terms.threshold} or more sites; if it lies,"
+        f" and hidden under masks. The coordinator sees the sum over {terms.threshold} or more sites; if it lies,"
         " one over fewer, and a single site's update only with other sites' help. The sum, and the generator that it"
         " leads to, are as open as ever.",
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "

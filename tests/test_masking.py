@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,8 +87,18 @@ def test_a_threshold_above_half_of_the_sites_never_gives_one_sites_input_away(si
     helpers = helpers_borne(sites, threshold)
     assert 0 <= helpers < threshold
     assert smallest_group(sites, threshold) >= 2
+    assert smallest_group(sites, threshold, helpers) >= 2
     # Enough honest sites are left that no two groups of them can be told otherwise.
     assert 2 * (threshold - helpers) > sites - helpers
+
+
+def test_the_table_in_the_documents_says_what_the_functions_do() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "secure-aggregation.md").read_text(encoding="utf-8")
+    rows = [
+        tuple(map(int, row)) for row in re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.M)
+    ]
+    assert len(rows) >= 5
+    assert rows == [(n, t, n - t, helpers_borne(n, t), smallest_group(n, t)) for n, t, *_ in rows]
 
 
 @pytest.mark.parametrize(("sites", "threshold"), [(2, 2), (3, 4), (6, 3), (1, 1)])
@@ -246,12 +258,15 @@ def test_a_changed_byte_of_what_was_sealed_is_noticed(place: int, change: int) -
 # Masks
 
 
-def masked(site: str, values: np.ndarray) -> np.ndarray:
+START = "7" * 64
+
+
+def masked(site: str, values: np.ndarray, start: str = START) -> np.ndarray:
     out = values.copy()
     add_own_mask(out, SECRETS[site].seed, KEYS, site)
     for other in SITES:
         if other != site:
-            add_shared_mask(out, SECRETS[site].mask, KEYS, site, other)
+            add_shared_mask(out, SECRETS[site].mask, KEYS, site, other, start)
     return out
 
 
@@ -291,10 +306,21 @@ def test_whoever_lacks_one_mask_of_an_input_sees_nothing_of_it() -> None:
     hidden = masked("site-a", values)
     add_own_mask(hidden, SECRETS["site-a"].seed, KEYS, "site-a", times=-1)
     for other in ("site-b", "site-c"):
-        add_shared_mask(hidden, SECRETS["site-a"].mask, KEYS, "site-a", other, times=-1)
+        add_shared_mask(hidden, SECRETS["site-a"].mask, KEYS, "site-a", other, START, times=-1)
     assert uniformity(hidden) > 1e-6
-    add_shared_mask(hidden, SECRETS["site-a"].mask, KEYS, "site-a", "site-d", times=-1)
+    add_shared_mask(hidden, SECRETS["site-a"].mask, KEYS, "site-a", "site-d", START, times=-1)
     np.testing.assert_array_equal(hidden, values)
+
+
+def test_of_a_site_that_began_with_another_generator_the_sum_tells_nothing() -> None:
+    """A coordinator can arrange by what it gives them that the others' updates are nothing: the sum would be one site's."""
+    nothing, values = np.zeros(10_000, np.uint32), np.arange(10_000, dtype=np.uint32)
+    for start, told in ((START, True), ("8" * 64, False)):
+        total = masked("site-a", values) + sum((masked(site, nothing, start) for site in SITES[1:]), nothing)
+        for site in SITES:
+            add_own_mask(total, SECRETS[site].seed, KEYS, site, times=-1)
+        assert np.array_equal(total, values) == told
+        assert (uniformity(total) > 1e-6) != told
 
 
 def test_either_end_of_a_pair_makes_the_same_mask() -> None:

@@ -13,6 +13,7 @@ from secure_run import cohorts_in, open_linear, prepared_run, secure_text
 from fedphantom.client.site_round import Site
 from fedphantom.common.errors import DataError, FedPhantomError, PolicyRefused, SignatureInvalid, VerificationFailed
 from fedphantom.common.exchange import RoundRequest
+from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.masking.keys import RoundSecrets, read_key_set
 from fedphantom.common.masking.messages import InputGiven, InputWanted, KeysWanted, SharesWanted, SumGiven, SumWanted
@@ -270,15 +271,16 @@ def test_a_wrong_share_gives_no_sum(federation: Federation) -> None:
         keys.values(), federation.peers, study=federation.study.digest(), round=1, threshold=4, fewest=4
     )
     values = sum(array.size for array in federation.start.values())
+    begun = parameters_digest(federation.start)
     masked = MaskedSum.empty(federation.study.digest(), read, values)
     for site in SITES:
         given = federation.input(site, session, boxes[site])
         masked.add(site, given.masked, given.metrics)
     shares = {site: dict(federation.sum(site, session).shares) for site in SITES}
-    assert masked.opened(shares, 4).shape == (values,)
+    assert masked.opened(shares, 4, begun).shape == (values,)
     changed = {**shares, "site-a": {**shares["site-a"], "site-c": bytes(32)}}
     with pytest.raises(PeerError, match="'site-c' that do not fit"):
-        masked.opened(changed, 4)
+        masked.opened(changed, 4, begun)
     with pytest.raises(PeerError, match="by 3 sites alone"):
-        masked.opened({site: shares[site] for site in SITES[:3]}, 4)
+        masked.opened({site: shares[site] for site in SITES[:3]}, 4, begun)
     assert replace(masked).alive == SITES

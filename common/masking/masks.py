@@ -2,6 +2,10 @@
 
 Of each pair the site whose name comes first adds the mask that both can make, the other takes it away. What is left of
 a sum over all sites is the sum of their inputs and of their own masks. Source: Bonawitz et al. 2017.
+
+Shared masks depend on the generator that the round began with: a coordinator that gives one site another generator than
+the rest, so that the rest's updates are nothing or known, gets a sum whose masks do not cancel out. Source of that
+attack: Pasquini et al. 2022, doi 10.1145/3548606.3560557.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ def add_own_mask(values: Ring, seed: bytes, keys: KeySet, site: str, *, times: i
 
 
 def add_shared_mask(
-    values: Ring, own: X25519PrivateKey, keys: KeySet, site: str, other: str, *, times: int = 1
+    values: Ring, own: X25519PrivateKey, keys: KeySet, site: str, other: str, start: str, *, times: int = 1
 ) -> None:
     """Add the mask that a site shares with another, in place; ``times`` -1 takes it away.
 
@@ -37,10 +41,11 @@ def add_shared_mask(
         keys: Of the round.
         site: Whose ``values`` are.
         other: The other.
+        start: Digest of the generator that the round began with.
         times: 1 or -1.
     """
     first, second = sorted((site, other))
-    key = derived_key(own, keys.of(other).mask, keys.session, f"mask of {first} and {second}")
+    key = derived_key(own, keys.of(other).mask, keys.session, f"mask of {first} and {second} from {start}")
     _add(values, key, times if site == first else -times)
 
 

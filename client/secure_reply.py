@@ -78,7 +78,7 @@ class SecureReply:
         self._folder, self._train, self._study = folder, train, study
         self._fewest = max(FEWEST_SITES, fewest_sites, self._terms.threshold)
         self._digest, self._rounds = study.digest(), study.training.rounds
-        self._state, self._journal = SecureState(folder.state), Journal(folder.journal)
+        self._state, self._journal = SecureState(folder.masking), Journal(folder.journal)
 
     @cached_property
     def _peers(self) -> Peers:

@@ -1,7 +1,7 @@
 """What a site keeps of its secure rounds: the secrets of a round under way, and the last sum that it helped to open.
 
-state/masking/round-00003.json   secrets of round 3's present attempt; gone once its sum is opened
-state/masking/opened.json        of the last sum: who was in it, and what this site gave
+masking/round-00003.json   secrets of round 3's present attempt; gone once its sum is opened
+masking/opened.json        of the last sum: who was in it, and what this site gave
 
 What was given stands on the disk before it leaves: a site that was restarted gives the same again or nothing.
 """
@@ -99,11 +99,11 @@ class SecureState:
     """The two files.
 
     Args:
-        state: The site's ``state/``.
+        folder: The site's ``masking/``.
     """
 
-    def __init__(self, state: Path) -> None:
-        self._folder = state / "masking"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def begin(self, session: Session) -> None:
         """Put a new attempt in place of the last one at its round. Raises StorageError."""
@@ -127,9 +127,7 @@ class SecureState:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged(
-                "Remove state/masking in the site's folder; the coordinator begins the round anew."
-            ) from None
+            raise _damaged("Remove masking/ in the site's folder; the coordinator begins the round anew.") from None
 
     def opened(self) -> Opened | None:
         """The last sum that this site helped to open.
@@ -166,5 +164,5 @@ class SecureState:
 
 def _damaged(remedy: str) -> DataError:
     return DataError(
-        "a damaged file in the site's state/masking", expected="what this site wrote there itself", remedy=remedy
+        "a damaged file in the site's masking/", expected="what this site wrote there itself", remedy=remedy
     )

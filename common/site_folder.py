@@ -11,6 +11,7 @@ state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
 previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves
 keys/identity/  with secure aggregation: the key that signs this site's masking keys; never leaves
+masking/        likewise: secrets of the round under way; never leaves
 peers.json      likewise: the identity keys of all sites of the study, as this site approved them
 journal.jsonl   what happened, what left; journal.jsonl.head: its last line, so that cut-off lines show
 ledger.jsonl    under differential privacy, unless site.toml names another folder: what its patients have spent
@@ -104,6 +105,11 @@ class SiteFolder:
     def identity(self) -> Path:
         """Folder of the site's own signing key."""
         return self.root / IDENTITY
+
+    @property
+    def masking(self) -> Path:
+        """With secure aggregation: secrets of the round under way, and what was last given."""
+        return self.root / "masking"
 
     @property
     def peers(self) -> Path:

@@ -313,7 +313,7 @@ def test_whoever_lacks_one_mask_of_an_input_sees_nothing_of_it() -> None:
 
 
 def test_of_a_site_that_began_with_another_generator_the_sum_tells_nothing() -> None:
-    """A coordinator can arrange by what it gives them that the others' updates are nothing: the sum would be one site's."""
+    """A coordinator can give the others what their updates are nothing from: the sum would be one site's."""
     nothing, values = np.zeros(10_000, np.uint32), np.arange(10_000, dtype=np.uint32)
     for start, told in ((START, True), ("8" * 64, False)):
         total = masked("site-a", values) + sum((masked(site, nothing, start) for site in SITES[1:]), nothing)

@@ -248,7 +248,7 @@ def test_a_question_for_another_study_or_round_is_refused(federation: Federation
 def test_a_damaged_state_is_no_reason_to_show_more(federation: Federation, name: str) -> None:
     session = federation.gathered()
     federation.sum("site-a", session)
-    (federation.folder.site("site-a") / "state" / "masking" / name).write_text("{")
+    (federation.folder.site("site-a") / "masking" / name).write_text("{")
     with pytest.raises(DataError, match="damaged file"):
         federation.site("site-a").answer(SharesWanted(2, (b"",)))
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from linear_run import linear_simulation
 from linear_site import study_text
+from promised import promised_text, write_start
 from secure_run import STEP, BentSites, cohorts_in, prepared_run, run_bent, secure_text
+from tiny_cohorts import tiny_text, write_tiny_cohort
 
+from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.secure_reply import MASKED_LEFT
+from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import ConfigError, PeerError
 from fedphantom.common.exchange import Parameters
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.journal import read_journal
 from fedphantom.common.masking.messages import (
@@ -28,10 +36,14 @@ from fedphantom.common.masking.messages import (
     SumWanted,
     Wanted,
 )
-from fedphantom.common.site_folder import REPLY_LEFT
-from fedphantom.common.study import Study, parse_study
+from fedphantom.common.masking.terms import SecureAggregationTable
+from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
+from fedphantom.common.study import parse_study
 from fedphantom.server.secure_exchange import Answer
+from fedphantom.server.simulation import simulate
+from fedphantom.server.study_summary import study_text as in_words
 
+TEMPLATES = Path(__file__).parent.parent / "server" / "study_templates"
 FOUR = tuple(f"site-{letter}" for letter in "abcd")
 
 
@@ -208,7 +220,7 @@ def test_the_site_keeps_no_round_that_nobody_saw_and_journals_what_left(tmp_path
 
 def test_secrets_are_the_owners_alone_and_gone_once_the_sum_is_opened(tmp_path: Path) -> None:
     run_bent(tmp_path / "out", cohorts_in(tmp_path), secure_text())
-    folder = tmp_path / "out" / "sites" / "site-a" / "state" / "masking"
+    folder = tmp_path / "out" / "sites" / "site-a" / "masking"
     assert [path.name for path in folder.iterdir()] == ["opened.json"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "opened.json").stat().st_mode) == 0o600
@@ -258,8 +270,7 @@ def test_a_run_over_sites_that_cannot_be_summed_is_refused_before_anything_is_ma
 
 
 def test_a_study_without_it_has_the_digest_it_always_had() -> None:
-    without: Callable[[Study], object] = lambda study: study.model_dump(mode="json")["federation"]  # noqa: E731
-    assert "secure_aggregation" not in without(parse_study(study_text()))  # type: ignore[operator]  # a table
+    assert "secure_aggregation" not in parse_study(study_text()).model_dump(mode="json")["federation"]
     assert parse_study(secure_text()).digest() != parse_study(study_text()).digest()
 
 
@@ -268,3 +279,69 @@ def test_another_study_in_the_same_folder_is_told_by_the_key_that_differs(tmp_pa
     prepared_run(tmp_path / "out", cohorts, secure_text())
     with pytest.raises(ConfigError, match=r"differs in federation\.secure_aggregation"):
         prepared_run(tmp_path / "out", cohorts, study_text())
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_template_shows_the_table_that_asks_for_it(template: Path) -> None:
+    text = template.read_text(encoding="utf-8")
+    terms = parse_study(re.sub(r"^# (?=\[federation\.secure|threshold|clip|bits)", "", text, flags=re.M))
+    assert terms.federation.secure_aggregation == SecureAggregationTable(threshold=3, clip=20.0, bits=20)
+    assert parse_study(text).federation.secure_aggregation is None
+
+
+def test_the_study_in_words_says_what_the_coordinator_sees() -> None:
+    told = in_words(parse_study(secure_text(4)))
+    assert "its update of the generator, scaled back to a norm of 20 and hidden under masks" in told
+    assert "the sum over 4 or more sites" in told
+    assert "figures on synthetic scans" not in told
+    assert "secure aggregation" not in in_words(parse_study(study_text()))
+
+
+# Real training
+
+
+@pytest.mark.slow
+def test_real_training_gives_the_plain_generator_within_half_a_step(tmp_path: Path) -> None:
+    cohorts = {f"site-{name}": write_tiny_cohort(tmp_path / name, 6, seed) for seed, name in enumerate("abc")}
+    terms = "[federation]\nsecure_aggregation = { threshold = 3, clip = 20.0, bits = 24 }\n"
+    generators = []
+    for name, text in (("plain", tiny_text(rounds=1)), ("secure", tiny_text(rounds=1) + terms)):
+        result = simulate(
+            text,
+            cohorts,
+            tmp_path / name,
+            engine="local",
+            prepare_site=create_site_folder,
+            open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+            initial=initial_parameters,
+            progress=lambda record: None,
+        )
+        generators.append(load_weights(result.generator)[0])
+    assert result.rounds[0].metrics == {"steps": 4.0}
+    clipped = [
+        entry.facts["clipped"]
+        for entry in read_journal(tmp_path / "secure/sites/site-a/journal.jsonl")
+        if entry.facts.get("what") == "input"
+    ]
+    assert clipped == [False]
+    assert far(*generators) <= STEP / 2 + FLOAT32
+
+
+@pytest.mark.slow
+def test_under_a_promise_each_site_says_what_it_spent_and_nothing_else(tmp_path: Path) -> None:
+    cohorts = {f"site-{name}": write_tiny_cohort(tmp_path / name, 12, seed) for seed, name in enumerate("abc")}
+    sha256 = write_start(tmp_path / "start.safetensors")
+    text = promised_text(sha256, rounds=1) + "[federation]\nsecure_aggregation = { threshold = 3, clip = 20.0 }\n"
+    result = simulate(
+        text,
+        cohorts,
+        tmp_path / "out",
+        engine="local",
+        prepare_site=partial(create_site_folder, start=tmp_path / "start.safetensors"),
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=lambda study: first_parameters(study, tmp_path / "start.safetensors"),
+        progress=lambda record: None,
+    )
+    (record,) = result.rounds
+    assert record.epsilon.keys() == record.noised_steps.keys() == {"site-a", "site-b", "site-c"}
+    assert record.metrics.keys() == {"steps"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +72,9 @@ class Federation:
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Federation:
+def federation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Federation:
+    # What is flushed to the disk is not asked here: that takes longer than everything else.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     return Federation(tmp_path)
 
 

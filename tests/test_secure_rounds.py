@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from functools import partial
@@ -45,6 +46,12 @@ from fedphantom.server.study_summary import study_text as in_words
 
 TEMPLATES = Path(__file__).parent.parent / "server" / "study_templates"
 FOUR = tuple(f"site-{letter}" for letter in "abcd")
+
+
+@pytest.fixture(autouse=True)
+def _unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here asks whether a power cut is survived, and flushing takes longer than everything else."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def order(cohort: Path, **behaviour: object) -> None:

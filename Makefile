@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow check bench
+.PHONY: setup demo test test-slow check bench tutorial
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ check: $(READY)
 	cd benchmarks && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml $(patsubst benchmarks/%.py,-m %,$(wildcard benchmarks/*.py))
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_documentation.py tests/test_packaging.py
+
+# docs/tutorial.md, typed in network namespaces of this machine; needs root, iproute2 and nginx.
+tutorial: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fakes/tutorial.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

@@ -16,6 +16,7 @@ import typer
 
 from . import __version__
 from .client.commands import evaluate
+from .client.node.run_commands import site_app
 from .common.commands import cohort_app, generate
 from .common.failure_report import FailureReport, report_failure
 from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_interrupted
@@ -25,6 +26,7 @@ from .privacy.audit.commands import audit_app
 from .privacy.dp.commands import budget_app
 from .privacy.release.commands import release_app
 from .server.commands import study_app
+from .server.coordinator.run_commands import server_app
 
 if TYPE_CHECKING:
     from .common.exchange import SiteTrainer
@@ -37,6 +39,8 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(budget_app, name="budget")
 app.add_typer(release_app, name="release")
 app.add_typer(journal_app, name="journal")
+app.add_typer(site_app, name="site")
+app.add_typer(server_app, name="server")
 app.command()(generate)
 app.command()(evaluate)
 

@@ -20,15 +20,22 @@ from ..common.gan.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics
+from .conditions import Conditions
 from .secure_app import Parse, add_secure_rounds, content_of
 from .site_round import OpenTrainer, Site, note_failure
 
+Permit = Callable[[SiteFolder], Conditions]
 Q = TypeVar("Q")
 """What is asked."""
 
 
-def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
+def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_simulation) -> ClientApp:
     """A ClientApp around a trainer.
+
+    Args:
+        open_trainer: Called with the site's folder.
+        permit: Asked before every answer for the conditions of it; raises where the site may not answer. A
+            simulation's sites, folders on one machine, may always.
 
     Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
     is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
@@ -36,44 +43,41 @@ def make_client_app(open_trainer: OpenTrainer) -> ClientApp:
     """
     app = ClientApp()
 
+    def answered(
+        message: Message,
+        context: Context,
+        parse: Callable[[Message, Site], Q],
+        answer: Callable[[Q, Site], RecordDict],
+    ) -> Message:
+        folder: SiteFolder | None = None
+        try:
+            folder = SiteFolder.open(_site_dir(context))
+            site = Site(folder, open_trainer, permit(folder))
+            question = parse(message, site)
+        except Exception as error:
+            if folder is not None:
+                note_failure(folder, error)
+            return _failure(message, folder, error)
+        try:
+            content = answer(question, site)
+        except Exception as error:  # noted by the site itself
+            return _failure(message, folder, error)
+        return Message(content, reply_to=message)
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answered(
+        return answered(
             message,
             context,
-            open_trainer,
             _request_of,
             lambda request, site: _content(site.train_round(request), site.rule.generator),
         )
 
     def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
-        return _answered(message, context, open_trainer, parse, lambda wanted, site: content_of(site.answer(wanted)))
+        return answered(message, context, parse, lambda wanted, site: content_of(site.answer(wanted)))
 
     add_secure_rounds(app, answer_masked, _request_of)
     return app
-
-
-def _answered(
-    message: Message,
-    context: Context,
-    open_trainer: OpenTrainer,
-    parse: Callable[[Message, Site], Q],
-    answer: Callable[[Q, Site], RecordDict],
-) -> Message:
-    folder: SiteFolder | None = None
-    try:
-        folder = SiteFolder.open(_site_dir(context))
-        site = Site(folder, open_trainer)
-        question = parse(message, site)
-    except Exception as error:
-        if folder is not None:
-            note_failure(folder, error)
-        return _failure(message, folder, error)
-    try:
-        content = answer(question, site)
-    except Exception as error:  # noted by the site itself
-        return _failure(message, folder, error)
-    return Message(content, reply_to=message)
 
 
 def _site_dir(context: Context) -> Path:
@@ -125,11 +129,12 @@ def _failure(message: Message, folder: SiteFolder | None, error: Exception) -> M
     return Message(RecordDict({FAILURE: ConfigRecord({**record})}), reply_to=message)
 
 
-def _open_local_trainer(folder: Path) -> SiteTrainer:
+def open_local_trainer(folder: Path) -> SiteTrainer:
+    """The trainer of a site's folder."""
     # Here, so that a node which only reports a failure does not wait for torch.
     from .local_training import LocalTrainer
 
     return LocalTrainer.open(folder)
 
 
-app = make_client_app(_open_local_trainer)
+app = make_client_app(open_local_trainer)

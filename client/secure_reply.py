@@ -38,11 +38,12 @@ from ..common.masking.messages import (
     SumWanted,
     Wanted,
 )
-from ..common.masking.peers import Peers, read_peers
+from ..common.masking.peers import Peers
 from ..common.masking.sealing import Shares, seal, unseal
 from ..common.masking.shares import split
 from ..common.masking.terms import FEWEST_SITES, SecureAggregationTable
 from ..common.site_folder import SiteFolder
+from .conditions import Conditions
 from .secure_state import Opened, SecureState, Session
 
 PUBLIC_METRICS = ("steps", EPSILON, NOISED_STEPS)
@@ -60,13 +61,13 @@ class SecureReply:
     Args:
         folder: The site's folder.
         train: The site's plain round.
-        fewest_sites: That this site will be summed with, itself among them; never fewer than the study's threshold.
+        conditions: Under which it takes part.
 
     Raises:
-        ConfigError: the study has no secure aggregation, or the site no identity key or list of sites.
+        ConfigError: the study has no secure aggregation, or the site no identity key.
     """
 
-    def __init__(self, folder: SiteFolder, train: Train, fewest_sites: int = FEWEST_SITES) -> None:
+    def __init__(self, folder: SiteFolder, train: Train, conditions: Conditions) -> None:
         study = folder.study()
         if study.federation.secure_aggregation is None:
             raise ConfigError(
@@ -76,13 +77,14 @@ class SecureReply:
             )
         self._terms: SecureAggregationTable = study.federation.secure_aggregation
         self._folder, self._train, self._study = folder, train, study
-        self._fewest = max(FEWEST_SITES, fewest_sites, self._terms.threshold)
+        self._conditions = conditions
+        self._fewest = max(FEWEST_SITES, conditions.fewest_sites, self._terms.threshold)
         self._digest, self._rounds = study.digest(), study.training.rounds
         self._state, self._journal = SecureState(folder.masking), Journal(folder.journal)
 
     @cached_property
     def _peers(self) -> Peers:
-        return read_peers(self._folder.peers)
+        return self._conditions.peers()
 
     @cached_property
     def _identity(self) -> Ed25519PrivateKey:

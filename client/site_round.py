@@ -14,9 +14,9 @@ from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.journal import Fact, Journal
 from ..common.masking.messages import Given, Wanted, round_of
-from ..common.masking.terms import FEWEST_SITES
 from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, SiteFolder
+from .conditions import Conditions
 from .egress import EgressRule, check_reply
 from .secure_reply import SecureReply
 from .site_setup import read_egress_rule
@@ -31,10 +31,10 @@ class Site:
     Args:
         folder: The site's folder.
         open_trainer: Called with the folder's path on the first round.
-        fewest_sites: That this site asks for in a sum, where the study has secure aggregation.
+        conditions: Of taking part in a sum; by default a simulation's.
     """
 
-    def __init__(self, folder: SiteFolder, open_trainer: OpenTrainer, fewest_sites: int = FEWEST_SITES) -> None:
+    def __init__(self, folder: SiteFolder, open_trainer: OpenTrainer, conditions: Conditions | None = None) -> None:
         self.folder = folder
         self._open_trainer = open_trainer
         self._trainer: SiteTrainer | None = None
@@ -42,7 +42,7 @@ class Site:
         self._study_digest = folder.study().digest()
         self._rounds = folder.study().training.rounds
         self._federation = folder.study().federation
-        self._fewest_sites = fewest_sites
+        self._conditions = conditions or Conditions.of_simulation(folder)
         self.rule: EgressRule = read_egress_rule(folder)
         self._journal = Journal(folder.journal)
 
@@ -75,7 +75,7 @@ class Site:
         """
         try:
             self._secure = self._secure or SecureReply(
-                self.folder, lambda request: self._trained(request)[0], self._fewest_sites
+                self.folder, lambda request: self._trained(request)[0], self._conditions
             )
             return self._secure.answer(wanted)
         except Exception as error:

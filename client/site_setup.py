@@ -16,13 +16,15 @@ from ..common.gan.parameters import ParameterSpec
 from ..common.gan.public_start import PUBLIC_START, read_public_start
 from ..common.keys import PRIVATE_KEY_NAME, generate_key
 from ..common.progress import Report
-from ..common.site_folder import COINS, IDENTITY, SITE_FILE, SiteFolder, roles_generator
+from ..common.site_folder import COINS, IDENTITY, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import FAKE_METRICS, EgressRule
 
 
-def check_site_cohort(root: Path, name: str, cohort: Cohort, study: Study, progress: Report) -> str:
+def check_site_cohort(
+    root: Path, name: str, cohort: Cohort, study: Study, progress: Report, coins_from: CoinSource = "study"
+) -> str:
     """Find that a site will have patients to train on, as its first round would find it; nothing is written.
 
     Args:
@@ -31,6 +33,7 @@ def check_site_cohort(root: Path, name: str, cohort: Cohort, study: Study, progr
         cohort: The site's patients.
         study: What is to be trained.
         progress: (scans looked through, scans in all).
+        coins_from: What its roles will be drawn from; of ``system`` one draw is tried.
 
     Returns:
         How many scans are left out and why, without naming one; empty where none is.
@@ -45,7 +48,7 @@ def check_site_cohort(root: Path, name: str, cohort: Cohort, study: Study, progr
     roles = (
         load_roles_of(coins, patients)
         if coins.exists()
-        else draw_roles(patients, study.roles, roles_generator(study, name))
+        else draw_roles(patients, study.roles, roles_generator(study, name, coins_from))
     )
     refuse_without_training(roles)
     return report.left_out
@@ -70,6 +73,7 @@ def create_site_folder(
     *,
     start: Path | None = None,
     ledgers: Path | None = None,
+    coins_from: CoinSource = "study",
 ) -> SiteFolder:
     """Make the folder, or find it as an earlier call with the same arguments left it.
 
@@ -82,6 +86,7 @@ def create_site_folder(
         start: The public start file, where the study goes out from one; copied.
         ledgers: Folder in which each site has a folder with its privacy ledger, which outlives runs; by default the
             ledger lies in the site's own folder.
+        coins_from: What the site's roles are drawn from.
 
     Raises:
         ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
@@ -97,6 +102,7 @@ def create_site_folder(
             "cohort": folder.cohort.resolve() == cohort.resolve(),
             "study": folder.study().digest() == study.digest(),
             "ledger": ledgers is None or folder.ledger.resolve() == (ledgers / name).resolve(),
+            "source of coins": folder.coins_from == coins_from,
         }
         if not all(same.values()):
             raise ConfigError(
@@ -126,6 +132,8 @@ def create_site_folder(
     lines = {"name": name, "cohort": str(place), "study": "study.toml"}
     if ledgers is not None:
         lines["ledger"] = str((ledgers / name).resolve())
+    if coins_from != "study":
+        lines["coins_from"] = coins_from
     text = "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items())
     write_atomic(root / SITE_FILE, text.encode())
     return SiteFolder.open(root)

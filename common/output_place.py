@@ -57,4 +57,6 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     else:
         refuse_unwritable(out)
         return
-    raise OutputTaken(found, expected="a new or empty folder, or the one to go on with", remedy="Choose another --out.")
+    raise OutputTaken(
+        found, expected="a new or empty folder, or the one to go on with", remedy="Choose another folder."
+    )

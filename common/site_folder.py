@@ -1,6 +1,7 @@
 """A site's own folder: what it is called, where its cohort and study lie, and what it keeps between rounds.
 
-site.toml       name, cohort, study, ledger (paths; relative ones from this folder); budget: ε that the site allows
+site.toml       name, cohort, study, ledger (paths; relative ones from this folder); budget: ε that the site allows;
+                coins_from: where roles are drawn from, "system" at a real site, "study" in a simulation
 study.toml      the site's own copy of the study it takes part in
 egress.json     what may leave, written when the folder is made
 coins.json      roles and coins of its patients
@@ -23,11 +24,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 
@@ -51,6 +53,13 @@ PEERS = "peers.json"
 """Identity keys of the study's sites, at each site and at the coordinator (:mod:`.masking.peers`)."""
 ROLES_DRAWN = "roles-drawn"
 """Journal event, written when the coin record is, with its SHA-256."""
+CoinSource = Literal["study", "system"]
+"""Where a site's roles are drawn from. ``study``: its seed and the site's name, so that a simulation can be repeated;
+whoever knows both and the patients knows who is a member. ``system``: the operating system's randomness."""
+_SEED_SOURCES: dict[CoinSource, str] = {
+    "study": "the study's seed and the site's name",
+    "system": "the operating system's randomness",
+}
 REPLY_LEFT = "reply-left"
 """Journal event, written when a reply may leave, with the digest of its parameters."""
 
@@ -65,6 +74,7 @@ class SiteFolder:
     study_file: Path
     ledger: Path
     budget: float | None = None
+    coins_from: CoinSource = "study"
 
     @property
     def state(self) -> Path:
@@ -127,15 +137,16 @@ class SiteFolder:
 
         Raises:
             ConfigError: there is none, or it does not hold exactly ``name``, ``cohort`` and ``study``, and perhaps
-                ``ledger`` and ``budget``, a number above 0.
+                ``ledger``, ``budget``, a number above 0, and ``coins_from``, a :data:`CoinSource`.
         """
         try:
             table = tomllib.loads((root / SITE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             table = {}
-        budget = table.pop("budget", None)
+        budget, coins_from = table.pop("budget", None), table.pop("coins_from", "study")
         known = table.keys() - {"ledger"} == {"name", "cohort", "study"}
         allowed = budget is None or (type(budget) in (int, float) and 0 < budget < math.inf)
+        allowed = allowed and coins_from in get_args(CoinSource)
         if not known or not allowed or not all(isinstance(value, str) for value in table.values()):
             raise ConfigError(
                 "no valid site.toml in the site's folder",
@@ -144,7 +155,7 @@ class SiteFolder:
             )
         check_site_name(table["name"])
         ledger = root / table.get("ledger", "")
-        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger, budget)
+        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger, budget, coins_from)
 
     def study(self) -> Study:
         """The site's own copy of the study. Raises ConfigError as :func:`read_study`."""
@@ -208,8 +219,8 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
         folder.coins,
         cohort.patient_ids,
         study.roles,
-        roles_generator(study, folder.name),
-        seed_source="the study's seed and the site's name",
+        roles_generator(study, folder.name, folder.coins_from),
+        seed_source=_SEED_SOURCES[folder.coins_from],
     )
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
     noted = _noted_coins(folder)
@@ -241,8 +252,10 @@ def _lost_journal() -> VerificationFailed:
     )
 
 
-def roles_generator(study: Study, site: str) -> np.random.Generator:
-    """Where a site's roles are drawn from: whoever knows the study, the site's name and its patients can repeat it."""
+def roles_generator(study: Study, site: str, source: CoinSource) -> np.random.Generator:
+    """What a site's roles are drawn from; of ``system`` another one at every call, that nobody can repeat."""
+    if source == "system":
+        return np.random.default_rng(secrets.randbits(256))
     return numpy_generator(study.seed, "roles", site)
 
 

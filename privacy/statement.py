@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..common.errors import VerificationFailed
 from ..common.federation import Sharing
+from ..common.in_toto import STATEMENT_TYPE, Digest, Record, Time
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
 from .approving_site import ApprovingSite, Override
@@ -24,7 +24,6 @@ from .label_making import LabelMaking
 from .policy import FEWEST_FOR_PUBLIC, Tier
 from .verdict import Outcome
 
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:fedphantom:release:1"
 
 PERMITTED: dict[Tier, tuple[Outcome, ...]] = {
@@ -42,30 +41,12 @@ STRICTER: dict[Tier, tuple[Tier, ...]] = {
 """The tiers whose audit is strict enough for a release of this tier (PRIVACY §5)."""
 
 
-def _real(time: str) -> str:
-    datetime.fromisoformat(time)
-    return time
-
-
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_real)]
-"""UTC, ISO 8601, seconds."""
-
 BIDS_IGNORE = ".bidsignore"
 """The one hidden file that a release may hold: BIDS gives it that name."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Digest(_Record):
-    """A file's hash, as in-toto writes it."""
-
-    sha256: Sha256
-
-
-class Subject(_Record):
+class Subject(Record):
     """One file: its path inside the release, ``/`` between parts, and its hash."""
 
     name: str
@@ -80,7 +61,7 @@ class Subject(_Record):
         return self
 
 
-class AuditClaim(_Record):
+class AuditClaim(Record):
     """The audit that the release rests on.
 
     Attributes:
@@ -104,7 +85,7 @@ class AuditClaim(_Record):
         return set(BINDING[kind]) <= set(BINDING[self.release]) and self.tier in STRICTER[tier]
 
 
-class EvaluationClaim(_Record):
+class EvaluationClaim(Record):
     """That the release holds figures of ``fedphantom evaluate``, and on how many patients.
 
     Attributes:
@@ -118,7 +99,7 @@ class EvaluationClaim(_Record):
     procedural: bool = False
 
 
-class ReleasePredicate(_Record):
+class ReleasePredicate(Record):
     """What is released, on which grounds.
 
     Attributes:
@@ -205,7 +186,7 @@ class ReleasePredicate(_Record):
             raise ValueError("structures of the study may be rarer than a site's policy or the tier permits")
 
 
-class ReleaseStatement(_Record):
+class ReleaseStatement(Record):
     """The signed payload; files in the order of their names, each once."""
 
     statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")

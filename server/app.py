@@ -1,7 +1,8 @@
-"""The coordinator's Flower ServerApp: the run folder named by the run configuration, resumed until done."""
+"""The coordinator's Flower ServerApp: the run folder named by its process's environment, resumed until done."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from flwr.app import Context
@@ -11,7 +12,7 @@ from ..common.errors import ConfigError, FedPhantomError
 from ..common.masking.peers import read_peers
 from .polling_grid import PollingGrid
 from .rounds import Rounds
-from .run_folder import RunFolder
+from .run_folder import RUN_VARIABLE, RunFolder
 from .secure_exchange import run_secure_rounds
 from .secure_flower import FlowerSites
 from .strategy import GeneratorAveraging
@@ -26,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     Raises:
         FedPhantomError: as :class:`Rounds` and :class:`GeneratorAveraging`; also written to the outcome file.
     """
-    folder = RunFolder(_run_dir(context))
+    folder = RunFolder(_run_dir())
     try:
         run_study(grid, folder)
     except FedPhantomError as error:
@@ -59,11 +60,11 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     return rounds
 
 
-def _run_dir(context: Context) -> Path:
-    value = context.run_config.get("run-dir")
-    if not isinstance(value, str) or not value:
+def _run_dir() -> Path:
+    value = os.environ.get(RUN_VARIABLE)
+    if not value:
         raise ConfigError(
-            "no run-dir in the run configuration",
+            f"no {RUN_VARIABLE} in the environment of the ServerApp",
             expected="the coordinator's run folder",
             remedy="Start the run with 'fedphantom server run' or 'fedphantom simulate'.",
         )

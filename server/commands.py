@@ -104,7 +104,7 @@ def study_pretrain(
 def study_show(path: _StudyFile, as_json: _Json = False) -> None:
     """Say in plain words what a study does and what leaves a site."""
     from ..common.study import read_study
-    from .study_summary import study_facts, study_text
+    from ..privacy.study_summary import study_facts, study_text
 
     with about("STUDY.toml"):
         parsed = read_study(path)

@@ -41,17 +41,16 @@ class FlowerControl:
         )
         write_atomic(self._home / "config.toml", text.encode())
 
-    def submit(self, app: Path, configuration: Path) -> str:
+    def submit(self, app: Path) -> str:
         """Start a run of the bundle in a folder; its identifier.
 
         Args:
             app: Folder with the bundle's ``pyproject.toml``.
-            configuration: TOML file of the run's configuration.
 
         Raises:
             PeerError: it was not accepted; names the log. As every other method.
         """
-        run = self._ask("run", str(app), _CONNECTION, "--run-config", str(configuration)).get("run-id")
+        run = self._ask("run", str(app), _CONNECTION).get("run-id")
         if not isinstance(run, str | int):
             raise self._failure("Flower did not accept the run")
         return str(run)
@@ -65,8 +64,35 @@ class FlowerControl:
                 return "unknown"
 
     def stop(self, run: str) -> None:
-        """End a run."""
+        """End a run; one that has ended stays as it is."""
         self._ask("stop", run, _CONNECTION)
+
+    def register(self, key: Path, name: str) -> str:
+        """Let the SuperNode with this key in.
+
+        Args:
+            key: Public key, OpenSSH.
+            name: The site's.
+
+        Returns:
+            The node's identifier, its own for as long as it is registered.
+        """
+        node = self._ask("supernode", "register", str(key), _CONNECTION, "--name", name).get("node-id")
+        if not isinstance(node, str | int):
+            raise self._failure(f"the SuperLink did not register the node of '{name}'")
+        return str(node)
+
+    def unregister(self, node: str) -> None:
+        """Let a SuperNode in no more."""
+        self._ask("supernode", "unregister", node, _CONNECTION)
+
+    def nodes(self) -> dict[str, str]:
+        """Flower's word for each registered node (``online``, ``offline`` …) by its identifier."""
+        match self._ask("supernode", "list", _CONNECTION).get("nodes"):
+            case list() as nodes:
+                return {str(node["node-id"]): str(node["status"]) for node in nodes}
+            case _:
+                return {}
 
     def _ask(self, *arguments: str) -> dict[str, Any]:
         """The JSON object that a ``flwr`` command prints."""

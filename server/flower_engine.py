@@ -9,66 +9,44 @@ import http.client
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..common.atomic import write_atomic
-from ..common.errors import ConfigError, DataError, FedPhantomError, PeerError, StorageError
+from ..common.errors import PeerError
+from ..common.flower_bundle import BUNDLE_FILE, CLIENT_APP, bundle_text
 from ..common.flower_programs import LOOPBACK, flower_environment, flower_program, free_ports
 from ..common.processes import ProcessSet
 from ..common.storage import storage_errors
-from .checkpoints import Checkpoint, latest_checkpoint, newest_round
+from .checkpoints import Checkpoint
 from .flower_control import FlowerControl
+from .following import follow
 from .rounds import Progress, Rounds
-from .run_folder import RunFolder
-
-BUNDLE = Path(__file__).parent / "flower_app"
-"""The Flower app that both sides run: references to installed code, no code."""
+from .run_folder import RUN_VARIABLE, RunFolder
 
 _START_S = 120.0  # a cold Python on a loaded machine takes its time
 _POLL_S = 0.25
-_STATUS_POLL_S = 10.0
-
-# The ServerApp is another process: its error comes as text and is raised again here as what it was.
-_KINDS: Mapping[str, type[FedPhantomError]] = {k.__name__: k for k in (ConfigError, DataError, PeerError, StorageError)}
 
 
-def run_flower(rounds: Rounds, progress: Progress, bundle: Path = BUNDLE) -> Checkpoint:
+def run_flower(rounds: Rounds, progress: Progress, client_app: str = CLIENT_APP) -> Checkpoint:
     """Do the remaining rounds; every process is gone when this returns or raises.
 
     Args:
         rounds: The run, its site folders prepared.
         progress: Called after each round, from this process.
-        bundle: Folder of the Flower app; only its ``pyproject.toml`` is used.
+        client_app: Reference to what answers at a site.
 
     Raises:
         PeerError: a round fell below the quorum, or a Flower process failed; names the log.
         ConfigError: Flower's programs are not installed beside this Python.
         StorageError: the disk is full, read-only or forbidden.
     """
-    folder, done = rounds.folder, rounds.checkpoint.round
+    folder = rounds.folder
     with ProcessSet.running() as processes:
         federation = _Federation(folder, processes)
         federation.start(rounds.sites)
-        run = federation.submit(bundle)
-        next_status = time.monotonic() + _STATUS_POLL_S
-        while (outcome := folder.read_outcome()) is None:
-            done = _report(folder, done, progress)
-            federation.check_alive()
-            if time.monotonic() >= next_status:
-                # Only a ServerApp that died without a word is found this way, so it is asked rarely.
-                if federation.control.status(run).startswith("finished") and folder.read_outcome() is None:
-                    raise federation.failure("the ServerApp ended without a result", "superlink.log")
-                next_status = time.monotonic() + _STATUS_POLL_S
-            time.sleep(_POLL_S)
-        _report(folder, done, progress)
-    if outcome["kind"] != "done":
-        kind = _KINDS.get(outcome["kind"], PeerError)
-        raise kind(outcome["found"], expected=outcome["expected"], remedy=outcome["remedy"])
-    checkpoint = latest_checkpoint(folder.checkpoints)
-    if checkpoint is None:
-        raise DataError("no checkpoint after the run", expected="one a round", remedy="Run it again.")
-    return checkpoint
+        run = federation.submit(bundle_text(rounds.study.digest(), client_app=client_app))
+        log = folder.flower / "superlink.log"
+        return follow(folder, federation.control, run, progress, log, federation.check_alive)
 
 
 class _Federation:
@@ -105,12 +83,11 @@ class _Federation:
             where = ["--superlink", link, "--host", LOOPBACK, "--port", str(port)]
             self._spawn(f"supernode-{site}", "flower-supernode", "--insecure", *where, "--node-config", str(config))
 
-    def submit(self, bundle: Path) -> str:
+    def submit(self, bundle: str) -> str:
         """Start the run; returns its identifier."""
         app = self._folder.flower / "app"
-        # Only this file: the bundle holds no code, whatever else lies beside it.
-        write_atomic(app / "pyproject.toml", (bundle / "pyproject.toml").read_bytes())
-        return self.control.submit(app, self._toml("run.toml", "run-dir", self._folder.root))
+        write_atomic(app / BUNDLE_FILE, bundle.encode())
+        return self.control.submit(app)
 
     def check_alive(self) -> None:
         """Raise PeerError where a process has ended by itself."""
@@ -137,6 +114,7 @@ class _Federation:
     def _environment(self, name: str) -> dict[str, str]:
         return {
             **flower_environment(self._folder.flower / f"home-{name}"),
+            RUN_VARIABLE: str(self._folder.root),
             # One thread a site, as the local engine trains: the same bits, and no site stalls another.
             "OMP_NUM_THREADS": "1",
         }
@@ -145,18 +123,6 @@ class _Federation:
         path = self._folder.flower / name
         write_atomic(path, f"{key} = {json.dumps(str(value), ensure_ascii=False)}\n".encode())
         return path
-
-
-def _report(folder: RunFolder, done: int, progress: Progress) -> int:
-    """Tell of the rounds finished since; returns the newest."""
-    if newest_round(folder.checkpoints) <= done:
-        return done
-    checkpoint = latest_checkpoint(folder.checkpoints)
-    for record in checkpoint.history if checkpoint else ():
-        if record.round > done:
-            progress(record)
-            done = record.round
-    return done
 
 
 def _healthy(port: int) -> bool:

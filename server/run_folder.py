@@ -38,6 +38,9 @@ from ..common.study import Study, differing_keys, parse_study, read_study
 from ..privacy.dp.statement import NONE, Spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
 
+RUN_VARIABLE = "FEDPHANTOM_RUN"
+"""Environment variable by which a ServerApp's process is told its run folder: so it never travels to a site."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -223,6 +226,10 @@ class RunFolder:
     def write_outcome(self, outcome: Mapping[str, str]) -> None:
         """Say how the ServerApp ended, in our words; Flower's own status only says that it did."""
         write_atomic(self.flower / "outcome.json", json.dumps(dict(outcome)).encode())
+
+    def forget_outcome(self) -> None:
+        """An earlier ServerApp's outcome is not the next one's."""
+        (self.flower / "outcome.json").unlink(missing_ok=True)
 
     def read_outcome(self) -> dict[str, str] | None:
         """What :meth:`write_outcome` said, every key present; None while there is nothing."""

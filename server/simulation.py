@@ -17,6 +17,7 @@ from ..common.cohort import Cohort
 from ..common.device import choose_device
 from ..common.errors import DataError, StorageError, about
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
+from ..common.flower_bundle import CLIENT_APP
 from ..common.gan.parameters import ParameterSpec
 from ..common.masking.peers import read_peers
 from ..common.parallel import side_by_side
@@ -93,7 +94,7 @@ def simulate(
     check_site: CheckSite | None = None,
     begin: Begin = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
-    bundle: Path | None = None,
+    client_app: str = CLIENT_APP,
     preview_every: int | None = None,
     public: Path | None = None,
 ) -> SimulationResult:
@@ -108,13 +109,13 @@ def simulate(
         engine: ``local`` runs every site in this process, one after the other; ``flower`` starts a
             SuperLink and one SuperNode a site on loopback.
         prepare_site: Makes a site's folder under ``out/sites``.
-        open_site: Opens it (engine ``local``; under ``flower`` the bundle's ClientApp does).
+        open_site: Opens it (engine ``local``; under ``flower`` the ClientApp does).
         initial: Makes the initial generator.
         progress: Called after each round.
         check_site: Looks through a site's cohort; None where the caller did.
         begin: Called once, before the first round that is asked.
         say: Told what a cohort check left out.
-        bundle: Folder of the Flower app to run instead of FedPhantom's own (engine ``flower``).
+        client_app: Reference to what answers at a site (engine ``flower``).
         preview_every: Rounds from one preview to the next, of public label maps for the coordinator and of its own
             scans for each site (of these alone, where the network maps images to labels); None for no previews.
         public: The public cohort that previews take label maps from, where the study's source is a folder.
@@ -155,9 +156,9 @@ def simulate(
         if not rounds.finished:
             if engine == "flower":
                 # Here, so that a local run needs no Flower in memory.
-                from .flower_engine import BUNDLE, run_flower
+                from .flower_engine import run_flower
 
-                checkpoint = run_flower(rounds, progress, bundle or BUNDLE)
+                checkpoint = run_flower(rounds, progress, client_app)
             else:
                 checkpoint = _run_local(rounds, open_site, progress)
         folder.write_results(study, tuple(sites), checkpoint, engine)

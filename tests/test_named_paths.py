@@ -31,6 +31,9 @@ SIMULATE = "simulate study.toml --site A=cohort --site B=other --out OUT"
 INFER = "labels infer cohort OUT --network infers/generator.safetensors"
 EVALUATE = "evaluate --synthetic cohort --real-train cohort --real-test cohort --study study.toml"
 
+SITE = "site init OUT --invitation invited"
+READ_ALOUD = "00000-00000-00000-00000-00000"
+
 NOWHERE: dict[tuple[str, str], str] = {
     ("cohort check", "PATH"): "cohort check nowhere",
     ("cohort check", "--study"): "cohort check cohort --study nowhere",
@@ -76,13 +79,26 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("evaluate", "--real-test"): EVALUATE.replace("--real-test cohort", "--real-test nowhere"),
     ("evaluate", "--site-secret"): f"{EVALUATE} --site-secret nowhere",
     ("evaluate", "--public"): f"{EVALUATE.replace('--real-test cohort', '--real-test other')} --public nowhere",
+    ("server init", "--study"): "server init OUT --study nowhere --address localhost:443",
+    ("server invite", "DIR"): "server invite nowhere site-b",
+    ("server enroll", "DIR"): f"server enroll nowhere request --fingerprint {READ_ALOUD}",
+    ("server enroll", "REQUEST"): f"server enroll lead nowhere --fingerprint {READ_ALOUD}",
+    ("server revoke", "DIR"): "server revoke nowhere site-a --reason gone_for_good_now",
+    ("server renew", "DIR"): "server renew nowhere",
+    ("site init", "--invitation"): f"{SITE} --cohort cohort".replace("invited", "nowhere"),
+    ("site init", "--cohort"): f"{SITE} --cohort nowhere",
+    ("site init", "--start"): f"{SITE} --cohort cohort --start nowhere",
+    ("site init", "--ledger"): f"{SITE} --cohort cohort --ledger nowhere",
+    ("site join", "DIR"): f"site join nowhere roster --fingerprint {READ_ALOUD}",
+    ("site join", "ROSTER"): f"site join site nowhere --fingerprint {READ_ALOUD}",
+    ("site renew", "DIR"): "site renew nowhere",
     ("journal show", "JOURNAL"): "journal show nowhere",
     ("journal verify", "JOURNAL"): "journal verify nowhere",
 }
 """(Command, what gave the path) to a line in which that path alone is wrong."""
 WRITTEN = {"OUT", "--out", "--montage", "--plot", "--ledgers"}
 """Where something is written: tested with the places that can be."""
-ALONE = {("study new", "STUDY.toml")}
+ALONE = {("study new", "STUDY.toml"), ("server init", "DIR"), ("site init", "DIR")}
 """Written, too, under another name."""
 OTHER_WORDS = ("audit", "release")
 """Groups whose messages name what was given in words of their own."""
@@ -104,6 +120,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "maps").mkdir()
     for label in (root / "cohort").rglob("*_dseg.nii.gz"):
         (root / "maps" / label.name).write_bytes(label.read_bytes())
+    for line in (
+        f"server init {root}/lead --study {root}/study.toml --address localhost:443",
+        f"server invite {root}/lead site-a --out {root}/invited",
+        f"site init {root}/site --invitation {root}/invited --cohort {root}/cohort",
+    ):
+        assert run(line.split()) == 0
     return root
 
 

@@ -68,15 +68,10 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: set[str]) -> No
     data = [
         *(ROOT / "privacy" / "report" / "templates").glob("*.j2"),
         *(ROOT / "server" / "study_templates").glob("*.toml"),
-        ROOT / "server" / "flower_app" / "pyproject.toml",
         ROOT / "common" / "dicom" / "channels.toml",
         ROOT / "py.typed",
     ]
     assert wheel == modules | {f"fedphantom/{path.relative_to(ROOT).as_posix()}" for path in data}
-
-
-def test_the_flower_bundle_in_the_wheel_holds_no_code(wheel: set[str]) -> None:
-    assert [name for name in wheel if "/flower_app/" in name] == ["fedphantom/server/flower_app/pyproject.toml"]
 
 
 def test_the_version_is_said_once() -> None:

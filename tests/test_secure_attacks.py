@@ -11,6 +11,7 @@ import pytest
 from linear_site import LinearTrainer, linear_generator
 from secure_run import cohorts_in, open_linear, prepared_run, secure_text
 
+from fedphantom.client.conditions import Conditions
 from fedphantom.client.site_round import Site
 from fedphantom.common.errors import DataError, FedPhantomError, PolicyRefused, SignatureInvalid, VerificationFailed
 from fedphantom.common.exchange import RoundRequest
@@ -136,7 +137,8 @@ def test_fewer_sites_than_the_threshold_or_than_the_site_asks_for_are_refused(fe
     keys = federation.keys()
     with pytest.raises(PolicyRefused, match="threshold of 4 among 3"):
         federation.site("site-a").answer(SharesWanted(1, tuple(keys[site] for site in SITES[:3])))
-    careful = Site(SiteFolder.open(federation.folder.site("site-a")), LinearTrainer.open, fewest_sites=5)
+    folder = SiteFolder.open(federation.folder.site("site-a"))
+    careful = Site(folder, LinearTrainer.open, replace(Conditions.of_simulation(folder), fewest_sites=5))
     with pytest.raises(PolicyRefused, match="a sum of 4 sites"):
         careful.answer(SharesWanted(1, tuple(keys[site] for site in SITES[:4])))
 

@@ -24,10 +24,10 @@ from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import FederationTable, parse_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.common.tensor_file import decode
+from fedphantom.privacy.study_summary import study_text as in_words
 from fedphantom.server.aggregation import sort_replies
 from fedphantom.server.checkpoints import latest_checkpoint
 from fedphantom.server.simulation import Engine
-from fedphantom.server.study_summary import study_text as in_words
 
 SITES = ("site-a", "site-b", "site-c")
 ENSEMBLE = study_text(rounds=1, federation='sharing = "ensemble"')

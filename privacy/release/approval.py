@@ -7,24 +7,22 @@ SHA-256, and so every file of the release, and what else its signer looked at.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ...common.errors import VerificationFailed, about
+from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time
 from ...common.labels.chain import Sha256
 from ...common.signing import unverified, verify
 from ..approving_site import ApprovingSite
 from ..signers import SignerRole, expired_key
-from ..statement import STATEMENT_TYPE, Digest, ReleasePredicate, Time
+from ..statement import ReleasePredicate
 from ..verdict import Outcome
 
 FOLDER = "approvals"
@@ -36,18 +34,14 @@ STATEMENT: Final = "statement"
 """Subject of an approval: the payload of the release's ``manifest.dsse.json``."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OfRelease(_Record):
+class OfRelease(Record):
     """The release that something is said about: the bytes that its packer signed."""
 
     name: Literal["statement"]
     digest: Digest
 
 
-class LookedAt(_Record):
+class LookedAt(Record):
     """What lay before the signer beside the release itself, by SHA-256.
 
     Attributes:
@@ -61,7 +55,7 @@ class LookedAt(_Record):
     report: Sha256 | None = None
 
 
-class ApprovalPredicate(_Record):
+class ApprovalPredicate(Record):
     """Who decided what, on which grounds.
 
     Attributes:
@@ -79,7 +73,7 @@ class ApprovalPredicate(_Record):
     time: Time
 
 
-class ApprovalStatement(_Record):
+class ApprovalStatement(Record):
     """The signed payload."""
 
     statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
@@ -147,26 +141,6 @@ def missing_approvals(predicate: ReleasePredicate, approvals: Iterable[Approval]
         for n, site in enumerate(predicate.approving_sites, start=1)
         for role in site.missing(given)
     )
-
-
-def read_small(path: Path, what: str) -> bytes:
-    """The content of a file of at most :data:`LARGEST` bytes; links are not followed.
-
-    Raises:
-        VerificationFailed: it is larger, no plain file, or cannot be read.
-    """
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            content = file.read(LARGEST + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
-    except OSError:
-        content = None
-    if content is None or len(content) > LARGEST:
-        raise VerificationFailed(
-            f"no readable {what}, but something else under its name",
-            expected=f"a plain file of at most {LARGEST >> 10} KiB, as FedPhantom writes it",
-            remedy="Get it anew from its signer, or take it away.",
-        )
-    return content
 
 
 def _check(

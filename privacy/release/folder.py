@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ...common.counted import counted
 from ...common.errors import DataError, SignatureInvalid, VerificationFailed
 from ...common.federation import Sharing
+from ...common.in_toto import read_small
 from ...common.signing import unverified, verify
 from ...common.storage import TEMPORARY_PREFIX
 from ..dp.statement import said
@@ -28,8 +29,8 @@ from ..finding import WORDING
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
 from ..verdict import Outcome
+from .approval import LARGEST, Approval, check_approvals, missing_approvals
 from .approval import NAME as APPROVAL_NAME
-from .approval import Approval, check_approvals, missing_approvals, read_small
 from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
 from .readme import NOT_FOR_SHARING
 from .withdrawal import refuse_withdrawn
@@ -238,7 +239,9 @@ def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Verifi
         statement_sha256=hashlib.sha256(payload).hexdigest(),
         predicate=statement.predicate,
         audit_json=_checked(folder, AUDIT, hashes),
-        approvals={name: read_small(folder / name, f"approval by {Path(name).name[:12]}…") for name in approvals},
+        approvals={
+            name: read_small(folder / name, f"approval by {Path(name).name[:12]}…", LARGEST) for name in approvals
+        },
         files=len(hashes),
         volumes=check.volumes,
         signed_by=unverified(envelope)[0],

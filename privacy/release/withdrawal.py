@@ -14,26 +14,23 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ...common.atomic import write_atomic
 from ...common.errors import DataError, SignatureInvalid, VerificationFailed, about
+from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time, read_small, time_text
 from ...common.keys import key_id
 from ...common.labels.chain import Sha256
 from ...common.signing import sign, unverified, verify
 from ..evidence import ReleaseKind
-from ..statement import STATEMENT_TYPE, Digest, ReleasePredicate, Time
-from .approval import STATEMENT, OfRelease, read_small
+from ..statement import ReleasePredicate
+from .approval import LARGEST, STATEMENT, OfRelease
 
 PREDICATE_TYPE: Final = "urn:fedphantom:withdrawal:1"
 ENDING = ".withdrawn.dsse.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WithdrawalPredicate(_Record):
+class WithdrawalPredicate(Record):
     """What is withdrawn and why.
 
     Attributes:
@@ -49,7 +46,7 @@ class WithdrawalPredicate(_Record):
     time: Time
 
 
-class WithdrawalStatement(_Record):
+class WithdrawalStatement(Record):
     """The signed payload."""
 
     statement_type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
@@ -86,7 +83,7 @@ def write_notice(
         DataError: a reason that is no sentence.
         StorageError: the folder cannot be written.
     """
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = time_text(datetime.now(UTC))
     if len(reason.split()) < 2 or len(reason.strip()) < 10 or len(reason) > 500 or not reason.isprintable():
         raise DataError(
             "a reason that says too little, or too much",
@@ -125,7 +122,7 @@ def refuse_withdrawn(
     keys = tuple(trusted)
     for name in (name for name in names if name.endswith(ENDING)):
         with about(f"notice {name[:60]!r}"):
-            content = read_small(notices / name, "notice")
+            content = read_small(notices / name, "notice", LARGEST)
             if not _read(unverified(content)[1]).takes_back(statement_sha256, predicate):
                 continue
             notice = _read(verify(content, keys)).predicate

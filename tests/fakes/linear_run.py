@@ -18,8 +18,6 @@ from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import RoundRecord
 from fedphantom.server.simulation import CheckSite, SimulationResult, simulate
 
-BUNDLE = Path(__file__).parent / "linear_bundle"
-
 
 def linear_simulation(
     out: Path,
@@ -43,7 +41,7 @@ def linear_simulation(
         check_site=check_site,
         begin=begin,
         say=say,
-        bundle=BUNDLE,
+        client_app="linear_app:app",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..common.counted import counted
 from ..common.study import Study
-from ..privacy.dp.statement import asked_for
+from .dp.statement import asked_for
 
 NO_DP = (
     "dp: none. This study makes NO differential-privacy promise: nothing bounds what the generator "

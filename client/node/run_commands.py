@@ -1,0 +1,104 @@
+"""The site's commands from approval on; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...common.errors import about
+from .commands import site_app as site_app
+
+_Site = Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@site_app.command("approve")
+def site_approve(
+    site: _Site,
+    seen: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="The last line of what was shown; approves exactly that.")
+    ] = None,
+) -> None:
+    """Show a study in plain words, and what would leave; with --seen, approve what was shown."""
+    from ...common.site_folder import SiteFolder
+    from .approval import approve
+    from .approval_text import proposal_of, proposal_text
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    proposal = proposal_of(folder)
+    if seen is None:
+        typer.echo(proposal_text(folder, proposal))
+    else:
+        approve(folder, proposal, seen)
+        typer.echo(f"approved for '{folder.name}': now 'fedphantom site start {site}'")
+
+
+@site_app.command("start")
+def site_start(
+    site: _Site,
+    once: Annotated[bool, typer.Option("--once", help="End after one answered round; for batch queues.")] = False,
+) -> None:
+    """Answer the coordinator's rounds until Ctrl-C; start it again at any time."""
+    from ...common.site_folder import SiteFolder
+    from .serving import serve
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    serve(folder, lambda text: typer.echo(text, err=True), once=once)
+
+
+@site_app.command("pause")
+def site_pause(site: _Site) -> None:
+    """Answer no round until 'site go-on'; what was trained stays."""
+    from ...common.site_folder import SiteFolder
+    from .standing import pause
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    pause(folder)
+    typer.echo(f"'{folder.name}' has paused; 'fedphantom site go-on {site}' ends it")
+
+
+@site_app.command("go-on")
+def site_go_on(site: _Site) -> None:
+    """End a pause."""
+    from ...common.site_folder import SiteFolder
+    from .standing import go_on
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    go_on(folder)
+    typer.echo(f"'{folder.name}' takes part again")
+
+
+@site_app.command("withdraw")
+def site_withdraw(
+    site: _Site,
+    reason: Annotated[str, typer.Option(help="For the site's own journal; told to nobody.")],
+) -> None:
+    """Leave a study for good: no further round is answered. What left before cannot be called back."""
+    from ...common.site_folder import SiteFolder
+    from .standing import withdraw
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    withdraw(folder, reason)
+    typer.echo(
+        f"'{folder.name}' has withdrawn; its folder stays. Tell the coordinator to run 'fedphantom server revoke'."
+        " Rounds answered before remain in the generator: only its releases can be withdrawn, by your officer."
+    )
+
+
+@site_app.command("status")
+def site_status(site: _Site, as_json: _Json = False) -> None:
+    """How the site stands: approval, rounds answered, what left, certificates."""
+    from ...common.site_folder import SiteFolder
+    from .status import site_facts, site_text
+
+    with about("SITE"):
+        facts = site_facts(SiteFolder.open(site))
+    typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))

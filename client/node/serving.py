@@ -1,0 +1,116 @@
+"""``site start``: the site's SuperNode kept running, and what leaves told, until it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ...common.flower_programs import free_ports
+from ...common.folder_lock import hold_folder
+from ...common.journal import JournalEntry, read_journal
+from ...common.processes import ProcessSet
+from ...common.site_folder import REPLY_LEFT, SiteFolder
+from ...common.storage import storage_errors
+from .membership import Membership, read_membership
+from .permission import check_permission
+from .supernode import SuperNode
+
+RESTART_S = 15.0
+"""From a SuperNode's end to its next start. A killed one is refused until its heartbeat lapses, for about a minute."""
+
+SENT = b"Sent successfully"
+"""What Flower 1.41 writes once a reply has reached the SuperLink."""
+
+_POLL_S = 0.5
+
+
+def serve(folder: SiteFolder, say: Callable[[str], None], *, once: bool = False) -> None:
+    """Answer the coordinator's rounds until interrupted; no process is left then.
+
+    Args:
+        folder: The site's folder, its study approved.
+        say: Told of every round answered, and of every end of the SuperNode.
+        once: Whether to end after one round that was answered and has reached the coordinator, for batch queues.
+
+    Raises:
+        PolicyRefused: the study does not stand approved, or the site paused or withdrew.
+        ConfigError: another process serves this folder, the site has not joined, or Flower is not installed.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    check_permission(folder)
+    membership = read_membership(folder)
+    place = folder.root / "node"
+    with storage_errors():
+        place.mkdir(parents=True, exist_ok=True)
+    with hold_folder(place), ProcessSet.running() as processes:
+        _Serving(folder, membership, processes, say).run(once=once)
+
+
+class _Serving:
+    def __init__(
+        self, folder: SiteFolder, membership: Membership, processes: ProcessSet, say: Callable[[str], None]
+    ) -> None:
+        self._folder, self._processes, self._say = folder, processes, say
+        (port,) = free_ports(1)
+        self._node = SuperNode(
+            (folder.root / "node").resolve(),
+            folder.root.resolve(),
+            membership.address,
+            authority=membership.authority.resolve(),
+            key=membership.node_key.resolve(),
+            port=port,
+        )
+        self._log = self._node.folder / "supernode.log"
+        self._told = len(self._events())
+
+    def run(self, *, once: bool) -> None:
+        self._node.prepare()
+        sent_before = self._sent()
+        self._start()
+        self._say(f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}")
+        answered = False
+        while True:
+            time.sleep(_POLL_S)
+            answered = self._tell() or answered
+            if once and answered and self._sent() > sent_before:
+                return
+            if ended := self._processes.first_ended():
+                self._say(f"the SuperNode ended with code {ended[1]}; it is started again in {RESTART_S:.0f} s")
+                time.sleep(RESTART_S)
+                self._start()
+
+    def _start(self) -> None:
+        self._processes.start("supernode", self._node.command(), log=self._log, environment=self._node.environment())
+
+    def _tell(self) -> bool:
+        """Say what the journal tells since; whether a reply left."""
+        new = self._events()[self._told :]
+        self._told += len(new)
+        for entry in new:
+            if sentence := _sentence(entry):
+                self._say(sentence)
+        return any(entry.event == REPLY_LEFT for entry in new)
+
+    def _events(self) -> tuple[JournalEntry, ...]:
+        return read_journal(self._folder.journal) if self._folder.journal.exists() else ()
+
+    def _sent(self) -> int:
+        try:
+            return self._log.read_bytes().count(SENT)
+        except FileNotFoundError:
+            return 0
+
+
+def _sentence(entry: JournalEntry) -> str | None:
+    facts = entry.facts
+    match entry.event:
+        case "reply-left":
+            size = facts.get("bytes")
+            megabytes = f"{size / 1e6:.1f} MB" if isinstance(size, int) else "a reply"
+            return f"round {facts.get('round')}: {megabytes} left for the coordinator"
+        case "round-failed":
+            return f"round {facts.get('round')} was not answered ({facts.get('kind')}); errors.log says why"
+        case "bundle-refused":
+            return str(facts.get("reason"))
+        case _:
+            return None

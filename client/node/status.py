@@ -1,0 +1,53 @@
+"""``site status``: approval, rounds answered, what left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...common.counted import counted
+from ...common.errors import FedPhantomError
+from ...common.journal import read_journal
+from ...common.site_folder import REPLY_LEFT, SiteFolder
+from .approval import refuse_unapproved
+from .standing import standing
+
+
+def site_facts(folder: SiteFolder) -> dict[str, Any]:
+    """How the site stands, for machines; no patient and no figure on patients in it."""
+    entries = read_journal(folder.journal) if folder.journal.exists() else ()
+    left = [entry for entry in entries if entry.event == REPLY_LEFT]
+    failed = [entry for entry in entries if entry.event == "round-failed"]
+    study = folder.study()
+    try:
+        refuse_unapproved(folder)
+        approved, why = True, None
+    except FedPhantomError as error:
+        approved, why = False, error.found
+    return {
+        "site": folder.name,
+        "study": study.name,
+        "study_digest": study.digest(),
+        "standing": standing(folder),
+        "approved": approved,
+        "not_approved_because": why,
+        "rounds": study.training.rounds,
+        "rounds_answered": sorted({int(str(entry.facts["round"])) for entry in left}),
+        "last_answered": left[-1].time if left else None,
+        "bytes_left": sum(int(str(entry.facts["bytes"])) for entry in left),
+        "last_failure": {"time": failed[-1].time, "kind": failed[-1].facts.get("kind")} if failed else None,
+    }
+
+
+def site_text(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    answered, last = facts["rounds_answered"], facts["last_failure"]
+    lines = [
+        f"site {facts['site']}, study {facts['study']} ({facts['study_digest'][:16]})",
+        facts["standing"] + ("; approved" if facts["approved"] else f"; {facts['not_approved_because']}"),
+        f"{counted(len(answered), 'round')} of {facts['rounds']} answered"
+        + (f", the last {facts['last_answered']}" if answered else ""),
+        f"{facts['bytes_left'] / 1e6:.1f} MB left for the coordinator; 'fedphantom journal show' lists them",
+    ]
+    if last:
+        lines.append(f"last failure {last['time']} ({last['kind']}); errors.log says why")
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""A site's SuperNode: it reaches the coordinator's door alone, and starts nothing but the site's own launcher."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...common.atomic import write_atomic
+from ...common.flower_programs import LOOPBACK, flower_environment, flower_program
+
+LAUNCHED = "flwr-clientapp"
+"""What Flower starts for a round, found on PATH: here the site's launcher stands first."""
+
+REFUSED = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-serverapp", "flwr-simulation")
+"""What Flower could be told to start by a bundle; at a site, nothing."""
+
+
+@dataclass(frozen=True)
+class SuperNode:
+    """Where it lies and whom it reaches.
+
+    Attributes:
+        folder: Its programs, home and log.
+        site: The site's folder.
+        coordinator: ``host:port`` of the coordinator's door.
+        authority: Certificate of the authority that the door's own is signed by.
+        key: The site's private node key (ECDSA, OpenSSH).
+        port: For its own Runtime API, on loopback.
+    """
+
+    folder: Path
+    site: Path
+    coordinator: str
+    authority: Path
+    key: Path
+    port: int
+
+    @property
+    def programs(self) -> Path:
+        """Folder that stands first on PATH."""
+        return self.folder / "bin"
+
+    def prepare(self) -> None:
+        """Write the launcher, what refuses every other program, and the node's configuration.
+
+        Raises:
+            StorageError: the disk is full, read-only or forbidden.
+        """
+        # -I: neither the folder it is started in nor the environment decides what is imported.
+        launcher = shlex.join([sys.executable, "-I", "-m", "fedphantom.client.node.launcher", str(self.site)])
+        self._program(LAUNCHED, f'exec {launcher} "$@"')
+        for name in REFUSED:
+            self._program(name, f"echo 'this site starts no {name}' >&2; exit 1")
+        site = json.dumps(str(self.site), ensure_ascii=False)
+        write_atomic(self.folder / "node.toml", f"site-dir = {site}\n".encode())
+
+    def command(self) -> Sequence[str]:
+        """The program and its arguments."""
+        return (
+            str(flower_program("flower-supernode")),
+            *("--superlink", self.coordinator, "--root-certificates", str(self.authority)),
+            *("--auth-supernode-private-key", str(self.key)),
+            *("--host", LOOPBACK, "--port", str(self.port)),
+            *("--node-config", str(self.folder / "node.toml")),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Of its process and of what it starts."""
+        return flower_environment(self.folder / "home", [self.programs])
+
+    def _program(self, name: str, line: str) -> None:
+        write_atomic(self.programs / name, f"#!/bin/sh\n{line}\n".encode(), mode=0o755)

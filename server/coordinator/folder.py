@@ -1,0 +1,110 @@
+"""A coordinator's folder: where everything lies that one study's coordinator keeps.
+
+coordinator.toml   where sites reach it, what it listens on, how long certificates and enrolments hold
+study.toml         the study; every invitation holds it
+keys/              the coordinator's own Ed25519 pair: signs invitations and rosters
+pki/               two authorities and what they signed: the proxy's certificate, which sites see, and the SuperLink's,
+                   which only this machine sees
+registry.json      who is invited, enrolled, revoked; registry.json.next while it changes
+invitations/       every invitation as it was sent; each holds its token: they are secrets
+roster.dsse.json   who takes part with which keys, signed, for the sites
+journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut-off lines show
+run/               rounds, checkpoints, results
+superlink/, nginx/ what those processes keep
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ...common.errors import ConfigError
+from ...common.keys import PRIVATE_KEY_NAME, PUBLIC_KEY_NAME
+
+COORDINATOR_FILE = "coordinator.toml"
+
+
+@dataclass(frozen=True)
+class CoordinatorFolder:
+    """Its paths."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """The folder that ``server init`` made. Raises ConfigError where it is none."""
+        if not (root / COORDINATOR_FILE).is_file():
+            raise ConfigError(
+                f"no {COORDINATOR_FILE} at the path given",
+                expected="a coordinator's folder",
+                remedy="Give the folder that 'fedphantom server init' made.",
+            )
+        return cls(root)
+
+    @property
+    def configuration(self) -> Path:
+        """Addresses and validity; a person may edit it."""
+        return self.root / COORDINATOR_FILE
+
+    @property
+    def study(self) -> Path:
+        """The study."""
+        return self.root / "study.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the coordinator's own pair."""
+        return self.root / "keys"
+
+    @property
+    def private_key(self) -> Path:
+        """Signs invitations and rosters."""
+        return self.keys / PRIVATE_KEY_NAME
+
+    @property
+    def public_key(self) -> Path:
+        """Its public half."""
+        return self.keys / PUBLIC_KEY_NAME
+
+    def certificate(self, name: str) -> Path:
+        """Of ``sites-ca``, ``internal-ca``, ``proxy`` or ``link``."""
+        return self.root / "pki" / f"{name}.crt"
+
+    def certificate_key(self, name: str) -> Path:
+        """The private key that belongs to it."""
+        return self.root / "pki" / f"{name}.key"
+
+    @property
+    def registry(self) -> Path:
+        """Who is invited, enrolled, revoked."""
+        return self.root / "registry.json"
+
+    @property
+    def roster(self) -> Path:
+        """The same for sites: signed, without what is nobody's business."""
+        return self.root / "roster.dsse.json"
+
+    @property
+    def journal(self) -> Path:
+        """What happened."""
+        return self.root / "journal.jsonl"
+
+    @property
+    def run(self) -> Path:
+        """Rounds, checkpoints, results."""
+        return self.root / "run"
+
+    @property
+    def superlink(self) -> Path:
+        """What the SuperLink keeps."""
+        return self.root / "superlink"
+
+    @property
+    def nginx(self) -> Path:
+        """What the proxy keeps."""
+        return self.root / "nginx"
+
+    def invitation(self, digest: str) -> Path:
+        """The invitation with this SHA-256."""
+        return self.root / "invitations" / f"{digest[:32]}.invitation.dsse.json"

@@ -1,0 +1,289 @@
+"""Who is invited, enrolled and revoked, and what may become of it; each change gives a new state or is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from datetime import datetime, timedelta
+from typing import Literal, Self
+
+from pydantic import ValidationError
+
+from ...common.enrolment.invitation import Invitation
+from ...common.enrolment.request import EnrolmentRequest
+from ...common.enrolment.roster import EnrolledSite, RevokedKeys, Roster
+from ...common.enrolment.signed_file import AboutStudy
+from ...common.enrolment.site_keys import SiteKeys, SiteName
+from ...common.errors import ConfigError, PolicyRefused, SignatureInvalid, VerificationFailed
+from ...common.in_toto import Record, Time, time_text
+from ...common.labels.chain import Sha256
+
+_GRACE = timedelta(days=1)
+"""Clocks of two machines differ."""
+
+
+class SentInvitation(Record):
+    """An invitation, without its secret.
+
+    Attributes:
+        site: For whom.
+        digest: SHA-256 of its file.
+        token: SHA-256 of its token.
+        issued: When.
+        expires: The last moment at which it can be used.
+        state: ``open`` until it is used, or void because another replaced it or its site was revoked.
+    """
+
+    site: SiteName
+    digest: Sha256
+    token: Sha256
+    issued: Time
+    expires: Time
+    state: Literal["open", "used", "void"]
+
+
+class RetiredKeys(SiteKeys):
+    """Keys that a site had.
+
+    Attributes:
+        retired: Since when they do not count.
+        why: Whether the coordinator revoked them, or the site renewed them.
+    """
+
+    retired: Time
+    why: Literal["revoked", "renewed"]
+
+
+class Membership(AboutStudy):
+    """The whole state.
+
+    Attributes:
+        serial: Rises with every change of what a roster says.
+        changed: When that was.
+        sites: Enrolled ones, by name.
+        retired: In the order in which they were.
+        invitations: In the order in which they were sent.
+    """
+
+    serial: int = 0
+    changed: Time
+    sites: tuple[EnrolledSite, ...] = ()
+    retired: tuple[RetiredKeys, ...] = ()
+    invitations: tuple[SentInvitation, ...] = ()
+
+    def active(self, now: datetime) -> tuple[EnrolledSite, ...]:
+        """Sites whose keys count, by name."""
+        return tuple(site for site in self.sites if site.active(now))
+
+    def by_node_key(self, node_key: str) -> EnrolledSite | None:
+        """The enrolled site with this node key, if any."""
+        return next((site for site in self.sites if site.node_key == node_key), None)
+
+    def by_token(self, token: str) -> SentInvitation | None:
+        """The invitation with this token, if any."""
+        digest = _token_digest(token)
+        return next((sent for sent in self.invitations if hmac.compare_digest(sent.token, digest)), None)
+
+    def roster(self) -> Roster:
+        """What sites are told."""
+        gone = [keys for keys in self.retired if keys.why == "revoked"]
+        return Roster(
+            study_digest=self.study_digest,
+            serial=self.serial,
+            issued=self.changed,
+            sites=self.sites,
+            revoked=tuple(
+                RevokedKeys(name=keys.name, fingerprint=keys.fingerprint(), revoked=keys.retired) for keys in gone
+            ),
+        )
+
+    def with_invitation(self, invitation: Invitation, digest: str) -> Self:
+        """The state once it is sent; an open one for the same site is void from then on.
+
+        Raises:
+            PolicyRefused: the site is enrolled.
+        """
+        if any(site.name == invitation.site for site in self.sites):
+            raise PolicyRefused(
+                f"site '{invitation.site}' is enrolled",
+                expected="the name of a site that is not",
+                remedy="Its keys are renewed with 'fedphantom site renew'. If they are lost or its enrolment expired,"
+                " revoke it first, then invite it again.",
+            )
+        sent = SentInvitation(
+            site=invitation.site,
+            digest=digest,
+            token=_token_digest(invitation.token),
+            issued=invitation.issued,
+            expires=invitation.expires,
+            state="open",
+        )
+        return self.model_copy(update={"invitations": (*self._voided(invitation.site), sent)})
+
+    def with_request(self, request: EnrolmentRequest, now: datetime, days: int) -> Self:
+        """The state once a request is granted, whose signatures were checked before.
+
+        Args:
+            request: From a site that holds the keys in it.
+            now: In UTC.
+            days: How long the keys count.
+
+        Raises:
+            VerificationFailed: an invitation that this coordinator did not send, or sent to another site, or expired;
+                a renewal that the present identity key did not sign; a date that cannot be.
+            PolicyRefused: an invitation that was used or is void, keys that are known already, a site that is enrolled.
+        """
+        keys, sent = request.content.keys, self._invitation_of(request)
+        before = next((site for site in self.sites if site.name == keys.name), None)
+        if request.content.renews:
+            present = self._renewed(request, sent, before, now)
+            retired = (*self.retired, _retired(present, now, "renewed"))
+        else:
+            self._refuse_spent(sent, now)
+            if before is not None:
+                raise PolicyRefused(
+                    f"site '{keys.name}' is enrolled already",
+                    expected="a site that is not",
+                    remedy="Its keys are renewed with 'fedphantom site renew' at the site.",
+                )
+            retired = self.retired
+        self._refuse_known(keys)
+        _refuse_impossible_date(request, sent, now)
+        site = EnrolledSite(
+            name=keys.name,
+            node_key=keys.node_key,
+            identity_key=keys.identity_key,
+            enrolled=time_text(now),
+            expires=time_text(now + timedelta(days=days)),
+        )
+        others = [other for other in self.sites if other.name != keys.name]
+        used = [row.model_copy(update={"state": "used"}) if row == sent else row for row in self.invitations]
+        return self._changed(
+            now,
+            sites=tuple(sorted((*others, site), key=lambda one: one.name)),
+            retired=retired,
+            invitations=tuple(used),
+        )
+
+    def without(self, name: str, now: datetime) -> Self:
+        """The state once a site is revoked, and what was sent to it.
+
+        Raises:
+            ConfigError: no such site is enrolled or invited.
+        """
+        gone = [site for site in self.sites if site.name == name]
+        invitations = self._voided(name)
+        if not gone and invitations == self.invitations:
+            known = ", ".join(site.name for site in self.sites) or "none"
+            raise ConfigError(
+                f"no site '{name[:40]}' is enrolled or invited",
+                expected=f"one of those that are; enrolled: {known}",
+                remedy="Check the name.",
+            )
+        return self._changed(
+            now,
+            sites=tuple(site for site in self.sites if site.name != name),
+            retired=(*self.retired, *(_retired(site, now, "revoked") for site in gone)),
+            invitations=invitations,
+        )
+
+    def _changed(self, now: datetime, **parts: object) -> Self:
+        return self.model_copy(update={**parts, "serial": self.serial + 1, "changed": time_text(now)})
+
+    def _voided(self, name: str) -> tuple[SentInvitation, ...]:
+        return tuple(
+            sent.model_copy(update={"state": "void"}) if (sent.site, sent.state) == (name, "open") else sent
+            for sent in self.invitations
+        )
+
+    def _invitation_of(self, request: EnrolmentRequest) -> SentInvitation:
+        content, sent = request.content, self.by_token(request.content.token)
+        asked = (self.study_digest, content.invitation, content.keys.name)
+        if sent is None or asked != (request.study_digest, sent.digest, sent.site):
+            raise VerificationFailed(
+                "a request by an invitation that this coordinator did not send, or sent to another site",
+                expected="study, invitation, token and site name of one invitation in this folder",
+                remedy="Ask the site which invitation it used; invite it if it has none of yours.",
+            )
+        return sent
+
+    def _refuse_spent(self, sent: SentInvitation, now: datetime) -> None:
+        if sent.state != "open":
+            why = {"used": "was used already", "void": "was replaced or revoked"}[sent.state]
+            raise PolicyRefused(
+                f"a request by an invitation that {why}",
+                expected="one request for every invitation",
+                remedy="If the site did not send it twice itself, find out who did. Invite it again if it did.",
+            )
+        if sent.expires < time_text(now):
+            raise SignatureInvalid(
+                f"a request by an invitation that expired on {sent.expires[:10]}",
+                expected="a request before its last moment",
+                remedy="Invite the site again: 'fedphantom server invite'.",
+            )
+
+    def _renewed(
+        self, request: EnrolmentRequest, sent: SentInvitation, before: EnrolledSite | None, now: datetime
+    ) -> EnrolledSite:
+        name = request.content.keys.name
+        if before is None or sent.state != "used":
+            raise PolicyRefused(
+                f"a renewal for site '{name}', which is not enrolled",
+                expected="a site that is, by the invitation that it names",
+                remedy="If it was revoked, it stays so until it is invited again.",
+            )
+        request.refuse_stranger(before.identity())
+        if not before.active(now):
+            raise SignatureInvalid(
+                f"a renewal signed by keys that expired on {before.expires[:10]}",
+                expected="a renewal before the enrolment's last moment",
+                remedy="Revoke the site, and invite it again.",
+            )
+        return before
+
+    def _refuse_known(self, keys: SiteKeys) -> None:
+        known: tuple[SiteKeys, ...] = (*self.sites, *self.retired)
+        for one in known:
+            if keys.node_key == one.node_key or keys.identity_key == one.identity_key:
+                word = one.why if isinstance(one, RetiredKeys) else "in use"
+                raise PolicyRefused(
+                    f"a request with a key of site '{one.name}' that is {word}",
+                    expected="keys made for this request",
+                    remedy="Ask the site for a request with new keys. Two sites with one key would be one site.",
+                )
+
+
+def parse_membership(content: bytes) -> Membership:
+    """Read the state's file. Raises VerificationFailed where it was damaged."""
+    try:
+        return Membership.model_validate_json(content)
+    except ValidationError:
+        raise VerificationFailed(
+            "a damaged registry.json",
+            expected="the registry as it was written",
+            remedy="Restore registry.json and journal.jsonl from the same backup.",
+        ) from None
+
+
+def _refuse_impossible_date(request: EnrolmentRequest, sent: SentInvitation, now: datetime) -> None:
+    created = datetime.fromisoformat(request.content.created)
+    if not datetime.fromisoformat(sent.issued) - _GRACE <= created <= now + _GRACE:
+        raise VerificationFailed(
+            "a request dated before its invitation, or in the future",
+            expected="clocks of site and coordinator within a day of each other",
+            remedy="Set the clock that is wrong, and ask the site for its request again.",
+        )
+
+
+def _token_digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _retired(site: EnrolledSite, now: datetime, why: Literal["revoked", "renewed"]) -> RetiredKeys:
+    return RetiredKeys(
+        name=site.name,
+        node_key=site.node_key,
+        identity_key=site.identity_key,
+        retired=time_text(now),
+        why=why,
+    )

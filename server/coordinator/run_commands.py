@@ -1,0 +1,105 @@
+"""The coordinator's commands once sites are enrolled; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...common.errors import about
+from .commands import server_app as server_app
+
+if TYPE_CHECKING:
+    from ..simulation import MakeInitial
+
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Start = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+]
+
+
+@server_app.command("start")
+def server_start(folder: _Folder) -> None:
+    """Let enrolled sites reach this coordinator, until Ctrl-C: SuperLink on loopback, nginx in front."""
+    from .folder import CoordinatorFolder
+    from .serving import serve
+
+    with about("DIR"):
+        coordinator = CoordinatorFolder.open(folder)
+    serve(coordinator, _say_aside)
+
+
+@server_app.command("run")
+def server_run(folder: _Folder, start: _Start = None, as_json: _Json = False) -> None:
+    """Do the study's rounds over the enrolled sites; run again, it goes on from the last."""
+    _run(folder, start, as_json=as_json, resumed=False)
+
+
+@server_app.command("resume")
+def server_resume(folder: _Folder, start: _Start = None, as_json: _Json = False) -> None:
+    """Go on with a run whose ServerApp, SuperLink or machine was stopped, from its last round."""
+    _run(folder, start, as_json=as_json, resumed=True)
+
+
+@server_app.command("stop")
+def server_stop(folder: _Folder) -> None:
+    """End the run that goes on; its checkpoints stand."""
+    from .folder import CoordinatorFolder
+    from .running import stop_run
+
+    with about("DIR"):
+        coordinator = CoordinatorFolder.open(folder)
+    ended = stop_run(coordinator)
+    typer.echo("the run was stopped; 'server resume' goes on with it" if ended else "no run goes on")
+
+
+@server_app.command("status")
+def server_status(
+    folder: _Folder,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every few seconds, until Ctrl-C.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Rounds, sites, who is connected, what expires when."""
+    from .folder import CoordinatorFolder
+    from .status import server_facts, status_text
+
+    with about("DIR"):
+        coordinator = CoordinatorFolder.open(folder)
+    while True:
+        facts = server_facts(coordinator)
+        if watch:
+            typer.clear()
+        typer.echo(json.dumps(facts, indent=1) if as_json else status_text(facts))
+        if not watch:
+            return
+        time.sleep(3.0)
+
+
+def _run(folder: Path, start: Path | None, *, as_json: bool, resumed: bool) -> None:
+    from functools import partial
+
+    from ...common.gan.public_start import first_parameters
+    from ...common.progress import stages
+    from .folder import CoordinatorFolder
+    from .running import run_study
+
+    with about("DIR"):
+        coordinator = CoordinatorFolder.open(folder)
+    initial: MakeInitial = partial(first_parameters, start=start)
+    with stages() as stage:
+        result = run_study(coordinator, initial, stage("rounds"), _say_aside, resumed=resumed)
+    where = str(result.generator) if result.generator else None
+    typer.echo(
+        json.dumps({"rounds": result.rounds, "generator": where, "run": str(result.folder.root)})
+        if as_json
+        else f"{result.rounds} rounds; generator: {where or 'none left a site'}"
+    )
+
+
+def _say_aside(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,150 @@
+"""``server run`` and ``server resume``: the rounds of a deployed study, followed until the last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...common.atomic import write_atomic
+from ...common.enrolment.roster import EnrolledSite
+from ...common.errors import ConfigError, PeerError
+from ...common.flower_bundle import BUNDLE_FILE, bundle_text
+from ...common.masking.peers import Peers, write_peers
+from ...common.progress import Report
+from ...common.study import Study, read_study_text
+from ..following import follow
+from ..rounds import Rounds
+from ..run_folder import RunFolder
+from ..simulation import MakeInitial
+from .folder import CoordinatorFolder
+from .registry import Registry
+from .serving import control_of, nodes_of, refuse_not_served, superlink_of
+
+_RUN = "flower-run"
+"""File with Flower's identifier of the run that was started last."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left.
+
+    Attributes:
+        folder: The run's folder.
+        generator: Path of the result; None where no weights left a site.
+        rounds: Rounds done.
+    """
+
+    folder: RunFolder
+    generator: Path | None
+    rounds: int
+
+
+def run_study(
+    folder: CoordinatorFolder,
+    initial: MakeInitial,
+    progress: Report,
+    say: Callable[[str], None],
+    *,
+    resumed: bool = False,
+) -> RunResult:
+    """Do every round that is left.
+
+    Args:
+        folder: The coordinator's folder; ``server start`` runs for it.
+        initial: Makes the initial generator.
+        progress: (rounds done, rounds in all).
+        say: Told what is waited for.
+        resumed: Whether there must be a run to go on with.
+
+    Raises:
+        ConfigError: nobody serves, fewer sites are enrolled than the quorum, the study was changed since the run
+            began, or there is nothing to resume.
+        PeerError: a round fell below the quorum; run it again to go on.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    refuse_not_served(folder)
+    run = RunFolder(folder.run)
+    if resumed and not run.begun:
+        raise ConfigError(
+            "no run to resume", expected="one that was begun", remedy="Begin it with 'fedphantom server run'."
+        )
+    with run.lock():
+        study, sites = _claim(folder, run)
+        generator = initial(study)
+        rounds = Rounds.open(study, run, sites, generator)
+        total = study.training.rounds
+        progress(rounds.checkpoint.round, total)
+        checkpoint = rounds.checkpoint
+        if not rounds.finished:
+            control = control_of(folder)
+            _end_earlier(folder)
+            identifier = control.submit(_bundle(folder, study))
+            write_atomic(folder.superlink / _RUN, identifier.encode())
+            say(f"asking {', '.join(sites)}")
+            checkpoint = follow(
+                run,
+                control,
+                identifier,
+                lambda record: progress(record.round, total),
+                folder.superlink / "superlink.log",
+                lambda: None,
+            )
+        run.write_results(study, sites, checkpoint, "flower")
+    return RunResult(run, run.result(study), checkpoint.round)
+
+
+def stop_run(folder: CoordinatorFolder) -> bool:
+    """End the run that goes on; whether there was one. Its checkpoints stand."""
+    refuse_not_served(folder)
+    return _end_earlier(folder)
+
+
+def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, ...]]:
+    """Study and sites: those of the run that was begun, or of who is enrolled now."""
+    text = read_study_text(folder.study)
+    sites = run.claimed()[1] if run.begun else _enrolled(folder)
+    run.root.mkdir(parents=True, exist_ok=True)
+    study = run.claim(text, sites)
+    if study.federation.secure_aggregation:
+        # Anew each time: sites hold each other's keys against the newest roster that they approved.
+        write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
+    known = set(nodes_of(folder).sites().values())
+    if missing := sorted(set(sites) - known):
+        raise PeerError(
+            f"the SuperLink does not know the node of {', '.join(missing)}",
+            expected="every site of the run enrolled, and let in by 'fedphantom server start'",
+            remedy="Wait until it says so, or look into its log.",
+        )
+    return study, sites
+
+
+def _enrolled(folder: CoordinatorFolder) -> tuple[str, ...]:
+    return tuple(site.name for site in _active(folder))
+
+
+def _active(folder: CoordinatorFolder) -> tuple[EnrolledSite, ...]:
+    return Registry(folder).read().active(datetime.now(UTC))
+
+
+def _end_earlier(folder: CoordinatorFolder) -> bool:
+    """End the run that was started last, so that no two write into one folder; forget how it ended."""
+    control, ended = control_of(folder), False
+    try:
+        identifier = (folder.superlink / _RUN).read_text(encoding="ascii")
+    except FileNotFoundError:
+        identifier = ""
+    if identifier and not control.status(identifier).startswith(("finished", "unknown")):
+        with contextlib.suppress(PeerError):  # it may have ended by itself meanwhile
+            control.stop(identifier)
+        ended = True
+    RunFolder(folder.run).forget_outcome()
+    return ended
+
+
+def _bundle(folder: CoordinatorFolder, study: Study) -> Path:
+    app = superlink_of(folder).folder / "app"
+    write_atomic(app / BUNDLE_FILE, bundle_text(study.digest()).encode())
+    return app

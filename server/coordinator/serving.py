@@ -1,0 +1,159 @@
+"""``server start``: SuperLink and proxy kept running, and enrolled sites let in, until it is told to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ...common.errors import ConfigError, PeerError
+from ...common.folder_lock import hold_folder
+from ...common.journal import Journal
+from ...common.processes import ProcessSet
+from ...common.storage import storage_errors
+from ..flower_control import FlowerControl
+from .configuration import read_configuration
+from .folder import CoordinatorFolder
+from .nodes import NodeTable
+from .proxy import Proxy
+from .registry import Registry
+from .superlink import SuperLink
+
+START_S = 120.0
+"""How long a SuperLink may take to answer: a cold Python on a loaded machine takes its time."""
+
+RESTART_S = 5.0
+"""From a process's end to its next start."""
+
+_POLL_S = 0.5
+
+
+def superlink_of(folder: CoordinatorFolder) -> SuperLink:
+    """The coordinator's SuperLink, running or not."""
+    return SuperLink(
+        folder.superlink.resolve(),
+        read_configuration(folder.configuration).link_port,
+        certificate=folder.certificate("link").resolve(),
+        key=folder.certificate_key("link").resolve(),
+        authority=folder.certificate("internal-ca").resolve(),
+        run=folder.run.resolve(),
+    )
+
+
+def control_of(folder: CoordinatorFolder) -> FlowerControl:
+    """What the coordinator asks its SuperLink through."""
+    link = superlink_of(folder)
+    return FlowerControl(link.folder, link.address, link.authority)
+
+
+def nodes_of(folder: CoordinatorFolder) -> NodeTable:
+    """The nodes that the SuperLink knows."""
+    return NodeTable(superlink_of(folder).folder / "nodes.json")
+
+
+def serve(folder: CoordinatorFolder, say: Callable[[str], None]) -> None:
+    """Serve until interrupted; no process is left then.
+
+    A process that ends by itself is started again; sites enrolled or revoked meanwhile are let in or put out.
+
+    Args:
+        folder: The coordinator's folder.
+        say: Told when sites can reach it, and of everything that changes.
+
+    Raises:
+        ConfigError: another process serves this folder, nginx or Flower is not installed.
+        PeerError: SuperLink or proxy does not come up; names the log.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    with storage_errors():
+        for part in (folder.superlink, folder.nginx):
+            part.mkdir(parents=True, exist_ok=True)
+    with hold_folder(folder.superlink), ProcessSet.running() as processes:
+        _Serving(folder, processes, say).run()
+
+
+class _Serving:
+    def __init__(self, folder: CoordinatorFolder, processes: ProcessSet, say: Callable[[str], None]) -> None:
+        self._folder, self._processes, self._say = folder, processes, say
+        self._link, self._control, self._nodes = superlink_of(folder), control_of(folder), nodes_of(folder)
+        configuration = read_configuration(folder.configuration)
+        self._listen = configuration.listen
+        self._proxy = Proxy(
+            folder.nginx.resolve(),
+            self._listen,
+            configuration.link_port,
+            certificate=folder.certificate("proxy").resolve(),
+            key=folder.certificate_key("proxy").resolve(),
+            internal_authority=self._link.authority,
+        )
+        self._journal = Journal(folder.journal)
+
+    def run(self) -> None:
+        if not (self._link.folder / "state.db").exists():
+            # Another database knows none of the nodes of the one before.
+            self._nodes.path.unlink(missing_ok=True)
+        proxy = self._proxy.command()  # before anything is started: it may not be installed
+        self._proxy.prepare()
+        self._control.connect()
+        self._start_superlink()
+        self._processes.start(
+            "nginx", proxy, log=self._folder.nginx / "nginx.log", environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        )
+        let_in = self._let_in(None)
+        self._journal.append("serving", listen=list(self._listen))
+        self._say(f"sites reach this coordinator at {', '.join(self._listen)}")
+        while True:
+            time.sleep(_POLL_S)
+            if ended := self._processes.first_ended():
+                self._start_again(*ended)
+            let_in = self._let_in(let_in)
+
+    def _start_superlink(self) -> None:
+        self._processes.start(
+            "superlink", self._link.command(), log=self._log("superlink"), environment=self._link.environment()
+        )
+        deadline = time.monotonic() + START_S
+        while not self._link.answers():
+            if self._processes.first_ended() or time.monotonic() > deadline:
+                raise PeerError(
+                    "the SuperLink did not come up",
+                    expected=f"an answer on 127.0.0.1:{self._link.port} within {START_S:.0f} s",
+                    remedy=f"Read {self._log('superlink')}; another program may hold the port.",
+                )
+            time.sleep(0.2)
+
+    def _start_again(self, name: str, code: int) -> None:
+        self._journal.append("process-ended", name=name, code=code)
+        self._say(f"{name} ended with code {code}; it is started again in {RESTART_S:.0f} s")
+        time.sleep(RESTART_S)
+        if name == "superlink":
+            self._start_superlink()
+        else:
+            self._processes.start(
+                name,
+                self._proxy.command(),
+                log=self._folder.nginx / "nginx.log",
+                environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )
+
+    def _let_in(self, before: dict[str, str] | None) -> dict[str, str]:
+        """Let in who is enrolled now; the same as before costs nothing."""
+        keys = {site.name: site.node_key for site in Registry(self._folder).read().active(datetime.now(UTC))}
+        if keys != before:
+            nodes = self._nodes.match(keys, self._control)
+            self._say(f"enrolled: {', '.join(node.site for node in nodes) or 'nobody yet'}")
+        return keys
+
+    def _log(self, name: str) -> Path:
+        return self._folder.superlink / f"{name}.log"
+
+
+def refuse_not_served(folder: CoordinatorFolder) -> None:
+    """Raise ConfigError where no ``server start`` runs for this folder."""
+    if not superlink_of(folder).answers():
+        raise ConfigError(
+            "this coordinator's SuperLink does not answer",
+            expected="'fedphantom server start' running in another terminal, or as a service",
+            remedy="Start it, then run this again.",
+        )

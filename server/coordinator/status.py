@@ -1,0 +1,77 @@
+"""``server status``: rounds, sites, who is connected, what expires when."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ...common.enrolment.certificates import certificate_of
+from ...common.in_toto import time_text
+from ...common.study import read_study
+from ..checkpoints import latest_checkpoint
+from ..run_folder import RunFolder
+from .folder import CoordinatorFolder
+from .registry import Registry
+from .serving import control_of, nodes_of, superlink_of
+
+
+def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
+    """How the coordinator stands, for machines; nothing in it that a site did not agree to tell."""
+    study, run = read_study(folder.study), RunFolder(folder.run)
+    checkpoint = latest_checkpoint(run.checkpoints) if run.begun else None
+    history = checkpoint.history if checkpoint else ()
+    serving = superlink_of(folder).answers()
+    online = control_of(folder).nodes() if serving else {}
+    connected = {each.site: online.get(each.node, "unknown") for each in nodes_of(folder).read()}
+    sites = []
+    membership = Registry(folder).read()
+    for site in membership.sites:
+        answered = [record.round for record in history if site.name in record.sites]
+        left_out = [(record.round, record.left_out[site.name]) for record in history if site.name in record.left_out]
+        sites.append(
+            {
+                "name": site.name,
+                "enrolled_until": site.expires,
+                "connection": connected.get(site.name, "not let in" if serving else "not served"),
+                "rounds_answered": len(answered),
+                "last_answered": max(answered, default=None),
+                "last_left_out": {"round": left_out[-1][0], "reason": left_out[-1][1]} if left_out else None,
+            }
+        )
+    return {
+        "study": study.name,
+        "study_digest": study.digest(),
+        "serving": serving,
+        "rounds": {"done": len(history), "of": study.training.rounds},
+        "last_round": asdict(history[-1]) if history else None,
+        "sites": sites,
+        "revoked": sorted({keys.name for keys in membership.retired if keys.why == "revoked"}),
+        "certificates": {
+            name: time_text(certificate_of(folder.certificate(name).read_bytes()).not_valid_after_utc)
+            for name in ("sites-ca", "internal-ca", "proxy", "link")
+        },
+    }
+
+
+def status_text(facts: dict[str, Any]) -> str:
+    """The same for people."""
+    rounds = facts["rounds"]
+    lines = [
+        f"study {facts['study']} ({facts['study_digest'][:16]})",
+        f"round {rounds['done']} of {rounds['of']} done; "
+        + ("sites can reach this coordinator" if facts["serving"] else "nobody serves: 'fedphantom server start'"),
+        "",
+    ]
+    width = max((len(site["name"]) for site in facts["sites"]), default=4)
+    for site in facts["sites"]:
+        answered = f"answered {site['rounds_answered']} of {rounds['done']}"
+        left_out = site["last_left_out"]
+        why = f"; round {left_out['round']} without it: {left_out['reason']}" if left_out else ""
+        standing = f"{site['connection']}, enrolled until {site['enrolled_until'][:10]}"
+        lines.append(f"  {site['name']:<{width}}  {standing}; {answered}{why}")
+    if facts["revoked"]:
+        lines.append(f"  revoked: {', '.join(facts['revoked'])}")
+    if not facts["sites"]:
+        lines.append("  no site enrolled yet")
+    lines += ["", *(f"{name} expires {when[:10]}" for name, when in facts["certificates"].items())]
+    return "\n".join(lines)

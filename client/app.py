@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -29,20 +30,23 @@ from ..common.wire import (
     reply_header,
     reply_metrics,
 )
+from .conditions import Conditions
 from .egress import EgressRule
+from .secure_app import Parse, add_secure_rounds, content_of
 from .site_round import OpenTrainer, Site, note_failure
 
+Permit = Callable[[SiteFolder], Conditions]
+Q = TypeVar("Q")
+"""What is asked."""
 
-def _anybody(folder: SiteFolder) -> None:
-    """A simulation's sites ask nobody: they are folders on one machine."""
 
-
-def make_client_app(open_trainer: OpenTrainer, permit: Callable[[SiteFolder], None] = _anybody) -> ClientApp:
+def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_simulation) -> ClientApp:
     """A ClientApp around a trainer.
 
     Args:
         open_trainer: Called with the site's folder.
-        permit: Asked before every round; raises where the site may not answer.
+        permit: Asked before every answer for the conditions of it; raises where the site may not answer. A
+            simulation's sites, folders on one machine, may always.
 
     Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
     is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
@@ -50,24 +54,40 @@ def make_client_app(open_trainer: OpenTrainer, permit: Callable[[SiteFolder], No
     """
     app = ClientApp()
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def answered(
+        message: Message,
+        context: Context,
+        parse: Callable[[Message, Site], Q],
+        answer: Callable[[Q, Site], RecordDict],
+    ) -> Message:
         folder: SiteFolder | None = None
         try:
             folder = SiteFolder.open(_site_dir(context))
-            permit(folder)
-            site = Site(folder, open_trainer)
-            request = _request(message, site.rule)
+            site = Site(folder, open_trainer, permit(folder))
+            question = parse(message, site)
         except Exception as error:
             if folder is not None:
                 note_failure(folder, error)
             return _failure(message, folder, error)
         try:
-            content = _content(site.train_round(request), site.rule)
+            content = answer(question, site)
         except Exception as error:  # noted by the site itself
             return _failure(message, folder, error)
         return Message(content, reply_to=message)
 
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answered(
+            message,
+            context,
+            _request_of,
+            lambda request, site: _content(site.train_round(request), site.rule),
+        )
+
+    def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
+        return answered(message, context, parse, lambda wanted, site: content_of(site.answer(wanted)))
+
+    add_secure_rounds(app, answer_masked, _request_of)
     return app
 
 
@@ -80,6 +100,10 @@ def _site_dir(context: Context) -> Path:
             remedy="Start the SuperNode with 'fedphantom site start'.",
         )
     return Path(value)
+
+
+def _request_of(message: Message, site: Site) -> RoundRequest:
+    return _request(message, site.rule)
 
 
 def _request(message: Message, rule: EgressRule) -> RoundRequest:

@@ -14,8 +14,9 @@ from ..common.errors import ConfigError, DataError, about
 from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
 from ..common.gan.public_start import PUBLIC_START, read_public_start
+from ..common.keys import PRIVATE_KEY_NAME, generate_key
 from ..common.progress import Report
-from ..common.site_folder import COINS, SITE_FILE, CoinSource, SiteFolder, roles_generator
+from ..common.site_folder import COINS, IDENTITY, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import FAKE_METRICS, EgressRule
@@ -123,6 +124,8 @@ def create_site_folder(
     metrics = (*FAKE_METRICS, EPSILON, NOISED_STEPS) if study.privacy.promise else FAKE_METRICS
     rule = EgressRule(shared, metrics, study.federation.weight_of(name), study.federation.transport)
     write_atomic(root / "egress.json", rule.to_json().encode())
+    if study.federation.secure_aggregation and not (root / IDENTITY / PRIVATE_KEY_NAME).exists():
+        generate_key(root / IDENTITY)
     # Last: a folder with a site file is complete.
     where, own = cohort.resolve(), root.resolve()
     place = where.relative_to(own) if where.is_relative_to(own) else where  # so that a run may be moved

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .errors import ConfigError
 from .exchange import SITE_NAME
+from .masking.fixed_point import FixedPoint
+from .masking.terms import SecureAggregationTable
+from .masking.threshold import threshold_problem
 from .study_table import Fraction, Positive, StudyTable
 from .transport import Transport, value_bytes
 
@@ -21,7 +25,7 @@ KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EQUAL_WEIGHT = 1.0
 """Of every site, where the study declares no weights."""
 
-_SILENT = ("norm_bound", "trimmed_mean", "transport", "slowest_link_mbit")
+_SILENT = ("norm_bound", "trimmed_mean", "transport", "slowest_link_mbit", "secure_aggregation")
 """Keys that a study's text does not hold where they say nothing: a study from before them keeps its digest."""
 
 
@@ -59,6 +63,8 @@ class FederationTable(StudyTable):
     slowest_link_mbit: float = Field(default=10.0, gt=0)
     """Megabits a second, either way, of the slowest site's link while every site uses its own; a round's deadline grows
     by what the generator takes over it."""
+    secure_aggregation: SecureAggregationTable | None = None
+    """Where it is left out, the coordinator sees every site's generator each round; else their weighted sum alone."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,9 +77,9 @@ class FederationTable(StudyTable):
         self._check_trimmed()
         if self.alone and self.approval_keys:
             raise ValueError("federation: approval_keys are for an average; a site alone approves its own release")
+        self._check_secure_aggregation()
         if len(set(self.approval_keys)) < len(self.approval_keys):
             raise ValueError("federation.approval_keys: one key twice; every site has one of its own")
-        # What judges replies one by one (judges_replies) is refused here together with what hides them.
         return self
 
     def _check_trimmed(self) -> None:
@@ -110,6 +116,29 @@ class FederationTable(StudyTable):
             values: Of the generator that travels.
         """
         return self.deadline_s + 2 * 8e-6 * values * value_bytes(self.transport) / self.slowest_link_mbit
+
+    def _check_secure_aggregation(self) -> None:
+        terms = self.secure_aggregation
+        if terms is None:
+            return
+        if self.judges_replies or self.transport != "float32":
+            raise ValueError(
+                "federation.secure_aggregation: the coordinator sees a sum alone, so norm_bound, trimmed_mean and"
+                " transport = 'float16' cannot be; each site clips its own update to secure_aggregation.clip"
+            )
+        if self.alone:
+            raise ValueError("federation.secure_aggregation: is for an average; sites alone have no sum to hide in")
+        if any(weight != int(weight) for weight in self.declared_weights.values()):
+            raise ValueError("federation.secure_aggregation: declared_weights must then be whole numbers")
+
+    def sum_problem(self, sites: Collection[str]) -> str | None:
+        """Why the study's sums cannot be over these sites, as one phrase; None if they can, or there are none."""
+        terms = self.secure_aggregation
+        if terms is None:
+            return None
+        weights = [self.weight_of(site) for site in sites]
+        found = threshold_problem(len(sites), terms.threshold)
+        return found or FixedPoint(terms.clip, terms.bits).weight_problem(weights)
 
     @property
     def alone(self) -> bool:

@@ -329,7 +329,8 @@ def differing_keys(one: Study, other: Study) -> tuple[str, ...]:
     keys = []
     for name, value in ours.items():
         if isinstance(getattr(one, name), StudyTable):
-            keys += [f"{name}.{key}" for key in value if value[key] != theirs[name][key]]
+            # A key that holds nothing is left out of its table.
+            keys += [f"{name}.{k}" for k in value | theirs[name] if value.get(k) != theirs[name].get(k)]
         elif value != theirs[name]:
             keys.append(name)
     return tuple(keys)

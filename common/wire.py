@@ -26,7 +26,12 @@ METRICS = "metrics"
 FAILURE = "failure"
 """A reply holds either generator, header and metrics, or this record alone: ``site`` and ``reason``."""
 
-_WEIGHT = "weight"
+WEIGHT = "weight"
+MASKED = "masked"
+"""Name of a secure round's one array, in place of :data:`FLAT`: shape (values,), uint32."""
+QUESTION = "secure"
+"""Name of the record with what is asked or answered of a secure round (:mod:`.masking.records`)."""
+
 _NUMPY_HEADER_BYTES = 4096
 
 Flat = NDArray[np.float32] | NDArray[np.float16]
@@ -85,7 +90,7 @@ def reply_header(reply: RoundReply) -> dict[str, str | int]:
 
 def reply_metrics(reply: RoundReply) -> dict[str, float]:
     """Declared weight and metrics in one record."""
-    return {_WEIGHT: float(reply.weight)} | {f"metric-{name}": float(v) for name, v in reply.metrics.items()}
+    return {WEIGHT: float(reply.weight)} | {f"metric-{name}": float(v) for name, v in reply.metrics.items()}
 
 
 def parse_reply(
@@ -100,7 +105,7 @@ def parse_reply(
     Raises:
         PeerError: a key is missing or of another type, or the site's network is another.
     """
-    site, number, weight = header.get("site"), header.get("round"), metrics.get(_WEIGHT)
+    site, number, weight = header.get("site"), header.get("round"), metrics.get(WEIGHT)
     if not isinstance(site, str) or not isinstance(number, int) or not isinstance(weight, int | float):
         raise _malformed("a site's reply lacks its name, round or weight")
     values = {

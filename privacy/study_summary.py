@@ -20,8 +20,14 @@ def study_text(study: Study) -> str:
     shape = " × ".join(map(str, study.grid.shape))
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
+    terms = federation.secure_aggregation
     shared = {
-        "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans.",
+        "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans."
+        if terms is None
+        else f"each round: a declared weight, and its update of the generator, scaled back to a norm of {terms.clip:g}"
+        f" and hidden under masks. The coordinator sees the sum over {terms.threshold} or more sites; if it lies,"
+        " one over fewer, and a single site's update only with other sites' help. The sum, and the generator that it"
+        " leads to, are as open as ever.",
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
         "volumes": "once: figures on synthetic scans, and no weights at all. Synthetic volumes leave only in a release "
@@ -112,6 +118,9 @@ def _averaging(study: Study) -> str:
     parts = [f"by declared weights: {declared}" if declared else "every site's generator alike"]
     if federation.proximal_weight:
         parts.append(f"sites held to the round's generator (FedProx, {federation.proximal_weight:g})")
+    if federation.secure_aggregation:
+        threshold = federation.secure_aggregation.threshold
+        parts.append(f"summed by secure aggregation, {threshold} sites or more, and more than half of all")
     if federation.server_momentum:
         parts.append(f"server momentum {federation.server_momentum:g}")
     if federation.norm_bound is not None:

@@ -9,9 +9,12 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..common.errors import ConfigError, FedPhantomError
+from ..common.masking.peers import read_peers
 from .polling_grid import PollingGrid
 from .rounds import Rounds
 from .run_folder import RUN_VARIABLE, RunFolder
+from .secure_exchange import run_secure_rounds
+from .secure_flower import FlowerSites
 from .strategy import GeneratorAveraging
 
 app = ServerApp()
@@ -43,8 +46,10 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     """
     study, sites = folder.claimed()
     rounds = Rounds.open(study, folder, sites)
-    if not rounds.finished:
-        polling = PollingGrid(grid)
+    polling = PollingGrid(grid)
+    if not rounds.finished and study.federation.secure_aggregation:
+        run_secure_rounds(rounds, FlowerSites(polling, rounds), read_peers(folder.peers), lambda record: None)
+    elif not rounds.finished:
         strategy = GeneratorAveraging(rounds, polling.node_of)
         strategy.start(polling, ArrayRecord(), num_rounds=rounds.remaining, timeout=rounds.deadline_s)
     return rounds

@@ -4,6 +4,8 @@ study.toml              the study, as given
 run.json                study digest and site names
 checkpoints/            one file a round
 journal.jsonl           what happened
+peers.json              with secure aggregation: identity keys of the sites
+secure/                 likewise: the last round's masked sum (``secure_sum``)
 sites/NAME/             on one machine only: each site's own folder, with cohort.tsv where a cohort was divided
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
@@ -31,6 +33,7 @@ from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
+from ..common.site_folder import PEERS
 from ..common.study import Study, differing_keys, parse_study, read_study
 from ..privacy.dp.statement import NONE, Spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
@@ -59,6 +62,11 @@ class RunFolder:
     def journal(self) -> Path:
         """The coordinator's journal."""
         return self.root / JOURNAL
+
+    @property
+    def peers(self) -> Path:
+        """With secure aggregation: identity keys of the sites."""
+        return self.root / PEERS
 
     @property
     def generator(self) -> Path:
@@ -121,6 +129,12 @@ class RunFolder:
                 f"{counted(len(sites), 'site')} for a quorum of {study.federation.quorum}",
                 expected="at least as many sites as federation.quorum",
                 remedy="Add sites, or lower federation.quorum in the study.",
+            )
+        if problem := study.federation.sum_problem(sites):
+            raise ConfigError(
+                f"secure aggregation over {problem}",
+                expected="3 sites or more, a threshold of more than half of them, and whole weights that fit",
+                remedy="Add sites, or change threshold, bits or weights under [federation] in the study.",
             )
         keys = study.federation.approval_keys
         if keys and len(keys) != len(sites):

@@ -7,7 +7,6 @@ packed array, because Flower spends two requests on every array it carries; wher
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -15,18 +14,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..common.counted import counted
 from ..common.errors import PeerError
 from ..common.exchange import RoundRequest
 from ..common.gan.parameters import ParameterSpec
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, packed, parse_reply, read_flat, request_header
 from .aggregation import SiteFailure
+from .gathering import GATHERING_S, gather
 from .rounds import Outcome, Rounds
 
-GATHERING_S = 90.0
-"""How long a round waits for every site's node before it goes on with a quorum: a restarted node may need a minute."""
-
-_POLL_S = 0.25
 _REASON_LENGTH = 200
 _NOT_AS_AGREED = "its reply is not laid out as agreed"
 
@@ -55,7 +50,7 @@ class GeneratorAveraging(Strategy):
         self.rounds = rounds
         self._sites_of_nodes = sites_of_nodes
         self._node_of = node_of
-        self._gathering_s = min(gathering_s, rounds.study.federation.deadline_s)
+        self._gathering_s = gathering_s
         self._transport = rounds.study.federation.transport
         self._spec = ParameterSpec.of(rounds.checkpoint.aggregate)
         self._request: RoundRequest | None = None
@@ -70,7 +65,7 @@ class GeneratorAveraging(Strategy):
             PeerError: fewer nodes than the quorum until the deadline.
         """
         self._request = request = self.rounds.request()
-        nodes = self._gather(grid)
+        nodes = gather(lambda: self._connected(grid), self.rounds.study, len(self.rounds.sites), self._gathering_s)
         # The aggregate comes from the checkpoint, not from `arrays`: what is on the disk is what goes on.
         arrays = ArrayRecord(
             {FLAT: Array(packed(self._spec, request.generator, self._transport))} if self._spec.shapes else {}
@@ -110,24 +105,6 @@ class GeneratorAveraging(Strategy):
 
     def summary(self) -> None:
         """Nothing: the journal holds what a run is."""
-
-    def _gather(self, grid: Grid) -> list[int]:
-        """Connected nodes: all sites', or a quorum after the gathering time, or an error at the deadline."""
-        federation = self.rounds.study.federation
-        started = time.monotonic()
-        while True:
-            nodes = self._connected(grid)
-            waited = time.monotonic() - started
-            enough = len(nodes) >= federation.quorum and waited >= self._gathering_s
-            if len(nodes) >= len(self.rounds.sites) or enough:
-                return nodes
-            if waited >= federation.deadline_s:
-                raise PeerError(
-                    f"{len(nodes)} of {counted(len(self.rounds.sites), 'site')} connected before the deadline",
-                    expected=f"at least {federation.quorum}, the study's quorum",
-                    remedy="Have the missing sites start their nodes, then run it again: it goes on from here.",
-                )
-            time.sleep(_POLL_S)
 
     def _connected(self, grid: Grid) -> list[int]:
         """Nodes to ask: all that are there, or those of the run's sites where it is known whose each one is."""

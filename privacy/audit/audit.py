@@ -302,10 +302,13 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
-        not_applicable={id: _ASKS_FOR[id] for id in evidence.not_applicable},
+        not_applicable={
+            id: SUMMED if id == TRAJECTORY and material.summed else _ASKS_FOR[id] for id in evidence.not_applicable
+        },
     )
 
 
+SUMMED = "the study has secure aggregation, so that the coordinator saw the sites' sum alone"
 _ASKS_FOR = {ATTRIBUTE: NOTHING_TO_INFER, TRAJECTORY: "the sites kept no round that all of them took part in"}
 _TRAINED: tuple[Role, ...] = ("member", "training")
 _HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")

@@ -112,6 +112,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         generator_named_by=run.named_by,
         claimed_epsilon=promised.epsilon if promised else None,
         canary=run_canaries(noised_plan(study).whole(), promised.clip_norm, promised.delta) if promised else None,
+        summed=study.federation.secure_aggregation is not None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
     once = _trainer(train_control_generator, scans, study, device, None)

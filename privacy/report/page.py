@@ -106,7 +106,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
-        limits=words.LIMITS,
+        limits=words.limits(shown.study),
         sources=_sources(shown),
         making=_making(shown.label_making),
         making_overlaps=shown.label_making is not None and shown.label_making.overlaps,

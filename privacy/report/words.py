@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
@@ -273,12 +274,27 @@ METRICS = {
 }
 """Metrics of a round worth a curve."""
 
-LIMITS = (
-    "Attacks that were not tried. New attacks are published every year.",
-    "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
+_COORDINATOR = (
     "The coordinator during training. Each round the generator's weights go to the study's coordinator, who could "
     "try to learn from them. That is a threat of its own, called F; it was tried only where the table of attacks lists "
-    "it.",
+    "it."
+)
+_COORDINATOR_OF_SUMS = (
+    "Training with secure aggregation. Each round the study's coordinator, and every site, learns the sum of the "
+    "sites' updates, and could try to learn from that. A single site's update it learns only if other sites help it. "
+    "Secure aggregation promises nothing about what the sum, or the finished generator, tells of a patient."
+)
+
+
+def limits(study: Study) -> tuple[str, ...]:
+    """What a page about a study's generator must not be read to promise."""
+    coordinator = _COORDINATOR_OF_SUMS if study.federation.secure_aggregation else _COORDINATOR
+    return (*_LIMITS[:2], coordinator, *_LIMITS[2:])
+
+
+_LIMITS = (
+    "Attacks that were not tried. New attacks are published every year.",
+    "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
     "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
     "Very unusual patients. They are easier to recognise than others, and the attacks on unusual patients cover only a "
     "few of them.",

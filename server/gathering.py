@@ -1,0 +1,48 @@
+"""Waiting for the sites' nodes before a round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from ..common.counted import counted
+from ..common.errors import PeerError
+from ..common.study import Study
+
+GATHERING_S = 90.0
+"""How long a round waits for every site's node before it goes on with a quorum: a restarted node may need a minute."""
+
+_POLL_S = 0.25
+
+
+def gather(
+    connected: Callable[[], Iterable[int]], study: Study, sites: int, gathering_s: float = GATHERING_S
+) -> list[int]:
+    """Connected nodes: all sites', or a quorum after the gathering time.
+
+    Args:
+        connected: Asked again and again for the nodes that are there.
+        study: Says what a quorum is, and how long it may take.
+        sites: How many there could be.
+        gathering_s: Seconds to wait for all of them.
+
+    Raises:
+        PeerError: fewer than the quorum until the deadline.
+    """
+    federation = study.federation
+    terms = federation.secure_aggregation
+    quorum = max(federation.quorum, terms.threshold if terms else 0)
+    started, gathering_s = time.monotonic(), min(gathering_s, federation.deadline_s)
+    while True:
+        nodes = sorted(connected())
+        waited = time.monotonic() - started
+        enough = len(nodes) >= quorum and waited >= gathering_s
+        if len(nodes) >= sites or enough:
+            return nodes
+        if waited >= federation.deadline_s:
+            raise PeerError(
+                f"{len(nodes)} of {counted(sites, 'site')} connected before the deadline",
+                expected=f"at least {quorum}, the study's {'threshold' if terms else 'quorum'}",
+                remedy="Have the missing sites start their nodes, then run it again: it goes on from here.",
+            )
+        time.sleep(_POLL_S)

@@ -82,7 +82,7 @@ def signed(kind: Kind[RecordT], record: RecordT, key: Ed25519PrivateKey) -> byte
 
 
 def read_content(path: Path, kind: Kind[RecordT]) -> bytes:
-    """A file's bytes, none believed yet. Raises ConfigError where it is no plain file, too large, or unsigned."""
+    """A file's bytes, none of them believed yet. Raises ConfigError for no plain file, one too large, or unsigned."""
     content = content_within(path, LARGEST)
     if content is None:
         raise ConfigError(

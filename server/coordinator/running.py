@@ -111,7 +111,7 @@ def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str,
     if study.federation.secure_aggregation:
         # Anew each time: sites hold each other's keys against the newest roster that they approved.
         write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
-    known = set(nodes_of(folder).sites().values())
+    known = set(nodes_of(folder).sites_by_key().values())
     if missing := sorted(set(sites) - known):
         raise PeerError(
             f"the SuperLink does not know the node of {', '.join(missing)}",

@@ -209,7 +209,7 @@ def test_a_folder_of_another_coordinator_or_site_is_refused(root: Path, made: Pa
 def test_a_site_of_a_promised_study_keeps_its_ledger_where_it_is_told(made: Path, tmp_path: Path) -> None:
     study, start = tmp_path / "study.toml", tmp_path / "start.safetensors"
     study.write_text(promised_text(write_start(start)))
-    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, NOW)
+    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, None, NOW)
     (tmp_path / "invitation").write_bytes(Study(tmp_path).invite("site-a"))
     refused(3, "--start: no readable public start", lambda: again(tmp_path, made, start=tmp_path / "nothing"))
     told = again(tmp_path, made, start=start, ledgers=tmp_path / "ledgers").text()
@@ -317,7 +317,7 @@ def test_a_roster_of_another_study_is_refused(root: Path, tmp_path: Path) -> Non
     folder = CoordinatorFolder(root / "coordinator")
     other = root / "study.toml"
     other.write_text(other.read_text().replace("seed = 5", "seed = 6"))
-    make_coordinator(tmp_path / "other", other, "fed:443", (), 365, NOW)
+    make_coordinator(tmp_path / "other", other, "fed:443", (), 365, None, NOW)
     shutil.copytree(folder.keys, tmp_path / "other" / "keys", dirs_exist_ok=True)
     coordinator = Coordinator.open(tmp_path / "other")
     coordinator.write_roster(coordinator.registry.read())

@@ -34,7 +34,7 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
     if terms:
         fewest = max(proposal.limits.sites, terms.threshold)
         metrics = tuple(name for name in rule.metrics if name in PUBLIC_METRICS)
-        masked = f" as whole numbers under masks, which come off the sum of {fewest} sites or more alone"
+        masked = f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone"
     rows = [
         study_text(study),
         "",

@@ -11,7 +11,7 @@ import typer
 from ...common.errors import about
 from .commands import site_app as site_app
 
-_Site = Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.")]
+_Site = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -27,7 +27,7 @@ def site_approve(
     from .approval import approve
     from .approval_text import proposal_of, proposal_text
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     proposal = proposal_of(folder)
     if seen is None:
@@ -46,7 +46,7 @@ def site_start(
     from ...common.site_folder import SiteFolder
     from .serving import serve
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     serve(folder, lambda text: typer.echo(text, err=True), once=once)
 
@@ -57,7 +57,7 @@ def site_pause(site: _Site) -> None:
     from ...common.site_folder import SiteFolder
     from .standing import pause
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     pause(folder)
     typer.echo(f"'{folder.name}' has paused; 'fedphantom site go-on {site}' ends it")
@@ -69,7 +69,7 @@ def site_go_on(site: _Site) -> None:
     from ...common.site_folder import SiteFolder
     from .standing import go_on
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     go_on(folder)
     typer.echo(f"'{folder.name}' takes part again")
@@ -84,7 +84,7 @@ def site_withdraw(
     from ...common.site_folder import SiteFolder
     from .standing import withdraw
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     withdraw(folder, reason)
     typer.echo(
@@ -99,6 +99,6 @@ def site_status(site: _Site, as_json: _Json = False) -> None:
     from ...common.site_folder import SiteFolder
     from .status import site_facts, site_text
 
-    with about("SITE"):
+    with about("DIR"):
         facts = site_facts(SiteFolder.open(site))
     typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))

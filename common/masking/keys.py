@@ -169,7 +169,7 @@ def read_key_set(
     if problem or len(found) < fewest:
         raise PolicyRefused(
             problem or f"a sum of {counted(len(found), 'site')}",
-            expected=f"{max(threshold, fewest)} sites or more, and a threshold of more than half of them",
+            expected=f"{counted(max(threshold, fewest), 'site')} or more, and a threshold of more than half of them",
             remedy="Wait until more sites are there; the coordinator asks again.",
         )
     return KeySet(tuple(envelope for _, envelope in read), found)

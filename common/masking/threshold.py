@@ -21,9 +21,10 @@ def threshold_problem(sites: int, threshold: int) -> str | None:
     if sites < FEWEST_SITES:
         return f"{counted(sites, 'site')}: of two, each would learn the other's update from the sum"
     if threshold > sites:
-        return f"a threshold of {threshold} among {sites} sites, which can never be reached"
+        return f"a threshold of {threshold} among {counted(sites, 'site')}, which can never be reached"
     if 2 * threshold <= sites:
-        return f"a threshold of {threshold} among {sites} sites: two groups of {threshold} could each be told otherwise"
+        several = counted(sites, "site")
+        return f"a threshold of {threshold} among {several}: two groups of {threshold} could each be told otherwise"
     return None
 
 

@@ -2,6 +2,7 @@
 
 coordinator.toml   where sites reach it, what it listens on, how long certificates and enrolments hold
 study.toml         the study; every invitation holds it
+public-start.safetensors  what its training goes out from, where it names one
 keys/              the coordinator's own Ed25519 pair: signs invitations and rosters
 pki/               two authorities and what they signed: the proxy's certificate, which sites see, and the SuperLink's,
                    which only this machine sees
@@ -51,6 +52,11 @@ class CoordinatorFolder:
     def study(self) -> Path:
         """The study."""
         return self.root / "study.toml"
+
+    @property
+    def public_start(self) -> Path:
+        """What training goes out from, where the study names it."""
+        return self.root / "public-start.safetensors"
 
     @property
     def keys(self) -> Path:

@@ -43,7 +43,7 @@ class Study:
     def make(cls, root: Path, *, days: int = 365) -> Study:
         study = root / "study.toml"
         study.write_text(tiny_text())
-        make_coordinator(root / "coordinator", study, "fed.example.org:443", ["10.0.0.1"], days, NOW)
+        make_coordinator(root / "coordinator", study, "fed.example.org:443", ["10.0.0.1"], days, None, NOW)
         return cls(root)
 
     def invite(self, name: str, *, days: int = 14, now: datetime = NOW) -> bytes:

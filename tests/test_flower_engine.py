@@ -42,6 +42,9 @@ def order(cohort: Path, **behaviour: object) -> None:
 SHARED = {
     "an average": study_text(),
     "with momentum": study_text(federation="server_momentum = 0.5"),
+    "bounded and trimmed in half precision": study_text(
+        quorum=3, federation='norm_bound = 0.5\ntrimmed_mean = 0.34\ntransport = "float16"'
+    ),
     "an ensemble": study_text(rounds=1, federation='sharing = "ensemble"'),
     "volumes alone": study_text(rounds=1, federation='sharing = "volumes"'),
 }

@@ -120,7 +120,7 @@ def _averaging(study: Study) -> str:
         parts.append(f"sites held to the round's generator (FedProx, {federation.proximal_weight:g})")
     if federation.secure_aggregation:
         threshold = federation.secure_aggregation.threshold
-        parts.append(f"summed by secure aggregation, {threshold} sites or more, and more than half of all")
+        parts.append(f"summed by secure aggregation, {counted(threshold, 'site')} or more, and more than half of all")
     if federation.server_momentum:
         parts.append(f"server momentum {federation.server_momentum:g}")
     if federation.norm_bound is not None:

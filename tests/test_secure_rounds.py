@@ -40,9 +40,9 @@ from fedphantom.common.masking.messages import (
 from fedphantom.common.masking.terms import SecureAggregationTable
 from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
 from fedphantom.common.study import parse_study
+from fedphantom.privacy.study_summary import study_text as in_words
 from fedphantom.server.secure_exchange import Answer
 from fedphantom.server.simulation import simulate
-from fedphantom.server.study_summary import study_text as in_words
 
 TEMPLATES = Path(__file__).parent.parent / "server" / "study_templates"
 FOUR = tuple(f"site-{letter}" for letter in "abcd")

@@ -16,11 +16,22 @@ from flwr.clientapp import ClientApp
 
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
-from ..common.gan.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
-from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics
+from ..common.wire import (
+    FAILURE,
+    FLAT,
+    GENERATOR,
+    HEADER,
+    METRICS,
+    packed,
+    parse_request,
+    read_flat,
+    reply_header,
+    reply_metrics,
+)
 from .conditions import Conditions
+from .egress import EgressRule
 from .secure_app import Parse, add_secure_rounds, content_of
 from .site_round import OpenTrainer, Site, note_failure
 
@@ -70,7 +81,7 @@ def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_si
             message,
             context,
             _request_of,
-            lambda request, site: _content(site.train_round(request), site.rule.generator),
+            lambda request, site: _content(site.train_round(request), site.rule),
         )
 
     def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
@@ -92,29 +103,27 @@ def _site_dir(context: Context) -> Path:
 
 
 def _request_of(message: Message, site: Site) -> RoundRequest:
-    return _request(message, site.rule.generator)
+    return _request(message, site.rule)
 
 
-def _request(message: Message, spec: ParameterSpec) -> RoundRequest:
+def _request(message: Message, rule: EgressRule) -> RoundRequest:
+    spec = rule.generator
     arrays, header = message.content.array_records.get(GENERATOR), message.content.config_records.get(HEADER)
     expected = {FLAT} if spec.shapes else set()
-    packed = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
-    # The declared size is looked at first, so that nothing oversized is unpacked.
-    if (
-        packed is None
-        or header is None
-        or any(array.shape != (spec.values,) or len(array.data) > spec.bytes + 4096 for array in packed)
-    ):
+    carried = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
+    if carried is None or header is None:
         raise PeerError(
             "the coordinator's message does not hold this study's generator",
             expected="one packed array and a header; no array where the study shares no weights",
             remedy="Compare 'fedphantom --version' on both sides.",
         )
-    return parse_request(header, packed[0].numpy() if packed else np.empty(0, np.float32), spec)
+    flat = read_flat(carried[0].data, spec, rule.dtype) if carried else np.empty(0, rule.dtype)
+    return parse_request(header, flat, spec, rule.dtype)
 
 
-def _content(reply: RoundReply, spec: ParameterSpec) -> RecordDict:
-    flat = np.ascontiguousarray(spec.pack(reply.generator), dtype=np.float32)
+def _content(reply: RoundReply, rule: EgressRule) -> RecordDict:
+    spec = rule.generator
+    flat = packed(spec, reply.generator, rule.dtype)
     return RecordDict(
         {
             GENERATOR: ArrayRecord({FLAT: Array(flat)} if spec.shapes else {}),

@@ -17,7 +17,7 @@ from ..common.masking.messages import Given, Wanted, round_of
 from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, SiteFolder
 from .conditions import Conditions
-from .egress import EgressRule, check_reply
+from .egress import EgressRule, as_sent, check_reply
 from .secure_reply import SecureReply
 from .site_setup import read_egress_rule
 
@@ -86,7 +86,7 @@ class Site:
         """A round that may be answered, trained and found to hold what it may; nothing has left yet."""
         self._check_request(request)
         self._trainer = self._trainer or self._open_trainer(self.folder.root)
-        reply = self._trainer.train_round(request)
+        reply = as_sent(self._trainer.train_round(request), self.rule)
         return reply, check_reply(reply, self.rule, site=self.folder.name, request=request)
 
     def _note(self, round_: int, error: Exception) -> None:

@@ -38,6 +38,7 @@ def study_text(study: Study) -> str:
     seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
     if patch and training.batch > 1:
         seen = seen.replace("patch", "patches")
+    half = "Weights travel in half precision. " if federation.transport == "float16" else ""
     spent = "With them the ε spent so far. " if study.privacy.promise else ""
     made, use = _paints(study, structures) if study.network.maps == "labels-to-images" else _infers(study)
     rows = {
@@ -49,7 +50,7 @@ def study_text(study: Study) -> str:
         f" at least {counted(federation.quorum, 'site')} a round",
         "label maps": use,
         "averaged": _averaging(study),
-        "leaves a site": f"{shared[federation.sharing]} {spent}"
+        "leaves a site": f"{shared[federation.sharing]} {half}{spent}"
         f"Never: {kept}scans, label maps, the discriminator, patient counts, figures on real scans",
         "approved by": _approval(study),
         "privacy": _privacy(study),
@@ -122,4 +123,8 @@ def _averaging(study: Study) -> str:
         parts.append(f"summed by secure aggregation, {threshold} sites or more, and more than half of all")
     if federation.server_momentum:
         parts.append(f"server momentum {federation.server_momentum:g}")
+    if federation.norm_bound is not None:
+        parts.append(f"an update longer than {federation.norm_bound:g} is scaled back to that")
+    if federation.trimmed_mean is not None:
+        parts.append(f"the lowest and the highest {federation.trimmed_mean:.0%} of each value left out")
     return "; ".join(parts)

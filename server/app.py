@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..common.errors import ConfigError, FedPhantomError
@@ -51,12 +51,7 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
         run_secure_rounds(rounds, FlowerSites(polling, rounds), read_peers(folder.peers), lambda record: None)
     elif not rounds.finished:
         strategy = GeneratorAveraging(rounds, polling.node_of)
-        strategy.start(
-            polling,
-            strategy.initial_arrays(),
-            num_rounds=rounds.remaining,
-            timeout=study.federation.deadline_s,
-        )
+        strategy.start(polling, ArrayRecord(), num_rounds=rounds.remaining, timeout=rounds.deadline_s)
     return rounds
 
 

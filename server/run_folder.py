@@ -10,9 +10,9 @@ sites/NAME/             on one machine only: each site's own folder, with cohort
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
 generators/             instead of it, of an ensemble: NAME.safetensors of each site; neither where no weights leave
-tensorboard/            curves of what the rounds told: metrics on fakes
+tensorboard/            curves of what the rounds told: metrics on fakes, how each site's update lies to the mean's
 previews/               where asked for: public label maps, and what the run's generators make of them
-summary.json            rounds, sites, metrics on fakes
+summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
         return SiteFailure(name, "no reply before the deadline") if late else reply
 
     def exchange(request: RoundRequest) -> Iterator[Outcome]:
-        outcomes = dict(side_by_side([partial(ask, name, request) for name in rounds.sites], workers))
-        yield from (outcomes[index] for index in sorted(outcomes))
+        for _, outcome in side_by_side([partial(ask, name, request) for name in rounds.sites], workers):
+            yield outcome
 
     return exchange

@@ -25,8 +25,9 @@ from fedphantom.common.study import FederationTable, parse_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.common.tensor_file import decode
 from fedphantom.privacy.study_summary import study_text as in_words
-from fedphantom.server.aggregation import sort_replies
+from fedphantom.server.aggregation import receive_replies
 from fedphantom.server.checkpoints import latest_checkpoint
+from fedphantom.server.reply_spool import ReplySpool
 from fedphantom.server.simulation import Engine
 
 SITES = ("site-a", "site-b", "site-c")
@@ -311,7 +312,9 @@ def test_neither_site_nor_coordinator_lets_weights_pass_where_volumes_alone_are_
     assert "reply-left" not in folder.journal.read_text()
     with pytest.raises(PolicyRefused, match=r"request was refused: [13] parameters? where"):
         Site(folder, LinearTrainer.open).train_round(replace(request, generator=sent))
-    replies, failures = sort_replies([RoundReply("site-a", 1, sent, 1.0, {})], request, {"site-a": 1.0})
+    with ReplySpool(tmp_path, ParameterSpec(())) as spool:
+        reply = RoundReply("site-a", 1, sent, 1.0, {})
+        replies, failures = receive_replies([reply], request, {"site-a": 1.0}, spool)
     assert not replies
     assert "where there may be none" in failures[0].reason
 

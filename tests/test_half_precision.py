@@ -27,9 +27,9 @@ from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study
 from fedphantom.common.transport import LARGEST, as_received
 from fedphantom.common.wire import GENERATOR, packed, parse_reply, read_flat, reply_header, reply_metrics
+from fedphantom.privacy.study_summary import study_text as in_words
 from fedphantom.server.app import run_study
 from fedphantom.server.checkpoints import latest_checkpoint
-from fedphantom.server.study_summary import study_text as in_words
 
 SITES = ("site-a", "site-b", "site-c")
 HALF = study_text(federation='transport = "float16"')

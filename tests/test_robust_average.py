@@ -20,10 +20,10 @@ from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.journal import read_journal
 from fedphantom.common.study import FederationTable, parse_study
 from fedphantom.common.study_template import to_toml
+from fedphantom.privacy.study_summary import study_text as in_words
 from fedphantom.server.aggregation import ReceivedReply, RoundMean, distance, mean_of_replies
 from fedphantom.server.checkpoints import latest_checkpoint
 from fedphantom.server.reply_spool import ReplySpool
-from fedphantom.server.study_summary import study_text as in_words
 
 SITES = ("site-a", "site-b", "site-c")
 START = {"w": np.array([1.0, -2.0, 0.5, 0.0], np.float32), "b": np.zeros(1, np.float32)}

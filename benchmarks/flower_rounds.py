@@ -1,4 +1,4 @@
-"""``flower_rounds.py MEGABYTES ROUNDS [SITES]``: rounds of sites that do not train, over real Flower processes.
+"""``flower_rounds.py MEGABYTES ROUNDS [SITES [secure]]``: rounds of sites that do not train, over Flower processes.
 
 Prints seconds a round, and the HTTP bytes between sites and SuperLink over those of the parameters. The first round is
 left out of the seconds: in it the nodes start.
@@ -11,14 +11,15 @@ import os
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 from counting_relay import HOST, CountingRelay
-from still_site import StillTrainer
-from still_study import still_generator, still_study
+from still_site import StillTrainer, failing
+from still_study import SECURE, still_generator, still_study
 
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
@@ -26,11 +27,37 @@ from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server import flower_engine
 from fedphantom.server.simulation import simulate
 
-BUNDLE = Path(__file__).with_name("still_bundle")
+
+@dataclass(frozen=True)
+class FlowerRounds:
+    """What a run's rounds took.
+
+    Attributes:
+        by_round: Seconds of each round.
+        wire_over_parameters: Bytes on the wire over bytes of parameters.
+    """
+
+    by_round: tuple[float, ...]
+    wire_over_parameters: float
+
+    @property
+    def seconds(self) -> float:
+        """Median of all rounds but the first."""
+        return median(self.by_round[1:])
 
 
-def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, float]:
-    """Seconds a round (median of all but the first), and bytes on the wire over bytes of parameters."""
+def flower_rounds(
+    megabytes: float, rounds: int, sites: int = 2, federation: str = "", fails_in: int | None = None
+) -> FlowerRounds:
+    """Do the rounds.
+
+    Args:
+        megabytes: Size of the generator.
+        rounds: How many.
+        sites: How many.
+        federation: What else the study's ``[federation]`` says.
+        fails_in: A round in which the last site fails, and is left out.
+    """
     generator = still_generator(megabytes)
     relays: dict[str, CountingRelay] = {}
     spawn = flower_engine._Federation._spawn
@@ -50,8 +77,10 @@ def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, fl
         cohorts = {f"site-{n}": folder / f"cohort-{n}" for n in range(sites)}
         for cohort in cohorts.values():
             cohort.mkdir()
+        if fails_in is not None:
+            (cohort / failing(fails_in)).touch()
         result = simulate(
-            still_study(rounds, sites),
+            still_study(rounds, sites if fails_in is None else sites - 1, federation),
             cohorts,
             folder / "run",
             engine="flower",
@@ -59,14 +88,16 @@ def flower_rounds(megabytes: float, rounds: int, sites: int = 2) -> dict[str, fl
             open_site=lambda root: Site(SiteFolder.open(root), StillTrainer.open),
             initial=lambda _: generator,
             progress=lambda _: None,
-            bundle=BUNDLE,
+            client_app="still_site:app",
         )
     parameters = sum(array.nbytes for array in generator.values())
-    return {
-        "seconds": median(record.seconds for record in result.rounds[1:]),
-        "wire_over_parameters": sum(relay.passed for relay in relays.values()) / (2 * parameters * sites * rounds),
-    }
+    passed = sum(relay.passed for relay in relays.values())
+    return FlowerRounds(tuple(r.seconds for r in result.rounds), passed / (2 * parameters * sites * rounds))
 
 
 if __name__ == "__main__":
-    print(json.dumps(flower_rounds(float(sys.argv[1]), int(sys.argv[2]), *map(int, sys.argv[3:]))))
+    size, number, *more = sys.argv[1:]
+    secure = SECURE if more[1:] == ["secure"] else ""
+    found = flower_rounds(float(size), int(number), int(more[0]) if more else 2, secure)
+    of_each = {f"round {n}": seconds for n, seconds in enumerate(found.by_round, start=1)}
+    print(json.dumps({"seconds": found.seconds, "wire_over_parameters": found.wire_over_parameters, **of_each}))

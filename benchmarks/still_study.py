@@ -16,8 +16,12 @@ def still_generator(megabytes: float) -> Parameters:
     return {f"layer-{n:02d}": 0.05 * random.standard_normal(values, dtype=np.float32) for n in range(LAYERS)}
 
 
-def still_study(rounds: int, sites: int) -> str:
-    """A study's text; every site has to answer."""
+SECURE = "secure_aggregation = { threshold = 3, clip = 100.0 }"
+"""Of a study whose coordinator sees sums alone."""
+
+
+def still_study(rounds: int, quorum: int, federation: str = "") -> str:
+    """A study's text: how many sites have to answer, and whatever else its ``[federation]`` says."""
     return f"""
 name = "still"
 seed = 1
@@ -29,6 +33,7 @@ spacing_mm = [1.0, 1.0, 1.0]
 [training]
 rounds = {rounds}
 [federation]
-quorum = {sites}
+quorum = {quorum}
 deadline_s = 600
+{federation}
 """

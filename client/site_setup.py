@@ -13,10 +13,9 @@ from ..common.counted import counted
 from ..common.errors import ConfigError, DataError, about
 from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
-from ..common.gan.public_start import PUBLIC_START, read_public_start
 from ..common.keys import PRIVATE_KEY_NAME, generate_key
 from ..common.progress import Report
-from ..common.site_folder import COINS, IDENTITY, SITE_FILE, CoinSource, SiteFolder, roles_generator
+from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import FAKE_METRICS, EgressRule
@@ -117,6 +116,9 @@ def create_site_folder(
     for_owner_alone(root)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
     if study.training.objective == "adversarial":
+        # Here, so that a node which answers without training does not wait for torch.
+        from ..common.gan.public_start import read_public_start
+
         with about("--start"):
             read_public_start(start or Path(PUBLIC_START), study)
         write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())

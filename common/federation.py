@@ -121,13 +121,15 @@ class FederationTable(StudyTable):
         terms = self.secure_aggregation
         if terms is None:
             return
-        if self.judges_replies or self.transport != "float32":
-            raise ValueError(
-                "federation.secure_aggregation: the coordinator sees a sum alone, so norm_bound, trimmed_mean and"
-                " transport = 'float16' cannot be; each site clips its own update to secure_aggregation.clip"
-            )
         if self.alone:
             raise ValueError("federation.secure_aggregation: is for an average; sites alone have no sum to hide in")
+        if self.judges_replies:
+            raise ValueError(
+                "federation.secure_aggregation: hides each reply, and norm_bound and trimmed_mean judge them one by"
+                " one; secure_aggregation.clip has each site bound its own"
+            )
+        if self.transport != "float32":
+            raise ValueError("federation.secure_aggregation: sends whole numbers of 32 bits, not transport = 'float16'")
         if any(weight != int(weight) for weight in self.declared_weights.values()):
             raise ValueError("federation.secure_aggregation: declared_weights must then be whole numbers")
 

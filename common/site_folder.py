@@ -47,6 +47,8 @@ from .study import Study, read_study
 
 SITE_FILE = "site.toml"
 COINS = "coins.json"
+PUBLIC_START = "public-start.safetensors"
+"""Under differential privacy: what the site's training goes out from."""
 IDENTITY = "keys/identity"
 """Folder of a site's own signing key."""
 PEERS = "peers.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,9 +32,9 @@ MASKED = "masked"
 """Name of a secure round's one array, in place of :data:`FLAT`: shape (values,), uint32."""
 QUESTION = "secure"
 """Name of the record with what is asked or answered of a secure round (:mod:`.masking.records`)."""
-
 _NUMPY_HEADER_BYTES = 4096
 
+S = TypeVar("S", np.float16, np.float32, np.uint32)
 Flat = NDArray[np.float32] | NDArray[np.float16]
 
 
@@ -50,17 +51,34 @@ def read_flat(data: bytes, spec: ParameterSpec, transport: Transport) -> Flat:
     Raises:
         PeerError: anything but one array of all values in the study's transport.
     """
+    if len(data) > _most_bytes(spec, transport):
+        raise _no_array(transport)
+    return _array(data, spec, np.float16) if transport == "float16" else _array(data, spec, np.float32)
+
+
+def read_masked(data: bytes, spec: ParameterSpec) -> NDArray[np.uint32]:
+    """The same of a secure round's masked values. Raises PeerError."""
+    if len(data) > spec.bytes + _NUMPY_HEADER_BYTES:
+        raise _no_array("uint32")
+    return _array(data, spec, np.uint32)
+
+
+def _array(data: bytes, spec: ParameterSpec, kind: type[S]) -> NDArray[S]:
     stream = BytesIO(data)
     try:
-        if len(data) > _most_bytes(spec, transport) or npy.read_magic(stream) != (1, 0):
+        if npy.read_magic(stream) != (1, 0):
             raise ValueError
         shape, _, dtype = npy.read_array_header_1_0(stream)
-        flat = np.frombuffer(data, np.dtype(transport), offset=stream.tell())
+        flat = np.frombuffer(data, kind, offset=stream.tell())
         if shape != (spec.values,) or dtype != flat.dtype or flat.shape != shape:
             raise ValueError
     except (ValueError, EOFError):
-        raise _malformed(f"a message holds no array of this network's parameters in {transport}") from None
+        raise _no_array(np.dtype(kind).name) from None
     return flat
+
+
+def _no_array(kind: str) -> PeerError:
+    return _malformed(f"a message holds no array of this network's parameters in {kind}")
 
 
 def request_header(request: RoundRequest) -> dict[str, str | int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..common.counted import counted
 from ..common.errors import PeerError
-from ..common.study import Study
+from .rounds import Rounds
 
 GATHERING_S = 90.0
 """How long a round waits for every site's node before it goes on with a quorum: a restarted node may need a minute."""
@@ -15,26 +15,23 @@ GATHERING_S = 90.0
 _POLL_S = 0.25
 
 
-def gather(
-    connected: Callable[[], Iterable[int]], study: Study, sites: int, gathering_s: float = GATHERING_S
-) -> list[int]:
+def gather(connected: Callable[[], list[int]], rounds: Rounds, gathering_s: float = GATHERING_S) -> list[int]:
     """Connected nodes: all sites', or a quorum after the gathering time.
 
     Args:
-        connected: Asked again and again for the nodes that are there.
-        study: Says what a quorum is, and how long it may take.
-        sites: How many there could be.
-        gathering_s: Seconds to wait for all of them.
+        connected: The nodes that may be asked, sorted.
+        rounds: The run.
+        gathering_s: Seconds to wait for every site.
 
     Raises:
         PeerError: fewer than the quorum until the deadline.
     """
-    federation = study.federation
+    federation, sites = rounds.study.federation, len(rounds.sites)
     terms = federation.secure_aggregation
     quorum = max(federation.quorum, terms.threshold if terms else 0)
     started, gathering_s = time.monotonic(), min(gathering_s, federation.deadline_s)
     while True:
-        nodes = sorted(connected())
+        nodes = connected()
         waited = time.monotonic() - started
         enough = len(nodes) >= quorum and waited >= gathering_s
         if len(nodes) >= sites or enough:

@@ -218,10 +218,10 @@ class Rounds:
             cosines=mean.cosines if mean else {},
             scaled_back=tuple(r.site for r in replies if bound is not None and r.distance > bound),
             trimmed=self.study.federation.trimmed_of(len(replies)),
-            missed={site: request.round - self._last_round_of(site) for site in self.sites if site not in sites},
+            missed={site: request.round - self.last_round_of(site) for site in self.sites if site not in sites},
         )
 
-    def _last_round_of(self, site: str) -> int:
+    def last_round_of(self, site: str) -> int:
         """The last round before this one that the site was in; 0 for none."""
         return max((record.round for record in self.checkpoint.history if site in record.sites), default=0)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from ..common.errors import PeerError
@@ -28,7 +27,7 @@ from ..common.masking.records import (
     parse_sum_given,
     question_record,
 )
-from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, MASKED, METRICS, QUESTION, request_header
+from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, MASKED, METRICS, QUESTION, read_masked, request_header
 from .aggregation import SiteFailure
 from .gathering import gather
 from .polling_grid import PollingGrid
@@ -63,7 +62,7 @@ class FlowerSites:
 
     def everyone(self, wanted: KeysWanted | SumWanted, known: Callable[[Answer], bool]) -> Iterator[Answer]:
         """Ask every node that is there; a node whose answer its site signed is that site's from here on."""
-        nodes = gather(self._grid.get_node_ids, self._rounds.study, len(self._rounds.sites))
+        nodes = gather(lambda: sorted(self._grid.get_node_ids()), self._rounds)
         for node, answer in self._answers(dict.fromkeys(nodes, wanted)):
             if known(answer):
                 self._nodes[answer.site] = node
@@ -86,7 +85,7 @@ class FlowerSites:
 
     def _answers(self, wanted: Mapping[int, Wanted]) -> Iterator[tuple[int, Answer]]:
         """(Node, its answer) of each node asked that answers in time."""
-        deadline = self._rounds.study.federation.deadline_s
+        deadline = self._rounds.deadline_s
         trains = any(isinstance(question, InputWanted) for question in wanted.values())
         seconds = deadline if trains else min(deadline, QUERY_S)
         # Outlives the deadline: Flower drops messages past their time to live, replies included.
@@ -141,10 +140,7 @@ def _answer(message: Message, wanted: Wanted, spec: ParameterSpec) -> Answer:
             case SumWanted():
                 return parse_sum_given(record)
             case InputWanted():
-                array = content.array_records[GENERATOR][MASKED]
-                if array.shape != (spec.values,) or array.dtype != "uint32" or len(array.data) > spec.bytes + 4096:
-                    raise ValueError
-                masked = np.asarray(array.numpy(), dtype=np.uint32)
+                masked = read_masked(content.array_records[GENERATOR][MASKED].data, spec)
                 return parse_input_given(record, content.metric_records[METRICS], masked)
     except (PeerError, KeyError, TypeError, ValueError):
         return SiteFailure(_UNKNOWN, "its reply is not laid out as agreed")

@@ -38,6 +38,7 @@ def close_round(rounds: Rounds, masked: MaskedSum, mean: Parameters, seconds: fl
         seconds=round(seconds, 3),
         epsilon={site: one[EPSILON] for site, one in told.items() if EPSILON in one},
         noised_steps={site: int(one[NOISED_STEPS]) for site, one in told.items() if NOISED_STEPS in one},
+        missed={site: masked.keys.round - rounds.last_round_of(site) for site in left_out},
     )
     aggregate, velocity = mean, None
     if federation.server_momentum:

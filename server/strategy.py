@@ -65,7 +65,7 @@ class GeneratorAveraging(Strategy):
             PeerError: fewer nodes than the quorum until the deadline.
         """
         self._request = request = self.rounds.request()
-        nodes = gather(lambda: self._connected(grid), self.rounds.study, len(self.rounds.sites), self._gathering_s)
+        nodes = gather(lambda: self._connected(grid), self.rounds, self._gathering_s)
         # The aggregate comes from the checkpoint, not from `arrays`: what is on the disk is what goes on.
         arrays = ArrayRecord(
             {FLAT: Array(packed(self._spec, request.generator, self._transport))} if self._spec.shapes else {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +183,19 @@ def test_real_flower_processes_give_the_same_file(tmp_path: Path) -> None:
     flower = linear_simulation(tmp_path / "flower", three, "flower", secure_text(rounds=2))
     assert flower.generator.read_bytes() == direct.generator.read_bytes()
     assert flower_processes(tmp_path / "flower") == []
+
+
+def test_a_site_answers_questions_without_a_network_in_memory() -> None:
+    """Each answer is a process of its own: what it loads, a round waits for."""
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from fedphantom.client import app; from fedphantom.client.node import permission;"
+            " print('torch' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout == "False\n"

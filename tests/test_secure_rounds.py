@@ -243,6 +243,15 @@ UNFIT: dict[str, tuple[str, str]] = {
     "a clip of nothing": ("secure_aggregation = { threshold = 3, clip = 0 }", "clip"),
     "bits that no number has": ("secure_aggregation = { threshold = 3, clip = 1.0, bits = 40 }", "bits"),
     "an ensemble": ('secure_aggregation = { threshold = 3, clip = 1.0 }\nsharing = "ensemble"', "is for an average"),
+    "a norm bound": ("secure_aggregation = { threshold = 3, clip = 1.0 }\nnorm_bound = 1.0", "judge them one by one"),
+    "a trimmed mean": (
+        "secure_aggregation = { threshold = 3, clip = 1.0 }\ntrimmed_mean = 0.4",
+        "judge them one by one",
+    ),
+    "half precision": (
+        'secure_aggregation = { threshold = 3, clip = 1.0 }\ntransport = "float16"',
+        "whole numbers of 32 bits",
+    ),
     "weights in parts": (
         "secure_aggregation = { threshold = 3, clip = 1.0 }\n"
         'weighting = "declared"\ndeclared_weights = { a = 1.5, b = 1, c = 1 }',
@@ -255,7 +264,7 @@ UNFIT: dict[str, tuple[str, str]] = {
 def test_a_study_whose_sums_would_hide_nothing_is_refused(federation: str, named: str) -> None:
     rounds = 1 if "ensemble" in federation else 3
     with pytest.raises(ConfigError, match=named):
-        parse_study(study_text(rounds=rounds, federation=federation))
+        parse_study(study_text(rounds=rounds, quorum=3, federation=federation))
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,11 @@ from ...common.enrolment.request import (
 from ...common.enrolment.signed_file import file_digest, read_content
 from ...common.errors import ConfigError, about
 from ...common.gan.parameters import ParameterSpec
-from ...common.gan.public_start import PUBLIC_START, first_parameters
 from ...common.in_toto import time_text
 from ...common.journal import Journal
 from ...common.output_place import refuse_used
 from ...common.progress import Report
-from ...common.site_folder import SITE_FILE, SiteFolder
+from ...common.site_folder import PUBLIC_START, SITE_FILE, SiteFolder
 from ...common.study import Study
 from ...privacy.study_summary import study_text
 from ..site_setup import check_site_cohort, create_site_folder
@@ -137,6 +136,9 @@ def init_site(
         left_out = check_site_cohort(
             root, invitation.site, _own_patients(cohort), study, stage("looking through the cohort"), "system"
         )
+    # Here, so that a node which answers without training does not wait for torch.
+    from ...common.gan.public_start import first_parameters
+
     shapes = ParameterSpec.of(first_parameters(study, start))
     with about("DIR"):
         site = create_site_folder(

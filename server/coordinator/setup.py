@@ -120,7 +120,8 @@ def _public_start(study: Study, start: Path | None) -> bytes | None:
     if study.training.objective != "adversarial" and start is None:
         return None
     # Here, so that a coordinator of another study does not wait for torch.
-    from ...common.gan.public_start import PUBLIC_START, first_parameters
+    from ...common.gan.public_start import first_parameters
+    from ...common.site_folder import PUBLIC_START
 
     first_parameters(study, start)
     return (start or Path(PUBLIC_START)).read_bytes()

@@ -19,6 +19,7 @@ from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
+from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
@@ -31,10 +32,13 @@ from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
+from ..synthetic_digest import synthetic_digest
 from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
-from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
+from .history import DONE, end_audit, failed_before, refuse_forgotten, take_turn
+from .inputs import inputs_digest, insiders_digest
+from .kept_findings import FINDINGS, KeptFindings
 from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
@@ -98,8 +102,9 @@ def audit_run_folder(
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
     estimate: Estimate = lambda attack, seconds: None,
+    going_on: Callable[[int, Sequence[str]], None] = lambda number, finished: None,
 ) -> dict[str, Any]:
-    """Audit a run's generator with its sites' coins.
+    """Audit a run's generator with its sites' coins; where an audit of the very same was broken off in ``out``, go on.
 
     On one machine the sites' per-patient scores are pooled, compared within each site only. A real federation
     never does that: there, sites exchange counts and intervals (DESIGN §4.8).
@@ -117,11 +122,13 @@ def audit_run_folder(
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
         estimate: Told then how many seconds the controls' training will take, and each attack that has to be asked for.
+        going_on: Told, where an audit goes on, its number and what was found finished.
 
     Returns:
         What ``--json`` prints.
 
     Raises:
+        ConfigError: another process audits into ``out``.
         DataError: the whole folder of a run whose sites each have a generator of their own.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
@@ -172,52 +179,63 @@ def audit_run_folder(
     rounds = kept_trajectory(folders, study, chosen)
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider, rounds)
     kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {version('fedphantom')}")
-    attack = (
-        attack_on_painter(material, synthetic, out / "cache", kept, white_box=sizes.white_box)
-        if synthetic and paints
-        else attack_on_reader(material)
+    inputs = inputs_digest(
+        scans,
+        roles,
+        (
+            *(generator.sha256, digest, study.digest(), insiders_digest(folders), stands_in, named_by),
+            *(synthetic_digest(synthetic) if synthetic and paints else None, release, sizes, policy, str(chosen.torch)),
+        ),
     )
     journals = [Journal(folder.journal) for folder in folders]
-    refuse_forgotten(out, journals, digest)
-    turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
-    plan = AuditPlan(
-        release=release,
-        seed=derived_seed(study.seed, "audit", turn.number),
-        training_seed=derived_seed(study.seed, "audit's trainings"),
-        steps=sizes.steps or site_steps,
-        scans_per_step=study.training.batch,
-        negative_seeds=sizes.negative_seeds,
-        draws=sizes.draws,
-        earlier=turn.earlier,
-        blind_permutations=sizes.blind_permutations,
-        trainings_at_once=1 if chosen.cuda else None,
-        shadows=ShadowPlan(
-            sizes.shadows,
-            derived_seed(study.seed, "shadows"),
-            sizes.steps or site_steps,
-            out / SHADOWS,
-            f"{generator.sha256} {digest}",
+    with hold_folder(out / FINDINGS):
+        findings = KeptFindings(out / FINDINGS, inputs)
+        attack = (
+            attack_on_painter(material, synthetic, out / "cache", kept, findings.once, white_box=sizes.white_box)
+            if synthetic and paints
+            else attack_on_reader(material)
         )
-        if sizes.shadows
-        else None,
-    )
-    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
-    text = result.to_json()
-    _keep(out, turn.number, text.encode())
-    end_audit(
-        journals,
-        turn,
-        result.p_values(),
-        verdict=result.verdict.outcome,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        generator=generator.sha256,
-        release=release,
-        tier=policy.tier,
-    )
-    write_atomic(out / RESULT, text.encode())
-    if sizes.shadows:
-        shutil.rmtree(out / SHADOWS)
-    kept.forget()
+        refuse_forgotten(out, journals, digest)
+        turn = take_turn(journals, findings, going_on, generator=generator.sha256, tier=policy.tier)
+        plan = AuditPlan(
+            release=release,
+            seed=derived_seed(study.seed, "audit", turn.number),
+            training_seed=derived_seed(study.seed, "audit's trainings"),
+            steps=sizes.steps or site_steps,
+            scans_per_step=study.training.batch,
+            negative_seeds=sizes.negative_seeds,
+            draws=sizes.draws,
+            earlier=turn.earlier,
+            blind_permutations=sizes.blind_permutations,
+            trainings_at_once=1 if chosen.cuda else None,
+            shadows=ShadowPlan(
+                sizes.shadows,
+                derived_seed(study.seed, "shadows"),
+                sizes.steps or site_steps,
+                out / SHADOWS,
+                f"{generator.sha256} {digest}",
+            )
+            if sizes.shadows
+            else None,
+        )
+        result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
+        text = result.to_json()
+        _keep(out, turn.number, text.encode())
+        end_audit(
+            journals,
+            turn,
+            result.p_values(),
+            verdict=result.verdict.outcome,
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            generator=generator.sha256,
+            release=release,
+            tier=policy.tier,
+        )
+        write_atomic(out / RESULT, text.encode())
+        if sizes.shadows:
+            shutil.rmtree(out / SHADOWS)
+        kept.forget()
+        findings.forget()
     content: dict[str, Any] = json.loads(text)
     return content
 

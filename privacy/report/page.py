@@ -234,7 +234,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
         for control in audit.controls
     ]
     run = {control.id for control in audit.controls}
-    absent = [name for name in required_controls(audit.release, audit.claimed_epsilon) if name not in run]
+    asked = required_controls(audit.release, audit.claimed_epsilon, {attack.id for attack in audit.attacks})
+    absent = [name for name in asked if name not in run]
     return rows + [
         {
             "id": n,

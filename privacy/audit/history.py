@@ -117,9 +117,8 @@ def resume_audit(journals: Sequence[Journal], audit: str, inputs: str) -> Turn |
     told = [read_journal(journal.path) if journal.path.exists() else () for journal in journals]
     last = [[entry for entry in entries if entry.event in (AUDITED, DONE)][-1:] for entries in told]
     begun = [entry for entries in last for entry in entries if entry.event == AUDITED]
-    if len(begun) < len(journals) or any(
-        (e.facts.get("audit"), e.facts.get("inputs")) != (audit, inputs) for e in begun
-    ):
+    same = [entry for entry in begun if (entry.facts.get("audit"), entry.facts.get("inputs")) == (audit, inputs)]
+    if not same or len(same) < len(journals):
         return None
     others = [entry for entries in told for entry in entries if entry.facts.get("audit") != audit]
     earlier = _earlier(others)

@@ -17,6 +17,7 @@ from ...common.atomic import write_atomic
 from ...common.cohort import PUBLIC_SITE, Cohort
 from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.cohorts.roles import Role
+from ...common.counted import counted
 from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.folder_lock import hold_folder
@@ -355,6 +356,7 @@ def _gather(
             " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
         )
     whole = joined(parts).named_by_site()
+    _refuse_trained_holdout(whole, roles)
     # Audited scans first, then those that no volume may repeat: the audit then reads both in place, without a copy.
     place = {"member": 0, "holdout": 0, "training": 1, "control": 2, "reference": 3}
     kept = np.array(
@@ -370,6 +372,20 @@ def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
             "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
             expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit alone",
             remedy="Generate the cohort anew with that generator, or name its own.",
+        )
+
+
+def _refuse_trained_holdout(scans: PreparedScans, roles: Sequence[Role]) -> None:
+    """A person who is a holdout patient here and trained the generator there, under another name, is no stranger."""
+    places: dict[bytes, set[Role]] = {}
+    for volume, role in zip(scans.volumes, roles, strict=True):
+        places.setdefault(hashlib.sha256(volume.tobytes()).digest(), set()).add(role)
+    shared = sum("holdout" in held and not held.isdisjoint(("member", "training")) for held in places.values())
+    if shared:
+        raise DataError(
+            f"{counted(shared, 'holdout scan')} that the generator was trained on: the same voxels under another name",
+            expected="each person at one site and under one name: a holdout patient's scans train nothing",
+            remedy="Take the person out at one of the sites, and train anew: this holdout cannot audit this generator.",
         )
 
 

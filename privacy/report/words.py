@@ -343,6 +343,12 @@ TERMS = (
         "The probability with which a promise of ε may be broken altogether; it has to be very small.",
     ),
     (
+        "ledger",
+        "Ledger",
+        "A site's book of what its patients' privacy was spent on. Each line holds the hash of the one before it, so "
+        "that none can be changed or taken out unseen.",
+    ),
+    (
         "holm",
         "Holm",
         "A correction for trying many attacks: who tries often enough finds something by chance.",

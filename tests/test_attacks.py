@@ -150,8 +150,50 @@ def test_so_many_draws_are_painted_as_still_tell_scans_apart_otherwise(noise: fl
     errors = OwnMapErrors(scans, np.ones(scans.labels.shape, bool))
     assert errors.settled(8, noisy, 3) == draws
     smallest = errors.after(draws, noisy, 3)
-    assert len(set(asked)) == len(asked) == errors.draws == draws  # what was painted is not painted again
+    assert len(set(asked)) == len(asked) == len(errors.each) == draws  # what was painted is not painted again
     np.testing.assert_array_equal(smallest, own_map_errors(noisy, scans, np.ones(scans.labels.shape, bool), draws, 3))
+
+
+class Restless:
+    """Half remembers members, and lays one number over every volume, drawn anew, that drowns that in any one draw."""
+
+    def __init__(self, scans: AuditedScans) -> None:
+        self.known = memory_of(scans, member=True).known
+        self.asked: list[int] = []
+
+    def __call__(self, labels: Labels, noise_seed: int) -> Images:
+        self.asked.append(noise_seed)
+        plain = np.stack([labels, labels], axis=1)
+        rng = np.random.default_rng(noise_seed)
+        over = 1.5 * rng.normal(0, 1, (len(labels), 1, 1, 1, 1))
+        made = [x + 0.3 * (self.known.get(m.tobytes(), x) - x) for m, x in zip(labels, plain, strict=True)]
+        return (np.stack(made) + over).astype(np.float32)
+
+
+def test_a1_asks_a_restless_generator_as_often_as_it_needs_though_the_reference_settles_at_once() -> None:
+    scans = make_scans(60)
+    areas = {}
+    for most in (2, 32):
+        tools = Battery.calibrate(scans, STRANGERS, released_labels(), most, 5, lambda images: images)
+        assert tools.known.draws == 2  # of the reference
+        target = Restless(scans)
+        areas[most] = auc(attack_on(tools, target, "A1").scores())
+        assert len(set(target.asked)) == len(target.asked) == (2 if most == 2 else 32)
+    assert areas[2] < 0.85
+    assert areas[32] > 0.95
+
+
+def test_how_often_one_target_was_asked_changes_nothing_for_another() -> None:
+    scans = make_scans(40)
+
+    def quiet(tools: Battery) -> AttackScores:
+        return attack_on(tools, memory_of(scans, member=True), "A1")
+
+    alone, after = (
+        Battery.calibrate(scans, STRANGERS, released_labels(), 16, 5, lambda images: images) for _ in range(2)
+    )
+    attack_on(after, Restless(scans), "A1")
+    np.testing.assert_array_equal(quiet(alone).score, quiet(after).score)
 
 
 def test_the_error_is_the_mean_square_over_judged_voxels_and_channels() -> None:

@@ -40,7 +40,7 @@ _SMALLEST_GZIP_SHARE = 1 / 1100
 """Deflate cannot do better than 1:1032; a file that claims more has lost its end (or lies)."""
 _MOST_TRAILING_BYTES = 1 << 24
 MOST_BYTES = 1 << 31
-"""Of one file's voxels, unpacked: twice a CT of a whole body. What claims more is no scan, and small files can claim it."""
+"""Of one file's voxels, unpacked: more than a CT of a whole body has. A small file can claim, and hold, any number."""
 
 
 class NotAVolume(DataError):

@@ -11,13 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...common.atomic import write_atomic
-from ...common.cohort import PUBLIC_SITE, Cohort
-from ...common.cohorts.preparation import PreparedScans, joined, prepare
-from ...common.cohorts.roles import Role
-from ...common.counted import counted
+from ...common.cohort import Cohort
 from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.folder_lock import hold_folder
@@ -27,8 +22,7 @@ from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
 from ...common.journal import Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
-from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
-from ...common.study import Study
+from ...common.site_folder import SITE_FILE, site_folders, site_material
 from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
@@ -37,6 +31,7 @@ from ..synthetic_digest import synthetic_digest
 from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
+from .gathering import gather
 from .history import DONE, end_audit, failed_before, refuse_forgotten, take_turn
 from .inputs import inputs_digest, insiders_digest
 from .kept_findings import FINDINGS, KeptFindings
@@ -173,7 +168,7 @@ def audit_run_folder(
             )
         _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
-    scans, roles, stands_in = _gather(sites, public, study, run / "cache")
+    scans, roles, stands_in = gather(sites, public, study, run / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
     insider = kept_critics(folders, study, chosen) if paints else None
@@ -330,41 +325,6 @@ def read_result(path: Path) -> dict[str, Any]:
     )
 
 
-def _gather(
-    sites: list[SiteMaterial], public: Cohort | None, study: Study, cache: Path
-) -> tuple[PreparedScans, tuple[Role, ...], str | None]:
-    parts = [site.scans for site in sites]
-    roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
-    stands_in = None
-    if "reference" in roles and public is not None:
-        raise ConfigError(
-            "--public where the sites' own patients have the role 'reference': it would have no effect",
-            expected="no --public: public patients stand in only where no patient has that role",
-            remedy="Leave --public out.",
-        )
-    if public is not None:
-        stand_ins = prepare(public, study, cache).named_site(PUBLIC_SITE)
-        _refuse_own_scans(stand_ins, parts)
-        parts.append(stand_ins)
-        roles += ["reference"] * len(stand_ins)
-        stands_in = f"{len(public.patients)} public patients stand in as reference"
-    if "reference" not in roles:  # before it counts as an audit
-        raise DataError(
-            "no reference patients to calibrate the attacks with",
-            expected="patients with the role reference, or public ones who stand in",
-            remedy="Name a public cohort on the study's channels and labels with --public; a new run can draw reference"
-            " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
-        )
-    whole = joined(parts).named_by_site()
-    _refuse_trained_holdout(whole, roles)
-    # Audited scans first, then those that no volume may repeat: the audit then reads both in place, without a copy.
-    place = {"member": 0, "holdout": 0, "training": 1, "control": 2, "reference": 3}
-    kept = np.array(
-        sorted((i for i, role in enumerate(roles) if role in place), key=lambda i: place[roles[i]]), np.intp
-    )
-    return whole.only(kept), tuple(roles[i] for i in kept), stands_in
-
-
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
     """Volumes of another generator, or of unknown origin, would make the audit look harmless."""
     if painters(synthetic) - {generator_sha256}:
@@ -372,29 +332,4 @@ def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
             "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
             expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit alone",
             remedy="Generate the cohort anew with that generator, or name its own.",
-        )
-
-
-def _refuse_trained_holdout(scans: PreparedScans, roles: Sequence[Role]) -> None:
-    """A person who is a holdout patient here and trained the generator there, under another name, is no stranger."""
-    places: dict[bytes, set[Role]] = {}
-    for volume, role in zip(scans.volumes, roles, strict=True):
-        places.setdefault(hashlib.sha256(volume.tobytes()).digest(), set()).add(role)
-    shared = sum("holdout" in held and not held.isdisjoint(("member", "training")) for held in places.values())
-    if shared:
-        raise DataError(
-            f"{counted(shared, 'holdout scan')} that the generator was trained on: the same voxels under another name",
-            expected="each person at one site and under one name: a holdout patient's scans train nothing",
-            remedy="Take the person out at one of the sites, and train anew: this holdout cannot audit this generator.",
-        )
-
-
-def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:
-    known = {hashlib.sha256(volume.tobytes()).digest() for part in own for volume in part.volumes}
-    shared = sum(hashlib.sha256(volume.tobytes()).digest() in known for volume in stand_ins.volumes)
-    if shared:
-        raise DataError(
-            f"{shared} scans of the public cohort are the sites' own",
-            expected="public patients whom no site holds: a reference that saw members would hide every leak",
-            remedy="Give a public cohort without them.",
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from audited_run import SIZES, audit, events
 from learners import PLAN, make_material, memoriser, trainer
 from tiny_cohorts import tiny_scans
 
+from fedphantom.common.cohort import PUBLIC_SITE
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import ConfigError
 from fedphantom.common.folder_lock import hold_folder
@@ -110,7 +111,7 @@ def test_an_audit_that_begins_leaves_nothing_of_the_one_before(tmp_path: Path) -
 
 
 def test_whatever_an_audit_depends_on_changes_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    scans = tiny_scans(4)
+    scans = replace(tiny_scans(4), headers=np.zeros((4, 2)))
     roles: tuple[Role, ...] = ("member", "holdout", "member", "reference")
     facts = ("a generator", SIZES, TIERS["controlled"])
     seen = {inputs_digest(scans, roles, facts)}
@@ -205,11 +206,12 @@ class Stops:
 
 
 def test_wherever_an_audit_is_broken_off_it_goes_on_to_the_same_figures_and_repeats_nothing(tmp_path: Path) -> None:
-    material = make_material(3)
+    material = make_material(3, member=20, holdout=20, training=4, control=6)
+    plan = replace(PLAN, negative_seeds=1, blind_permutations=2)
 
     def found(once: Once) -> str:
         train, by_heart = trainer(material), memoriser(material)
-        return run_audit(material, PLAN, TIERS["controlled"], train, by_heart, once=once).to_json()
+        return run_audit(material, plan, TIERS["controlled"], train, by_heart, once=once).to_json()
 
     whole = Stops(KeptFindings(tmp_path / "whole", "x"), None)
     undisturbed = found(whole.once)
@@ -219,7 +221,7 @@ def test_wherever_an_audit_is_broken_off_it_goes_on_to_the_same_figures_and_repe
     assert any(what.startswith("planted copies, noise: ") for what in whole.made)
 
     kept, made = KeptFindings(tmp_path / "broken off", "x"), list[str]()
-    for after in (1, 5, 16, 40):
+    for after in (1, 5, 20):
         stops = Stops(kept, after)
         with pytest.raises(KeyboardInterrupt):
             found(stops.once)
@@ -229,54 +231,60 @@ def test_wherever_an_audit_is_broken_off_it_goes_on_to_the_same_figures_and_repe
     finished = [*made, *last.made]
     # What was in the middle of being found is made again, with what it asked for first; nothing that was finished is.
     again = {what for what in finished if finished.count(what) > 1}
-    assert len(again) <= 4
+    assert len(again) <= 3
     assert set(finished) == set(whole.made)
+
+
+def command(run: Path, public: Path, say: Callable[[str], None] = lambda text: None) -> None:
+    """``audit run`` at the smallest size."""
+    audit_run_command(
+        *(run, None, None, None, public, "volumes", None, SIZES, "cpu"), progress=lambda done, total: None, say=say
+    )
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from audited_run import audit
+sys.path[:0] = sys.argv[1:3]
 from fedphantom.privacy.audit import kept_findings
+from test_audit_resumed import command
 kept_findings.WORTH_KEEPING_S = 0.0
 once = kept_findings.KeptFindings.once
 
 def killed(self, what, find):
-    if what == sys.argv[4]:
+    if what == sys.argv[5]:
         os.kill(os.getpid(), signal.SIGKILL)
     return once(self, what, find)
 
 kept_findings.KeptFindings.once = killed
-audit(Path(sys.argv[2]), Path(sys.argv[3]))
+command(Path(sys.argv[3]), Path(sys.argv[4]))
 """
 
 
-def killed(root: Path, made: Path, at: str) -> None:
-    fakes = Path(__file__).parent / "fakes"
-    done = subprocess.run([sys.executable, "-c", KILLED, fakes, root, made, at], capture_output=True, text=True)
+def killed(run: Path, public: Path, at: str) -> None:
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, here, here / "fakes", run, public, at], capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-def copied(simulated: Path, root: Path) -> Path:
-    for name in ("run", "synthetic"):
-        shutil.copytree(simulated / name, root / name)
-    return root
-
-
-def without_times(root: Path) -> Mapping[str, object]:
-    return json.loads((root / "audit" / "audit.json").read_text())  # type: ignore[no-any-return]  # JSON
-
-
+@pytest.mark.slow
 def test_a_killed_audit_goes_on_with_the_attack_that_was_not_finished_and_counts_as_one(
     simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken, whole = copied(simulated, tmp_path / "broken"), copied(simulated, tmp_path / "whole")
-    audit(whole, simulated)
-    killed(broken, simulated, "generator: A4")
-    left = broken / "audit" / FINDINGS
-    assert {path.name for path in left.iterdir()} >= {"turn.json"}
-    assert not (broken / "audit" / "audit.json").exists()
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    for root in (broken, whole):
+        for name in ("run", "synthetic"):
+            shutil.copytree(simulated / name, root / name)
+    public = Path(shutil.copytree(simulated / "public", tmp_path / "public"))
+    table = public / "participants.tsv"
+    table.write_text(re.sub(r"\tA\b", f"\t{PUBLIC_SITE}", table.read_text()))
+    command(whole / "run", public)
+    killed(broken / "run", public, "generator: A4")
+    left = broken / "run" / "audit" / FINDINGS
+    assert (left / "turn.json").exists()
+    assert not (broken / "run" / "audit" / "audit.json").exists()
 
     made: list[str] = []
     once = KeptFindings.once
@@ -286,14 +294,11 @@ def test_a_killed_audit_goes_on_with_the_attack_that_was_not_finished_and_counts
 
     monkeypatch.setattr(KeptFindings, "once", noted)
     told: list[str] = []
-    audit_run_command(
-        *(broken / "run", None, None, None, simulated / "public", "volumes", None, SIZES, "cpu"),
-        progress=lambda done, total: None,
-        say=told.append,
-    )
+    command(broken / "run", public, told.append)
     assert "generator: A4" in made
     assert not {"generator: A1", "generator: A3", "reference: measured as released"} & set(made)
-    assert without_times(broken) == without_times(whole)
+    results = [(root / "run" / "audit" / "audit.json").read_text() for root in (broken, whole)]
+    assert results[0] == results[1]
     for site in ("site-a", "site-b"):
         assert events(broken, site) == [("audit-begun", 1), ("audit-done", 1)]
     assert any(text.startswith("Going on with audit 1 of this holdout, which was broken off") for text in told)

@@ -39,16 +39,16 @@ def test_edited_coins_are_refused(simulated: Path, spoilt: Path) -> None:
 
 
 def test_a_missing_coin_record_is_refused_by_name_and_not_drawn_anew(
-    simulated: Path, spoilt: Path, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     coins = spoilt / "run" / "sites" / "site-b" / "coins.json"
     coins.unlink()
     before = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*") if path.is_file()}
-    line = ["audit", "run", str(spoilt / "run"), "--public", str(simulated / "public"), "--device", "cpu"]
-    assert fedphantom([*line, "--out", str(spoilt / "audit")]) == 5
+    assert fedphantom(["audit", "run", str(spoilt / "run"), "--device", "cpu"]) == 5
     assert "a site without its coin record, which its journal names" in " ".join(capsys.readouterr().err.split())
     after = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before.get(path) and "cache" not in path.parts} == set()
+    changed = {path.name for path in after if after[path] != before.get(path) and "cache" not in path.parts}
+    assert changed <= {".coins.json.lock"}  # of the other site, which was read first
 
 
 def test_a_holdout_patient_who_trained_at_another_site_under_another_name_is_refused(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_damaged_file_is_a_data_error_that_names_no_patient(tmp_path: Path, da
 def test_a_zip_bomb_with_an_honest_header_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     """Eight gigabytes of zeros in eight megabytes: the header says so, and the file holds them."""
     header = bytearray(gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())[:352])
-    struct.pack_into("<8h", header, 40, 4, 2048, 2048, 2048, 1, 1, 1, 1)
+    struct.pack_into("<8h", header, 40, 3, 2048, 2048, 2048, 1, 1, 1, 1)
     struct.pack_into("<hh", header, 70, 2, 8)  # unsigned bytes
     block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = block.compress(bytes(1 << 24)) + block.flush(zlib.Z_FULL_FLUSH)

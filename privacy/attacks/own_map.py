@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..statistics import Floats
 from .interface import AuditedScans, Images, Reconstruct, paint
-from .once import Once, anew
+from .once import Arrays, Once, anew
 
 _SMALLEST = 1e-12
 """Keeps the logarithm of a perfect reconstruction finite and ordered."""
@@ -43,7 +44,7 @@ class OwnMapErrors:
     def after(self, draws: int, generator: Reconstruct, seed: int) -> Floats:
         """The smallest over so many draws, of which draw d is painted with ``seed + d``; the first may be there."""
         while (draw := len(self.each)) < draws:
-            found = self._once(f"draw {draw}", lambda draw=draw: {"errors": self._painted(draw, generator, seed)})
+            found = self._once(f"draw {draw}", partial(self._painted, draw, generator, seed))
             self.each[draw:] = [found["errors"]]
         return np.asarray(np.min(self.each[:draws], axis=0))
 
@@ -61,10 +62,10 @@ class OwnMapErrors:
             draws, before = min(2 * draws, most), now
         return draws
 
-    def _painted(self, draw: int, generator: Reconstruct, seed: int) -> Floats:
+    def _painted(self, draw: int, generator: Reconstruct, seed: int) -> Arrays:
         for _ in self.seen(paint(generator, self._scans.labels, seed + draw)):
             pass
-        return self.each[draw]
+        return {"errors": self.each[draw]}
 
 
 def own_map_errors(

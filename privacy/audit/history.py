@@ -122,8 +122,8 @@ def resume_audit(journals: Sequence[Journal], audit: str, inputs: str) -> Turn |
         return None
     others = [entry for entries in told for entry in entries if entry.facts.get("audit") != audit]
     earlier = _earlier(others)
-    number = same[0].facts.get("number")
-    return Turn(number, audit, earlier) if number == 1 + len(earlier) else None
+    number = 1 + len(earlier)
+    return Turn(number, audit, earlier) if same[0].facts.get("number") == number else None
 
 
 def end_audit(journals: Sequence[Journal], turn: Turn, p_values: PValues, **facts: Fact) -> None:

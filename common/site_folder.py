@@ -215,6 +215,12 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     journal = Journal(folder.journal)
     if folder.coins.exists():
         _refuse_lost_journal(journal)
+    elif _noted_coins(folder) is not None:
+        raise VerificationFailed(
+            "a site without its coin record, which its journal names",
+            expected=f"{folder.coins.name} as it was written when roles were drawn: nobody else knows who trained",
+            remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
+        )
     else:
         journal.begin()
     coins = load_or_draw_roles(

@@ -147,7 +147,8 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
         yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {cells.number(holdout)}."
     have = {control.id: control.ok for control in audit.controls}
-    for name in required_controls(audit.release, audit.claimed_epsilon):
+    tried = {attack.id for attack in audit.attacks}
+    for name in required_controls(audit.release, audit.claimed_epsilon, tried):
         if name not in have:
             yield f"The control '{control_name(name)}', which was not run."
         elif not have[name]:
@@ -356,6 +357,12 @@ TERMS = (
         "delta",
         "δ (delta)",
         "The probability with which a promise of ε may be broken altogether; it has to be very small.",
+    ),
+    (
+        "ledger",
+        "Ledger",
+        "A site's book of what its patients' privacy was spent on. Each line holds the hash of the one before it, so "
+        "that none can be changed or taken out unseen.",
     ),
     (
         "holm",

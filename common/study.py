@@ -344,7 +344,7 @@ def parse_study(text: str) -> Study:
     """
     try:
         return Study.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None

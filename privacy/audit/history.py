@@ -156,7 +156,7 @@ def refuse_forgotten(results: Path, journals: Sequence[Journal], cohort_digest: 
         try:
             result = json.loads(content)
             same, number = result["cohort_digest"] == cohort_digest, result["audit_number"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         digest = hashlib.sha256(content).hexdigest()
         if same and not all(_knows(entries, digest, number) for entries in told):

@@ -316,7 +316,7 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads((path / RESULT if path.is_dir() else path).read_text(encoding="utf-8"))
         if isinstance(content, dict) and {"verdict", "attacks", "controls", "counts"} <= content.keys():
             return content
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     raise DataError(
         "no readable audit result",

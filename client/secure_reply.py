@@ -96,19 +96,21 @@ class SecureReply:
         Raises:
             PolicyRefused: for another study, a round that is over, fewer sites than asked for, or what was asked and
                 answered otherwise before.
+            ConfigError: another question is being answered.
             SignatureInvalid: keys that the approved sites did not sign for this round.
             VerificationFailed: shares that were not sealed for this site, with these keys.
             FedPhantomError: as training says.
         """
-        match wanted:
-            case KeysWanted():
-                return self._keys(wanted)
-            case SharesWanted():
-                return self._shares(wanted)
-            case InputWanted():
-                return self._input(wanted)
-            case SumWanted():
-                return self._sum(wanted)
+        with self._state.held():  # two questions at once could each be given one of two secrets
+            match wanted:
+                case KeysWanted():
+                    return self._keys(wanted)
+                case SharesWanted():
+                    return self._shares(wanted)
+                case InputWanted():
+                    return self._input(wanted)
+                case SumWanted():
+                    return self._sum(wanted)
 
     def _keys(self, wanted: KeysWanted) -> KeysGiven:
         if wanted.study != self._digest:
@@ -124,7 +126,7 @@ class SecureReply:
             raise _refused(f"its round is not one of the study's {self._rounds}")
         secrets, name = RoundSecrets.fresh(), self._folder.name
         keys = secrets.signed(self._identity, study=self._digest, peers=self._peers, round=round_, site=name)
-        self._state.begin(Session(round_, secrets, keys))
+        self._state.keep(Session(round_, secrets, keys))
         return keys
 
     def _shares(self, wanted: SharesWanted) -> SharesGiven:

@@ -8,8 +8,9 @@ What was given stands on the disk before it leaves: a site that was restarted gi
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..common.atomic import for_owner_alone, write_atomic
 from ..common.errors import DataError
+from ..common.folder_lock import hold_folder
 from ..common.masking.keys import RoundSecrets
 from ..common.masking.sealing import Shares
 from ..common.storage import storage_errors
@@ -105,15 +107,22 @@ class SecureState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def begin(self, session: Session) -> None:
-        """Put a new attempt in place of the last one at its round. Raises StorageError."""
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The folder for this question alone, whatever process answers it.
+
+        Raises:
+            ConfigError: another question is being answered.
+            StorageError: the disk is full, read-only or forbidden.
+        """
         with storage_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
         for_owner_alone(self._folder)
-        self.keep(session)
+        with hold_folder(self._folder):
+            yield
 
     def keep(self, session: Session) -> None:
-        """Write what an attempt has come to. Raises StorageError."""
+        """Write what an attempt has come to, in place of an earlier attempt at its round. Raises StorageError."""
         write_atomic(self._file(session.round), session.to_json().encode(), mode=0o600)
 
     def session(self, round_: int) -> Session | None:

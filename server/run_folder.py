@@ -31,6 +31,7 @@ from ..common.exchange import check_site_name
 from ..common.folder_lock import LOCK, hold_folder
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
+from ..common.masking.threshold import helpers_borne, smallest_group
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
 from ..common.site_folder import PEERS
@@ -271,6 +272,12 @@ class RunFolder:
         if statement:
             by_site = {site: one.epsilon for site, one in spent.items()}
             summary |= {"dp_statement": statement.model_dump(), "epsilon_by_site": by_site}
+        if terms := study.federation.secure_aggregation:
+            summary["secure_aggregation"] = {
+                "threshold": terms.threshold,
+                "helpers_borne": helpers_borne(len(sites), terms.threshold),
+                "smallest_group": smallest_group(len(sites), terms.threshold),
+            }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Self
 
@@ -20,13 +21,15 @@ from ..common.atomic import write_atomic
 from ..common.counted import counted
 from ..common.errors import FedPhantomError, PeerError
 from ..common.masking.fixed_point import Ring
-from ..common.masking.keys import KeySet, read_key_set
+from ..common.masking.keys import KeySet, public_half, read_key_set
 from ..common.masking.masks import add_own_mask, add_shared_mask
 from ..common.masking.peers import Peers
 from ..common.masking.shares import SIZE, combine
 
 FOLDER = "secure"
 """In the run's folder: ``sum.json`` and ``sum.u32``, of the last round whose sum was gathered."""
+_MOST_TRIES = 1000
+"""Sets of shares that are tried for one secret."""
 
 
 @dataclass
@@ -86,8 +89,8 @@ class MaskedSum:
         places = {site: place for place, site in enumerate(self.keys.sites)}
         total, alive = self.total.copy(), self.alive
         for site in self.keys.sites:
-            secret = combine({places[holder]: given[site] for holder, given in whole.items()}, threshold)
-            self._check(site, secret, in_sum=site in alive)
+            held = {places[holder]: given[site] for holder, given in whole.items()}
+            secret = self._secret(site, held, threshold, in_sum=site in alive)
             if site in alive:
                 add_own_mask(total, secret, self.keys, site, times=-1)
                 continue
@@ -101,19 +104,20 @@ class MaskedSum:
         sized = all(len(share) == SIZE for share in given.values())
         return site in self.metrics and set(given) == set(self.keys.sites) and sized
 
-    def _check(self, site: str, secret: bytes, *, in_sum: bool) -> None:
+    def _secret(self, site: str, held: Mapping[int, bytes], threshold: int, *, in_sum: bool) -> bytes:
+        """What a site's shares give: of those that fit together, for one wrong share must not lose the round."""
         published = self.keys.of(site)
-        found = (
-            hashlib.sha256(secret).hexdigest() == published.seed_sha256
-            if in_sum
-            else X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw().hex() == published.mask
+        for chosen in islice(combinations(sorted(held), threshold), _MOST_TRIES):
+            secret = combine({place: held[place] for place in chosen}, threshold)
+            if in_sum and hashlib.sha256(secret).hexdigest() == published.seed_sha256:
+                return secret
+            if not in_sum and public_half(secret) == published.mask:
+                return secret
+        raise PeerError(
+            f"shares of '{site}' that do not fit together in round {self.keys.round}",
+            expected=f"{threshold} shares that give what that site published",
+            remedy="Sites gave wrong shares: have every site's version and disk looked at, then run it again.",
         )
-        if not found:
-            raise PeerError(
-                f"shares of '{site}' that do not fit together in round {self.keys.round}",
-                expected="shares that give what that site published",
-                remedy="One of the sites gave a wrong share: have every site's version and disk looked at.",
-            )
 
     def keep(self, run: Path) -> None:
         """Write it into the run's folder. Raises StorageError."""

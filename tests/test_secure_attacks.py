@@ -12,8 +12,16 @@ from linear_site import LinearTrainer, linear_generator
 from secure_run import cohorts_in, open_linear, prepared_run, secure_text
 
 from fedphantom.client.conditions import Conditions
+from fedphantom.client.secure_state import SecureState
 from fedphantom.client.site_round import Site
-from fedphantom.common.errors import DataError, FedPhantomError, PolicyRefused, SignatureInvalid, VerificationFailed
+from fedphantom.common.errors import (
+    ConfigError,
+    DataError,
+    FedPhantomError,
+    PolicyRefused,
+    SignatureInvalid,
+    VerificationFailed,
+)
 from fedphantom.common.exchange import RoundRequest
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.journal import read_journal
@@ -266,7 +274,7 @@ def test_a_refusal_is_told_to_the_site_and_not_to_the_coordinator(federation: Fe
     assert read_journal(folder.journal)[-1].facts["kind"] == "PolicyRefused"
 
 
-def test_a_wrong_share_gives_no_sum(federation: Federation) -> None:
+def test_one_wrong_share_is_passed_over_and_too_many_give_no_sum(federation: Federation) -> None:
     from fedphantom.common.errors import PeerError
     from fedphantom.server.secure_sum import MaskedSum
 
@@ -284,8 +292,18 @@ def test_a_wrong_share_gives_no_sum(federation: Federation) -> None:
     shares = {site: dict(federation.sum(site, session).shares) for site in SITES}
     assert masked.opened(shares, 4, begun).shape == (values,)
     changed = {**shares, "site-a": {**shares["site-a"], "site-c": bytes(32)}}
+    np.testing.assert_array_equal(masked.opened(changed, 4, begun), masked.opened(shares, 4, begun))
+    changed["site-b"] = {**shares["site-b"], "site-c": bytes(32)}
     with pytest.raises(PeerError, match="'site-c' that do not fit"):
         masked.opened(changed, 4, begun)
     with pytest.raises(PeerError, match="by 3 sites alone"):
         masked.opened({site: shares[site] for site in SITES[:3]}, 4, begun)
-    assert replace(masked).alive == SITES
+
+
+def test_two_questions_at_once_are_not_both_answered(federation: Federation) -> None:
+    """Each could else be given the secret that the other must not have."""
+    session = federation.gathered()
+    folder = SiteFolder.open(federation.folder.site("site-a"))
+    with SecureState(folder.masking).held(), pytest.raises(ConfigError):
+        federation.sum("site-a", session, SITES[:4])
+    assert federation.sum("site-a", session, SITES[:4]).shares

@@ -92,6 +92,12 @@ def test_the_generator_is_that_of_plain_averaging_within_the_fixed_point_step(tm
     assert difference <= 2 * (STEP + FLOAT32)
 
 
+def test_the_summary_says_what_the_threshold_protects_from(tmp_path: Path) -> None:
+    linear_simulation(tmp_path / "out", cohorts_in(tmp_path), text=secure_text(rounds=1))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["secure_aggregation"] == {"threshold": 3, "helpers_borne": 1, "smallest_group": 3}
+
+
 def test_one_round_errs_by_half_a_step_and_no_more(tmp_path: Path) -> None:
     cohorts = cohorts_in(tmp_path)
     plain = linear_simulation(tmp_path / "plain", cohorts, text=study_text(rounds=1))
@@ -228,7 +234,7 @@ def test_the_site_keeps_no_round_that_nobody_saw_and_journals_what_left(tmp_path
 def test_secrets_are_the_owners_alone_and_gone_once_the_sum_is_opened(tmp_path: Path) -> None:
     run_bent(tmp_path / "out", cohorts_in(tmp_path), secure_text())
     folder = tmp_path / "out" / "sites" / "site-a" / "masking"
-    assert [path.name for path in folder.iterdir()] == ["opened.json"]
+    assert {path.name for path in folder.iterdir()} == {".lock", "opened.json"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "opened.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "out/sites/site-a/keys/identity/key.pem").stat().st_mode) == 0o600

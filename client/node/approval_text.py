@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...common.counted import counted
+from ...common.masking.threshold import helpers_borne
 from ...common.site_folder import SiteFolder, site_material
 from ...privacy.study_summary import study_text
 from ..secure_reply import PUBLIC_METRICS
@@ -34,7 +35,11 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
     if terms:
         fewest = max(proposal.limits.sites, terms.threshold)
         metrics = tuple(name for name in rule.metrics if name in PUBLIC_METRICS)
-        masked = f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone"
+        sites = len(membership.fingerprints)
+        masked = (
+            f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while no more than"
+            f" {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
+        )
     rows = [
         study_text(study),
         "",

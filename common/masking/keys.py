@@ -79,11 +79,16 @@ class RoundSecrets:
             peers=peers.digest,
             round=round,
             site=site,
-            cipher=self.cipher.public_key().public_bytes_raw().hex(),
-            mask=self.mask.public_key().public_bytes_raw().hex(),
+            cipher=public_half(self.cipher.private_bytes_raw()),
+            mask=public_half(self.mask.private_bytes_raw()),
             seed_sha256=hashlib.sha256(self.seed).hexdigest(),
         )
         return sign(keys.model_dump_json().encode(), identity)
+
+
+def public_half(private: bytes) -> str:
+    """The public key, hex, of a private X25519 key's 32 bytes."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw().hex()
 
 
 def read_keys(envelope: bytes, peers: Peers, *, study: str, round: int) -> RoundKeys:

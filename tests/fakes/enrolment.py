@@ -40,9 +40,9 @@ class Study:
         return self.root / "coordinator"
 
     @classmethod
-    def make(cls, root: Path, *, days: int = 365) -> Study:
+    def make(cls, root: Path, *, days: int = 365, text: str | None = None) -> Study:
         study = root / "study.toml"
-        study.write_text(tiny_text())
+        study.write_text(text or tiny_text())
         make_coordinator(root / "coordinator", study, "fed.example.org:443", ["10.0.0.1"], days, None, NOW)
         return cls(root)
 

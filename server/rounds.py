@@ -101,6 +101,13 @@ class Rounds:
         self._started = time.monotonic()
         return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, self.checkpoint.aggregate)
 
+    def request_again(self, asked_s: float) -> RoundRequest:
+        """The same, by a process that did not ask first: sites were asked so many seconds ago, and nothing resumes."""
+        self._resumed = False
+        request = self.request()
+        self._started -= asked_s
+        return request
+
     def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
         """Average what came back, or keep it apart where sites train alone; write the checkpoint; stand at the next.
 

@@ -159,7 +159,7 @@ class _Site:
         except VerificationFailed as error:
             Journal(self.folder.journal).append(REQUEST_REFUSED, reason=error.found)
             raise
-        self._refuse_another(asked)
+        self._refuse_answered(asked)
         return asked
 
     def _judge(self, asked: RequestStatement) -> None:
@@ -176,9 +176,16 @@ class _Site:
                 remedy="Get the newest roster, run 'fedphantom site join' with it, approve the study again.",
             )
 
-    def _refuse_another(self, asked: RequestFile) -> None:
+    def _refuse_answered(self, asked: RequestFile) -> None:
         entries = read_journal(self.folder.journal) if self.folder.journal.exists() else ()
         answered = [entry.facts for entry in entries if entry.event == REPLY_FILE_LEFT]
+        last = max((int(str(a["round"])) for a in answered), default=0)
+        if asked.request.round < last:
+            raise PolicyRefused(
+                f"a request for round {asked.request.round}, where this site has answered round {last}",
+                expected="the last request again, or the next round's",
+                remedy="Ask the coordinator for the newest request; a run that was set back has to begin anew.",
+            )
         if any(a["round"] == asked.request.round and a["request"] != asked.digest for a in answered):
             raise PolicyRefused(
                 f"another request for round {asked.request.round}, which this site has answered",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.atomic import write_atomic
 from ...common.counted import counted
-from ...common.errors import OutputTaken, PeerError, VerificationFailed, about
+from ...common.errors import ConfigError, OutputTaken, PeerError, VerificationFailed, about
 from ...common.output_place import refuse_other
 from ...common.round_files.reply import REPLY
 from ...common.round_files.signed_tensors import refuse_nothing
@@ -164,8 +164,9 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
     with round_under_way(root, None, now) as under_way:
         if under_way.rounds.finished:
             under_way.finish()
-            return _done(under_way, late=replies)
         asked = under_way.request()
+        if asked is None:
+            return _done(under_way, late=replies)
         for reply in replies:
             with about("FILE"), about(reply.name):
                 under_way.keep(asked, reply)
@@ -189,15 +190,27 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
 
 
 def _done(under_way: RoundUnderWay, late: Sequence[Path] = ()) -> RepliesImported:
-    """What the round that was done last came to. Raises VerificationFailed for replies to none that is under way."""
+    """What the round that was done last came to.
+
+    Raises:
+        VerificationFailed: replies although no round was asked since.
+        ConfigError: none was asked ever.
+    """
+    rounds = under_way.rounds
     for reply in late:
         with about("FILE"), about(reply.name):
             raise VerificationFailed(
-                "a reply where every round is done",
-                expected="a reply to a round under way",
-                remedy="If it was imported before, it was counted; else it came too late. Nothing is left to do.",
+                f"a reply, and no round under way: {rounds.checkpoint.round} are done",
+                expected="a reply to a request that was written here since",
+                remedy="If it was imported before, it was counted then; else it came too late."
+                + ("" if rounds.finished else " The next round begins with 'fedphantom server export'."),
             )
-    rounds = under_way.rounds
+    if not rounds.checkpoint.history:
+        raise ConfigError(
+            "no request of round 1 that sites could have answered",
+            expected="one that was written before",
+            remedy="Write it with 'fedphantom server export'.",
+        )
     record, study = rounds.checkpoint.history[-1], rounds.study
     result = rounds.folder.result(study) if rounds.finished else None
     return RepliesImported(

@@ -47,6 +47,7 @@ class Carried:
 
     @classmethod
     def make(cls, root: Path, text: str, sites: Sequence[str] = SITES) -> Carried:
+        root.mkdir(parents=True, exist_ok=True)
         (root / "study.toml").write_text(text)
         make_coordinator(root / "lead", root / "study.toml", "fed.example.org:443", [], 365, NOW)
         carried = cls(root)

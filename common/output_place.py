@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -36,6 +37,18 @@ def refuse_folder(file: Path) -> None:
     if file.is_dir():
         raise OutputTaken("a folder where a file is to be written", expected="a file's path", remedy=CHOOSE_ANOTHER)
     refuse_unwritable(file.absolute().parent)
+
+
+def refuse_other(file: Path, same_as: Path) -> None:
+    """Find that a single file can be written there: a new one, or one that holds what ``same_as`` does already.
+
+    Raises:
+        OutputTaken: a folder stands there, or another file.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    refuse_folder(file)
+    if file.exists() and not (same_as.is_file() and filecmp.cmp(file, same_as, shallow=False)):
+        raise OutputTaken(f"'{file.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
 
 
 def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:

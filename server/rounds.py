@@ -119,6 +119,13 @@ class Rounds:
         """Seconds that a round waits for replies, their way included."""
         return self.study.federation.deadline_with(ParameterSpec.of(self.checkpoint.aggregate).values)
 
+    def request_again(self, asked_s: float) -> RoundRequest:
+        """The same, by a process that did not ask first: sites were asked so many seconds ago, and nothing resumes."""
+        self._resumed = False
+        request = self.request()
+        self._started -= asked_s
+        return request
+
     def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
         """Average what comes back, or keep it apart where sites train alone; write the checkpoint; stand at the next.
 

@@ -7,6 +7,7 @@ keys/identity/          what the site signs with (Ed25519)
 keys-next/              the same, asked for and not yet on a roster
 NAME.request.dsse.json  the last request that the site made
 roster.dsse.json        who takes part, with which keys, as the coordinator signed it
+reply.safetensors       without a network: the last reply, as the site signed it
 """
 
 from __future__ import annotations
@@ -49,3 +50,8 @@ class NodeFolder:
     def roster(self) -> Path:
         """The newest roster that the site accepted."""
         return self.root / "roster.dsse.json"
+
+    @property
+    def reply(self) -> Path:
+        """The last reply that was signed for a coordinator without a network."""
+        return self.root / "reply.safetensors"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
 from .commands import site_app as site_app
+
+if TYPE_CHECKING:
+    from ...common.exchange import SiteTrainer
 
 _Site = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -49,6 +53,48 @@ def site_start(
     with about("DIR"):
         folder = SiteFolder.open(site)
     serve(folder, lambda text: typer.echo(text, err=True), once=once)
+
+
+@site_app.command("train")
+def site_train(
+    site: _Site,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="From the coordinator: 'server export'.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file for the reply.")],
+    as_json: _Json = False,
+) -> None:
+    """Answer one round without a network: train what a signed file asks for, write the signed reply to carry back.
+
+    The same request again gives the same reply, without training. Exit 5: a request that is not the coordinator's.
+    """
+    from datetime import UTC, datetime
+
+    from ...common.progress import progress_bar
+    from .file_round import answer_request
+
+    with progress_bar("training") as report:
+
+        def open_trainer(root: Path) -> SiteTrainer:
+            from ..local_training import LocalTrainer  # a refusal need not wait for torch
+
+            return LocalTrainer.open(root, report)
+
+        made = answer_request(site, request, out, open_trainer, datetime.now(UTC))
+    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+
+
+@site_app.command("export")
+def site_export(
+    site: _Site,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file for the reply.")],
+    as_json: _Json = False,
+) -> None:
+    """Write the last reply of 'site train' once more."""
+    from datetime import UTC, datetime
+
+    from .file_round import export_reply
+
+    made = export_reply(site, out, datetime.now(UTC))
+    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
 
 
 @site_app.command("pause")

@@ -11,6 +11,7 @@ invitations/       every invitation as it was sent; each holds its token: they a
 roster.dsse.json   who takes part with which keys, signed, for the sites
 journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut-off lines show
 run/               rounds, checkpoints, results
+round-files/       without a network: the request of the round under way, and its replies until it is done
 superlink/, nginx/ what those processes keep
 """
 
@@ -114,3 +115,16 @@ class CoordinatorFolder:
     def invitation(self, digest: str) -> Path:
         """The invitation with this SHA-256."""
         return self.root / "invitations" / f"{digest[:32]}.invitation.dsse.json"
+
+    @property
+    def round_files(self) -> Path:
+        """Of the round under way, where it goes by files."""
+        return self.root / "round-files"
+
+    def round_request(self, number: int) -> Path:
+        """The request of a round (1-based), as it was signed."""
+        return self.round_files / f"round-{number:05d}.request.safetensors"
+
+    def round_reply(self, number: int, site: str) -> Path:
+        """A site's reply to it, as it came."""
+        return self.round_files / f"round-{number:05d}.{site}.reply.safetensors"

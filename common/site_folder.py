@@ -201,7 +201,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
         seed_source=_SEED_SOURCES[folder.coins_from],
     )
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
-    noted = _noted_coins(folder)
+    noted = noted_coins(folder)
     if noted is None:  # new, or cut off between the record and this line
         if any(folder.state.glob("*")):
             raise _lost_journal()
@@ -246,7 +246,7 @@ def _refuse_private(cohort: Cohort) -> None:
         )
 
 
-def _noted_coins(folder: SiteFolder) -> str | None:
+def noted_coins(folder: SiteFolder) -> str | None:
     """SHA-256 of the coin record when it was drawn; None where the journal does not tell."""
     if not folder.journal.exists():
         return None

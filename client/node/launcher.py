@@ -25,7 +25,7 @@ _RUNTIME = "flwr.supernode.runtime.run_clientapp"
 _REPLACED = {
     "install_from_fab": "fab_file",
     "get_load_client_app_fn": "default_app_ref",
-    "install_app_dependencies": "app_dir",
+    "install_app_dependencies": "project_dir",
 }
 """What is replaced there, and the first argument that each takes (flwr 1.41)."""
 

@@ -10,7 +10,8 @@ invitations/       every invitation as it was sent; each holds its token: they a
 roster.dsse.json   who takes part with which keys, signed, for the sites
 journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut-off lines show
 run/               rounds, checkpoints, results
-superlink/, nginx/ what those processes keep
+superlink/, nginx/ what those processes keep, their logs rotated
+log.jsonl          what 'server start' said, rotated (``common/event_log``)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A site that joined a coordinator of a tiny study, and the coordinator's door, with clocks and certificates to spoil."""
+"""A site that joined a coordinator of a tiny study, and the coordinator's door with its clock and certificate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.folder import CoordinatorFolder
 from fedphantom.server.coordinator.setup import make_coordinator
 
-SECRET_NAME = "Meier-Anna-19610304"
+PATIENT = "Meier-Anna-19610304"
 """Of patients: nothing that may be sent holds it."""
 
 
@@ -55,7 +55,7 @@ def deploy(root: Path, patients: int = 4, *, text: str | None = None, days: int 
     (root / "study.toml").write_text(text or tiny_text())
     make_coordinator(root / "coordinator", root / "study.toml", f"{LOOPBACK}:{port}", [], days, now)
     study = Study(root)
-    write_tiny_cohort(root / "cohort", patients, prefix=SECRET_NAME.replace("-", ""))
+    write_tiny_cohort(root / "cohort", patients, prefix=PATIENT.replace("-", ""))
     (root / "invitation").write_bytes(study.invite("site-a", now=now))
     init_site(
         root / "site", root / "invitation", root / "cohort", None, None, now, lambda name: lambda done, total: None
@@ -68,13 +68,15 @@ def deploy(root: Path, patients: int = 4, *, text: str | None = None, days: int 
     return deployed
 
 
-def issue_door(deployed: Deployed, *, days: float, hosts: tuple[str, ...] = (LOOPBACK,)) -> tuple[Path, Path]:
-    """A certificate of the study's authority for the door that ends after so many days, or ended before."""
+def issue_door(
+    deployed: Deployed, *, begins: float = 0.0, lasts: int = 365, hosts: tuple[str, ...] = (LOOPBACK,)
+) -> tuple[Path, Path]:
+    """A certificate for the door and its key, by the study's authority; it begins so many days from now."""
     authority = read_certified(
         deployed.coordinator.certificate("sites-ca"), deployed.coordinator.certificate_key("sites-ca")
     )
     paths = deployed.root / "door.crt", deployed.root / "door.key"
-    issue(authority, hosts, 1, datetime.now(UTC) + timedelta(days=days - 1)).write(*paths)
+    issue(authority, hosts, lasts, datetime.now(UTC) + timedelta(days=begins)).write(*paths)
     return paths
 
 

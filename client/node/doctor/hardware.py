@@ -122,10 +122,10 @@ def check_step(study: Study, seen: Accelerator, available: int, measure: Callabl
             f"one step was not finished: {step}",
             "Use a machine with more memory; or ask for a study with patches, a smaller preset or batch.",
         )
-    there = seen.free if seen.name else available
+    there, steps = seen.free if seen.name else available, study.training.local_steps
     said = (
         f"one step of made-up scans took {step.seconds:.2g} s and {_gb(step.bytes)} of {_gb(there)};"
-        f" a round of {counted(study.training.local_steps, 'step')} takes about {_duration(step.seconds * study.training.local_steps)}"
+        f" a round of {counted(steps, 'step')} takes about {_duration(step.seconds * steps)}"
     )
     if step.bytes > 0.9 * there:
         return yellow(said, "End other programs before rounds, or use a machine with more memory.")

@@ -111,7 +111,7 @@ def site_pause(site: _Site) -> None:
 
 @site_app.command("go-on")
 def site_go_on(site: _Site) -> None:
-    """End a pause."""
+    """End a pause: answer the coordinator's rounds again."""
     from ...common.site_folder import SiteFolder
     from .standing import go_on
 

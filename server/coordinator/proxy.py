@@ -96,7 +96,7 @@ http {{
     access_log /dev/stdout fleet;
 
     client_max_body_size     {LARGEST_BODY_MB}m;
-    client_body_buffer_size  6m;        # a piece stays in memory: no parameters in temporary files
+    client_body_buffer_size  {LARGEST_BODY_MB}m;        # all of it stays in memory: no parameters in temporary files
     proxy_buffering          on;
     proxy_buffers            96 64k;    # 6 MiB: a piece in the other direction
     proxy_buffer_size        64k;

@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ...common.atomic import for_owner_alone, write_atomic
+from ...common.counted import counted
 from ...common.errors import ConfigError, DataError, PolicyRefused, SignatureInvalid, VerificationFailed
 from ...common.exchange import RoundRequest
 from ...common.gan.parameters import ParameterSpec, parameters_digest
@@ -76,7 +77,7 @@ class RoundUnderWay:
         """
         if self.rounds.finished:
             raise ConfigError(
-                f"a study whose {self.rounds.study.training.rounds} rounds are done",
+                f"a study whose {counted(self.rounds.study.training.rounds, 'round')} came to an end",
                 expected="a round to ask for",
                 remedy="Nothing is left to do: 'fedphantom server import DIR' says where the result lies.",
             )

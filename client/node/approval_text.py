@@ -37,8 +37,8 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         metrics = tuple(name for name in rule.metrics if name in PUBLIC_METRICS)
         sites = len(membership.fingerprints)
         masked = (
-            f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while no"
-            f" more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
+            f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while"
+            f" no more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
         )
     rows = [
         study_text(study),

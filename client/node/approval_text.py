@@ -38,7 +38,8 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         sites = len(membership.fingerprints)
         masked = (
             f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while"
-            f" no more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
+            f" no more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the"
+            " coordinator"
         )
     rows = [
         study_text(study),

@@ -1,9 +1,12 @@
-"""``python process_keeper.py PROGRAM ARGUMENT...``: runs a program, and ends all that it started when it is to end.
+"""``python process_keeper.py LOG PROGRAM ARGUMENT...``: runs a program, and ends all that it started when it is to end.
 
 Flower's programs start others, some in sessions of their own, and a site that trains does not always heed a request to
 end. The keeper adopts whatever loses its parent below it (Linux), so that nothing escapes; it lives outside the process
 that asked, so that even that one's sudden death (SIGKILL, out of memory) leaves nothing behind. It ends the program on
 SIGTERM and when its standard input closes, which is when the process that holds the other end is gone.
+
+What the program says passes through a pipe into a log that is rotated (:mod:`.rotated_log`): whoever held the file
+itself open would write into it for ever. Where the log cannot be written to, lines are lost and the program goes on.
 
 The standard library alone is imported: it starts in the time of a bare Python, and holds no more memory.
 """
@@ -13,13 +16,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import runpy
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .rotated_log import RotatedLog
 
 GRACE_S = 3.0
 """From a request to end (SIGTERM) to an order (SIGKILL)."""
@@ -28,10 +37,10 @@ _POLL_S = 0.1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def keep(command: Sequence[str]) -> int:
+def keep(log: RotatedLog, command: Sequence[str]) -> int:
     """Run a program to its end, or until it is to end; its return code, as a shell gives it, or 143 where it was ended.
 
-    Nothing that the program started lives when this returns.
+    Nothing that the program started lives when this returns, and all that was said stands in the log.
     """
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
@@ -39,8 +48,10 @@ def keep(command: Sequence[str]) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     program = subprocess.Popen(  # noqa: S603 - a list of arguments from the process that started this one, no shell
-        command, stdin=subprocess.DEVNULL, start_new_session=True
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
+    said = threading.Thread(target=_carry, args=(program.stdout, log), daemon=True)
+    said.start()
     while not asked and program.poll() is None:
         if select.select([sys.stdin.fileno()], [], [], _POLL_S)[0] and not os.read(sys.stdin.fileno(), 1):
             break
@@ -56,9 +67,23 @@ def keep(command: Sequence[str]) -> int:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+    # All that could write to the pipe is gone; but on Linux alone is that sure.
+    said.join(GRACE_S)
     if ended is None:
         return 128 + signal.SIGTERM
     return ended if ended >= 0 else 128 - ended
+
+
+def _carry(pipe: IO[bytes], log: RotatedLog) -> None:
+    while content := os.read(pipe.fileno(), 1 << 16):
+        with contextlib.suppress(OSError):
+            log.write(content)
+
+
+def _log(path: Path) -> RotatedLog:
+    # Started by its path, outside the package: the file beside this one is read by its path, too.
+    made: RotatedLog = runpy.run_path(str(Path(__file__).with_name("rotated_log.py")))["RotatedLog"](path)
+    return made
 
 
 def _below(above: int) -> set[int]:
@@ -78,4 +103,4 @@ def _below(above: int) -> set[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1:]))
+    sys.exit(keep(_log(Path(sys.argv[1])), sys.argv[2:]))

@@ -34,14 +34,14 @@ class ProcessSet:
             processes._end_all()
 
     def start(self, name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
-        """Start a program, its output appended to ``log``.
+        """Start a program, its output appended to ``log``, which its keeper rotates.
 
         Raises:
             StorageError: the log cannot be written.
         """
         with storage_errors(), log.open("ab") as output:
             self._keepers[name] = subprocess.Popen(  # noqa: S603 - our own list of arguments, no shell
-                [sys.executable, "-I", "-S", str(KEEPER), *command],
+                [sys.executable, "-I", "-S", str(KEEPER), str(log.absolute()), *command],
                 stdin=subprocess.PIPE,  # never written to: its end tells the keeper of ours
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -215,7 +215,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     journal = Journal(folder.journal)
     if folder.coins.exists():
         _refuse_lost_journal(journal)
-    elif _noted_coins(folder) is not None:
+    elif noted_coins(folder) is not None:
         raise VerificationFailed(
             "a site without its coin record, which its journal names",
             expected=f"{folder.coins.name} as it was written when roles were drawn: nobody else knows who trained",
@@ -231,7 +231,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
         seed_source=_SEED_SOURCES[folder.coins_from],
     )
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
-    noted = _noted_coins(folder)
+    noted = noted_coins(folder)
     if noted is None:  # new, or cut off between the record and this line
         if any(folder.state.glob("*")):
             raise _lost_journal()
@@ -276,7 +276,7 @@ def _refuse_private(cohort: Cohort) -> None:
         )
 
 
-def _noted_coins(folder: SiteFolder) -> str | None:
+def noted_coins(folder: SiteFolder) -> str | None:
     """SHA-256 of the coin record when it was drawn; None where the journal does not tell."""
     if not folder.journal.exists():
         return None

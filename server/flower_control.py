@@ -11,6 +11,7 @@ from typing import Any
 from ..common.atomic import write_atomic
 from ..common.errors import PeerError
 from ..common.flower_programs import flower_environment, flower_program
+from ..common.rotated_log import RotatedLog
 from ..common.storage import storage_errors
 
 ANSWER_S = 120.0
@@ -108,8 +109,8 @@ class FlowerControl:
             )
         except subprocess.TimeoutExpired:
             raise self._failure(f"'flwr {arguments[0]}' did not answer in {ANSWER_S:.0f} s") from None
-        with storage_errors(), self._log.open("ab") as log:
-            log.write(done.stdout + done.stderr)
+        with storage_errors():
+            RotatedLog(self._log).write(done.stdout + done.stderr)
         try:
             answer = json.loads(done.stdout[done.stdout.index(b"{") :])
         except ValueError:

@@ -8,6 +8,7 @@ ClientApp. Both names are private to Flower: that they are there, and as they we
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,14 @@ from ..site_round import note_failure
 from .bundle import check_bundle
 from .permission import check_permission
 
+_RUNTIME = "flwr.supernode.runtime.run_clientapp"
+_REPLACED = {
+    "install_from_fab": "fab_file",
+    "get_load_client_app_fn": "default_app_ref",
+    "install_app_dependencies": "project_dir",
+}
+"""What is replaced there, and the first argument that each takes (flwr 1.41)."""
+
 WRONG_FLOWER = 3
 """Exit code where Flower is not the one that this launcher knows."""
 
@@ -30,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: The site's folder, then what Flower gives ``flwr-clientapp``.
     """
+    if problem := unknown_flower():
+        print(f"this launcher does not know this version of Flower: {problem}", file=sys.stderr)
+        return WRONG_FLOWER
     # Inside: the module is imported by commands that have no need of Flower.
     import flwr.supernode.runtime.run_clientapp as runtime
     from flwr.clientapp import ClientApp
@@ -37,11 +49,6 @@ def main(arguments: Sequence[str]) -> int:
     from flwr.supernode.cli import flwr_clientapp
 
     folder = SiteFolder.open(Path(arguments[0]))
-    for name, first in (("install_from_fab", "fab_file"), ("get_load_client_app_fn", "default_app_ref")):
-        found = getattr(runtime, name, None)
-        if not callable(found) or next(iter(inspect.signature(found).parameters), None) != first:
-            print(f"this launcher does not know this version of Flower: {name} is not as expected", file=sys.stderr)
-            return WRONG_FLOWER
 
     def refuse_or_pass(content: bytes, *_: object, **__: object) -> None:
         try:
@@ -66,6 +73,19 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv = ["flwr-clientapp", *(each for each in arguments[1:] if "dependency-installation" not in each)]
     flwr_clientapp()
     return 0
+
+
+def unknown_flower() -> str | None:
+    """Why the installed Flower is not one that this launcher knows; None where it is."""
+    try:
+        runtime = importlib.import_module(_RUNTIME)
+    except ImportError:
+        return f"there is no {_RUNTIME}"
+    for name, first in _REPLACED.items():
+        found = getattr(runtime, name, None)
+        if not callable(found) or next(iter(inspect.signature(found).parameters), None) != first:
+            return f"{name} is not as expected"
+    return None
 
 
 def _never(*_: object, **__: object) -> None:

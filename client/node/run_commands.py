@@ -148,3 +148,33 @@ def site_status(site: _Site, as_json: _Json = False) -> None:
     with about("DIR"):
         facts = site_facts(SiteFolder.open(site))
     typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))
+
+
+@site_app.command("doctor")
+def site_doctor(
+    site: _Site,
+    step: Annotated[
+        bool, typer.Option("--step", help="Also take one real optimiser step, on made-up scans of the study's size.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Look into all that a round needs, each line green, yellow or red with the fix; exit 3 where one is red.
+
+    What it says holds no identifier and no small count: it may be sent to the coordinator.
+    """
+    from rich.console import Console
+
+    from ...common.progress import progress_bar
+    from ...common.site_folder import SiteFolder
+    from .doctor.examination import examine
+    from .doctor.table import print_examination
+
+    with about("SITE"):
+        folder = SiteFolder.open(site)
+    with progress_bar("checking scans") as progress:
+        examination = examine(folder, step=step, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(examination.to_json(), indent=1))
+    else:
+        print_examination(examination, Console())
+    raise typer.Exit(0 if examination.ok else 3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from ...common.event_log import EVENT_LOG, EventLog, Level
 from ...common.flower_programs import free_ports
 from ...common.folder_lock import hold_folder
-from ...common.journal import JournalEntry, read_journal
+from ...common.followed_log import FollowedLog
+from ...common.journal import Fact, JournalEntry, read_journal
 from ...common.processes import ProcessSet
 from ...common.site_folder import REPLY_LEFT, SiteFolder
 from ...common.storage import storage_errors
@@ -42,15 +44,28 @@ def serve(folder: SiteFolder, say: Callable[[str], None], *, once: bool = False)
     place = folder.root / "node"
     with storage_errors():
         place.mkdir(parents=True, exist_ok=True)
-    with hold_folder(place), ProcessSet.running() as processes:
-        _Serving(folder, membership, processes, say).run(once=once)
+    with hold_folder(place):
+        events = EventLog(folder.root / EVENT_LOG)
+        try:
+            with ProcessSet.running() as processes:
+                _Serving(folder, membership, processes, events, say).run(once=once)
+        except Exception as error:
+            events.write("error", "failed", kind=type(error).__name__)
+            raise
+        finally:
+            events.write("info", "stopped")
 
 
 class _Serving:
     def __init__(
-        self, folder: SiteFolder, membership: Membership, processes: ProcessSet, say: Callable[[str], None]
+        self,
+        folder: SiteFolder,
+        membership: Membership,
+        processes: ProcessSet,
+        events: EventLog,
+        say: Callable[[str], None],
     ) -> None:
-        self._folder, self._processes, self._say = folder, processes, say
+        self._folder, self._processes, self._log_of_events, self._say = folder, processes, events, say
         (port,) = free_ports(1)
         self._node = SuperNode(
             (folder.root / "node").resolve(),
@@ -65,17 +80,23 @@ class _Serving:
 
     def run(self, *, once: bool) -> None:
         self._node.prepare()
-        sent_before = self._sent()
+        added = FollowedLog(self._log)
         self._start()
-        self._say(f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}")
-        answered = False
+        self._report("info", "ready", f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}")
+        answered = sent = False
         while True:
             time.sleep(_POLL_S)
             answered = self._tell() or answered
-            if once and answered and self._sent() > sent_before:
+            sent = any(SENT in line for line in added.lines()) or sent
+            if once and answered and sent:
                 return
             if ended := self._processes.first_ended():
-                self._say(f"the SuperNode ended with code {ended[1]}; it is started again in {RESTART_S:.0f} s")
+                self._report(
+                    "warning",
+                    "node-ended",
+                    f"the SuperNode ended with code {ended[1]}; it is started again in {RESTART_S:.0f} s",
+                    code=ended[1],
+                )
                 time.sleep(RESTART_S)
                 self._start()
 
@@ -87,21 +108,29 @@ class _Serving:
         new = self._events()[self._told :]
         self._told += len(new)
         for entry in new:
-            if sentence := _sentence(entry):
-                self._say(sentence)
+            if told := _TOLD.get(entry.event):
+                level, facts = told
+                self._report(level, entry.event, _sentence(entry), **{name: entry.facts.get(name) for name in facts})
         return any(entry.event == REPLY_LEFT for entry in new)
 
     def _events(self) -> tuple[JournalEntry, ...]:
         return read_journal(self._folder.journal) if self._folder.journal.exists() else ()
 
-    def _sent(self) -> int:
-        try:
-            return self._log.read_bytes().count(SENT)
-        except FileNotFoundError:
-            return 0
+    def _report(self, level: Level, event: str, sentence: str, **facts: Fact) -> None:
+        """To the person at the terminal, and to the log."""
+        self._log_of_events.write(level, event, **facts)
+        self._say(sentence)
 
 
-def _sentence(entry: JournalEntry) -> str | None:
+_TOLD: Mapping[str, tuple[Level, tuple[str, ...]]] = {
+    REPLY_LEFT: ("info", ("round", "bytes")),
+    "round-failed": ("error", ("round", "kind")),
+    "bundle-refused": ("error", ("reason",)),
+}
+"""Journal events that are told at once: how, and which of their facts."""
+
+
+def _sentence(entry: JournalEntry) -> str:
     facts = entry.facts
     match entry.event:
         case "reply-left":
@@ -110,7 +139,5 @@ def _sentence(entry: JournalEntry) -> str | None:
             return f"round {facts.get('round')}: {megabytes} left for the coordinator"
         case "round-failed":
             return f"round {facts.get('round')} was not answered ({facts.get('kind')}); errors.log says why"
-        case "bundle-refused":
-            return str(facts.get("reason"))
         case _:
-            return None
+            return str(facts.get("reason"))

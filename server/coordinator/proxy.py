@@ -38,7 +38,7 @@ class Proxy:
     """Where the proxy lies and listens.
 
     Attributes:
-        folder: Its configuration, logs and temporary files.
+        folder: Its configuration, log and temporary files.
         listen: Addresses ``host:port`` that sites reach.
         superlink_port: Of the SuperLink, on loopback.
         certificate: Shown to sites, PEM.
@@ -60,7 +60,7 @@ class Proxy:
             StorageError: the disk is full, read-only or forbidden.
         """
         with storage_errors():
-            for name in ("logs", "run", "tmp"):
+            for name in ("run", "tmp"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / "nginx.conf", self.configuration().encode())
 
@@ -77,7 +77,7 @@ class Proxy:
                 expected="the distribution's nginx, 1.22 or newer: sites reach the SuperLink through it alone",
                 remedy="Install it (Debian, Ubuntu: apt install nginx), then start the coordinator again.",
             )
-        return program, "-p", str(self.folder), "-c", "nginx.conf", "-e", "logs/error.log", "-g", "daemon off;"
+        return program, "-p", str(self.folder), "-c", "nginx.conf", "-e", "stderr", "-g", "daemon off;"
 
     def configuration(self) -> str:
         """The text of ``nginx.conf``; every path in it absolute or below its folder."""
@@ -86,14 +86,14 @@ class Proxy:
 # Written by 'fedphantom server start'; changes are overwritten.
 worker_processes 1;
 pid run/nginx.pid;
-error_log logs/error.log warn;
+error_log stderr warn;  # what nginx says is written, and rotated, by its keeper
 events {{ worker_connections 512; }}
 
 http {{
     server_tokens off;
     # No header and no body is logged: what travels is nobody's business but the two ends'.
     log_format fleet '$time_iso8601 $remote_addr $request_method $uri $status in=$request_length out=$bytes_sent';
-    access_log logs/access.log fleet;
+    access_log /dev/stdout fleet;
 
     client_max_body_size     {LARGEST_BODY_MB}m;
     client_body_buffer_size  6m;        # a piece stays in memory: no parameters in temporary files

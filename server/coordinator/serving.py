@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.errors import ConfigError, PeerError
+from ...common.event_log import EVENT_LOG, EventLog, Level
 from ...common.folder_lock import hold_folder
-from ...common.journal import Journal
+from ...common.journal import Fact, Journal
 from ...common.processes import ProcessSet
 from ...common.storage import storage_errors
 from ..flower_control import FlowerControl
@@ -69,13 +70,23 @@ def serve(folder: CoordinatorFolder, say: Callable[[str], None]) -> None:
     with storage_errors():
         for part in (folder.superlink, folder.nginx):
             part.mkdir(parents=True, exist_ok=True)
-    with hold_folder(folder.superlink), ProcessSet.running() as processes:
-        _Serving(folder, processes, say).run()
+    with hold_folder(folder.superlink):
+        events = EventLog(folder.root / EVENT_LOG)
+        try:
+            with ProcessSet.running() as processes:
+                _Serving(folder, processes, events, say).run()
+        except Exception as error:
+            events.write("error", "failed", kind=type(error).__name__)
+            raise
+        finally:
+            events.write("info", "stopped")
 
 
 class _Serving:
-    def __init__(self, folder: CoordinatorFolder, processes: ProcessSet, say: Callable[[str], None]) -> None:
-        self._folder, self._processes, self._say = folder, processes, say
+    def __init__(
+        self, folder: CoordinatorFolder, processes: ProcessSet, events: EventLog, say: Callable[[str], None]
+    ) -> None:
+        self._folder, self._processes, self._log_of_events, self._say = folder, processes, events, say
         self._link, self._control, self._nodes = superlink_of(folder), control_of(folder), nodes_of(folder)
         configuration = read_configuration(folder.configuration)
         self._listen = configuration.listen
@@ -102,7 +113,12 @@ class _Serving:
         )
         let_in = self._let_in(None)
         self._journal.append("serving", listen=list(self._listen))
-        self._say(f"sites reach this coordinator at {', '.join(self._listen)}")
+        self._report(
+            "info",
+            "serving",
+            f"sites reach this coordinator at {', '.join(self._listen)}",
+            listen=list(self._listen),
+        )
         while True:
             time.sleep(_POLL_S)
             if ended := self._processes.first_ended():
@@ -125,7 +141,13 @@ class _Serving:
 
     def _start_again(self, name: str, code: int) -> None:
         self._journal.append("process-ended", name=name, code=code)
-        self._say(f"{name} ended with code {code}; it is started again in {RESTART_S:.0f} s")
+        self._report(
+            "warning",
+            "process-ended",
+            f"{name} ended with code {code}; it is started again in {RESTART_S:.0f} s",
+            name=name,
+            code=code,
+        )
         time.sleep(RESTART_S)
         if name == "superlink":
             self._start_superlink()
@@ -142,8 +164,14 @@ class _Serving:
         keys = {site.name: site.node_key for site in Registry(self._folder).read().active(datetime.now(UTC))}
         if keys != before:
             nodes = self._nodes.match(keys, self._control)
-            self._say(f"enrolled: {', '.join(node.site for node in nodes) or 'nobody yet'}")
+            sites = [node.site for node in nodes]
+            self._report("info", "enrolled", f"enrolled: {', '.join(sites) or 'nobody yet'}", sites=sites)
         return keys
+
+    def _report(self, level: Level, event: str, sentence: str, **facts: Fact) -> None:
+        """To the person at the terminal, and to the log."""
+        self._log_of_events.write(level, event, **facts)
+        self._say(sentence)
 
     def _log(self, name: str) -> Path:
         return self._folder.superlink / f"{name}.log"

@@ -23,7 +23,6 @@ from fedphantom.common.exchange import RoundReply, SiteTrainer
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.journal import read_journal, verify_journal
 from fedphantom.common.keys import load_private_key
-from fedphantom.common.round_files.one_exchange import refuse_several_exchanges
 from fedphantom.common.round_files.reply import write_reply
 from fedphantom.common.round_files.request import RequestFile, read_request, write_request
 from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
@@ -125,7 +124,7 @@ def test_each_command_says_what_is_to_be_done_next(carried: Carried) -> None:
     assert "next: fedphantom server export DIR" in carried.take(carried.train("site-b")).text()
     carried.round()
     assert f"it was the last. generator: {carried.generator}" in carried.round().text()
-    refused(3, "3 rounds are done", carried.export)
+    refused(3, "3 rounds came to an end", carried.export)
     assert carried.take().generator == str(carried.generator)
 
 
@@ -228,7 +227,7 @@ def test_an_import_killed_at_any_moment_neither_loses_a_reply_nor_counts_one_twi
         done = latest_checkpoint(carried.lead / "run" / "checkpoints")
         assert done is not None
         if done.round == 3:
-            refused(5, "no round under way: 3 are done", lambda c=carried: c.take(*replies))  # type: ignore[misc]
+            refused(5, "no round is under way after 3 rounds", lambda c=carried: c.take(*replies))  # type: ignore[misc]
         told = carried.take() if done.round == 3 else carried.take(*replies)
         assert told.done
         assert carried.generator.read_bytes() == whole.generator.read_bytes()
@@ -272,7 +271,7 @@ def test_a_round_goes_on_without_a_site_where_that_is_asked_for_and_the_quorum_i
     late = carried.train("site-c")
     done = carried.take(close=True)
     assert (done.done, done.answered, dict(done.missing)) == (True, ("site-a", "site-b"), {"site-c": "no reply"})
-    refused(5, "no round under way: 1 are done", lambda: carried.take(late))
+    refused(5, "no round is under way after 1 round", lambda: carried.take(late))
     carried.export()
     refused(5, "a reply to round 1 where round 2 is under way", lambda: carried.take(late))
     assert carried.round(THREE).answered == THREE  # and takes part again
@@ -541,7 +540,10 @@ def test_no_reply_is_handed_out_before_there_is_one(carried: Carried) -> None:
     refused(3, "no reply to hand out", lambda: carried.export_reply("site-a", carried.root / "out"))
 
 
-def test_a_study_with_secure_aggregation_is_refused_with_a_sentence() -> None:
+def test_a_study_with_secure_aggregation_is_refused_with_a_sentence_on_both_sides(tmp_path: Path) -> None:
     table = "secure_aggregation = { threshold = 3, clip = 4.0, bits = 20 }"
-    study = parse_study(study_text(federation=table))
-    refused(3, "several exchanges each", lambda: refuse_several_exchanges(study))
+    carried = Carried.make(tmp_path / "carried", study_text(federation=table))
+    refused(3, "several exchanges each", carried.export)
+    refused(3, "several exchanges each", carried.take)
+    request = carried.root / "study.toml"  # any file: it is refused unread
+    refused(3, "several exchanges each", lambda: carried.train("site-a", request, open_trainer=nobody_trains))

@@ -20,11 +20,9 @@ from fedphantom.client.node.keys import present_keys
 from fedphantom.client.node.standing import go_on, pause, withdraw
 from fedphantom.common.errors import FedPhantomError
 from fedphantom.common.exchange import RoundReply, SiteTrainer
-from fedphantom.common.federation import FederationTable
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.journal import read_journal, verify_journal
 from fedphantom.common.keys import load_private_key
-from fedphantom.common.round_files.one_exchange import refuse_several_exchanges
 from fedphantom.common.round_files.reply import write_reply
 from fedphantom.common.round_files.request import RequestFile, read_request, write_request
 from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
@@ -33,6 +31,7 @@ from fedphantom.server.checkpoints import latest_checkpoint
 from fedphantom.server.coordinator.enrolling import enroll
 from fedphantom.server.coordinator.superlink import SuperLink
 
+THREE = (*SITES, "site-c")
 SPEC = ParameterSpec.of(linear_generator(parse_study(study_text())))
 
 
@@ -45,6 +44,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
 @pytest.fixture
 def carried(template: Carried, tmp_path: Path) -> Carried:
     return template.copy(tmp_path / "carried")
+
+
+@pytest.fixture(scope="module")
+def template_of_three(tmp_path_factory: pytest.TempPathFactory) -> Carried:
+    return Carried.make(tmp_path_factory.mktemp("three") / "made", study_text(), THREE)
+
+
+@pytest.fixture
+def three(template_of_three: Carried, tmp_path: Path) -> Carried:
+    """Three hospitals, for a quorum of two."""
+    return template_of_three.copy(tmp_path / "three")
 
 
 def refused(code: int, words: str, act: Callable[[], object]) -> None:
@@ -79,9 +89,8 @@ def forged(carried: Carried, *, signer: str, says: str | None = None, **changes:
 # A study carried from the first round to the last.
 
 
-@pytest.mark.parametrize("federation", ["", "server_momentum = 0.5"])
-def test_three_carried_rounds_lead_to_the_generator_of_a_simulation_to_the_bit(tmp_path: Path, federation: str) -> None:
-    text = study_text(federation=federation)
+def test_three_carried_rounds_lead_to_the_generator_of_a_simulation_to_the_bit(tmp_path: Path) -> None:
+    text = study_text(federation='server_momentum = 0.5\ntransport = "float16"')
     carried = Carried.make(tmp_path / "carried", text)
     told = [carried.round() for _ in range(3)]
     assert [(one.round, one.done, one.answered) for one in told] == [(n, True, SITES) for n in (1, 2, 3)]
@@ -115,11 +124,11 @@ def test_each_command_says_what_is_to_be_done_next(carried: Carried) -> None:
     assert "next: fedphantom server export DIR" in carried.take(carried.train("site-b")).text()
     carried.round()
     assert f"it was the last. generator: {carried.generator}" in carried.round().text()
-    refused(3, "3 rounds are done", carried.export)
+    refused(3, "3 rounds came to an end", carried.export)
     assert carried.take().generator == str(carried.generator)
 
 
-def test_a_round_s_seconds_count_from_when_sites_were_asked(carried: Carried, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rounds_seconds_count_from_when_sites_were_asked(carried: Carried) -> None:
     carried.round()
     checkpoint = latest_checkpoint(carried.lead / "run" / "checkpoints")
     assert checkpoint is not None
@@ -218,7 +227,7 @@ def test_an_import_killed_at_any_moment_neither_loses_a_reply_nor_counts_one_twi
         done = latest_checkpoint(carried.lead / "run" / "checkpoints")
         assert done is not None
         if done.round == 3:
-            refused(5, "no round under way: 3 are done", lambda c=carried: c.take(*replies))  # type: ignore[misc]
+            refused(5, "no round is under way after 3 rounds", lambda c=carried: c.take(*replies))  # type: ignore[misc]
         told = carried.take() if done.round == 3 else carried.take(*replies)
         assert told.done
         assert carried.generator.read_bytes() == whole.generator.read_bytes()
@@ -252,9 +261,8 @@ def test_of_a_round_that_is_done_no_reply_is_kept(carried: Carried) -> None:
 # Without everybody.
 
 
-def test_a_round_goes_on_without_a_site_where_that_is_asked_for_and_the_quorum_is_there(tmp_path: Path) -> None:
-    sites = ("site-a", "site-b", "site-c")
-    carried = Carried.make(tmp_path / "carried", study_text(), sites)
+def test_a_round_goes_on_without_a_site_where_that_is_asked_for_and_the_quorum_is_there(three: Carried) -> None:
+    carried = three
     carried.take(carried.train("site-a"))
     refused(1, "round 1 has 1 reply.*site-b: no reply", lambda: carried.take(close=True))
     half = carried.take(carried.train("site-b"))
@@ -263,14 +271,14 @@ def test_a_round_goes_on_without_a_site_where_that_is_asked_for_and_the_quorum_i
     late = carried.train("site-c")
     done = carried.take(close=True)
     assert (done.done, done.answered, dict(done.missing)) == (True, ("site-a", "site-b"), {"site-c": "no reply"})
-    refused(5, "no round under way: 1 are done", lambda: carried.take(late))
+    refused(5, "no round is under way after 1 round", lambda: carried.take(late))
     carried.export()
     refused(5, "a reply to round 1 where round 2 is under way", lambda: carried.take(late))
-    assert carried.round(sites).answered == sites  # and takes part again
+    assert carried.round(THREE).answered == THREE  # and takes part again
 
 
-def test_a_site_revoked_before_the_round_is_done_is_not_in_it(tmp_path: Path) -> None:
-    carried = Carried.make(tmp_path / "carried", study_text(), ("site-a", "site-b", "site-c"))
+def test_a_site_revoked_before_the_round_is_done_is_not_in_it(three: Carried) -> None:
+    carried = three
     request = Path(carried.export().file)
     carried.take(*[carried.train(site, request) for site in ("site-a", "site-b")])
     carried.revoke("site-a")
@@ -532,8 +540,10 @@ def test_no_reply_is_handed_out_before_there_is_one(carried: Carried) -> None:
     refused(3, "no reply to hand out", lambda: carried.export_reply("site-a", carried.root / "out"))
 
 
-@pytest.mark.skipif("secure_aggregation" not in FederationTable.model_fields, reason="no such studies in this release")
-def test_a_study_with_secure_aggregation_is_refused_with_a_sentence() -> None:
-    table = "secure_aggregation = { threshold = 2, clip = 4.0, bits = 20 }"
-    study = parse_study(study_text(federation=table))
-    refused(3, "several exchanges each", lambda: refuse_several_exchanges(study))
+def test_a_study_with_secure_aggregation_is_refused_with_a_sentence_on_both_sides(tmp_path: Path) -> None:
+    table = "secure_aggregation = { threshold = 3, clip = 4.0, bits = 20 }"
+    carried = Carried.make(tmp_path / "carried", study_text(federation=table))
+    refused(3, "several exchanges each", carried.export)
+    refused(3, "several exchanges each", carried.take)
+    request = carried.root / "study.toml"  # any file: it is refused unread
+    refused(3, "several exchanges each", lambda: carried.train("site-a", request, open_trainer=nobody_trains))

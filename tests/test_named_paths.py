@@ -91,6 +91,12 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("server resume", "DIR"): "server resume nowhere",
     ("server stop", "DIR"): "server stop nowhere",
     ("server status", "DIR"): "server status nowhere",
+    ("server export", "DIR"): "server export nowhere",
+    ("server import", "DIR"): "server import nowhere study.toml",
+    ("server import", "FILE"): "server import lead study.toml nowhere",
+    ("site train", "DIR"): "site train nowhere study.toml --out OUT",
+    ("site train", "REQUEST"): "site train site nowhere --out OUT",
+    ("site export", "DIR"): "site export nowhere --out OUT",
     ("site init", "--invitation"): f"{SITE} --cohort cohort".replace("invited", "nowhere"),
     ("site init", "--cohort"): f"{SITE} --cohort nowhere",
     ("site init", "--start"): f"{SITE} --cohort cohort --start nowhere",
@@ -169,7 +175,9 @@ def test_every_path_of_every_command_is_in_the_table() -> None:
     paths = {
         (
             name,
-            option.opts[0] if isinstance(option, click.Option) else option.make_metavar(click.Context(leaf)),
+            option.opts[0]
+            if isinstance(option, click.Option)
+            else option.make_metavar(click.Context(leaf)).strip("[]"),
         )
         for name, leaf in commands()
         for option in leaf.params

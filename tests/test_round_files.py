@@ -30,7 +30,9 @@ from fedphantom.common.round_files.request import (
 from fedphantom.common.study import parse_study
 from fedphantom.common.tensor_file import encode, read_header
 
-KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+GOLDEN = Path(__file__).parent / "golden"
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+STRANGER = Ed25519PrivateKey.generate()
 STUDY = parse_study(study_text())
 GENERATOR = linear_generator(STUDY)
 SPEC = ParameterSpec.of(GENERATOR)
@@ -169,6 +171,29 @@ def test_neither_kind_passes_for_the_other(tmp_path: Path) -> None:
 def test_a_file_of_fedphantoms_without_a_signature_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no round request"):
         asked_by(encode(GENERATOR, {"round": 2}), tmp_path)
+
+
+def test_the_golden_files_say_what_they_said_and_are_written_as_they_were(tmp_path: Path) -> None:
+    generator = {"bias": np.asarray([0.5, -2.0], np.float32), "weight": np.ones((1, 2), np.float32)}
+    spec, digest = ParameterSpec.of(generator), "a" * 64
+    content = (GOLDEN / "round-1.request.safetensors").read_bytes()
+    asked = asked_by(content, tmp_path, spec=spec)
+    assert (asked.request.study_digest, asked.request.round, asked.roster) == (digest, 1, 3)
+    assert alike(asked.request.generator, generator)
+    assert write_request(RoundRequest(digest, 1, generator), 3, KEY) == content
+    answer = RoundReply("site-a", 1, generator, 1.0, METRICS)
+    content = (GOLDEN / "round-1.reply.safetensors").read_bytes()
+    assert answer_in(content, tmp_path, spec=spec).reply.metrics == METRICS
+    assert write_reply(answer, asked, 3, KEY) == content
+
+
+def test_the_longest_statement_and_the_longest_names_fit_their_headers_bound(tmp_path: Path) -> None:
+    generator = {f"{'x' * 150}.{i}": np.ones((1, 1, 1, 1, 1), np.float32) for i in range(50)}
+    spec = ParameterSpec.of(generator)
+    request = asked_by(write_request(RoundRequest("f" * 64, 2**31 - 1, generator), 2**53 - 1, KEY), tmp_path, spec=spec)
+    metrics = {f"m{'x' * 37}{i:02d}": -1.2345678901234567e-300 for i in range(32)}
+    reply = RoundReply("s" * 32, 2**31 - 1, generator, 1e9, metrics)
+    assert answer_in(write_reply(reply, request, 2**53 - 1, KEY), tmp_path, spec=spec).reply.metrics == metrics
 
 
 def oversize_header(content: bytes) -> bytes:

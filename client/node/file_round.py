@@ -143,7 +143,7 @@ class _Site:
     def open(cls, root: Path, out: Path, now: datetime) -> _Site:
         with about("--out"):
             refuse_other(out, NodeFolder(root).reply)
-        with about("SITE"):
+        with about("DIR"):
             folder = SiteFolder.open(root)
             refuse_several_exchanges(folder.study())
         check_permission(folder)

@@ -8,8 +8,7 @@ from ..study import Study
 
 def refuse_several_exchanges(study: Study) -> None:
     """Raise ConfigError for a study with secure aggregation: its sites exchange keys and shares within a round."""
-    # By name: a release of FedPhantom without secure aggregation has no such key, and no study with it.
-    if getattr(study.federation, "secure_aggregation", None) is not None:
+    if study.federation.secure_aggregation:
         raise ConfigError(
             "a study with secure aggregation, whose rounds are several exchanges each",
             expected="a study without federation.secure_aggregation, whose round is one request and one reply",

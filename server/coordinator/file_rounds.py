@@ -200,7 +200,7 @@ def _done(under_way: RoundUnderWay, late: Sequence[Path] = ()) -> RepliesImporte
     for reply in late:
         with about("FILE"), about(reply.name):
             raise VerificationFailed(
-                f"a reply, and no round under way: {rounds.checkpoint.round} are done",
+                f"a reply where no round is under way after {counted(rounds.checkpoint.round, 'round')}",
                 expected="a reply to a request that was written here since",
                 remedy="If it was imported before, it was counted then; else it came too late."
                 + ("" if rounds.finished else " The next round begins with 'fedphantom server export'."),

@@ -49,7 +49,7 @@ class Carried:
     def make(cls, root: Path, text: str, sites: Sequence[str] = SITES) -> Carried:
         root.mkdir(parents=True, exist_ok=True)
         (root / "study.toml").write_text(text)
-        make_coordinator(root / "lead", root / "study.toml", "fed.example.org:443", [], 365, NOW)
+        make_coordinator(root / "lead", root / "study.toml", "fed.example.org:443", [], 365, None, NOW)
         carried = cls(root)
         for site in sites:
             carried.enrol(site)

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow check bench tutorial
+.PHONY: setup demo test test-slow check bench tutorial faults
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ check: $(READY)
 # docs/tutorial.md, typed in network namespaces of this machine; needs root, iproute2 and nginx.
 tutorial: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fakes/tutorial.py
+
+# The same, with twenty processes killed at random moments; half an hour.
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fakes/faults.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py

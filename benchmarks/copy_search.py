@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from peak_memory import resident_peak_gib
+from resident_peak import resident_peak_gib
 from scipy import ndimage
 
 from fedphantom.common.randomness import numpy_generator

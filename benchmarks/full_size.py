@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from peak_memory import resident_peak_gib
+from resident_peak import resident_peak_gib
 
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import generate_cohort, load_generator, numpy_parameters

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from peak_memory import resident_peak_gib
+from resident_peak import resident_peak_gib
 
 from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.cohorts.roles import Role

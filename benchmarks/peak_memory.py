@@ -10,6 +10,7 @@ import torch
 from dp_rows import step_of
 from material import make_material
 from plain_loop import PlainTraining
+from resident_peak import resident_peak_gib
 
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.training import train
@@ -39,16 +40,6 @@ def repeat(step: Callable[[], object]) -> None:
     """Do it a few times."""
     for _ in range(STEPS):
         step()
-
-
-def resident_peak_gib() -> float:
-    """This process's largest resident set.
-
-    Not ``getrusage``: its figure outlives exec, so that a child starts with its parent's peak.
-    """
-    status = Path("/proc/self/status").read_text()
-    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(kibibytes) / 2**20
 
 
 if __name__ == "__main__":

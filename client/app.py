@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -15,23 +16,37 @@ from flwr.clientapp import ClientApp
 
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
-from ..common.gan.parameters import ParameterSpec
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
-from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_request, reply_header, reply_metrics
+from ..common.wire import (
+    FAILURE,
+    FLAT,
+    GENERATOR,
+    HEADER,
+    METRICS,
+    packed,
+    parse_request,
+    read_flat,
+    reply_header,
+    reply_metrics,
+)
+from .conditions import Conditions
+from .egress import EgressRule
+from .secure_app import Parse, add_secure_rounds, content_of
 from .site_round import OpenTrainer, Site, note_failure
 
+Permit = Callable[[SiteFolder], Conditions]
+Q = TypeVar("Q")
+"""What is asked."""
 
-def _anybody(folder: SiteFolder) -> None:
-    """A simulation's sites ask nobody: they are folders on one machine."""
 
-
-def make_client_app(open_trainer: OpenTrainer, permit: Callable[[SiteFolder], None] = _anybody) -> ClientApp:
+def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_simulation) -> ClientApp:
     """A ClientApp around a trainer.
 
     Args:
         open_trainer: Called with the site's folder.
-        permit: Asked before every round; raises where the site may not answer.
+        permit: Asked before every answer for the conditions of it; raises where the site may not answer. A
+            simulation's sites, folders on one machine, may always.
 
     Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
     is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
@@ -39,24 +54,40 @@ def make_client_app(open_trainer: OpenTrainer, permit: Callable[[SiteFolder], No
     """
     app = ClientApp()
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def answered(
+        message: Message,
+        context: Context,
+        parse: Callable[[Message, Site], Q],
+        answer: Callable[[Q, Site], RecordDict],
+    ) -> Message:
         folder: SiteFolder | None = None
         try:
             folder = SiteFolder.open(_site_dir(context))
-            permit(folder)
-            site = Site(folder, open_trainer)
-            request = _request(message, site.rule.generator)
+            site = Site(folder, open_trainer, permit(folder))
+            question = parse(message, site)
         except Exception as error:
             if folder is not None:
                 note_failure(folder, error)
             return _failure(message, folder, error)
         try:
-            content = _content(site.train_round(request), site.rule.generator)
+            content = answer(question, site)
         except Exception as error:  # noted by the site itself
             return _failure(message, folder, error)
         return Message(content, reply_to=message)
 
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answered(
+            message,
+            context,
+            _request_of,
+            lambda request, site: _content(site.train_round(request), site.rule),
+        )
+
+    def answer_masked(message: Message, context: Context, parse: Parse) -> Message:
+        return answered(message, context, parse, lambda wanted, site: content_of(site.answer(wanted)))
+
+    add_secure_rounds(app, answer_masked, _request_of)
     return app
 
 
@@ -71,26 +102,28 @@ def _site_dir(context: Context) -> Path:
     return Path(value)
 
 
-def _request(message: Message, spec: ParameterSpec) -> RoundRequest:
+def _request_of(message: Message, site: Site) -> RoundRequest:
+    return _request(message, site.rule)
+
+
+def _request(message: Message, rule: EgressRule) -> RoundRequest:
+    spec = rule.generator
     arrays, header = message.content.array_records.get(GENERATOR), message.content.config_records.get(HEADER)
     expected = {FLAT} if spec.shapes else set()
-    packed = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
-    # The declared size is looked at first, so that nothing oversized is unpacked.
-    if (
-        packed is None
-        or header is None
-        or any(array.shape != (spec.values,) or len(array.data) > spec.bytes + 4096 for array in packed)
-    ):
+    carried = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
+    if carried is None or header is None:
         raise PeerError(
             "the coordinator's message does not hold this study's generator",
             expected="one packed array and a header; no array where the study shares no weights",
             remedy="Compare 'fedphantom --version' on both sides.",
         )
-    return parse_request(header, packed[0].numpy() if packed else np.empty(0, np.float32), spec)
+    flat = read_flat(carried[0].data, spec, rule.dtype) if carried else np.empty(0, rule.dtype)
+    return parse_request(header, flat, spec, rule.dtype)
 
 
-def _content(reply: RoundReply, spec: ParameterSpec) -> RecordDict:
-    flat = np.ascontiguousarray(spec.pack(reply.generator), dtype=np.float32)
+def _content(reply: RoundReply, rule: EgressRule) -> RecordDict:
+    spec = rule.generator
+    flat = packed(spec, reply.generator, rule.dtype)
     return RecordDict(
         {
             GENERATOR: ArrayRecord({FLAT: Array(flat)} if spec.shapes else {}),

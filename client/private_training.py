@@ -21,11 +21,11 @@ from ..common.errors import DataError
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters
 from ..common.gan.label_means import TargetMeans, means_loss
 from ..common.gan.public_maps import draw_public_maps
-from ..common.gan.public_start import PUBLIC_START, read_public_start
+from ..common.gan.public_start import read_public_start
 from ..common.gan.training import Batch, generator_loss
 from ..common.gan.training_state import TrainingState
 from ..common.promise import PromiseTable
-from ..common.site_folder import SiteFolder, SiteMaterial
+from ..common.site_folder import PUBLIC_START, SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume

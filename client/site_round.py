@@ -12,10 +12,13 @@ from pathlib import Path
 
 from ..common.errors import FedPhantomError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
-from ..common.journal import Journal
+from ..common.journal import Fact, Journal
+from ..common.masking.messages import Given, Wanted, round_of
 from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, SiteFolder
-from .egress import EgressRule, check_reply
+from .conditions import Conditions
+from .egress import EgressRule, as_sent, check_reply
+from .secure_reply import SecureReply
 from .site_setup import read_egress_rule
 
 OpenTrainer = Callable[[Path], SiteTrainer]
@@ -28,15 +31,18 @@ class Site:
     Args:
         folder: The site's folder.
         open_trainer: Called with the folder's path on the first round.
+        conditions: Of taking part in a sum; by default a simulation's.
     """
 
-    def __init__(self, folder: SiteFolder, open_trainer: OpenTrainer) -> None:
+    def __init__(self, folder: SiteFolder, open_trainer: OpenTrainer, conditions: Conditions | None = None) -> None:
         self.folder = folder
         self._open_trainer = open_trainer
         self._trainer: SiteTrainer | None = None
+        self._secure: SecureReply | None = None
         self._study_digest = folder.study().digest()
         self._rounds = folder.study().training.rounds
-        self._alone = folder.study().federation.alone
+        self._federation = folder.study().federation
+        self._conditions = conditions or Conditions.of_simulation(folder)
         self.rule: EgressRule = read_egress_rule(folder)
         self._journal = Journal(folder.journal)
 
@@ -49,18 +55,43 @@ class Site:
             FedPhantomError: as the trainer says; noted in full in ``errors.log``, in one word in the journal.
         """
         try:
-            self._check_request(request)
-            self._trainer = self._trainer or self._open_trainer(self.folder.root)
-            reply = self._trainer.train_round(request)
-            leaving = check_reply(reply, self.rule, site=self.folder.name, request=request)
-            if not self._alone:
+            if self._federation.secure_aggregation:
+                raise _refused("it asks for this site's own generator, where the study has it leave in a sum alone")
+            reply, leaving = self._trained(request)
+            if not self._federation.alone:
                 keep_round(self.folder, self._rounds, request.round, request.generator, reply.generator)
         except Exception as error:
-            note_failure(self.folder, error)
-            self._journal.append("round-failed", round=request.round, kind=type(error).__name__)
+            self._note(request.round, error)
             raise
         self._journal.append(REPLY_LEFT, **leaving)
         return reply
+
+    def answer(self, wanted: Wanted) -> Given:
+        """Answer a question of a secure round; what leaves of training is masked.
+
+        Raises:
+            ConfigError, VerificationFailed: as :class:`SecureReply`.
+            PolicyRefused, FedPhantomError: likewise, and as :meth:`train_round`.
+        """
+        try:
+            self._secure = self._secure or SecureReply(
+                self.folder, lambda request: self._trained(request)[0], self._conditions
+            )
+            return self._secure.answer(wanted)
+        except Exception as error:
+            self._note(round_of(wanted), error)
+            raise
+
+    def _trained(self, request: RoundRequest) -> tuple[RoundReply, dict[str, Fact]]:
+        """A round that may be answered, trained and found to hold what it may; nothing has left yet."""
+        self._check_request(request)
+        self._trainer = self._trainer or self._open_trainer(self.folder.root)
+        reply = as_sent(self._trainer.train_round(request), self.rule)
+        return reply, check_reply(reply, self.rule, site=self.folder.name, request=request)
+
+    def _note(self, round_: int, error: Exception) -> None:
+        note_failure(self.folder, error)
+        self._journal.append("round-failed", round=round_, kind=type(error).__name__)
 
     def _check_request(self, request: RoundRequest) -> None:
         problem = self.rule.generator.problem(request.generator)
@@ -69,11 +100,15 @@ class Site:
         elif not 1 <= request.round <= self._rounds:
             problem = f"its round is not one of the study's {self._rounds}"
         if problem:
-            raise PolicyRefused(
-                f"the coordinator's request was refused: {problem}",
-                expected="a round of the study this site holds",
-                remedy="Compare 'fedphantom study show' with the coordinator's.",
-            )
+            raise _refused(problem)
+
+
+def _refused(problem: str) -> PolicyRefused:
+    return PolicyRefused(
+        f"the coordinator's request was refused: {problem}",
+        expected="a round of the study this site holds",
+        remedy="Compare 'fedphantom study show' with the coordinator's.",
+    )
 
 
 def note_failure(folder: SiteFolder, error: BaseException) -> None:

@@ -13,9 +13,9 @@ from ..common.counted import counted
 from ..common.errors import ConfigError, DataError, about
 from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
-from ..common.gan.public_start import PUBLIC_START, read_public_start
+from ..common.keys import PRIVATE_KEY_NAME, generate_key
 from ..common.progress import Report
-from ..common.site_folder import COINS, SITE_FILE, CoinSource, SiteFolder, roles_generator
+from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import FAKE_METRICS, EgressRule
@@ -116,13 +116,18 @@ def create_site_folder(
     for_owner_alone(root)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
     if study.training.objective == "adversarial":
+        # Here, so that a node which answers without training does not wait for torch.
+        from ..common.gan.public_start import read_public_start
+
         with about("--start"):
             read_public_start(start or Path(PUBLIC_START), study)
         write_atomic(root / PUBLIC_START, (start or Path(PUBLIC_START)).read_bytes())
     shared = generator if study.federation.weights_leave else ParameterSpec(())
     metrics = (*FAKE_METRICS, EPSILON, NOISED_STEPS) if study.privacy.promise else FAKE_METRICS
-    rule = EgressRule(shared, metrics, study.federation.weight_of(name))
+    rule = EgressRule(shared, metrics, study.federation.weight_of(name), study.federation.transport)
     write_atomic(root / "egress.json", rule.to_json().encode())
+    if study.federation.secure_aggregation and not (root / IDENTITY / PRIVATE_KEY_NAME).exists():
+        generate_key(root / IDENTITY)
     # Last: a folder with a site file is complete.
     where, own = cohort.resolve(), root.resolve()
     place = where.relative_to(own) if where.is_relative_to(own) else where  # so that a run may be moved

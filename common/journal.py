@@ -294,7 +294,7 @@ def _parse(line: bytes, n: int, previous: str | None = None) -> JournalEntry:
         found = json.loads(line)
         entry = JournalEntry(found["n"], found["time"], found["event"], found["facts"], digest)
         linked = previous is None or found["previous"] == previous
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _broken(n, "is not a journal line") from None
     if entry.n != n or not linked:
         raise _broken(n, "does not continue the line before it")

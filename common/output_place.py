@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from .errors import OutputTaken
-from .storage import CHOOSE_ANOTHER, refuse_unwritable
+from .storage import CHOOSE_ANOTHER, TEMPORARY_PREFIX, refuse_unwritable
 
 
 def refuse_taken(out: Path) -> None:
@@ -38,6 +39,18 @@ def refuse_folder(file: Path) -> None:
     refuse_unwritable(file.absolute().parent)
 
 
+def refuse_other(file: Path, same_as: Path) -> None:
+    """Find that a single file can be written there: a new one, or one that holds what ``same_as`` does already.
+
+    Raises:
+        OutputTaken: a folder stands there, or another file.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    refuse_folder(file)
+    if file.exists() and not (same_as.is_file() and filecmp.cmp(file, same_as, shallow=False)):
+        raise OutputTaken(f"'{file.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+
+
 def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     """Keep out of folders that hold something else, a hospital's cohort for example.
 
@@ -52,7 +65,7 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     """
     if out.exists() and not out.is_dir():
         found = "a file where a folder is to be written"
-    elif out.is_dir() and not (out / mark).exists() and {entry.name for entry in out.iterdir()} - set(own):
+    elif out.is_dir() and not (out / mark).exists() and _foreign(out, own):
         found = "a folder that holds something else"
     else:
         refuse_unwritable(out)
@@ -60,3 +73,9 @@ def refuse_used(out: Path, mark: str, own: Collection[str] = ()) -> None:
     raise OutputTaken(
         found, expected="a new or empty folder, or the one to go on with", remedy="Choose another folder."
     )
+
+
+def _foreign(out: Path, own: Collection[str]) -> set[str]:
+    """What lies there besides what a command may have left, strays of a kill among it."""
+    names = {entry.name for entry in out.iterdir()} - set(own)
+    return {name for name in names if not name.startswith(TEMPORARY_PREFIX)}

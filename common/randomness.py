@@ -7,9 +7,12 @@ sampling under differential privacy never come from here: they need the operatin
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derived_seed(*parts: int | str) -> int:
@@ -20,6 +23,8 @@ def derived_seed(*parts: int | str) -> int:
 
 def torch_generator(*parts: int | str) -> torch.Generator:
     """A CPU generator for these named parts; draws are moved to the device, so that devices agree."""
+    import torch  # here, so that a coordinator, who only averages, does not take it into memory
+
     return torch.Generator().manual_seed(derived_seed(*parts))
 
 

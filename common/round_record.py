@@ -1,7 +1,8 @@
 """What a site keeps of its rounds for its own audit: what it sent, and what all sites' replies together became.
 
-A coordinator sees each site's generator every round (threat model F). What that betrays, only somebody who still has
-what was sent can audit. It lies in the site's folder for its owner alone, and nothing sends it anywhere.
+Without secure aggregation a coordinator sees each site's generator every round (threat model F). What that betrays,
+only somebody who still has what was sent can audit. It lies in the site's folder for its owner alone, and nothing sends
+it anywhere. With secure aggregation nothing is kept: what left says nothing by itself.
 
 rounds/sent-00003.safetensors   what left the site in round 3
 rounds/made-00003.safetensors   what round 4 began from: the average that round 3 led to

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import BudgetSpent, ConfigError, DataError, PolicyRefused, StorageError, TrainingError
+from .errors import BudgetSpent, ConfigError, DataError, PolicyRefused, StorageError, TrainingError, VerificationFailed
 
 # An exception's own text may count patients or name files; these sentences cannot.
 _SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
@@ -12,6 +12,7 @@ _SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
     (DataError, "the site's cohort needs mending"),
     (TrainingError, "training stopped on a NaN or a collapse"),
     (StorageError, "the site's disk is full or not writable"),
+    (VerificationFailed, "a signature or hash did not hold at the site"),
     (MemoryError, "the site ran out of memory"),
 )
 

@@ -11,6 +11,9 @@ rounds/         of some rounds, what it sent and what all sites' became; for its
 state/          discriminator, optimisers, training state; never leaves
 tensorboard/    its losses, on real scans too; never leaves
 previews/       where asked for: its scans beside what its generator makes of their label maps; never leaves
+keys/identity/  with secure aggregation: the key that signs this site's masking keys; never leaves
+masking/        likewise: secrets of the round under way; never leaves
+peers.json      likewise: the identity keys of all sites of the study, as this site approved them
 journal.jsonl   what happened, what left; journal.jsonl.head: its last line, so that cut-off lines show
 ledger.jsonl    under differential privacy, unless site.toml names another folder: what its patients have spent
 public-start.safetensors  likewise: what its training goes out from; public
@@ -44,6 +47,12 @@ from .study import Study, read_study
 
 SITE_FILE = "site.toml"
 COINS = "coins.json"
+PUBLIC_START = "public-start.safetensors"
+"""Under differential privacy: what the site's training goes out from."""
+IDENTITY = "keys/identity"
+"""Folder of a site's own signing key."""
+PEERS = "peers.json"
+"""Identity keys of the study's sites, at each site and at the coordinator (:mod:`.masking.peers`)."""
 ROLES_DRAWN = "roles-drawn"
 """Journal event, written when the coin record is, with its SHA-256."""
 CoinSource = Literal["study", "system"]
@@ -103,6 +112,21 @@ class SiteFolder:
     def errors(self) -> Path:
         """Full text of failures; stays here."""
         return self.root / "errors.log"
+
+    @property
+    def identity(self) -> Path:
+        """Folder of the site's own signing key."""
+        return self.root / IDENTITY
+
+    @property
+    def masking(self) -> Path:
+        """With secure aggregation: secrets of the round under way, and what was last given."""
+        return self.root / "masking"
+
+    @property
+    def peers(self) -> Path:
+        """Who may take part in the study's sums."""
+        return self.root / PEERS
 
     @property
     def egress(self) -> Path:
@@ -191,6 +215,12 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     journal = Journal(folder.journal)
     if folder.coins.exists():
         _refuse_lost_journal(journal)
+    elif noted_coins(folder) is not None:
+        raise VerificationFailed(
+            "a site without its coin record, which its journal names",
+            expected=f"{folder.coins.name} as it was written when roles were drawn: nobody else knows who trained",
+            remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
+        )
     else:
         journal.begin()
     coins = load_or_draw_roles(

@@ -329,7 +329,8 @@ def differing_keys(one: Study, other: Study) -> tuple[str, ...]:
     keys = []
     for name, value in ours.items():
         if isinstance(getattr(one, name), StudyTable):
-            keys += [f"{name}.{key}" for key in value if value[key] != theirs[name][key]]
+            # A key that holds nothing is left out of its table.
+            keys += [f"{name}.{k}" for k in value | theirs[name] if value.get(k) != theirs[name].get(k)]
         elif value != theirs[name]:
             keys.append(name)
     return tuple(keys)
@@ -343,7 +344,7 @@ def parse_study(text: str) -> Study:
     """
     try:
         return Study.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 4
+BATTERY = 5
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -85,16 +85,26 @@ REQUIRED_CONTROLS: dict[ReleaseKind, tuple[str, ...]] = {
 }
 CANARY = "canary"
 """The control of a formal promise; asked of every audit of a generator that has one."""
+SHADOWED = "positive-shadows"
+"""The control of attacks by shadow generators; asked of every audit in which they gate the release."""
 
 
-def required_controls(release: ReleaseKind, claimed_epsilon: float | None) -> tuple[str, ...]:
-    """Controls without which nothing passes."""
-    return (*REQUIRED_CONTROLS[release], *(() if claimed_epsilon is None else (CANARY,)))
+def required_controls(
+    release: ReleaseKind, claimed_epsilon: float | None, run: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Controls without which nothing passes, where these attacks were run."""
+    shadows = any(name in run and ATTACKS[name] in BINDING[release] for name in OF_SHADOWS)
+    return (
+        *REQUIRED_CONTROLS[release],
+        *(() if claimed_epsilon is None else (CANARY,)),
+        *((SHADOWED,) if shadows else ()),
+    )
 
 
 FINDS_MEMORISER, FINDS_PLANTED, FINDS_INSIDE = "A1", "A3", "A6"
 """The attacks that a positive control asks to find a generator that learnt by heart, copies in the set, and a
-discriminator that did. What is found by heart in a generator is found in its weights too, by ``WHITE_BOX``."""
+discriminator that did. What is found by heart in a generator is found in its weights too, by ``WHITE_BOX``, and by
+either attack of ``OF_SHADOWS``."""
 
 
 def excused(not_applicable: Iterable[str]) -> set[str]:

@@ -203,6 +203,10 @@ class _PolicyFile(_Table):
         return self
 
 
+MOST_CHARACTERS = 1 << 15
+"""Of a policy: dozens of signers. A longer text could keep its reader busy for minutes, with nothing that counts."""
+
+
 def parse_policy(text: str) -> SitePolicy:
     """Parse a policy file: a tier, ``[override.KEY]`` tables, and who may sign.
 
@@ -229,9 +233,15 @@ def parse_policy(text: str) -> SitePolicy:
         ConfigError: not TOML, an unknown key, a value out of range, an override without why, who and when, or signers
             who cannot give the approval that it asks for.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(
+            f"a policy of {len(text)} characters",
+            expected=f"at most {MOST_CHARACTERS}",
+            remedy="Give the policy's own file; 'fedphantom release policy' writes one to start from.",
+        )
     try:
         file = _PolicyFile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         raise ConfigError(
             "the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file, or leave it out."
         ) from None
@@ -256,7 +266,8 @@ def parse_policy(text: str) -> SitePolicy:
 def read_policy(path: Path) -> SitePolicy:
     """The policy in a file. Raises ConfigError as :func:`parse_policy`."""
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            text = file.read(4 * MOST_CHARACTERS + 1).decode()
     except (OSError, UnicodeDecodeError):
         raise ConfigError(
             f"no readable policy file '{path.name}'",

@@ -20,8 +20,14 @@ def study_text(study: Study) -> str:
     shape = " × ".join(map(str, study.grid.shape))
     spacing = " × ".join(f"{mm:g}" for mm in study.grid.spacing_mm)
     structures = ", ".join(name for name, value in study.labels.items() if value)
+    terms = federation.secure_aggregation
     shared = {
-        "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans.",
+        "weights": "each round: the generator's weights, a declared weight, and figures on synthetic scans."
+        if terms is None
+        else f"each round: a declared weight, and its update of the generator, scaled back to a norm of {terms.clip:g}"
+        f" and hidden under masks. The coordinator sees the sum over {terms.threshold} or more sites; if it lies,"
+        " one over fewer, and a single site's update only with other sites' help. The sum, and the generator that it"
+        " leads to, are as open as ever.",
         "ensemble": "once: the weights of the generator it trained alone, a declared weight, and figures on synthetic "
         "scans.",
         "volumes": "once: figures on synthetic scans, and no weights at all. Synthetic volumes leave only in a release "
@@ -32,6 +38,7 @@ def study_text(study: Study) -> str:
     seen = f"patch of {' × '.join(map(str, patch.shape))} voxels" if patch else "scan"
     if patch and training.batch > 1:
         seen = seen.replace("patch", "patches")
+    half = "Weights travel in half precision. " if federation.transport == "float16" else ""
     spent = "With them the ε spent so far. " if study.privacy.promise else ""
     made, use = _paints(study, structures) if study.network.maps == "labels-to-images" else _infers(study)
     rows = {
@@ -43,7 +50,7 @@ def study_text(study: Study) -> str:
         f" at least {counted(federation.quorum, 'site')} a round",
         "label maps": use,
         "averaged": _averaging(study),
-        "leaves a site": f"{shared[federation.sharing]} {spent}"
+        "leaves a site": f"{shared[federation.sharing]} {half}{spent}"
         f"Never: {kept}scans, label maps, the discriminator, patient counts, figures on real scans",
         "approved by": _approval(study),
         "privacy": _privacy(study),
@@ -111,6 +118,13 @@ def _averaging(study: Study) -> str:
     parts = [f"by declared weights: {declared}" if declared else "every site's generator alike"]
     if federation.proximal_weight:
         parts.append(f"sites held to the round's generator (FedProx, {federation.proximal_weight:g})")
+    if federation.secure_aggregation:
+        threshold = federation.secure_aggregation.threshold
+        parts.append(f"summed by secure aggregation, {counted(threshold, 'site')} or more, and more than half of all")
     if federation.server_momentum:
         parts.append(f"server momentum {federation.server_momentum:g}")
+    if federation.norm_bound is not None:
+        parts.append(f"an update longer than {federation.norm_bound:g} is scaled back to that")
+    if federation.trimmed_mean is not None:
+        parts.append(f"the lowest and the highest {federation.trimmed_mean:.0%} of each value left out")
     return "; ".join(parts)

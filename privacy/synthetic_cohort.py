@@ -28,7 +28,7 @@ def painters(cohort: Path) -> set[str]:
         beside = volume.with_name(volume.name.removesuffix(VOLUME_ENDING) + ".json")
         try:
             made_by = json.loads(beside.read_bytes()).get("GeneratorSha256")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             made_by = None
         found.add(made_by if isinstance(made_by, str) else "")
     return found
@@ -43,7 +43,7 @@ def label_chains(cohort: Path) -> list[LabelChain]:
     try:
         sidecars = [json.loads(path.read_bytes()) for path in sorted(cohort.rglob("*_dseg.json"))]
         return [LabelChain.model_validate(sidecar[CHAIN_KEY]) for sidecar in sidecars]
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         raise DataError(
             "a synthetic label map whose sidecar holds no readable chain",
             expected="the cohort as 'fedphantom generate' left it",

@@ -157,7 +157,8 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     yield from _beyond_attacks(evidence, policy)
     if evidence.generator_named_by is None:
         yield "No journal at hand names this generator as the one that these patients trained."
-    for name in required_controls(evidence.release, evidence.claimed_epsilon):
+    run = {attack.id for attack in evidence.attacks}
+    for name in required_controls(evidence.release, evidence.claimed_epsilon, run):
         control = _control(evidence, name)
         if control is None:
             yield f"The control '{name}' was not run."

@@ -1,7 +1,7 @@
 """The arithmetic of a round: which replies count, their weighted mean, its momentum, and its moving average.
 
 Sums run in float64 and in site-name order, whatever order replies arrive in, so that every engine and
-every rerun gives the same bits.
+every rerun gives the same bits. Replies wait for that on the disk (:mod:`.reply_spool`), not in memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
+from ..common.transport import LARGEST, too_large
+from .reply_spool import BLOCK_VALUES, ReplySpool
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,38 @@ class SiteFailure:
 
     site: str
     reason: str
+
+
+@dataclass(frozen=True)
+class ReceivedReply:
+    """A reply that counts, without its generator.
+
+    Attributes:
+        site: Its public name.
+        weight: Declared.
+        metrics: As the reply's.
+        slot: Of its generator in the spool.
+        distance: Of its generator from what the round began with: the length of the site's update.
+    """
+
+    site: str
+    weight: float
+    metrics: Mapping[str, float]
+    slot: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class RoundMean:
+    """What the replies of a round come to.
+
+    Attributes:
+        generator: The mean.
+        cosines: Site to the cosine between its update and the mean's; without those of which one has no length.
+    """
+
+    generator: Parameters
+    cosines: Mapping[str, float]
 
 
 def reply_problem(
@@ -52,7 +86,10 @@ def reply_problem(
         return "it does not say what it has spent, or more than the study allows"
     if not all(math.isfinite(value) for value in reply.metrics.values()):
         return "a metric is NaN or infinite"
-    return ParameterSpec.of(request.generator).problem(reply.generator)
+    misfit = ParameterSpec.of(request.generator).problem(reply.generator)
+    if misfit is None and any(too_large(array) for array in reply.generator.values()):
+        return f"a parameter lies beyond ±{LARGEST:g}: its training went astray"
+    return misfit
 
 
 def _spent_is_told(metrics: Mapping[str, float], most_epsilon: float) -> bool:
@@ -60,56 +97,130 @@ def _spent_is_told(metrics: Mapping[str, float], most_epsilon: float) -> bool:
     return 0 < epsilon <= most_epsilon and steps >= 1 and float(steps).is_integer()
 
 
-def sort_replies(
+def receive_replies(
     outcomes: Iterable[RoundReply | SiteFailure],
     request: RoundRequest,
     weights: Mapping[str, float],
+    spool: ReplySpool,
     most_epsilon: float | None = None,
-) -> tuple[tuple[RoundReply, ...], tuple[SiteFailure, ...]]:
+) -> tuple[tuple[ReceivedReply, ...], tuple[SiteFailure, ...]]:
     """Part a round's outcomes into replies that count and sites left out, both in site-name order.
 
-    A site that answers twice is left out altogether: which answer came first would depend on chance.
-    A site that is not heard of is left out too. Arguments as :func:`reply_problem`.
+    Outcomes are taken one by one and let go; the generators of those that count lie in the spool. A site that answers
+    twice is left out altogether: which answer came first would depend on chance. A site that is not heard of is left
+    out too. Other arguments as :func:`reply_problem`.
+
+    Raises:
+        StorageError: the spool could not be written.
     """
-    replies: list[RoundReply] = []
+    replies: dict[str, ReceivedReply] = {}
+    answers: Counter[str] = Counter()
     failures: list[SiteFailure] = []
     for outcome in outcomes:
-        if isinstance(outcome, RoundReply):
-            problem = reply_problem(outcome, request, weights, most_epsilon)
-            if problem is None:
-                replies.append(outcome)
-                continue
+        known = outcome.site if outcome.site in weights else "unknown"
+        if isinstance(outcome, SiteFailure):
+            failures.append(SiteFailure(known, outcome.reason))
+        elif problem := reply_problem(outcome, request, weights, most_epsilon):
+            failures.append(SiteFailure(known, problem))
         else:
-            problem = outcome.reason
-        failures.append(SiteFailure(outcome.site if outcome.site in weights else "unknown", problem))
-    for site, count in Counter(reply.site for reply in replies).items():
+            answers[known] += 1
+            if answers[known] == 1:
+                slot, length = spool.add(outcome.generator), distance(request.generator, outcome.generator)
+                replies[known] = ReceivedReply(known, outcome.weight, outcome.metrics, slot, length)
+        del outcome  # before the next is fetched, so that memory holds one
+    for site, count in answers.items():
         if count > 1:
-            replies = [reply for reply in replies if reply.site != site]
+            del replies[site]
             failures.append(SiteFailure(site, f"it answered {count} times"))
-    heard = {reply.site for reply in replies} | {failure.site for failure in failures}
+    heard = replies.keys() | {failure.site for failure in failures}
     failures += [SiteFailure(site, "no reply") for site in weights if site not in heard]
     failures.sort(key=lambda failure: (failure.site, failure.reason))
-    return tuple(sorted(replies, key=lambda reply: reply.site)), tuple(failures)
+    return tuple(replies[site] for site in sorted(replies)), tuple(failures)
 
 
-def weighted_mean(replies: Sequence[RoundReply]) -> dict[str, NDArray[np.float32]]:
-    """Mean of the replies' generators by declared weight, per parameter.
+def distance(one: Parameters, other: Parameters) -> float:
+    """L2 distance over all parameters, summed in float64."""
+    total = 0.0
+    for name in sorted(one):
+        left, right = one[name].ravel(), other[name].ravel()
+        for begin in range(0, left.size, BLOCK_VALUES):
+            block = slice(begin, begin + BLOCK_VALUES)
+            difference = right[block].astype(np.float64) - left[block]
+            total += _dot(difference, difference)
+    return math.sqrt(total)
+
+
+def mean_of_replies(
+    replies: Sequence[ReceivedReply],
+    spool: ReplySpool,
+    start: Parameters,
+    *,
+    norm_bound: float | None = None,
+    trimmed: int = 0,
+) -> RoundMean:
+    """Mean of the replies' generators by declared weight, per parameter; memory holds a block of them at a time.
 
     Args:
         replies: One or more, checked, each site once; in any order.
+        spool: Holds their generators.
+        start: What the round began with.
+        norm_bound: Replies further than this from ``start`` are taken from where the straight way to them has this
+            length.
+        trimmed: Replies left out at each end, of each value apart; the others then count alike, whatever their weight.
+            Source: coordinate-wise trimmed mean, Yin et al. 2018 (arXiv 1803.01498).
+
+    Raises:
+        StorageError: the spool could not be read.
     """
     ordered = sorted(replies, key=lambda reply: reply.site)
     total = math.fsum(reply.weight for reply in ordered)
-    mean = {}
-    for name in sorted(ordered[0].generator):
-        accumulated = np.zeros(ordered[0].generator[name].shape, dtype=np.float64)
-        for reply in ordered:
-            accumulated += reply.generator[name].astype(np.float64) * (reply.weight / total)
-        mean[name] = accumulated.astype(np.float32)
-    return mean
+    shares = [reply.weight / total for reply in ordered]
+    lengths = [1.0 if norm_bound is None else min(1.0, norm_bound / (r.distance or 1.0)) for r in ordered]
+    mean: dict[str, NDArray[np.float32]] = {}
+    along, moved = [0.0] * len(ordered), 0.0
+    for name in sorted(start):
+        origins, flat = start[name].ravel(), np.empty(start[name].size, np.float32)
+        for block, rows in spool.blocks(name, [reply.slot for reply in ordered]):
+            origin = origins[block].astype(np.float64)
+            values = [_bounded(row, origin, length) for row, length in zip(rows, lengths, strict=True)]
+            accumulated = _trimmed_mean(values, trimmed) if trimmed else _weighted_sum(values, shares)
+            flat[block] = accumulated
+            accumulated -= origin
+            moved += _dot(accumulated, accumulated)
+            for i, row in enumerate(rows):
+                along[i] += _dot(row - origin, accumulated)
+        mean[name] = flat.reshape(start[name].shape)
+    cosines = {
+        reply.site: dot / (reply.distance * math.sqrt(moved))
+        for reply, dot in zip(ordered, along, strict=True)
+        if reply.distance * moved > 0
+    }
+    return RoundMean(mean, cosines)
 
 
-def mean_metrics(replies: Sequence[RoundReply]) -> dict[str, float]:
+def _bounded(row: NDArray[np.float32], origin: NDArray[np.float64], length: float) -> NDArray[np.float64]:
+    values = row.astype(np.float64)
+    return values if length == 1.0 else origin + length * (values - origin)
+
+
+def _weighted_sum(rows: Sequence[NDArray[np.float64]], shares: Sequence[float]) -> NDArray[np.float64]:
+    accumulated = np.zeros(rows[0].shape)
+    for row, share in zip(rows, shares, strict=True):
+        accumulated += row * share
+    return accumulated
+
+
+def _trimmed_mean(rows: Sequence[NDArray[np.float64]], trimmed: int) -> NDArray[np.float64]:
+    kept = np.sort(np.stack(rows), axis=0)[trimmed : len(rows) - trimmed]
+    return np.asarray(kept.sum(axis=0) / len(kept), dtype=np.float64)
+
+
+def _dot(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    # Not np.dot: a linear algebra library's sums depend on its threads, and these decide how far a reply is scaled.
+    return float((one * other).sum())
+
+
+def mean_metrics(replies: Sequence[ReceivedReply | RoundReply]) -> dict[str, float]:
     """Weighted mean of each metric that every reply carries; not of what a site spent."""
     ordered = sorted(replies, key=lambda reply: reply.site)
     common = set.intersection(*(set(reply.metrics) for reply in ordered)) - {EPSILON, NOISED_STEPS}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..common.errors import ConfigError, FedPhantomError
+from ..common.masking.peers import read_peers
+from .coordinator.nodes import NODES_VARIABLE, NodeTable
+from .node_names import sites_of_nodes
 from .polling_grid import PollingGrid
 from .rounds import Rounds
 from .run_folder import RUN_VARIABLE, RunFolder
+from .secure_exchange import run_secure_rounds
+from .secure_flower import FlowerSites
 from .strategy import GeneratorAveraging
 
 app = ServerApp()
@@ -43,16 +49,19 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     """
     study, sites = folder.claimed()
     rounds = Rounds.open(study, folder, sites)
-    if not rounds.finished:
-        polling = PollingGrid(grid)
-        strategy = GeneratorAveraging(rounds, polling.node_of)
-        strategy.start(
-            polling,
-            strategy.initial_arrays(),
-            num_rounds=rounds.remaining,
-            timeout=study.federation.deadline_s,
-        )
+    polling = PollingGrid(grid)
+    if not rounds.finished and study.federation.secure_aggregation:
+        run_secure_rounds(rounds, FlowerSites(polling, rounds), read_peers(folder.peers), lambda record: None)
+    elif not rounds.finished:
+        strategy = GeneratorAveraging(rounds, polling.node_of, sites_of_nodes=_enrolled(polling))
+        strategy.start(polling, ArrayRecord(), num_rounds=rounds.remaining, timeout=rounds.deadline_s)
     return rounds
+
+
+def _enrolled(grid: Grid) -> Callable[[], Mapping[int, str]] | None:
+    """Whose each connected node is, by its registered key; None in a simulation, where no keys are."""
+    table = os.environ.get(NODES_VARIABLE)
+    return (lambda: sites_of_nodes(grid, NodeTable(Path(table)).sites_by_key())) if table else None
 
 
 def _run_dir() -> Path:

@@ -39,6 +39,11 @@ class RoundRecord:
         seconds: From request to checkpoint.
         epsilon: Site to what it has spent so far, as it says itself; nobody where nothing is promised.
         noised_steps: Likewise, the steps behind it.
+        update_norms: Site to the L2 distance of its reply from the round's start; nobody where nothing is averaged.
+        cosines: Site to the cosine between its update and the mean's: 1 goes where all go, below 0 goes against them.
+        scaled_back: Sites whose update was longer than the study's ``norm_bound``.
+        trimmed: Replies left out of the average at each end, of every value apart.
+        missed: Site to how many rounds in a row it has not been in, this one included; nobody who was.
     """
 
     round: int
@@ -49,6 +54,11 @@ class RoundRecord:
     seconds: float
     epsilon: Mapping[str, float] = field(default_factory=dict)
     noised_steps: Mapping[str, int] = field(default_factory=dict)
+    update_norms: Mapping[str, float] = field(default_factory=dict)
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    scaled_back: tuple[str, ...] = ()
+    trimmed: int = 0
+    missed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,43 +174,52 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _record_facts(record: RoundRecord) -> Fact:
-    facts: Fact = {
-        **asdict(record),
-        "sites": list(record.sites),
-        "weights": list(record.weights),
-        "left_out": dict(record.left_out),
-        "metrics": dict(record.metrics),
-        "epsilon": dict(record.epsilon),
-        "noised_steps": dict(record.noised_steps),
-    }
+    facts: dict[str, Fact] = {}
+    for name, value in asdict(record).items():
+        facts[name] = list(value) if isinstance(value, tuple) else value
     return facts
 
 
 def _record(entry: Fact) -> RoundRecord:
     if not isinstance(entry, dict):
         raise TypeError
-    known: dict[str, object] = dict(entry)
-    sites, weights, left_out, metrics = (known[key] for key in ("sites", "weights", "left_out", "metrics"))
-    number, seconds = known["round"], known["seconds"]
-    epsilon, steps = known.get("epsilon", {}), known.get("noised_steps", {})  # not in checkpoints of earlier versions
-    if (
-        not isinstance(sites, list)
-        or not isinstance(weights, list)
-        or not isinstance(left_out, dict)
-        or not isinstance(metrics, dict)
-        or not isinstance(epsilon, dict)
-        or not isinstance(steps, dict)
-        or not isinstance(number, int)
-        or not isinstance(seconds, int | float)
-    ):
+    known: dict[str, Fact] = dict(entry)
+    number, seconds, trimmed = known["round"], known["seconds"], known.get("trimmed", 0)
+    if not isinstance(number, int) or not isinstance(seconds, int | float) or not isinstance(trimmed, int):
         raise TypeError
     return RoundRecord(
         number,
-        tuple(map(str, sites)),
-        tuple(map(float, weights)),
-        {str(k): str(v) for k, v in left_out.items()},
-        {str(k): float(v) for k, v in metrics.items()},
+        tuple(map(str, _list(known["sites"]))),
+        tuple(float(str(weight)) for weight in _list(known["weights"])),
+        {site: str(reason) for site, reason in _table(known["left_out"]).items()},
+        _floats(known["metrics"]),
         float(seconds),
-        {str(k): float(v) for k, v in epsilon.items()},
-        {str(k): int(v) for k, v in steps.items()},
+        # What follows is not in checkpoints of earlier versions.
+        _floats(known.get("epsilon", {})),
+        _counts(known.get("noised_steps", {})),
+        _floats(known.get("update_norms", {})),
+        _floats(known.get("cosines", {})),
+        tuple(map(str, _list(known.get("scaled_back", [])))),
+        trimmed,
+        _counts(known.get("missed", {})),
     )
+
+
+def _list(value: Fact) -> list[Fact]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _table(value: Fact) -> dict[str, Fact]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _floats(value: Fact) -> dict[str, float]:
+    return {name: float(str(number)) for name, number in _table(value).items()}
+
+
+def _counts(value: Fact) -> dict[str, int]:
+    return {name: int(str(number)) for name, number in _table(value).items()}

@@ -1,9 +1,9 @@
-"""A Flower Grid that asks for replies often and gives up at a deadline."""
+"""A Flower Grid that asks for replies often, hands them over one at a time, and gives up at a deadline."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import Message
@@ -44,6 +44,10 @@ class PollingGrid(Grid):
         """As the wrapped Grid."""
         return self._grid.get_node_ids()
 
+    def get_nodes(self) -> Iterable[Any]:  # Flower's type is private
+        """As the wrapped Grid; Flower's own default knows identifiers alone, and no keys."""
+        return self._grid.get_nodes()
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As the wrapped Grid."""
         return self._grid.push_messages(messages)
@@ -53,18 +57,30 @@ class PollingGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send, then collect replies until all are there or ``timeout`` seconds are over."""
+        """Send at once; then yield each reply as it is asked for, until all are there or ``timeout`` seconds are over.
+
+        A reply is fetched when the one before has been taken, so that memory holds one. Every node is asked once more
+        when the time is over: its reply may have come while another was worked on.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         messages = list(messages)
         pushed = zip(messages, self._grid.push_messages(messages), strict=False)
         self._asked = {identifier: message.metadata.dst_node_id for message, identifier in pushed if identifier}
-        waiting = set(self._asked)
-        replies: list[Message] = []
+        return self._replies(list(self._asked), deadline)
+
+    def _replies(self, waiting: list[str], deadline: float | None) -> Iterator[Message]:
         while waiting:
-            for reply in self._grid.pull_messages(sorted(waiting)):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                replies.append(reply)
-            if not waiting or (deadline is not None and time.monotonic() >= deadline):
-                break
-            time.sleep(self._poll_s)
-        return replies
+            begun = time.monotonic()
+            last = deadline is not None and begun >= deadline
+            for identifier in tuple(waiting):
+                # One identifier a question: the answer holds every reply that is there.
+                found = list(self._grid.pull_messages([identifier]))
+                if found:
+                    waiting.remove(identifier)
+                    yield found.pop()
+            if last:
+                return
+            if waiting:
+                # Of many nodes a round of questions takes its time; no more than half of all is spent on asking.
+                pause = max(self._poll_s, time.monotonic() - begun)
+                time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))

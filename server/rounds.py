@@ -12,11 +12,23 @@ from dataclasses import dataclass
 from ..common.counted import counted
 from ..common.errors import ConfigError, PeerError
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
+from ..common.gan.parameters import ParameterSpec
 from ..common.journal import Journal
 from ..common.run_result import RUN_STARTED
 from ..common.study import Study
-from .aggregation import SiteFailure, mean_metrics, moving_average, sort_replies, weighted_mean, with_momentum
+from ..common.transport import as_received
+from .aggregation import (
+    ReceivedReply,
+    RoundMean,
+    SiteFailure,
+    mean_metrics,
+    mean_of_replies,
+    moving_average,
+    receive_replies,
+    with_momentum,
+)
 from .checkpoints import Checkpoint, RoundRecord, latest_checkpoint, write_checkpoint
+from .reply_spool import ReplySpool
 from .run_folder import RunFolder
 from .run_pictures import draw_curves, draw_preview
 
@@ -99,63 +111,126 @@ class Rounds:
             Journal(self.folder.journal).append("run-resumed", after_round=self.checkpoint.round)
             self._resumed = False
         self._started = time.monotonic()
-        return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, self.checkpoint.aggregate)
+        start = as_received(self.checkpoint.aggregate, self.study.federation.transport)
+        return RoundRequest(self.checkpoint.study_digest, self.checkpoint.round + 1, start)
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that a round waits for replies, their way included."""
+        return self.study.federation.deadline_with(ParameterSpec.of(self.checkpoint.aggregate).values)
+
+    def request_again(self, asked_s: float) -> RoundRequest:
+        """The same, by a process that did not ask first: sites were asked so many seconds ago, and nothing resumes."""
+        self._resumed = False
+        request = self.request()
+        self._started -= asked_s
+        return request
 
     def complete(self, request: RoundRequest, outcomes: Iterable[Outcome]) -> RoundRecord:
-        """Average what came back, or keep it apart where sites train alone; write the checkpoint; stand at the next.
+        """Average what comes back, or keep it apart where sites train alone; write the checkpoint; stand at the next.
+
+        Outcomes are taken one by one: of an average, memory does not grow with the number of sites.
 
         Raises:
             PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
                 message names each site left out and why.
-            StorageError: the checkpoint could not be written.
+            StorageError: replies or the checkpoint could not be written.
         """
         journal = Journal(self.folder.journal)
-        federation = self.study.federation
-        weights = {site: federation.weight_of(site) for site in self.sites}
+        weights = {site: self.study.federation.weight_of(site) for site in self.sites}
         promise = self.study.privacy.promise
-        replies, failures = sort_replies(outcomes, request, weights, promise.epsilon if promise else None)
-        for failure in failures:
-            journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
-        if len(replies) < federation.quorum:
-            journal.append("round-failed", round=request.round, replies=len(replies))
-            raise PeerError(
-                f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
-                f" of {counted(len(self.sites), 'site')} "
-                f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
-                expected=f"at least {federation.quorum}, the study's quorum",
-                remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
-            )
-        record = RoundRecord(
+        with ReplySpool(self.folder.root, ParameterSpec.of(request.generator)) as spool:
+            replies, failures = receive_replies(outcomes, request, weights, spool, promise.epsilon if promise else None)
+            for failure in failures:
+                journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
+            if len(replies) < self.study.federation.quorum:
+                journal.append("round-failed", round=request.round, replies=len(replies))
+                raise self._too_few(request, replies, failures)
+            checkpoint = self._after(request, replies, failures, spool)
+        write_checkpoint(self.folder.checkpoints, checkpoint)
+        record = checkpoint.history[-1]
+        journal.append(
+            "round-done",
             round=request.round,
-            sites=tuple(reply.site for reply in replies),
+            sites=list(record.sites),
+            seconds=record.seconds,
+            update_norms=dict(record.update_norms),
+            cosines=dict(record.cosines),
+            scaled_back=list(record.scaled_back),
+        )
+        self.checkpoint = checkpoint
+        draw_curves(self.folder, record)
+        draw_preview(self.folder, self.study, checkpoint)
+        return record
+
+    def _too_few(
+        self, request: RoundRequest, replies: Sequence[ReceivedReply], failures: Sequence[SiteFailure]
+    ) -> PeerError:
+        return PeerError(
+            f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
+            f" of {counted(len(self.sites), 'site')} "
+            f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
+            expected=f"at least {self.study.federation.quorum}, the study's quorum",
+            remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
+        )
+
+    def _after(
+        self,
+        request: RoundRequest,
+        replies: Sequence[ReceivedReply],
+        failures: Sequence[SiteFailure],
+        spool: ReplySpool,
+    ) -> Checkpoint:
+        """The state after a round with these replies."""
+        before, federation = self.checkpoint, self.study.federation
+        if federation.alone:
+            record = self._record(request, replies, failures, None)
+            members = {reply.site: spool.generator(reply.slot) for reply in replies if request.generator}
+            history = (*before.history, record)
+            return Checkpoint(before.study_digest, record.round, before.aggregate, None, history, members=members)
+        mean = mean_of_replies(
+            replies,
+            spool,
+            request.generator,
+            norm_bound=federation.norm_bound,
+            trimmed=federation.trimmed_of(len(replies)),
+        )
+        record = self._record(request, replies, failures, mean)
+        aggregate, velocity = mean.generator, None
+        if federation.server_momentum:
+            start, last = before.aggregate, before.velocity
+            aggregate, velocity = with_momentum(start, aggregate, last, federation.server_momentum)
+        average = moving_average(before.average, aggregate, federation.ema_decay)
+        history = (*before.history, record)
+        return Checkpoint(before.study_digest, record.round, aggregate, average, history, velocity)
+
+    def _record(
+        self,
+        request: RoundRequest,
+        replies: Sequence[ReceivedReply],
+        failures: Sequence[SiteFailure],
+        mean: RoundMean | None,
+    ) -> RoundRecord:
+        sites, bound = tuple(reply.site for reply in replies), self.study.federation.norm_bound
+        return RoundRecord(
+            round=request.round,
+            sites=sites,
             weights=tuple(reply.weight for reply in replies),
             left_out={failure.site: failure.reason for failure in failures},
             metrics=mean_metrics(replies),
             seconds=round(time.monotonic() - self._started, 3),
             epsilon={reply.site: reply.metrics[EPSILON] for reply in replies if EPSILON in reply.metrics},
             noised_steps={r.site: int(r.metrics[NOISED_STEPS]) for r in replies if NOISED_STEPS in r.metrics},
+            update_norms={reply.site: reply.distance for reply in replies} if mean else {},
+            cosines=mean.cosines if mean else {},
+            scaled_back=tuple(r.site for r in replies if bound is not None and r.distance > bound),
+            trimmed=self.study.federation.trimmed_of(len(replies)),
+            missed={site: request.round - self.last_round_of(site) for site in self.sites if site not in sites},
         )
-        checkpoint = self._after(replies, record)
-        write_checkpoint(self.folder.checkpoints, checkpoint)
-        journal.append("round-done", round=request.round, sites=list(record.sites), seconds=record.seconds)
-        self.checkpoint = checkpoint
-        draw_curves(self.folder, record)
-        draw_preview(self.folder, self.study, checkpoint)
-        return record
 
-    def _after(self, replies: Sequence[RoundReply], record: RoundRecord) -> Checkpoint:
-        """The state after a round with these replies."""
-        before, federation = self.checkpoint, self.study.federation
-        history = (*before.history, record)
-        if federation.alone:
-            members = {reply.site: reply.generator for reply in replies if reply.generator}
-            return Checkpoint(before.study_digest, record.round, before.aggregate, None, history, members=members)
-        aggregate, velocity = weighted_mean(replies), None
-        if federation.server_momentum:
-            start, last = before.aggregate, before.velocity
-            aggregate, velocity = with_momentum(start, aggregate, last, federation.server_momentum)
-        average = moving_average(before.average, aggregate, federation.ema_decay)
-        return Checkpoint(before.study_digest, record.round, aggregate, average, history, velocity)
+    def last_round_of(self, site: str) -> int:
+        """The last round before this one that the site was in; 0 for none."""
+        return max((record.round for record in self.checkpoint.history if site in record.sites), default=0)
 
 
 def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkpoint:

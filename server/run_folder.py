@@ -4,13 +4,15 @@ study.toml              the study, as given
 run.json                study digest and site names
 checkpoints/            one file a round
 journal.jsonl           what happened
+peers.json              with secure aggregation: identity keys of the sites
+secure/                 likewise: the last round's masked sum (``secure_sum``)
 sites/NAME/             on one machine only: each site's own folder, with cohort.tsv where a cohort was divided
 flower/                 engine flower only: logs of its processes
 generator.safetensors   last server-side average
 generators/             instead of it, of an ensemble: NAME.safetensors of each site; neither where no weights leave
-tensorboard/            curves of what the rounds told: metrics on fakes
+tensorboard/            curves of what the rounds told: metrics on fakes, how each site's update lies to the mean's
 previews/               where asked for: public label maps, and what the run's generators make of them
-summary.json            rounds, sites, metrics on fakes
+summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from ..common.exchange import check_site_name
 from ..common.folder_lock import LOCK, hold_folder
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
+from ..common.masking.threshold import helpers_borne, smallest_group
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
+from ..common.site_folder import PEERS
 from ..common.study import Study, differing_keys, parse_study, read_study
 from ..privacy.dp.statement import NONE, Spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
@@ -59,6 +63,11 @@ class RunFolder:
     def journal(self) -> Path:
         """The coordinator's journal."""
         return self.root / JOURNAL
+
+    @property
+    def peers(self) -> Path:
+        """With secure aggregation: identity keys of the sites."""
+        return self.root / PEERS
 
     @property
     def generator(self) -> Path:
@@ -121,6 +130,12 @@ class RunFolder:
                 f"{counted(len(sites), 'site')} for a quorum of {study.federation.quorum}",
                 expected="at least as many sites as federation.quorum",
                 remedy="Add sites, or lower federation.quorum in the study.",
+            )
+        if problem := study.federation.sum_problem(sites):
+            raise ConfigError(
+                f"secure aggregation over {problem}",
+                expected="3 sites or more, a threshold of more than half of them, and whole weights that fit",
+                remedy="Add sites, or change threshold, bits or weights under [federation] in the study.",
             )
         keys = study.federation.approval_keys
         if keys and len(keys) != len(sites):
@@ -257,6 +272,12 @@ class RunFolder:
         if statement:
             by_site = {site: one.epsilon for site, one in spent.items()}
             summary |= {"dp_statement": statement.model_dump(), "epsilon_by_site": by_site}
+        if terms := study.federation.secure_aggregation:
+            summary["secure_aggregation"] = {
+                "threshold": terms.threshold,
+                "helpers_borne": helpers_borne(len(sites), terms.threshold),
+                "smallest_group": smallest_group(len(sites), terms.threshold),
+            }
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 

@@ -54,9 +54,14 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
 
 
 def draw_curves(folder: RunFolder, record: RoundRecord) -> None:
-    """A round's metrics on fakes, how many sites took part, and its time."""
+    """A round's metrics on fakes, how many sites took part, its time, and how each site's update lies to the mean's."""
     with by_product(folder.journal, "curves", record.round):
         values = {**record.metrics, "sites": float(len(record.sites)), "seconds": record.seconds}
+        values |= {f"update norm/{site}": norm for site, norm in record.update_norms.items()}
+        values |= {f"cosine to mean/{site}": cosine for site, cosine in record.cosines.items()}
+        values |= {
+            f"rounds missed/{site}": float(record.missed.get(site, 0)) for site in (*record.sites, *record.missed)
+        }
         curves.write_curves(folder.root / curves.FOLDER, [(record.round, values)])
 
 

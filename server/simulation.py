@@ -19,6 +19,7 @@ from ..common.errors import DataError, StorageError, about
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
 from ..common.flower_bundle import CLIENT_APP
 from ..common.gan.parameters import ParameterSpec
+from ..common.masking.peers import read_peers
 from ..common.parallel import side_by_side
 from ..common.previews import FOLDER as PREVIEWS
 from ..common.previews import schedule_previews
@@ -30,6 +31,8 @@ from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
 from .run_folder import RunFolder
 from .run_pictures import prepare_previews
+from .secure_exchange import run_secure_rounds
+from .secure_simulation import InProcessSites, introduce
 from .site_cohorts import OwnCohort, own_cohorts
 
 Engine = Literal["local", "flower"]
@@ -142,6 +145,8 @@ def simulate(
                 cohort = own[name].placed(folder.site_table(name))
             prepare_site(folder.site(name), name, cohort, study_text, spec)
             schedule_previews(folder.site(name) / PREVIEWS, preview_every)
+        if study.federation.secure_aggregation:
+            introduce(folder, tuple(sites))
         prepare_previews(folder, study, preview_every, public)
         rounds = Rounds.open(study, folder, tuple(sites), generator)
         checkpoint = rounds.checkpoint
@@ -195,6 +200,8 @@ def _check_sites(
 
 
 def _run_local(rounds: Rounds, open_site: OpenSite, progress: Progress) -> Checkpoint:
+    if rounds.study.federation.secure_aggregation:
+        return run_secure_rounds(rounds, InProcessSites(rounds, open_site), read_peers(rounds.folder.peers), progress)
     return run_rounds(rounds, in_process_exchange(rounds, open_site), progress)
 
 
@@ -221,7 +228,7 @@ def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
         return SiteFailure(name, "no reply before the deadline") if late else reply
 
     def exchange(request: RoundRequest) -> Iterator[Outcome]:
-        outcomes = dict(side_by_side([partial(ask, name, request) for name in rounds.sites], workers))
-        yield from (outcomes[index] for index in sorted(outcomes))
+        for _, outcome in side_by_side([partial(ask, name, request) for name in rounds.sites], workers):
+            yield outcome
 
     return exchange

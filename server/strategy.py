@@ -6,27 +6,24 @@ packed array, because Flower spends two requests on every array it carries; wher
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from ..common.counted import counted
 from ..common.errors import PeerError
-from ..common.exchange import Parameters, RoundRequest
+from ..common.exchange import RoundRequest
 from ..common.gan.parameters import ParameterSpec
-from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, parse_reply, request_header
+from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, packed, parse_reply, read_flat, request_header
 from .aggregation import SiteFailure
+from .gathering import GATHERING_S, gather
 from .rounds import Outcome, Rounds
 
-GATHERING_S = 90.0
-"""How long a round waits for every site's node before it goes on with a quorum: a restarted node may need a minute."""
-
-_POLL_S = 0.25
 _REASON_LENGTH = 200
+_NOT_AS_AGREED = "its reply is not laid out as agreed"
 
 
 class GeneratorAveraging(Strategy):
@@ -39,19 +36,25 @@ class GeneratorAveraging(Strategy):
         rounds: The run; moved on by each aggregation.
         node_of: The node that a reply answers for.
         gathering_s: Seconds a round waits for every site before it goes on with a quorum.
+        sites_of_nodes: Connected nodes and the site that each one's registered key belongs to. Without it, in a
+            simulation, a node is whom it names itself first.
     """
 
-    def __init__(self, rounds: Rounds, node_of: Callable[[Message], int], gathering_s: float = GATHERING_S) -> None:
+    def __init__(
+        self,
+        rounds: Rounds,
+        node_of: Callable[[Message], int],
+        gathering_s: float = GATHERING_S,
+        sites_of_nodes: Callable[[], Mapping[int, str]] | None = None,
+    ) -> None:
         self.rounds = rounds
+        self._sites_of_nodes = sites_of_nodes
         self._node_of = node_of
-        self._gathering_s = min(gathering_s, rounds.study.federation.deadline_s)
+        self._gathering_s = gathering_s
+        self._transport = rounds.study.federation.transport
         self._spec = ParameterSpec.of(rounds.checkpoint.aggregate)
         self._request: RoundRequest | None = None
         self._names: dict[int, str] = {}
-
-    def initial_arrays(self) -> ArrayRecord:
-        """The aggregate that the next round starts from."""
-        return _packed(self._spec, self.rounds.checkpoint.aggregate)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -61,28 +64,34 @@ class GeneratorAveraging(Strategy):
         Raises:
             PeerError: fewer nodes than the quorum until the deadline.
         """
-        self._request = self.rounds.request()
-        nodes = self._gather(grid)
+        self._request = request = self.rounds.request()
+        nodes = gather(lambda: self._connected(grid), self.rounds, self._gathering_s)
         # The aggregate comes from the checkpoint, not from `arrays`: what is on the disk is what goes on.
-        content = RecordDict(
-            {GENERATOR: self.initial_arrays(), HEADER: ConfigRecord({**request_header(self._request)})}
+        arrays = ArrayRecord(
+            {FLAT: Array(packed(self._spec, request.generator, self._transport))} if self._spec.shapes else {}
         )
+        content = RecordDict({GENERATOR: arrays, HEADER: ConfigRecord({**request_header(request)})})
         # Outlives the deadline: Flower drops messages past their time to live, replies included.
-        ttl = self.rounds.study.federation.deadline_s + 600.0
-        return [Message(content, node, MessageType.TRAIN, ttl=ttl) for node in nodes]
+        ttl = self.rounds.deadline_s + 600.0
+        # Flower does not hold the sender that a reply names against the key of the node that sent it; only the
+        # request's identifier says whose reply it is. A random word in each makes it one that no other node can guess.
+        return [Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=secrets.token_hex(16)) for node in nodes]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Complete the round.
+        """Complete the round; replies are taken one by one.
+
+        Flower gets no arrays, which it would keep all run long: the checkpoint has them.
 
         Raises:
             PeerError: fewer usable replies than the quorum.
         """
-        if self._request is None:
+        request, self._request = self._request, None
+        if request is None:
             raise RuntimeError("aggregate_train before configure_train")
-        record = self.rounds.complete(self._request, self._outcomes(replies))
-        return self.initial_arrays(), MetricRecord({**record.metrics, "sites": len(record.sites)})
+        record = self.rounds.complete(request, self._outcomes(replies))
+        return None, MetricRecord({**record.metrics, "sites": len(record.sites)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -97,58 +106,51 @@ class GeneratorAveraging(Strategy):
     def summary(self) -> None:
         """Nothing: the journal holds what a run is."""
 
-    def _gather(self, grid: Grid) -> list[int]:
-        """Connected nodes: all sites', or a quorum after the gathering time, or an error at the deadline."""
-        federation = self.rounds.study.federation
-        started = time.monotonic()
-        while True:
-            nodes = sorted(grid.get_node_ids())
-            waited = time.monotonic() - started
-            enough = len(nodes) >= federation.quorum and waited >= self._gathering_s
-            if len(nodes) >= len(self.rounds.sites) or enough:
-                return nodes
-            if waited >= federation.deadline_s:
-                raise PeerError(
-                    f"{len(nodes)} of {counted(len(self.rounds.sites), 'site')} connected before the deadline",
-                    expected=f"at least {federation.quorum}, the study's quorum",
-                    remedy="Have the missing sites start their nodes, then run it again: it goes on from here.",
-                )
-            time.sleep(_POLL_S)
+    def _connected(self, grid: Grid) -> list[int]:
+        """Nodes to ask: all that are there, or those of the run's sites where it is known whose each one is."""
+        if self._sites_of_nodes is None:
+            return sorted(grid.get_node_ids())
+        known = self._sites_of_nodes()
+        self._names = {node: site for node, site in known.items() if site in self.rounds.sites}
+        return sorted(self._names)
 
     def _outcomes(self, replies: Iterable[Message]) -> Iterator[Outcome]:
         for message in replies:
-            node = self._node_of(message)
-            outcome = self._outcome(message, self._names.get(node, "unknown"))
-            # A node keeps the first name it gave: it cannot answer in another site's name later.
-            if outcome.site in self.rounds.sites and self._names.setdefault(node, outcome.site) != outcome.site:
-                outcome = SiteFailure(self._names[node], "it changed its name")
+            outcome = self._named_outcome(message)
+            del message  # each before the next reply is fetched, so that memory holds one
             yield outcome
+            del outcome
+
+    def _named_outcome(self, message: Message) -> Outcome:
+        node = self._node_of(message)
+        if self._sites_of_nodes is not None and node not in self._names:
+            return SiteFailure("unknown", "it comes from a node of no enrolled site")
+        outcome = self._outcome(message, self._names.get(node, "unknown"))
+        # A node keeps its name, or the first that it gave: it cannot answer in another site's.
+        bound = self._sites_of_nodes is not None or outcome.site in self.rounds.sites
+        if bound and self._names.setdefault(node, outcome.site) != outcome.site:
+            return SiteFailure(self._names[node], "it answered in another site's name")
+        return outcome
 
     def _outcome(self, message: Message, known_as: str) -> Outcome:
         if message.has_error():
             # Flower's own text may be a site's exception; its code says enough.
             return SiteFailure(known_as, f"its node failed (Flower code {message.error.code})")
+        # By their names: RecordDict's views by kind (array_records) hold themselves, and with them the whole reply,
+        # until Python next looks for such cycles.
         content = message.content
-        failure = content.config_records.get(FAILURE)
-        if failure is not None:
+        failure = content.get(FAILURE)
+        if isinstance(failure, ConfigRecord):
             reason = "".join(c for c in str(failure.get("reason", "")) if c.isprintable())[:_REASON_LENGTH]
             return SiteFailure(str(failure.get("site", "")) or known_as, reason or "it failed")
-        arrays, metrics, header = (
-            content.array_records.get(GENERATOR),
-            content.metric_records.get(METRICS),
-            content.config_records.get(HEADER),
-        )
+        arrays, metrics, header = content.get(GENERATOR), content.get(METRICS), content.get(HEADER)
         expected = {FLAT} if self._spec.shapes else set()
-        packed = list(arrays.values()) if arrays is not None and set(arrays) == expected else None
-        oversized = any(len(array.data) > self._spec.bytes + 4096 for array in packed or ())
-        if packed is None or metrics is None or header is None or oversized:
-            return SiteFailure(known_as, "its reply is not laid out as agreed")
+        carried = list(arrays.values()) if isinstance(arrays, ArrayRecord) and set(arrays) == expected else None
+        if carried is None or not isinstance(metrics, MetricRecord) or not isinstance(header, ConfigRecord):
+            return SiteFailure(known_as, _NOT_AS_AGREED)
         try:
-            flat = packed[0].numpy() if packed else np.empty(0, np.float32)
-            return parse_reply(header, metrics, flat, self._spec)
-        except (PeerError, TypeError, ValueError):
-            return SiteFailure(known_as, "its reply is not laid out as agreed")
-
-
-def _packed(spec: ParameterSpec, parameters: Parameters) -> ArrayRecord:
-    return ArrayRecord({FLAT: Array(spec.pack(parameters))} if spec.shapes else {})
+            empty = np.empty(0, self._transport)
+            flat = read_flat(carried[0].data, self._spec, self._transport) if carried else empty
+            return parse_reply(header, metrics, flat, self._spec, self._transport)
+        except PeerError:
+            return SiteFailure(known_as, _NOT_AS_AGREED)

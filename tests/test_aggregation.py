@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedphantom.common.exchange import RoundReply, RoundRequest
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.server.aggregation import (
+    ReceivedReply,
+    RoundMean,
     SiteFailure,
+    distance,
     mean_metrics,
+    mean_of_replies,
     moving_average,
-    sort_replies,
-    weighted_mean,
+    receive_replies,
     with_momentum,
 )
+from fedphantom.server.reply_spool import ReplySpool
 
 SITES = ("site-a", "site-b", "site-c")
 EQUAL = dict.fromkeys(SITES, 1.0)
@@ -34,24 +42,47 @@ def reply(site: str, w: np.ndarray | float = 1.0, weight: float = 1.0, **metrics
     return RoundReply(site, 4, generator, weight, metrics)
 
 
+def mean_of(replies: list[RoundReply], norm_bound: float | None = None, trimmed: int = 0) -> RoundMean:
+    """Of replies as they come, from a start of zeros."""
+    start = REQUEST.generator
+    with tempfile.TemporaryDirectory() as folder, ReplySpool(Path(folder), ParameterSpec.of(start)) as spool:
+        received = [
+            ReceivedReply(r.site, r.weight, r.metrics, spool.add(r.generator), distance(start, r.generator))
+            for r in replies
+        ]
+        return mean_of_replies(received, spool, start, norm_bound=norm_bound, trimmed=trimmed)
+
+
+def weighted_mean(replies: list[RoundReply]) -> np.ndarray:
+    return np.asarray(mean_of(replies).generator["w"])
+
+
+def received(
+    outcomes: Iterable[RoundReply | SiteFailure], weights: dict[str, float], most_epsilon: float | None = None
+) -> tuple[tuple[ReceivedReply, ...], tuple[SiteFailure, ...]]:
+    spec = ParameterSpec.of(REQUEST.generator)
+    with tempfile.TemporaryDirectory() as folder, ReplySpool(Path(folder), spec) as spool:
+        return receive_replies(outcomes, REQUEST, weights, spool, most_epsilon)
+
+
 @given(st.lists(st.tuples(arrays, weights), min_size=3, max_size=3), st.permutations(range(3)))
 def test_the_mean_is_the_same_to_the_bit_in_whatever_order_replies_arrive(
     drawn: list[tuple[np.ndarray, float]], order: list[int]
 ) -> None:
     replies = [reply(site, w, weight) for site, (w, weight) in zip(SITES, drawn, strict=True)]
-    assert weighted_mean(replies)["w"].tobytes() == weighted_mean([replies[i] for i in order])["w"].tobytes()
+    assert weighted_mean(replies).tobytes() == weighted_mean([replies[i] for i in order]).tobytes()
 
 
 @given(arrays, st.lists(weights, min_size=3, max_size=3))
 def test_the_mean_of_equal_replies_is_that_reply(w: np.ndarray, drawn: list[float]) -> None:
     mean = weighted_mean([reply(site, w, weight) for site, weight in zip(SITES, drawn, strict=True)])
-    np.testing.assert_array_equal(mean["w"], w)
-    assert mean["w"].dtype == np.float32
+    np.testing.assert_array_equal(mean, w)
+    assert mean.dtype == np.float32
 
 
 @given(arrays, arrays, weights, weights)
 def test_the_mean_agrees_with_exact_arithmetic(one: np.ndarray, two: np.ndarray, v: float, w: float) -> None:
-    mean = weighted_mean([reply("site-a", one, v), reply("site-b", two, w)])["w"]
+    mean = weighted_mean([reply("site-a", one, v), reply("site-b", two, w)])
     exact = [math.fsum([float(x) * v, float(y) * w]) / (v + w) for x, y in zip(one.flat, two.flat, strict=True)]
     np.testing.assert_allclose(mean.ravel().tolist(), exact, rtol=1e-6, atol=1e-9)
 
@@ -59,7 +90,7 @@ def test_the_mean_agrees_with_exact_arithmetic(one: np.ndarray, two: np.ndarray,
 def test_small_contributions_are_not_lost_beside_large_ones() -> None:
     # In float32 the running sum would stick at 2**24.
     many = [reply(f"site-{i:03d}", 2.0**24 if i == 0 else 1.0) for i in range(101)]
-    np.testing.assert_array_equal(weighted_mean(many)["w"], np.float32((2.0**24 + 100) / 101))
+    np.testing.assert_array_equal(weighted_mean(many), np.float32((2.0**24 + 100) / 101))
 
 
 def test_metrics_are_averaged_by_weight_and_only_where_every_site_has_them() -> None:
@@ -115,6 +146,8 @@ BAD_REPLIES = {
     "weight NaN": (reply("site-b", weight=math.nan), "weight"),
     "metric NaN": (reply("site-b", x=math.nan), "metric"),
     "value NaN": (reply("site-b", math.nan), "NaN"),
+    "a huge value": (reply("site-b", 65_536.0), "beyond ±65504"),
+    "a huge negative value": (reply("site-b", -1e30), "beyond ±65504"),
     "value infinite": (reply("site-b", math.inf), "NaN or infinite"),
     "parameter missing": (replace(reply("site-b"), generator={"b": np.ones(1, np.float32)}), "1 parameters missing"),
     "parameter unknown": (
@@ -134,28 +167,28 @@ BAD_REPLIES = {
 
 @pytest.mark.parametrize(("bad", "says"), BAD_REPLIES.values(), ids=BAD_REPLIES.keys())
 def test_a_bad_reply_is_left_out_and_the_reason_named(bad: RoundReply, says: str) -> None:
-    replies, failures = sort_replies([reply("site-c"), bad, reply("site-a")], REQUEST, EQUAL)
+    replies, failures = received([reply("site-c"), bad, reply("site-a")], EQUAL)
     assert [r.site for r in replies] == ["site-a", "site-c"]
     assert [f.site for f in failures] == ["site-b"]
     assert says in failures[0].reason
 
 
 def test_a_site_that_is_not_heard_of_is_named() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("site-c")], REQUEST, EQUAL)
+    replies, failures = received([reply("site-a"), reply("site-c")], EQUAL)
     assert len(replies) == 2
     assert failures == (SiteFailure("site-b", "no reply"),)
 
 
 def test_a_site_that_answers_twice_counts_not_at_all() -> None:
-    replies, failures = sort_replies(
-        [reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], REQUEST, dict.fromkeys(SITES[:2], 1.0)
+    replies, failures = received(
+        [reply("site-a"), reply("site-b", 5.0), reply("site-a", 7.0)], dict.fromkeys(SITES[:2], 1.0)
     )
     assert [r.site for r in replies] == ["site-b"]
     assert failures == (SiteFailure("site-a", "it answered 2 times"),)
 
 
 def test_a_stranger_is_left_out_and_its_chosen_name_is_not_repeated() -> None:
-    replies, failures = sort_replies([reply("site-a"), reply("<script>")], REQUEST, {"site-a": 1.0})
+    replies, failures = received([reply("site-a"), reply("<script>")], {"site-a": 1.0})
     assert [r.site for r in replies] == ["site-a"]
     assert [f.site for f in failures] == ["unknown"]
 
@@ -163,7 +196,7 @@ def test_a_stranger_is_left_out_and_its_chosen_name_is_not_repeated() -> None:
 def test_under_a_promise_a_site_that_does_not_say_what_it_spent_is_left_out() -> None:
     told, silent = reply("site-a", epsilon=3.0, noised_steps=1.0), reply("site-b", epsilon=3.0)
     sites = {"site-a": 1.0, "site-b": 1.0}
-    replies, failures = sort_replies([told, silent], REQUEST, sites, 8.0)
+    replies, failures = received([told, silent], sites, 8.0)
     assert [one.site for one in replies] == ["site-a"]
     assert failures == (SiteFailure("site-b", "it does not say what it has spent, or more than the study allows"),)
 

@@ -150,8 +150,58 @@ def test_so_many_draws_are_painted_as_still_tell_scans_apart_otherwise(noise: fl
     errors = OwnMapErrors(scans, np.ones(scans.labels.shape, bool))
     assert errors.settled(8, noisy, 3) == draws
     smallest = errors.after(draws, noisy, 3)
-    assert len(set(asked)) == len(asked) == errors.draws == draws  # what was painted is not painted again
+    assert len(set(asked)) == len(asked) == len(errors.each) == draws  # what was painted is not painted again
     np.testing.assert_array_equal(smallest, own_map_errors(noisy, scans, np.ones(scans.labels.shape, bool), draws, 3))
+
+
+class Restless:
+    """Half remembers members, and lays one number over every volume, drawn anew, that drowns that in any one draw."""
+
+    def __init__(self, scans: AuditedScans) -> None:
+        self.known = memory_of(scans, member=True).known
+        self.asked: list[int] = []
+
+    def __call__(self, labels: Labels, noise_seed: int) -> Images:
+        self.asked.append(noise_seed)
+        rng = np.random.default_rng(noise_seed)
+        over = 1.5 * rng.normal(0, 1, (len(labels), 1, 1, 1, 1))
+        made = [x + 0.3 * (self.known.get(m.tobytes(), x) - x) for m, x in zip(labels, plain(labels, 0), strict=True)]
+        return (np.stack(made) + over).astype(np.float32)
+
+
+def plain(labels: Labels, noise_seed: int) -> Images:
+    """Paints the labels, whatever the noise."""
+    return np.stack([labels, labels], axis=1).astype(np.float32)
+
+
+def asking(most: int, scans: AuditedScans) -> Battery:
+    """With a reference that settles at once."""
+    quiet = replace(STRANGERS, networks=Networks(plain))
+    tools = Battery.calibrate(scans, quiet, released_labels(), most, 5, lambda images: images)
+    assert tools.known.draws == 2
+    return tools
+
+
+def test_a1_asks_a_restless_generator_as_often_as_it_needs_though_the_reference_settles_at_once() -> None:
+    scans = make_scans(60)
+    areas = {}
+    for most in (2, 8):
+        target = Restless(scans)
+        areas[most] = auc(attack_on(asking(most, scans), target, "A1").scores())
+        assert len(set(target.asked)) == len(target.asked) == 2 * most  # in two batches each
+    assert areas[2] < 0.85
+    assert areas[8] > 0.95
+
+
+def test_how_often_one_target_was_asked_changes_nothing_for_another() -> None:
+    scans = make_scans(40)
+
+    def quiet(tools: Battery) -> AttackScores:
+        return attack_on(tools, memory_of(scans, member=True), "A1")
+
+    alone, after = asking(16, scans), asking(16, scans)
+    attack_on(after, Restless(scans), "A1")
+    np.testing.assert_array_equal(quiet(alone).score, quiet(after).score)
 
 
 def test_the_error_is_the_mean_square_over_judged_voxels_and_channels() -> None:

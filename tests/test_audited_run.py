@@ -5,16 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from audited_run import audit, events
+from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
 
-from fedphantom.common.errors import VerificationFailed
+from fedphantom.cli import run as fedphantom
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import PreparedScans, prepare
+from fedphantom.common.cohorts.roles import Role, draw_roles
+from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, last_hash, read_journal
 from fedphantom.common.keys import generate_key
-from fedphantom.common.site_folder import SiteFolder, site_folders, site_material
+from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_folders, site_material
+from fedphantom.privacy.audit.gathering import gather
 from fedphantom.privacy.audit.run import verify_audit
 from fedphantom.privacy.release.run import pack_run
 
@@ -28,6 +36,42 @@ def test_edited_coins_are_refused(simulated: Path, spoilt: Path) -> None:
     with pytest.raises(VerificationFailed, match="coin record other than"):
         audit(spoilt, simulated)
     assert events(spoilt, "site-b") == []
+
+
+def test_a_missing_coin_record_is_refused_by_name_and_not_drawn_anew(
+    spoilt: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coins = spoilt / "run" / "sites" / "site-b" / "coins.json"
+    coins.unlink()
+    before = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*") if path.is_file()}
+    assert fedphantom(["audit", "run", str(spoilt / "run"), "--device", "cpu"]) == 5
+    assert "a site without its coin record, which its journal names" in " ".join(capsys.readouterr().err.split())
+    after = {path: path.stat().st_mtime_ns for path in spoilt.rglob("*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path) and "cache" not in path.parts}
+    assert changed <= {".coins.json.lock"}  # of the other site, which was read first
+
+
+def test_a_holdout_patient_who_trained_at_another_site_under_another_name_is_refused(tmp_path: Path) -> None:
+    study = tiny_study()
+    scans = tiny_scans(8).named_site("site-a")
+    public = read_cohort(write_tiny_cohort(tmp_path / "open", 2, seed=9, prefix="o"))
+    headers = np.zeros((len(scans), prepare(public, study, tmp_path / "cache").headers.shape[1]))
+    scans = replace(scans, headers=headers)
+    coins = draw_roles(set(scans.patients), study.roles, np.random.default_rng(0))
+
+    def site(own: PreparedScans, role: Role) -> SiteMaterial:
+        roles = dict.fromkeys(own.patients, role)
+        return SiteMaterial(public, replace(coins, roles=roles), own)
+
+    here = site(scans.only(range(4)), "holdout")
+    for role in ("member", "training"):
+        there = site(scans.only(range(4, 8)).named_site("site-b"), role)
+        gather([here, there], public, study, tmp_path / "cache")
+        same = site(scans.only([5, 2]).named_site("site-b"), role)
+        with pytest.raises(DataError, match="1 holdout scan that the generator was trained on") as refused:
+            gather([here, same], public, study, tmp_path / "cache")
+        assert refused.value.exit_code == 3
+    gather([here, site(scans.only([5, 2]).named_site("site-b"), "control")], public, study, tmp_path / "cache")
 
 
 def lose_journal(folder: SiteFolder) -> None:

@@ -30,3 +30,22 @@ def test_beside_each_result_stands_its_table_with_hardware_and_versions(kept: Pa
     for named in (result["measured"], result["hardware"]["processor"], *result["hardware"]["versions"].values()):
         assert named in table
     assert table.count("\n| `") == len(result["rows"])
+
+
+def figures(script: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, script, *arguments]
+    made = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    return {str(name): float(value) for name, value in json.loads(made.stdout.splitlines()[-1]).items()}
+
+
+def test_the_coordinators_memory_does_not_grow_with_the_number_of_sites() -> None:
+    few, many = (figures("many_sites.py", sites, "4")["peak_mb"] for sites in ("3", "28"))
+    assert many - few < 35  # blocks of all replies, 25 MB at most; 25 more replies as a whole would be 100 MB
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_rounds_over_flower_are_timed_and_their_bytes_counted() -> None:
+    found = figures("flower_rounds.py", "4", "2")
+    assert 0.5 < found["seconds"] < 120
+    assert 1.0 < found["wire_over_parameters"] < 1.1

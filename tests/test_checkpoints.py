@@ -6,12 +6,15 @@ import errno
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from fedphantom.common.errors import DataError, StorageError
 from fedphantom.common.gan.parameters import parameters_digest
+from fedphantom.common.journal import Fact
+from fedphantom.common.tensor_file import decode, encode
 from fedphantom.server.checkpoints import (
     KEPT,
     Checkpoint,
@@ -39,6 +42,30 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert parameters_digest(read.aggregate) == parameters_digest(checkpoint(2).aggregate)
     assert read.average is not None
     np.testing.assert_array_equal(read.average["w"], 1.0)
+
+
+def test_what_a_round_told_of_its_sites_comes_back_and_a_checkpoint_from_before_there_was_any_is_read(
+    tmp_path: Path,
+) -> None:
+    record = replace(
+        checkpoint(1).history[0],
+        epsilon={"site-a": 1.5},
+        noised_steps={"site-a": 3},
+        update_norms={"site-a": 0.1, "site-b": 2.5},
+        cosines={"site-a": 0.75, "site-b": -0.25},
+        scaled_back=("site-b",),
+        trimmed=1,
+        missed={"site-c": 4},
+    )
+    path = write_checkpoint(tmp_path, replace(checkpoint(1), history=(record,)))
+    assert read_checkpoint(path).history == (record,)
+    arrays, facts = decode(path.read_bytes(), "checkpoint")
+    (old,) = cast(list[dict[str, Fact]], facts["history"])
+    for name in ("update_norms", "cosines", "scaled_back", "trimmed", "missed"):
+        del old[name]
+    path.write_bytes(encode(arrays, facts))
+    plain = replace(record, update_norms={}, cosines={}, scaled_back=(), trimmed=0, missed={})
+    assert read_checkpoint(path).history == (plain,)
 
 
 def test_the_servers_velocity_and_an_ensembles_members_come_back_too(tmp_path: Path) -> None:

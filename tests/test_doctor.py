@@ -111,7 +111,7 @@ def test_whatever_is_missing_every_other_line_is_told(
     shutil.rmtree(site / spoilt) if (site / spoilt).is_dir() else (site / spoilt).unlink()
     if spoilt == "site.toml":
         assert run(["site", "doctor", str(site)]) == 3
-        assert "error: SITE: " in capsys.readouterr().err
+        assert "error: DIR: " in capsys.readouterr().err
         return
     found = said(site, capsys, 3)
     assert list(lights(found)) == LINES
@@ -126,6 +126,14 @@ def test_a_step_is_taken_where_it_is_asked_for(
     found = said(deployed.site.root, capsys, 3, "--step")
     assert list(lights(found)) == [*LINES[:2], "step", *LINES[2:]]
     assert "it was not taken" in found["findings"][2]["found"]
+
+
+def test_a_site_without_a_network_is_not_red_for_want_of_one(
+    deployed: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = said(deployed.site.root, capsys, 0, "--offline")
+    network = {name for name in LINES if name.startswith(("coordinator", "clock", "http"))}
+    assert list(lights(found)) == [name for name in LINES if name not in network]
 
 
 def test_our_own_refusals_and_anybodys_failures_are_red_lines(deployed: Deployed, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ weighting = "declared"
 declared_weights = { site-a = 1, site-b = 3 }
 proximal_weight = 0.1
 server_momentum = 0.5
+norm_bound = 0.5
+transport = "float16"
 """
 )
 

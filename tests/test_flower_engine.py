@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from flower_processes import flower_processes, wait_for
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from linear_run import contents, linear_simulation
 from linear_site import UNSAYABLE, study_text
+from numpy.lib import format as npy
 
 from fedphantom.common.errors import PeerError
 from fedphantom.common.flower_bundle import bundle_text
@@ -40,6 +42,9 @@ def order(cohort: Path, **behaviour: object) -> None:
 SHARED = {
     "an average": study_text(),
     "with momentum": study_text(federation="server_momentum = 0.5"),
+    "bounded and trimmed in half precision": study_text(
+        quorum=3, federation='norm_bound = 0.5\ntrimmed_mean = 0.34\ntransport = "float16"'
+    ),
     "an ensemble": study_text(rounds=1, federation='sharing = "ensemble"'),
     "volumes alone": study_text(rounds=1, federation='sharing = "volumes"'),
 }
@@ -117,6 +122,19 @@ def _tampered(kind: str, reply: Message) -> Message | None:
             content[GENERATOR] = ArrayRecord({FLAT: Array(flat.astype(np.float64))})
         case "not an array":
             content[GENERATOR] = ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", b"\x80\x04pickle")})
+        case "an archive":
+            archive = BytesIO()
+            np.savez(archive, flat=flat)
+            content[GENERATOR] = ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", archive.getvalue())})
+        case "a header that claims all memory":
+            header_of = BytesIO()
+            npy.write_array_header_1_0(header_of, {"descr": "<f4", "fortran_order": False, "shape": (2**58,)})
+            data = header_of.getvalue() + flat.tobytes()
+            content[GENERATOR] = ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", data)})
+        case "no bytes":
+            content[GENERATOR] = ArrayRecord({FLAT: Array("float32", flat.shape, "numpy.ndarray", b"")})
+        case "half precision unasked":
+            content[GENERATOR] = ArrayRecord({FLAT: Array(flat.astype(np.float16))})
         case "another layout":
             content[HEADER] = ConfigRecord({**header, "layout": "0" * 64})
         case "another round":
@@ -134,7 +152,8 @@ def _tampered(kind: str, reply: Message) -> Message | None:
 
 
 TAMPERING = [
-    "silent", "error", "empty", "longer", "NaN", "float64", "not an array", "another layout", "another round",
+    "silent", "error", "empty", "longer", "NaN", "float64", "not an array", "an archive",
+    "a header that claims all memory", "no bytes", "half precision unasked", "another layout", "another round",
     "no weight", "weight NaN", "failure with a long text",
 ]  # fmt: skip
 
@@ -163,7 +182,7 @@ def test_a_site_that_answers_in_anothers_name_gains_no_second_vote(tmp_path: Pat
     folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=2), Impostor)
     rounds = run_study(grid, folder)
     assert rounds.checkpoint.history[1].sites == ("site-a", "site-c")
-    assert rounds.checkpoint.history[1].left_out == {"site-b": "it changed its name"}
+    assert rounds.checkpoint.history[1].left_out == {"site-b": "it answered in another site's name"}
 
 
 @pytest.mark.usefixtures("identity")

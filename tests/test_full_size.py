@@ -1,15 +1,14 @@
-"""Volumes of 240×240×155 at 1 mm with four channels: through every step, in bounded memory."""
+"""Volumes of 240×240×155 at 1 mm with four channels: from patients to painted volumes, in bounded memory."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from real_patients import FOLDER, TUMOUR, full_size_study, tumours_in_atlas, write_tissue_cohort
+from measured_process import fedphantom
+from real_patients import FOLDER, MOST_MB, TUMOUR, full_size_study, tumours_in_atlas, write_tissue_cohort
 
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, prepare
@@ -20,31 +19,7 @@ from fedphantom.common.volumes.nifti_writer import write_label_map
 
 pytestmark = pytest.mark.slow
 
-SHAPE, STEPS, MOST_MB = (240, 240, 155), 30, 5000
-RUN_AND_TELL_PEAK = """
-import sys
-from pathlib import Path
-from fedphantom.cli import run
-code = run(sys.argv[1:])
-lines = Path("/proc/self/status").read_text().splitlines()
-print(next(line.split()[1] for line in lines if line.startswith("VmHWM")), file=sys.stderr)
-sys.exit(code)
-"""
-
-
-def fedphantom(*arguments: str | Path) -> tuple[str, float]:
-    """Run a command in a process of its own; what it printed, and its largest resident set in MB."""
-    command = [sys.executable, "-c", RUN_AND_TELL_PEAK, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, int(done.stderr.splitlines()[-1]) * 1024 / 1e6
-
-
-def test_a_volume_is_sampled_painted_and_written_within_five_gigabytes() -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "full_size.py"
-    facts = json.loads(subprocess.run([sys.executable, script, "cpu"], capture_output=True, check=True).stdout)
-    assert facts["peak_mb"] < MOST_MB
-
+SHAPE, STEPS = (240, 240, 155), 30
 
 # The two real tumour patients, from their folder to volumes painted on the atlas with their tumours.
 
@@ -157,19 +132,3 @@ def test_the_greys_of_labels_begin_to_follow_the_patients_after_thirty_steps(
     confused = [np.corrcoef(painted_greys, np.roll(real_greys, 4 * labels))[0, 1] for labels in range(1, 5)]
     assert likeness > 0.7
     assert likeness > max(confused) + 0.1, confused
-
-
-@needs_patients
-def test_segmenters_are_trained_and_scored_on_such_volumes_in_bounds(folder: Path, painted: float) -> None:
-    """Figures after two steps mean nothing; that whole scans are segmented, and in how much memory, does."""
-    table = folder / "table" / "cohort.tsv"
-    header, *rows = table.read_text().splitlines()
-    cohorts = [folder / "table" / f"{number}.tsv" for number in range(2)]
-    for path, row in zip(cohorts, rows, strict=True):
-        path.write_text(f"{header}\n{row}\n")
-    out, peak = fedphantom(
-        *("evaluate", "--real-train", cohorts[0], "--real-test", cohorts[1], "--synthetic", folder / "synthetic"),
-        *("--study", folder / "study.toml", "--steps", "2", "--json"),
-    )
-    assert peak < MOST_MB
-    assert {arm["name"]: arm["dice"]["n_test"] for arm in json.loads(out)["arms"]}.keys() >= {"real", "synthetic"}

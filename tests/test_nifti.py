@@ -1,6 +1,7 @@
 import gzip
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -230,6 +231,45 @@ def test_a_damaged_file_is_a_data_error_that_names_no_patient(tmp_path: Path, da
     assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no quoted exception behind it
     assert NAME not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_zip_bomb_with_an_honest_header_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Eight gigabytes of zeros in eight megabytes: the header says so, and the file holds them."""
+    header = bytearray(gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())[:352])
+    struct.pack_into("<8h", header, 40, 3, 2048, 2048, 2048, 1, 1, 1, 1)
+    struct.pack_into("<hh", header, 70, 2, 8)  # unsigned bytes
+    block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = block.compress(bytes(1 << 24)) + block.flush(zlib.Z_FULL_FLUSH)
+    start = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    begin = start.compress(bytes(header)) + start.flush(zlib.Z_FULL_FLUSH)
+    path = tmp_path / f"{NAME}.nii.gz"
+    with path.open("wb") as file:
+        file.write(b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff" + begin)
+        for _ in range((1 << 33) // (1 << 24)):
+            file.write(packed)
+        file.write(b"\x03\x00" + bytes(8))
+    assert path.stat().st_size < 10_000_000
+    tracemalloc.start()
+    try:
+        for read in (lambda: read_volume(ChannelSource(path)), lambda: read_label_map(path), lambda: read_header(path)):
+            with pytest.raises(DataError, match=r"2048 × 2048 × 2048 uint8, more than 2 GiB") as refused:
+                read()
+            assert refused.value.exit_code == 3
+            assert NAME not in str(refused.value)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_voxels_without_an_end_behind_the_last_are_not_unpacked(tmp_path: Path) -> None:
+    good = gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())
+    (tmp_path / "x.nii.gz").write_bytes(gzip.compress(good + bytes(1 << 28)))
+    tracemalloc.start()
+    try:
+        read_volume(ChannelSource(tmp_path / "x.nii.gz"))  # what the header promises is there, and no more is read
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:

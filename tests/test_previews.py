@@ -94,9 +94,12 @@ def columns(png: Path) -> int:
 # Curves
 
 
-def test_the_coordinators_curves_hold_figures_on_fakes_and_nothing_of_real_scans(run: Path) -> None:
+def test_the_coordinators_curves_hold_figures_on_fakes_and_on_what_was_sent_and_nothing_of_real_scans(
+    run: Path,
+) -> None:
     found = read_curves(run / "tensorboard")
-    assert found.keys() == {*FAKE_METRICS, "sites", "seconds"}
+    sent = {f"{name}/{site}" for name in ("update norm", "cosine to mean", "rounds missed") for site in SITES}
+    assert found.keys() == {*FAKE_METRICS, "sites", "seconds"} | sent
     assert list(found["fake_mean"]) == [1, 2]
     told = json.loads((run / "summary.json").read_text())["rounds"]
     for record in told:

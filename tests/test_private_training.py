@@ -20,9 +20,9 @@ from fedphantom.client.site_round import Site
 from fedphantom.common.errors import BudgetSpent, PolicyRefused, TrainingError, VerificationFailed
 from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import RoundReply, RoundRequest
-from fedphantom.common.gan.public_start import PUBLIC_START, first_parameters
+from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.weights import load_weights
-from fedphantom.common.site_folder import SiteFolder, site_material
+from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp import discriminator, means, step
 from fedphantom.privacy.dp.accounting import epsilon

@@ -69,12 +69,12 @@ def test_a_coordinators_secrets_are_for_its_owner_alone(study: Study) -> None:
 
 def test_a_coordinator_is_made_whole_or_not_at_all(tmp_path: Path, made: Path) -> None:
     study, out = made / "study.toml", tmp_path / "out"
-    refused(3, "HOST:PORT", lambda: make_coordinator(out, study, "fed", (), 365, NOW))
-    refused(3, "--study", lambda: make_coordinator(out, tmp_path / "none", "fed:443", (), 365, NOW))
+    refused(3, "HOST:PORT", lambda: make_coordinator(out, study, "fed", (), 365, None, NOW))
+    refused(3, "--study", lambda: make_coordinator(out, tmp_path / "none", "fed:443", (), 365, None, NOW))
     assert list(tmp_path.iterdir()) == []
-    make_coordinator(out, study, "fed:443", (), 365, NOW)
+    make_coordinator(out, study, "fed:443", (), 365, None, NOW)
     with pytest.raises(OutputTaken):
-        make_coordinator(out, study, "fed:443", (), 365, NOW)
+        make_coordinator(out, study, "fed:443", (), 365, None, NOW)
 
 
 def test_another_study_put_in_its_place_is_found(study: Study) -> None:
@@ -226,7 +226,7 @@ def test_a_site_that_the_study_declares_no_weight_for_is_not_invited(tmp_path: P
     text = (made / "study.toml").read_text()
     weighed = f'{text}[federation]\nweighting = "declared"\ndeclared_weights = {{ site-a = 1.0, site-b = 2.0 }}\n'
     (tmp_path / "study.toml").write_text(weighed)
-    make_coordinator(tmp_path / "out", tmp_path / "study.toml", "fed:443", (), 365, NOW)
+    make_coordinator(tmp_path / "out", tmp_path / "study.toml", "fed:443", (), 365, None, NOW)
     invite(tmp_path / "out", "site-a", None, 14, NOW)
     refused(3, "no declared weight", lambda: invite(tmp_path / "out", "site-c", None, 14, NOW))
 

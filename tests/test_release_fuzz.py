@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from consortium import EVERYONE, SITES, Consortium, consort
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,8 @@ from tiny_release import Releasable, files_of, sign_again, statement_of
 
 from fedphantom.common.errors import FedPhantomError
 from fedphantom.common.signing import sign
+from fedphantom.common.volumes.grid import Grid
+from fedphantom.common.volumes.nifti_writer import write_volume
 from fedphantom.privacy.release.content import MANIFEST
 from fedphantom.privacy.release.folder import verify_release
 
@@ -299,6 +302,18 @@ def test_a_volume_whose_header_lies_though_a_trusted_key_signed_it(approved: Con
         content = bytearray(gzip.compress(bytes(voxels), mtime=0))
         content[8:10] = b"\x00\xff"
         path.write_bytes(bytes(content))
+        sign_again_but_approvals(release)
+        assert_refused(release)
+
+
+@pytest.mark.parametrize("side", [64, 320])
+def test_a_zip_bomb_that_a_trusted_key_signed_is_not_unpacked(approved: Consortium, side: int) -> None:
+    """An honest header of another grid than the statement declares, and all its voxels, every one of them 0."""
+    with a_copy(approved) as release:
+        volumes = [path for path in sorted(release.rglob("*.nii.gz")) if not path.name.endswith("_dseg.nii.gz")]
+        if not volumes:
+            return
+        write_volume(volumes[0], np.zeros((side,) * 3, np.float32), Grid((side,) * 3, (1.0, 1.0, 1.0)))
         sign_again_but_approvals(release)
         assert_refused(release)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learners import PLAN, audit, make_material, memoriser, trainer
+from learners import PLAN, audit, control, make_material, memoriser, trainer
 from numpy.typing import NDArray
+from tiny_cohorts import tiny_scans
 
 from fedphantom.common.errors import ConfigError, TrainingError
-from fedphantom.privacy.attacks.interface import Networks
+from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Networks
 from fedphantom.privacy.attacks.shadow_models import lira_scores, rmia_scores
+from fedphantom.privacy.attacks.shadows import Errors
 from fedphantom.privacy.audit.audit import run_audit
+from fedphantom.privacy.audit.controls import TrainGenerator
+from fedphantom.privacy.audit.material import AuditMaterial
+from fedphantom.privacy.audit.reading import read_audit
+from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.run import AuditSizes
-from fedphantom.privacy.audit.shadow_training import ShadowPlan, halves
-from fedphantom.privacy.evidence import OF_SHADOWS
+from fedphantom.privacy.audit.shadow_training import ShadowPlan, halves, seconds_to_measure
+from fedphantom.privacy.evidence import OF_SHADOWS, SHADOWED, required_controls
 from fedphantom.privacy.policy import TIERS
 
 
@@ -78,7 +85,9 @@ def test_shadows_find_whom_a_generator_learnt_by_heart_and_nobody_else(tmp_path:
         assert f"{name}/outliers" in found
         assert name in {run.attack for run in leaking.negative_runs}
         assert name in {figure.attack for figure in leaking.by_site}
+    assert control(leaking, SHADOWED) == (True, "A2-LiRA AUC 1.00, A2-RMIA AUC 1.00")
     clean = audit(make_material(3), shadows=plan(tmp_path), train=learning_by_heart)
+    assert control(clean, SHADOWED)[0]
     assert not any(attack.rejects for attack in clean.evidence.attacks if attack.id in OF_SHADOWS)
 
 
@@ -93,8 +102,32 @@ def learning_by_heart(material: object) -> Callable[..., Networks]:
     return train
 
 
+def forgetting(material: AuditMaterial) -> TrainGenerator:
+    """A memoriser that remembers others than it was given: what it learnt no attack can see in those."""
+    others, heart = material.scans_of("training"), memoriser(material)
+    return lambda scans, steps, seed: heart(others, steps, seed)
+
+
+def test_shadows_that_miss_a_generator_made_to_memorise_bind_nothing(tmp_path: Path) -> None:
+    """A1's own control misses it as well: both are told."""
+    blind = audit(make_material(3), shadows=plan(tmp_path), train=learning_by_heart, memorise=forgetting)
+    assert not control(blind, SHADOWED)[0]
+    assert blind.verdict.outcome == "INCONCLUSIVE"
+    assert any(f"The control '{SHADOWED}' does not reach its mark" in reason for reason in blind.verdict.reasons)
+    assert best_verdict(read_audit(blind.to_json().encode())[0]) == "INCONCLUSIVE"
+    assert SHADOWED not in required_controls("volumes", None, OF_SHADOWS)  # whose makers give no generator away
+    assert SHADOWED in required_controls("weights", None, OF_SHADOWS)
+    assert SHADOWED not in required_controls("weights", None, ("A1",))
+
+
+def test_too_few_members_to_memorise_leave_the_shadows_without_their_control(tmp_path: Path) -> None:
+    few = audit(make_material(3, member=15), shadows=plan(tmp_path), train=learning_by_heart)
+    assert control(few, SHADOWED) == (False, "fewer than 16 members to memorise")
+
+
 def test_no_shadow_is_trained_that_was_not_asked_for() -> None:
     result = audit(make_material(3))
+    assert SHADOWED not in {row.id for row in result.evidence.controls}
     assert not {attack.id for attack in result.evidence.attacks} & set(OF_SHADOWS)
 
 
@@ -154,6 +187,41 @@ def test_what_shadows_take_is_told_before_any_is_trained(tmp_path: Path) -> None
     )
     assert [done for done, _ in went] == sorted(done for done, _ in went)
     assert {total for _, total in went} == {28 + 4}
+
+
+def test_what_shadows_take_counts_the_measuring_of_the_target_and_of_the_generator_they_must_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four shadows are trained for 2 s and measured for 10 each; so are the target, the memoriser and three others."""
+    monkeypatch.setattr("fedphantom.privacy.audit.shadow_training.seconds_for_trainings", lambda lengths, *_: 8.0)
+    for place in ("audit", "shadow_training"):
+        monkeypatch.setattr(f"fedphantom.privacy.audit.{place}.seconds_to_measure", lambda measure, generator: 10.0)
+    material, asked = make_material(3), replace(PLAN, shadows=plan(tmp_path))
+    told: dict[str, float] = {}
+
+    def estimate(attack: str, seconds: float) -> None:
+        told[attack] = seconds
+        if attack == "A2":
+            raise KeyboardInterrupt  # no need to wait for it
+
+    with pytest.raises(KeyboardInterrupt):
+        run_audit(material, asked, TIERS["internal"], trainer(material), memoriser(material), estimate=estimate)
+    assert told["A2"] == 8 + 4 * 10 + 5 * 10
+
+
+def test_measuring_is_timed_by_a_draw_on_a_few_scans(tmp_path: Path) -> None:
+    scans, asked = tiny_scans(20), list[int]()
+    audited = AuditedScans(scans.volumes, scans.classes, scans.patients, ("A",) * 20, (True, False) * 10)
+    judged = np.ones(scans.classes.shape, bool)
+
+    def slow(labels: Labels, noise_seed: int) -> Images:
+        asked.append(len(labels))
+        time.sleep(0.05 * len(labels))
+        return np.zeros((len(labels), *scans.volumes.shape[1:]), np.float32)
+
+    seconds = seconds_to_measure(Errors(audited, judged, audited, judged, 4, 1), slow)
+    assert asked == [8]
+    assert 0.05 * 4 * 40 <= seconds < 2 * 0.05 * 4 * 40
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 9])

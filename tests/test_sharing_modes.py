@@ -25,8 +25,9 @@ from fedphantom.common.study import FederationTable, parse_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.common.tensor_file import decode
 from fedphantom.privacy.study_summary import study_text as in_words
-from fedphantom.server.aggregation import sort_replies
+from fedphantom.server.aggregation import receive_replies
 from fedphantom.server.checkpoints import latest_checkpoint
+from fedphantom.server.reply_spool import ReplySpool
 from fedphantom.server.simulation import Engine
 
 SITES = ("site-a", "site-b", "site-c")
@@ -35,6 +36,12 @@ VOLUMES = study_text(rounds=1, federation='sharing = "volumes"')
 DECLARED = study_text(
     federation='weighting = "declared"\ndeclared_weights = { site-a = 1, site-b = 3, site-c = 4, site-d = 9 }'
 )
+WEIGHTED_MOMENTUM = study_text(
+    rounds=2,
+    federation='server_momentum = 0.5\nweighting = "declared"\n'
+    "declared_weights = { site-a = 1, site-b = 3, site-c = 4 }",
+)
+"""Two rounds: the second goes on from the first's velocity."""
 MOMENTUM = study_text(rounds=4, quorum=3, federation="server_momentum = 0.5")
 
 
@@ -311,7 +318,9 @@ def test_neither_site_nor_coordinator_lets_weights_pass_where_volumes_alone_are_
     assert "reply-left" not in folder.journal.read_text()
     with pytest.raises(PolicyRefused, match=r"request was refused: [13] parameters? where"):
         Site(folder, LinearTrainer.open).train_round(replace(request, generator=sent))
-    replies, failures = sort_replies([RoundReply("site-a", 1, sent, 1.0, {})], request, {"site-a": 1.0})
+    with ReplySpool(tmp_path, ParameterSpec(())) as spool:
+        reply = RoundReply("site-a", 1, sent, 1.0, {})
+        replies, failures = receive_replies([reply], request, {"site-a": 1.0}, spool)
     assert not replies
     assert "where there may be none" in failures[0].reason
 
@@ -341,16 +350,16 @@ def test_a_run_that_shares_volumes_and_was_broken_off_goes_on_and_keeps_the_same
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize(
-    "text", [ENSEMBLE, VOLUMES, DECLARED, MOMENTUM], ids=["ensemble", "volumes", "declared", "momentum"]
+    ("text", "sites"), [(ENSEMBLE, 2), (WEIGHTED_MOMENTUM, 3)], ids=["ensemble", "weights and momentum"]
 )
-def test_both_engines_share_alike(
-    tmp_path: Path, cohorts: dict[str, Path], text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))  # where Flower finds the linear site
+def test_both_engines_share_alike(tmp_path: Path, cohorts: dict[str, Path], text: str, sites: int) -> None:
+    """Of three sites' sum the order shows. Volumes alone, broken off or not: tests/test_flower_volumes.py."""
+    some = {site: cohorts[site] for site in SITES[:sites]}
 
     def content(engine: Engine) -> list[bytes]:
-        linear_simulation(tmp_path / engine, cohorts, engine, text)
+        linear_simulation(tmp_path / engine, some, engine, text)
         return contents(tmp_path / engine)
 
     local = content("local")

@@ -155,6 +155,13 @@ def test_cut_off_at_any_moment_it_is_finished_by_the_same_command(
     pytest.fail("it never came to its end")
 
 
+def test_what_a_kill_left_of_a_file_does_not_stand_in_the_way(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / ".tmp-0123456789ab-study.toml").write_text("name")
+    shutil.copy(made / "invitation", tmp_path)
+    assert again(tmp_path, made).site == "site-a"
+
+
 def test_an_invitation_that_was_changed_or_expired_makes_no_folder(root: Path, made: Path) -> None:
     site = root / "another"
     changed = json.loads((root / "invitation").read_bytes())
@@ -202,7 +209,7 @@ def test_a_folder_of_another_coordinator_or_site_is_refused(root: Path, made: Pa
 def test_a_site_of_a_promised_study_keeps_its_ledger_where_it_is_told(made: Path, tmp_path: Path) -> None:
     study, start = tmp_path / "study.toml", tmp_path / "start.safetensors"
     study.write_text(promised_text(write_start(start)))
-    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, NOW)
+    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, None, NOW)
     (tmp_path / "invitation").write_bytes(Study(tmp_path).invite("site-a"))
     refused(3, "--start: no readable public start", lambda: again(tmp_path, made, start=tmp_path / "nothing"))
     told = again(tmp_path, made, start=start, ledgers=tmp_path / "ledgers").text()
@@ -310,7 +317,7 @@ def test_a_roster_of_another_study_is_refused(root: Path, tmp_path: Path) -> Non
     folder = CoordinatorFolder(root / "coordinator")
     other = root / "study.toml"
     other.write_text(other.read_text().replace("seed = 5", "seed = 6"))
-    make_coordinator(tmp_path / "other", other, "fed:443", (), 365, NOW)
+    make_coordinator(tmp_path / "other", other, "fed:443", (), 365, None, NOW)
     shutil.copytree(folder.keys, tmp_path / "other" / "keys", dirs_exist_ok=True)
     coordinator = Coordinator.open(tmp_path / "other")
     coordinator.write_roster(coordinator.registry.read())

@@ -32,7 +32,7 @@ from fedphantom.common.study import parse_study
 from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import read_label_map
 from fedphantom.common.volumes.nifti_writer import write_label_map
-from fedphantom.privacy.audit.run import _gather
+from fedphantom.privacy.audit.gathering import gather
 from fedphantom.privacy.release.pack import verify_release
 
 ROOT = Path(__file__).parent.parent
@@ -98,11 +98,11 @@ def test_an_audits_public_patients_are_refused_where_no_one_needs_a_stand_in(tmp
     scans = replace(scans, headers=np.zeros((len(scans), prepare(public, study, tmp_path / "cache").headers.shape[1])))
     own = SiteMaterial(public, coins, scans)
     with pytest.raises(ConfigError, match="no effect"):
-        _gather([own], public, study, tmp_path / "cache")
-    _gather([own], None, study, tmp_path / "cache")
+        gather([own], public, study, tmp_path / "cache")
+    gather([own], None, study, tmp_path / "cache")
     without = study.roles.model_copy(update={"reference": 0.0})
     coins = draw_roles(set(scans.patients), without, np.random.default_rng(0))
-    gathered = _gather([SiteMaterial(public, coins, scans)], public, study, tmp_path / "cache")
+    gathered = gather([SiteMaterial(public, coins, scans)], public, study, tmp_path / "cache")
     assert gathered[2] == "2 public patients stand in as reference"
 
 
@@ -166,6 +166,16 @@ MISTYPED: dict[str, tuple[list[str], str]] = {
     "a release that is not there": (
         ["release", "verify", "absent", "--key", "keys/key.pub.pem"],
         "no folder that can be read",
+    ),
+    "a coordinator's folder that is not there": (
+        ["server", "invite", "absent", "site-a"],
+        "DIR: no coordinator.toml at the path given",
+    ),
+    "a coordinator's folder that is a site's": (["server", "renew", "folder"], "DIR: no coordinator.toml"),
+    "a site's folder that is not there": (["site", "renew", "absent"], "DIR: no valid site.toml"),
+    "an invitation that is another file": (
+        ["site", "init", "new", "--invitation", "latin.toml", "--cohort", "folder"],
+        "--invitation: a file that is no invitation",
     ),
     "a name that is too long": (["study", "new", "x" * 300], "a path that is too long"),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ...common.counted import counted
+from ...common.masking.threshold import helpers_borne
 from ...common.site_folder import SiteFolder, site_material
 from ...privacy.study_summary import study_text
+from ..secure_reply import PUBLIC_METRICS
 from ..site_setup import read_egress_rule
 from .approval import Proposal, propose
 
@@ -29,12 +31,21 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         if rule.generator.shapes
         else "no weights"
     )
+    terms, metrics, masked = study.federation.secure_aggregation, rule.metrics, ""
+    if terms:
+        fewest = max(proposal.limits.sites, terms.threshold)
+        metrics = tuple(name for name in rule.metrics if name in PUBLIC_METRICS)
+        sites = len(membership.fingerprints)
+        masked = (
+            f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while no"
+            f" more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
+        )
     rows = [
         study_text(study),
         "",
-        f"Each of {counted(rounds, 'round')} the coordinator sees of '{folder.name}': {weights}"
+        f"Each of {counted(rounds, 'round')} the coordinator sees of '{folder.name}': {weights}{masked}"
         f" ({rule.max_bytes / 1e6:.2f} MB at most), the declared weight {rule.weight:g}, and"
-        f" {', '.join(rule.metrics)}. Where a round fails it sees one fixed sentence. It also"
+        f" {', '.join(metrics)}. Where a round fails it sees one fixed sentence. It also"
         " sees when this site answers, and how fast.",
         f"This machine trains {counted(steps, 'step')} a round and runs what is installed here alone: FedPhantom"
         f" {proposal.seen.version}, code {proposal.seen.code[:16]}. Whatever else the coordinator sends with the run"

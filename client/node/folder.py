@@ -9,6 +9,7 @@ NAME.request.dsse.json  the last request that the site made
 roster.dsse.json        who takes part, with which keys, as the coordinator signed it
 node/                   what the site's SuperNode keeps, its log rotated
 log.jsonl               what 'site start' said, rotated (``common/event_log``)
+reply.safetensors       without a network: the last reply, as the site signed it
 """
 
 from __future__ import annotations
@@ -51,3 +52,8 @@ class NodeFolder:
     def roster(self) -> Path:
         """The newest roster that the site accepted."""
         return self.root / "roster.dsse.json"
+
+    @property
+    def reply(self) -> Path:
+        """The last reply that was signed for a coordinator without a network."""
+        return self.root / "reply.safetensors"

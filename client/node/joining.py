@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from ...common.enrolment.fingerprint import refuse_other_fingerprint
 from ...common.enrolment.invitation import Invitation, read_invitation
 from ...common.enrolment.request import REQUEST, open_request
 from ...common.enrolment.roster import ROSTER, EnrolledSite, Roster
-from ...common.enrolment.signed_file import opened, read_content
+from ...common.enrolment.signed_file import file_digest, opened, read_content
 from ...common.enrolment.site_keys import SiteKeys
 from ...common.errors import ConfigError, PolicyRefused, SignatureInvalid, VerificationFailed, about
 from ...common.in_toto import time_text
@@ -85,7 +84,7 @@ def join(root: Path, roster_file: Path, fingerprint: str, now: datetime) -> Site
         roster = _opened(content, invitation)
         _refuse_older(folder, invitation, roster, content)
         own, asked = _own_entry(folder, site.name, roster, now)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = file_digest(content)
     Journal(site.journal).append(
         "roster-accepted", roster=digest, serial=roster.serial, sites=[one.name for one in roster.sites]
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
 from .commands import site_app as site_app
 
-_Site = Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.")]
+if TYPE_CHECKING:
+    from ...common.exchange import SiteTrainer
+
+_Site = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -27,7 +31,7 @@ def site_approve(
     from .approval import approve
     from .approval_text import proposal_of, proposal_text
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     proposal = proposal_of(folder)
     if seen is None:
@@ -46,9 +50,51 @@ def site_start(
     from ...common.site_folder import SiteFolder
     from .serving import serve
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     serve(folder, lambda text: typer.echo(text, err=True), once=once)
+
+
+@site_app.command("train")
+def site_train(
+    site: _Site,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST", help="From the coordinator: 'server export'.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file for the reply.")],
+    as_json: _Json = False,
+) -> None:
+    """Answer one round without a network: train what a signed file asks for, write the signed reply to carry back.
+
+    The same request again gives the same reply, without training. Exit 5: a request that is not the coordinator's.
+    """
+    from datetime import UTC, datetime
+
+    from ...common.progress import progress_bar
+    from .file_round import answer_request
+
+    with progress_bar("training") as report:
+
+        def open_trainer(root: Path) -> SiteTrainer:
+            from ..local_training import LocalTrainer  # a refusal need not wait for torch
+
+            return LocalTrainer.open(root, report)
+
+        made = answer_request(site, request, out, open_trainer, datetime.now(UTC))
+    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+
+
+@site_app.command("export")
+def site_export(
+    site: _Site,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file for the reply.")],
+    as_json: _Json = False,
+) -> None:
+    """Write the last reply of 'site train' once more."""
+    from datetime import UTC, datetime
+
+    from .file_round import export_reply
+
+    made = export_reply(site, out, datetime.now(UTC))
+    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
 
 
 @site_app.command("pause")
@@ -57,7 +103,7 @@ def site_pause(site: _Site) -> None:
     from ...common.site_folder import SiteFolder
     from .standing import pause
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     pause(folder)
     typer.echo(f"'{folder.name}' has paused; 'fedphantom site go-on {site}' ends it")
@@ -69,7 +115,7 @@ def site_go_on(site: _Site) -> None:
     from ...common.site_folder import SiteFolder
     from .standing import go_on
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     go_on(folder)
     typer.echo(f"'{folder.name}' takes part again")
@@ -84,7 +130,7 @@ def site_withdraw(
     from ...common.site_folder import SiteFolder
     from .standing import withdraw
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     withdraw(folder, reason)
     typer.echo(
@@ -99,7 +145,7 @@ def site_status(site: _Site, as_json: _Json = False) -> None:
     from ...common.site_folder import SiteFolder
     from .status import site_facts, site_text
 
-    with about("SITE"):
+    with about("DIR"):
         facts = site_facts(SiteFolder.open(site))
     typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))
 
@@ -109,6 +155,9 @@ def site_doctor(
     site: _Site,
     step: Annotated[
         bool, typer.Option("--step", help="Also take one real optimiser step, on made-up scans of the study's size.")
+    ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Leave out the coordinator's lines: rounds are carried as files.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
@@ -123,10 +172,10 @@ def site_doctor(
     from .doctor.examination import examine
     from .doctor.table import print_examination
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     with progress_bar("checking scans") as progress:
-        examination = examine(folder, step=step, progress=progress)
+        examination = examine(folder, step=step, offline=offline, progress=progress)
     if as_json:
         typer.echo(json.dumps(examination.to_json(), indent=1))
     else:

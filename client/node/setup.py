@@ -14,7 +14,6 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
 from ...common.enrolment.invitation import (
     Invitation,
-    invitation_digest,
     open_invitation,
     read_invitation,
 )
@@ -25,15 +24,14 @@ from ...common.enrolment.request import (
     open_request,
     sign_request,
 )
-from ...common.enrolment.signed_file import read_content
+from ...common.enrolment.signed_file import file_digest, read_content
 from ...common.errors import ConfigError, about
 from ...common.gan.parameters import ParameterSpec
-from ...common.gan.public_start import PUBLIC_START, first_parameters
 from ...common.in_toto import time_text
 from ...common.journal import Journal
 from ...common.output_place import refuse_used
 from ...common.progress import Report
-from ...common.site_folder import SITE_FILE, SiteFolder
+from ...common.site_folder import PUBLIC_START, SITE_FILE, SiteFolder
 from ...common.study import Study
 from ...privacy.study_summary import study_text
 from ..site_setup import check_site_cohort, create_site_folder
@@ -138,6 +136,9 @@ def init_site(
         left_out = check_site_cohort(
             root, invitation.site, _own_patients(cohort), study, stage("looking through the cohort"), "system"
         )
+    # Here, so that a node which answers without training does not wait for torch.
+    from ...common.gan.public_start import first_parameters
+
     shapes = ParameterSpec.of(first_parameters(study, start))
     with about("DIR"):
         site = create_site_folder(
@@ -146,7 +147,7 @@ def init_site(
     write_first_limits(root)
     folder = NodeFolder(root)
     request = _last_request(folder, site.name)
-    if request is None or request.content.invitation != invitation_digest(content):
+    if request is None or request.content.invitation != file_digest(content):
         keys = make_keys(folder.keys) if request is None else make_next_keys(folder)
         write_atomic(folder.authority, invitation.authority.encode())
         write_atomic(folder.invitation, content, mode=0o600)
@@ -170,7 +171,7 @@ def make_request(
     content = RequestContent(
         study_digest=invitation.study_digest,
         keys=keys.public(site.name),
-        invitation=invitation_digest(sent),
+        invitation=file_digest(sent),
         token=invitation.token,
         created=time_text(now),
         renews=replaced is not None,

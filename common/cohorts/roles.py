@@ -102,9 +102,10 @@ class CoinRecord:
                 roles={str(p): _role(r) for p, r in sorted(content["roles"].items())},
             )
             whole = content["format"] == _FORMAT and re.fullmatch("[0-9a-f]{32}", record.salt) and len(content) == 6
-        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = whole and record.describes(record.roles)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole, record = None, None
-        if not whole or record is None or not record.describes(record.roles):
+        if not whole or record is None:
             raise VerificationFailed(
                 "the coin record is damaged or was edited",
                 expected="the record as it was written when roles were drawn",

@@ -6,7 +6,6 @@ whose key it is, two people find out by reading its fingerprint to each other.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
@@ -115,8 +114,3 @@ def read_invitation(path: Path) -> tuple[Invitation, bytes]:
     """The same from a file, and the file's bytes. Raises ConfigError also where it cannot be read."""
     content = read_content(path, INVITATION)
     return open_invitation(content), content
-
-
-def invitation_digest(content: bytes) -> str:
-    """What requests name an invitation by: SHA-256 (hex) of its file."""
-    return hashlib.sha256(content).hexdigest()

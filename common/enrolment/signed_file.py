@@ -6,6 +6,7 @@ is read is written again, and must give the bytes that were signed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from ..signing import sign, unverified, verify
 
 LARGEST = 1 << 20
 """Bytes of any such file; a roster of a hundred sites has a tenth of it."""
+
+_BEGINNING = b'{"payload":'
+"""Of every envelope: it has one encoding."""
 
 
 class AboutStudy(Record):
@@ -67,13 +71,18 @@ class _Statement(Record):
     predicate: dict[str, JsonValue]
 
 
+def file_digest(content: bytes) -> str:
+    """What journals and other files name a signed file by: SHA-256 (hex) of its bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def signed(kind: Kind[RecordT], record: RecordT, key: Ed25519PrivateKey) -> bytes:
     """The file's content: the record, signed."""
     return sign(_payload(kind, record), key)
 
 
 def read_content(path: Path, kind: Kind[RecordT]) -> bytes:
-    """A file's bytes, none of them believed yet. Raises ConfigError where it is no plain file, or too large."""
+    """A file's bytes, none of them believed yet. Raises ConfigError for no plain file, one too large, or unsigned."""
     content = content_within(path, LARGEST)
     if content is None:
         raise ConfigError(
@@ -81,6 +90,8 @@ def read_content(path: Path, kind: Kind[RecordT]) -> bytes:
             expected=f"a plain file of at most {LARGEST >> 20} MiB, as '{kind.made_by}' writes it",
             remedy="Check the path, or ask for the file again.",
         )
+    if not content.startswith(_BEGINNING):
+        raise _other(kind, f"a file that is no {kind.name}")
     return content
 
 

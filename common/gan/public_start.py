@@ -21,6 +21,7 @@ from ..errors import ConfigError, DataError, VerificationFailed, about
 from ..exchange import Parameters
 from ..labels.chain import LabelSource, label_digest
 from ..labels.sampler import LabelSampler, PublicLabelMap, make_label_sampler
+from ..site_folder import PUBLIC_START
 from ..study import Study
 from ..tensor_file import decode, encode
 from .generation import initial_parameters
@@ -28,9 +29,6 @@ from .label_means import PublicMeans
 from .networks import make_discriminator, make_generator
 from .parameters import ParameterSpec
 from .training_state import TrainingState, new_state
-
-PUBLIC_START = "public-start.safetensors"
-"""In a site's folder."""
 
 _WHAT = "public start file"
 CENTRE, SCALE = "means.centre", "means.scale"

@@ -278,7 +278,7 @@ def parse_recipe(text: str) -> Recipe:
     """
     try:
         return Recipe.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(
             f"the recipe is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None

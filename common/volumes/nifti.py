@@ -39,6 +39,8 @@ VOXEL_OFFSET = 352
 _SMALLEST_GZIP_SHARE = 1 / 1100
 """Deflate cannot do better than 1:1032; a file that claims more has lost its end (or lies)."""
 _MOST_TRAILING_BYTES = 1 << 24
+MOST_BYTES = 1 << 31
+"""Of one file's voxels, unpacked: more than a CT of a whole body has. A small file can claim, and hold, any number."""
 
 
 class NotAVolume(DataError):
@@ -202,6 +204,8 @@ def _open_header(path: Path) -> tuple[Header, Any]:
     needed = _voxel_offset(raw) + math.prod(shape) * dtype.itemsize
     if needed * (_SMALLEST_GZIP_SHARE if path.name.lower().endswith(".gz") else 1) > size:
         raise _damaged("a file shorter than its header says")
+    if needed > MOST_BYTES:
+        raise _damaged(f"a file of {_in_words(shape, dtype)}, more than {MOST_BYTES >> 30} GiB")
     present = [name for name in TEXT_FIELDS if name in raw.template_dtype.names]  # NIfTI-2 has fewer
     text = {name: bytes(raw[name].item()).rstrip(b"\0").decode("latin-1").strip() for name in present}
     return Header(

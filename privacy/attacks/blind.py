@@ -18,8 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import numpy_generator
+from ..evidence import BLIND
 from ..statistics import Floats, auc
-from .interface import AttackScores, AuditedScans, foreground
+from .interface import AttackScores, AuditedScans, foreground, of_patients
+from .once import Arrays
 
 MIN_PATIENTS = 10
 """A side: below this, nested cross-validation has no folds to learn in."""
@@ -42,6 +44,15 @@ class BlindBaseline:
 
     scores: AttackScores
     null: Floats
+
+    @classmethod
+    def found(cls, scans: AuditedScans, arrays: Arrays) -> BlindBaseline:
+        """Of these scans, from :meth:`arrays`."""
+        return cls(of_patients(BLIND, scans, arrays["score"]), arrays["null"])
+
+    def arrays(self) -> Arrays:
+        """For whoever keeps it."""
+        return {"score": self.scores.score, "null": self.null}
 
 
 def blind_baseline(
@@ -76,7 +87,7 @@ def blind_baseline(
     sites = tuple(site_of[p] for p in patients)
 
     def run(coins: NDArray[np.bool_]) -> AttackScores:
-        return AttackScores("B0", "none", patients, sites, coins, _out_of_fold(features, coins, rng))
+        return AttackScores(BLIND, "none", patients, sites, coins, _out_of_fold(features, coins, rng))
 
     null = [auc(run(_shuffled(truth, sites, rng)).scores()) for _ in range(permutations)]
     return BlindBaseline(run(truth), np.array(null))

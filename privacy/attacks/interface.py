@@ -17,7 +17,7 @@ from scipy import ndimage
 from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import derived_seed
-from ..evidence import ATTACKS, ThreatModel
+from ..evidence import ATTACKS, BLIND, ThreatModel
 from ..statistics import Floats, Scores
 
 Images = NDArray[np.float32]
@@ -205,14 +205,20 @@ def by_patient(id: str, scans: AuditedScans, score: Floats) -> AttackScores:
             remedy="Check the generator; a scan may not be left out of an audit.",
         )
     patients = tuple(sorted(set(scans.patients)))
+    return of_patients(id, scans, np.array([score[scans.of([p])].max() for p in patients], dtype=np.float64))
+
+
+def of_patients(id: str, scans: AuditedScans, score: Floats) -> AttackScores:
+    """An attack's scores, one a patient in sorted order, shape (P,), with who they are."""
+    patients = tuple(sorted(set(scans.patients)))
     first = {p: i for i, p in reversed(list(enumerate(scans.patients)))}
     return AttackScores(
         id=id,
-        threat_model=ATTACKS[id],
+        threat_model="none" if id == BLIND else ATTACKS[id],
         patients=patients,
         sites=tuple(scans.sites[first[p]] for p in patients),
         is_member=np.array([scans.member[first[p]] for p in patients], dtype=bool),
-        score=np.array([score[scans.of([p])].max() for p in patients], dtype=np.float64),
+        score=score,
     )
 
 

@@ -14,6 +14,7 @@ from ..statistics import Floats
 from .distances import distances
 from .embedding import Embedding, coarse
 from .interface import AuditedScans, Images, Labels, foreground
+from .once import Arrays, Once, anew
 from .shadows import Shadows
 
 _AT_ONCE = 64
@@ -31,6 +32,15 @@ class ShownSet:
 
     distance: Floats
     points: Floats
+
+    @classmethod
+    def found(cls, arrays: Arrays) -> ShownSet:
+        """From :meth:`arrays`."""
+        return cls(arrays["distance"], arrays["points"])
+
+    def arrays(self) -> Arrays:
+        """For whoever keeps it."""
+        return {"distance": self.distance, "points": self.points}
 
     def with_more(self, more: ShownSet) -> ShownSet:
         """Both sets as one."""
@@ -50,7 +60,8 @@ class Knowledge:
         points: The audited scans embedded, shape (N, K).
         reference_points: The reference patients' scans embedded, shape (R, K).
         reference_labels: Their label maps, shape (R, X, Y, Z).
-        draws: Noise draws of an attack that questions a generator: at most as many as were asked for.
+        draws: Noise draws of an attack that questions a generator, as the reference's own errors ask for.
+        most_draws: At most as many, whatever a generator's errors ask for.
         seed: Of the noise.
         shadows: What shadow generators showed, where some were trained.
     """
@@ -62,17 +73,23 @@ class Knowledge:
     reference_points: Floats
     reference_labels: Labels
     draws: int
+    most_draws: int
     seed: int
     shadows: Shadows | None = None
 
     def shown(self, volumes: Iterable[Images]) -> ShownSet:
         """Measure a set that comes in batches of any size, each of shape (s, C, X, Y, Z). DataError: not finite."""
-        distance, small = _measured(self.scans, self.judged, volumes)
-        return ShownSet(distance, self.embedding.points(small))
+        found = _measured(self.scans, self.judged, volumes)
+        return ShownSet(found["distance"], self.embedding.points(found["small"]))
 
 
 def learn(
-    scans: AuditedScans, reference: AuditedScans, painted: Iterable[Images], draws: int, seed: int
+    scans: AuditedScans,
+    reference: AuditedScans,
+    painted: Iterable[Images],
+    draws: int,
+    seed: int,
+    once: Once = anew,
 ) -> tuple[Knowledge, ShownSet]:
     """Look at the audited scans through what a reference has.
 
@@ -80,22 +97,24 @@ def learn(
         scans: Members and holdout.
         reference: Scans of patients who are neither.
         painted: The set that a generator trained on those patients would release, in batches.
-        draws: See :class:`Knowledge`.
+        draws: At most.
         seed: See :class:`Knowledge`.
+        once: Of the reference.
 
     Returns:
         What is known, and the painted set as it looks beside the audited scans.
     """
     judged = foreground(scans.images, scans.labels)
-    distance, small = _measured(scans, judged, painted)
-    theirs = coarse(reference.images)
+    released = once("measured as released", lambda: _measured(scans, judged, painted))
+    theirs, small = coarse(reference.images), released["small"]
     embedding = Embedding.fit(theirs, foreground(reference.images, reference.labels), small)
     points = embedding.points(coarse(scans.images))
-    known = Knowledge(scans, judged, embedding, points, embedding.points(theirs), reference.labels, draws, seed)
-    return known, ShownSet(distance, embedding.points(small))
+    known = Knowledge(scans, judged, embedding, points, embedding.points(theirs), reference.labels, draws, draws, seed)
+    return known, ShownSet(released["distance"], embedding.points(small))
 
 
-def _measured(scans: AuditedScans, judged: NDArray[np.bool_], volumes: Iterable[Images]) -> tuple[Floats, Images]:
+def _measured(scans: AuditedScans, judged: NDArray[np.bool_], volumes: Iterable[Images]) -> Arrays:
+    """Distances (N, S) and the volumes on a coarse grid."""
     parts = [(distances(scans, judged, some), coarse(some)) for some in _gathered(volumes)]
     distance, small = np.concatenate([d for d, _ in parts], axis=1), np.concatenate([small for _, small in parts])
     if not np.isfinite(small).all():
@@ -104,7 +123,7 @@ def _measured(scans: AuditedScans, judged: NDArray[np.bool_], volumes: Iterable[
             expected="finite intensities",
             remedy="Check the generator; a volume may not be left out of an audit.",
         )
-    return distance, small
+    return {"distance": distance, "small": small}
 
 
 def _gathered(batches: Iterable[Images]) -> Iterator[Images]:

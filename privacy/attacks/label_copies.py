@@ -18,6 +18,7 @@ from scipy import ndimage
 from ..evidence import CopiedLabels
 from .interface import AuditedScans, Images, Labels
 from .moved_copies import moved_copies
+from .once import Once, anew
 
 _MARGIN = 3
 """Voxels around the structures: what lies beside them tells their outline."""
@@ -29,6 +30,7 @@ def label_copies(
     released: Labels,
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
+    once: Once = anew,
 ) -> CopiedLabels:
     """Count the released label maps that are one person's own.
 
@@ -38,8 +40,9 @@ def label_copies(
         released: Shape (S, X, Y, Z).
         progress: (maps searched, maps in all).
         workers: Maps searched at once; one a core by default. The result does not depend on it.
+        once: Of this search.
     """
-    found = copied_label_maps(scans, released, progress, workers)
+    found = copied_label_maps(scans, released, progress, workers, once)
     member = np.array(scans.member, dtype=bool)
     return CopiedLabels(*(int(found[rows].any(axis=0).sum()) for rows in (slice(None), member, holdout)))
 
@@ -49,12 +52,13 @@ def copied_label_maps(
     released: Labels,
     progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int | None = None,
+    once: Once = anew,
 ) -> NDArray[np.bool_]:
     """Whose label map each released one is, shape (N, S); at most one a map. Arguments as :func:`label_copies`."""
     classes = int(max(scans.labels.max(initial=0), released.max(initial=0), 1))
     around = np.stack([ndimage.binary_dilation(label > 0, iterations=_MARGIN) for label in scans.labels])
     pictured = replace(scans, images=_pictures(scans.labels, classes))
-    return moved_copies(pictured, around, _pictures(released, classes), progress, workers, by_centre=True)
+    return moved_copies(pictured, around, _pictures(released, classes), progress, workers, by_centre=True, once=once)
 
 
 def _pictures(labels: Labels, classes: int) -> Images:

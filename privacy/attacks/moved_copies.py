@@ -12,18 +12,19 @@ than about ten degrees, shifts of more than a quarter of the grid, and anything 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from ...common.parallel import side_by_side
+from ...common.parallel import side_by_side, usable_cores
 from ..statistics import Floats
 from .copies import SAME_ERROR
 from .grids import cube, shrunk
 from .interface import AuditedScans, Images
+from .once import Arrays, Once, anew
 from .registration import Laid, Motion, Volume, descent, places_of, scaled, unexplained
 
 UNEXPLAINED = 0.2
@@ -42,6 +43,10 @@ _HOPELESS = 0.4
 _REACH = 0.25
 """Shifts searched, as a share of the grid's axes, either way."""
 
+SEARCHED_TOGETHER = 16
+"""Volumes, or four a core where those are more, after which what was found is worth keeping: at 96 voxels an axis and
+2,000 scans about a minute's."""
+
 Candidate = tuple[int, bool, Motion]
 """A scan, whether it is mirrored, and where it lies on the middle grid before it is registered."""
 
@@ -54,6 +59,7 @@ def moved_copies(
     workers: int | None = None,
     *,
     by_centre: bool = False,
+    once: Once = anew,
 ) -> NDArray[np.bool_]:
     """Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
 
@@ -68,14 +74,29 @@ def moved_copies(
         workers: Volumes searched at once; one a core by default. The result does not depend on it.
         by_centre: Lay a scan over a volume by their centres of mass alone, not at every shift: for label maps, of which
             there is nothing but the structures, and which are too much alike to be told apart at whole coarse voxels.
+        once: Of this search: what is found of so many volumes at a time (:data:`SEARCHED_TOGETHER`).
     """
     found = np.zeros((len(scans), len(synthetic)), dtype=bool)
-    search = _Search(scans, judged, synthetic, by_centre=by_centre)
-    tasks = [partial(search.source_of, s) for s in range(len(synthetic))]
-    for done, (s, source) in enumerate(side_by_side(tasks, workers), start=1):
-        if source is not None:
-            found[source, s] = True
-        progress(done, len(tasks))
+    search = cache(lambda: _Search(scans, judged, synthetic, by_centre=by_centre))
+    total = len(synthetic)
+
+    together = max(SEARCHED_TOGETHER, 4 * (workers or usable_cores()))
+
+    def sources(block: range) -> Arrays:
+        out = np.full(len(block), -1, dtype=np.int64)
+        tasks = [partial(search().source_of, s) for s in block]
+        for done, (task, source) in enumerate(side_by_side(tasks, workers), start=1):
+            out[task] = -1 if source is None else source
+            if done < len(block):
+                progress(block.start + done, total)
+        return {"source": out}
+
+    for first in range(0, total, together):
+        block = range(first, min(first + together, total))
+        source = once(f"volumes {first + 1} to {block.stop}", partial(sources, block))["source"]
+        progress(block.stop, total)
+        copied = np.flatnonzero(source >= 0)
+        found[source[copied], first + copied] = True
     return found
 
 

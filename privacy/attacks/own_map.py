@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..statistics import Floats
 from .interface import AuditedScans, Images, Reconstruct, paint
+from .once import Arrays, Once, anew
 
 _SMALLEST = 1e-12
 """Keeps the logarithm of a perfect reconstruction finite and ordered."""
@@ -18,41 +20,39 @@ SETTLED = 0.05
 
 
 class OwnMapErrors:
-    """Smallest errors of one generator so far, over draws that are painted once, whoever else looks at them.
+    """Errors of one generator, draw by draw; each is painted once, whoever else looks at it.
 
     Attributes:
-        smallest: Mean squared error in judged voxels and all channels, shape (N,); infinite before the first draw.
-        draws: How many were painted.
+        each: Mean squared error in judged voxels and all channels, one array (N,) a draw.
     """
 
-    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_]) -> None:
-        self._scans, self._judged = scans, judged
-        self.smallest: Floats = np.full(len(scans), np.inf)
-        self.draws = 0
+    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], once: Once = anew) -> None:
+        self._scans, self._judged, self._once = scans, judged, once
+        self.each: list[Floats] = []
 
     def seen(self, draw: Iterator[Images]) -> Iterator[Images]:
         """One volume a scan, in their order, in batches; the same batches, each compared with its scans."""
-        i = 0
+        errors, i = np.empty(len(self._scans)), 0
         for batch in draw:
             for volume in batch:
                 difference = (volume - self._scans.images[i])[:, self._judged[i]].astype(np.float64)
-                self.smallest[i] = min(self.smallest[i], float(np.mean(difference**2)))
+                errors[i] = float(np.mean(difference**2))
                 i += 1
             yield batch
-        self.draws += 1
+        self.each.append(errors)
 
     def after(self, draws: int, generator: Reconstruct, seed: int) -> Floats:
         """The smallest over so many draws, of which draw d is painted with ``seed + d``; the first may be there."""
-        while self.draws < draws:
-            for _ in self.seen(paint(generator, self._scans.labels, seed + self.draws)):
-                pass
-        return self.smallest.copy()
+        while (draw := len(self.each)) < draws:
+            found = self._once(f"draw {draw}", partial(self._painted, draw, generator, seed))
+            self.each[draw:] = [found["errors"]]
+        return np.asarray(np.min(self.each[:draws], axis=0))
 
     def settled(self, most: int, generator: Reconstruct, seed: int) -> int:
         """After how many draws, at least two and at most ``most``, further ones no longer tell scans apart otherwise.
 
         That is where twice as many moved the logarithms of the errors by less than :data:`SETTLED` of their spread
-        among scans. Asked of a generator that saw nobody who is audited: the coins have no part in it.
+        among scans. Members and holdout alike are looked at: the coins have no part in it.
         """
         draws, before = min(2, most), log_errors(self.after(1, generator, seed))
         while draws < most:
@@ -61,6 +61,11 @@ class OwnMapErrors:
                 break
             draws, before = min(2 * draws, most), now
         return draws
+
+    def _painted(self, draw: int, generator: Reconstruct, seed: int) -> Arrays:
+        for _ in self.seen(paint(generator, self._scans.labels, seed + draw)):
+            pass
+        return {"errors": self.each[draw]}
 
 
 def own_map_errors(

@@ -6,7 +6,6 @@ audited patient: its error tells how hard the scan is.
 
 from __future__ import annotations
 
-from ..statistics import Floats
 from .interface import AttackScores, by_patient
 from .knowledge import Knowledge
 from .own_map import log_errors
@@ -16,14 +15,18 @@ _ID = "A1"
 
 
 def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
-    """The attack on any generator."""
-    hardness = log_errors(_errors(reference, known))
+    """The attack on any generator, with as many draws as the reference or it itself needs, whichever needs more.
+
+    One that heeds its noise more than the reference does would else look no harder than the reference: its chance of
+    painting a scan well in a draw or two says little (docs/experiments.md, "How many draws an adversarial generator
+    needs").
+    """
 
     def scores(target: Target) -> AttackScores:
-        return by_patient(_ID, known.scans, hardness - log_errors(_errors(target, known)))
+        generator, own = target.networks.generator, target.own.errors
+        draws = max(known.draws, own.settled(known.most_draws, generator, known.seed))
+        hardness = reference.own.errors.after(draws, reference.networks.generator, known.seed)
+        reached = own.after(draws, generator, known.seed)
+        return by_patient(_ID, known.scans, log_errors(hardness) - log_errors(reached))
 
     return {_ID: scores}
-
-
-def _errors(target: Target, known: Knowledge) -> Floats:
-    return target.own.errors.after(known.draws, target.networks.generator, known.seed)

@@ -10,6 +10,7 @@ from ..evidence import OWN
 from ..statistics import Floats
 from .interface import AttackScores, Labels, Networks, by_patient
 from .knowledge import Knowledge, ShownSet
+from .once import Once, anew
 from .own_map import OwnMapErrors
 
 
@@ -35,12 +36,14 @@ class Target:
         released_labels: The label maps that are released beside the set, shape (S, X, Y, Z), in its order.
         show_released: Measures the set as it is released.
         show_own: Paints and measures the set from the audited scans' own label maps.
+        once: What is found of it, now or in an earlier call.
     """
 
     networks: Networks
     released_labels: Labels
     show_released: Callable[[], ShownSet]
     show_own: Callable[[], OwnSet]
+    once: Once = anew
 
     @cached_property
     def released(self) -> ShownSet:

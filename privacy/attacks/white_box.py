@@ -25,7 +25,7 @@ def calibrate(known: Knowledge, reference: Target) -> dict[str, Attack]:
 
     @cache
     def hardness() -> Floats:
-        return _errors(of_reference, known)
+        return reference.once("searched", lambda: {"errors": _errors(of_reference, known)})["errors"]
 
     def scores(target: Target) -> AttackScores | None:
         of_target = target.networks.search

@@ -17,12 +17,13 @@ from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
 from ..attacks.attribute import NOTHING_TO_INFER
 from ..attacks.battery import Battery, Reference
-from ..attacks.blind import MIN_PATIENTS, blind_baseline
+from ..attacks.blind import MIN_PATIENTS, BlindBaseline, blind_baseline
 from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
+from ..attacks.once import Once, anew, under
 from ..attacks.shadows import Errors
 from ..evidence import (
     ATTACKS,
@@ -51,13 +52,14 @@ from .controls import (
     positive_insider_control,
     positive_model_control,
     positive_set_control,
+    positive_shadow_control,
     positive_white_box_control,
 )
 from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
 from .result import AuditResult
-from .shadow_training import ShadowPlan, seconds_for_shadows, train_shadows
+from .shadow_training import ShadowPlan, seconds_for_shadows, seconds_to_measure, train_shadows
 
 T = TypeVar("T")
 N = TypeVar("N", np.float32, np.uint8)
@@ -110,6 +112,7 @@ def run_audit(
     announce: Callable[[Power], None] = lambda power: None,
     estimate: Estimate = lambda attack, seconds: None,
     train_once: TrainGenerator | None = None,
+    once: Once = anew,
 ) -> AuditResult:
     """Attack the generator, check the attacks by their controls, and decide.
 
@@ -128,6 +131,8 @@ def run_audit(
             attack that has to be asked for.
         train_once: As ``train_generator``, for what nobody needs again once it was timed or measured: nothing of it may
             be kept. By default the same.
+        once: Keeps what each attack and search finds, for an audit of the very same inputs that goes on after this one
+            was broken off; by default nothing is kept.
 
     Raises:
         DataError: nobody to compare (no site with a member and a holdout patient), no reference patients, or
@@ -180,8 +185,8 @@ def run_audit(
             trainings[f"negative {seed}"] = partial(attempted, train_generator, control_index, plan.steps, seed)
     steps_of = {"memoriser": memorised.steps, "insider": memorised.steps}
     lengths = [steps_of.get(name, plan.steps) for name in trainings]
-    once = train_once or train_generator
-    try_out = partial(once, reference_index, seed=reference_seed)
+    tried = train_once or train_generator
+    try_out = partial(tried, reference_index, seed=reference_seed)
     estimate(
         f"Training {len(lengths)} reference and control generators",
         seconds_for_trainings(lengths, try_out, plan.trainings_at_once),
@@ -197,8 +202,10 @@ def run_audit(
     shadows = None
     if plan.shadows is not None:
         measure = _measure(audited, reference_scans, plan.draws, plan.shadows.seed)
-        args = (plan.shadows, measure, audited_index, once, plan.trainings_at_once)
-        estimate("A2", seconds_for_shadows(*args))
+        args = (plan.shadows, measure, audited_index, tried, plan.trainings_at_once)
+        # Measured beside those of the shadows: the target, the memoriser that A2 must find, the negative controls.
+        others = 1 + sum(name.startswith(("memoriser", "negative")) for name in trainings)
+        estimate("A2", seconds_for_shadows(*args) + others * seconds_to_measure(measure, material.target.generator))
         shadows = train_shadows(*args, partial(course.at, "training shadow generators", 1))
     generators: dict[str, Networks | TrainingError] = {}
     course.at("training reference and control generators")
@@ -218,6 +225,7 @@ def run_audit(
         plan.seed,
         material.as_released,
         shadows,
+        once,
     )
     target = battery.target(course.of_search(material.target), material.synthetic)
     found = battery.scores(target)
@@ -233,7 +241,8 @@ def run_audit(
     course.at("running the blind baseline", 1)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
-        baseline = blind_baseline(audited, plan.seed, header, plan.blind_permutations)
+        blind = once(BLIND, lambda: blind_baseline(audited, plan.seed, header, plan.blind_permutations).arrays())
+        baseline = BlindBaseline.found(audited, blind)
         b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
@@ -245,6 +254,8 @@ def run_audit(
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), found_by))
     if searched:
         controls.append(positive_white_box_control(battery, memorised, generators.get("memoriser")))
+    if shadows is not None:
+        controls.append(positive_shadow_control(battery, memorised, generators.get("memoriser")))
     if "insider" in generators:
         controls.append(positive_insider_control(battery, memorised, generators["insider"]))
     negatives = {seed: generators[name] for seed in negative_seeds if (name := f"negative {seed}") in generators}
@@ -261,12 +272,20 @@ def run_audit(
         held,
         judged_voxels,
         distances(held, judged_voxels, material.synthetic),
-        moved_copies(held, judged_voxels, material.synthetic, course.within("searching for moved copies")),
+        moved_copies(
+            held,
+            judged_voxels,
+            material.synthetic,
+            course.within("searching for moved copies"),
+            once=under("moved copies", once),
+        ),
     )
     course.at("searching for copied label maps")
     told_of_maps = course.within("searching for copied label maps")
     of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
-    copied_labels = label_copies(held, of_holdout, material.synthetic_labels, told_of_maps)
+    copied_labels = label_copies(
+        held, of_holdout, material.synthetic_labels, told_of_maps, once=under("copied label maps", once)
+    )
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -302,10 +321,13 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
-        not_applicable={id: _ASKS_FOR[id] for id in evidence.not_applicable},
+        not_applicable={
+            id: SUMMED if id == TRAJECTORY and material.summed else _ASKS_FOR[id] for id in evidence.not_applicable
+        },
     )
 
 
+SUMMED = "the study has secure aggregation, so that the coordinator saw the sites' sum alone"
 _ASKS_FOR = {ATTRIBUTE: NOTHING_TO_INFER, TRAJECTORY: "the sites kept no round that all of them took part in"}
 _TRAINED: tuple[Role, ...] = ("member", "training")
 _HELD: tuple[Role, ...] = ("member", "holdout", "training", "control")

@@ -44,7 +44,8 @@ def audit_run(
 ) -> None:
     """Attack the generator, check the attacks by their controls, decide; exit 6 unless PASS.
 
-    Broken off, the same command goes on with the control networks that were trained; it counts as a further audit.
+    Broken off, the same command goes on with the attack that was not finished, to the same figures, and counts as the
+    same audit; where anything that it depends on has changed, it begins a further one.
     """
     from ...common.progress import progress_bar
     from .report import audit_run_command, audit_text

@@ -18,10 +18,21 @@ from scipy import ndimage
 from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
 from ..attacks.interface import AttackScores, AuditedScans, Networks
+from ..attacks.once import under
 from ..attacks.target import Target
 from ..dp.accounting import told
 from ..dp.canaries import WITHOUT_NOISE, CanaryRun
-from ..evidence import CANARY, FINDS_INSIDE, FINDS_MEMORISER, FINDS_PLANTED, WHITE_BOX, AttackResult, ControlResult
+from ..evidence import (
+    CANARY,
+    FINDS_INSIDE,
+    FINDS_MEMORISER,
+    FINDS_PLANTED,
+    OF_SHADOWS,
+    SHADOWED,
+    WHITE_BOX,
+    AttackResult,
+    ControlResult,
+)
 from ..intervals import auc_interval, perfect_lower_bound
 from ..policy import ReleasePolicy
 from ..statistics import auc, holm, null_p_value
@@ -49,6 +60,8 @@ def canary_control(run: CanaryRun) -> ControlResult:
     )
 
 
+MEMORISER = "memoriser"
+"""Under which what is found of the positive control's generator is kept."""
 MEMORISED = 16
 """Members that the positive control's generator is trained on: of the 16 to 24 asked, the fewest are learnt best."""
 EPOCHS = 90
@@ -109,7 +122,7 @@ def positive_model_control(
     people = (*memorised.members, *battery.known.scans.side(member=False))
 
     def found(made: Networks) -> AttackScores:
-        return battery.scores(battery.target(made), (FINDS_MEMORISER,))[FINDS_MEMORISER].of(people)
+        return battery.scores(battery.target(made, name=MEMORISER), (FINDS_MEMORISER,))[FINDS_MEMORISER].of(people)
 
     return memoriser_found(None if generator is None else attacked(generator, found), memorised, rng)
 
@@ -161,7 +174,7 @@ def positive_insider_control(
     people = (*memorised.members, *battery.known.scans.side(member=False))
 
     def found(made: Networks) -> AttackScores:
-        return battery.scores(battery.target(made), (FINDS_INSIDE,))[FINDS_INSIDE].of(people)
+        return battery.scores(battery.target(made, name="insider"), (FINDS_INSIDE,))[FINDS_INSIDE].of(people)
 
     attack = attacked(networks, found)
     if isinstance(attack, str):
@@ -191,13 +204,43 @@ def positive_white_box_control(
     people = (*memorised.members, *battery.known.scans.side(member=False))
 
     def found(made: Networks) -> AttackScores:
-        return battery.scores(battery.target(made), (WHITE_BOX,))[WHITE_BOX].of(people)
+        return battery.scores(battery.target(made, name=MEMORISER), (WHITE_BOX,))[WHITE_BOX].of(people)
 
     attack = attacked(networks, found)
     if isinstance(attack, str):
         return ControlResult(id, required, f"its training came to nothing: {attack}", ok=False)
     area = auc(attack.scores())
     return ControlResult(id, required, f"AUC {area:.2f}", ok=area >= LEAST_SEARCHED)
+
+
+def positive_shadow_control(
+    battery: Battery, memorised: Memorising, networks: Networks | TrainingError | None
+) -> ControlResult:
+    """Both attacks by shadow generators must find whom a generator learnt by heart, or their silence says nothing.
+
+    PRIVACY §4 sets no mark for them; this is A1's on the same generator, as for the search of weights. The shadows are
+    those of the audit: half of them saw each of these members, as they saw everybody.
+
+    Args:
+        battery: The attacks, calibrated, with shadows.
+        memorised: What the generator was made to learn.
+        networks: None where there were too few members; an error where its training came to nothing.
+    """
+    required = f"{' and '.join(OF_SHADOWS)} AUC >= {LEAST_AUC:.2f} on 16-24 members learnt by heart"
+    if networks is None:
+        return ControlResult(SHADOWED, required, f"fewer than {MEMORISED} members to memorise", ok=False)
+    people = (*memorised.members, *battery.known.scans.side(member=False))
+
+    def found(made: Networks) -> tuple[AttackScores, ...]:
+        attacks = battery.scores(battery.target(made, name=MEMORISER), OF_SHADOWS)
+        return tuple(attacks[name].of(people) for name in OF_SHADOWS)
+
+    attacks = attacked(networks, found)
+    if isinstance(attacks, str):
+        return ControlResult(SHADOWED, required, f"its training came to nothing: {attacks}", ok=False)
+    areas = {attack.id: auc(attack.scores()) for attack in attacks}
+    got = ", ".join(f"{name} AUC {area:.2f}" for name, area in areas.items())
+    return ControlResult(SHADOWED, required, got, ok=min(areas.values()) >= LEAST_AUC)
 
 
 def positive_set_control(battery: Battery, target: Target, rng: np.random.Generator) -> ControlResult:
@@ -221,7 +264,11 @@ def positive_set_control(battery: Battery, target: Target, rng: np.random.Genera
     named: dict[str, int] = {}
     for perturbation in _PERTURBATIONS:
         copies = battery.shown(np.stack([perturbed(volume, perturbation, rng) for volume in planted]))
-        spoilt = replace(target, show_released=partial(target.released.with_more, copies))
+        spoilt = replace(
+            target,
+            show_released=partial(target.released.with_more, copies),
+            once=under(f"planted copies, {perturbation}", battery.once),
+        )
         attack = battery.scores(spoilt, (FINDS_PLANTED,))[FINDS_PLANTED]
         threshold = attack.score[~attack.is_member].max()
         named[perturbation] = int((attack.of(chosen).score > threshold).sum())
@@ -295,10 +342,10 @@ def negative_control(
         None where no generator came of it, and each attack on each that did.
     """
 
-    def found(made: Networks) -> tuple[AttackScores, ...]:
-        return tuple(battery.scores(battery.target(made), tried).values())
+    def found(seed: int, made: Networks) -> tuple[AttackScores, ...]:
+        return tuple(battery.scores(battery.target(made, name=f"negative {seed}"), tried).values())
 
-    return strangers_told({seed: attacked(generator, found) for seed, generator in generators.items()})
+    return strangers_told({seed: attacked(generator, partial(found, seed)) for seed, generator in generators.items()})
 
 
 def strangers_told(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..evidence import BINDING, ReleaseKind
 from ..multiplicity import PValues
 from ..policy import Tier
 from ..statement import STRICTER
+from .kept_findings import KeptFindings
 
 AUDITED = "audit-begun"
 """Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
@@ -44,11 +45,12 @@ class Turn:
     earlier: tuple[PValues | None, ...]
 
 
-def begin_audit(journals: Sequence[Journal], **facts: Fact) -> Turn:
+def begin_audit(journals: Sequence[Journal], noted: Callable[[str], None] = lambda audit: None, **facts: Fact) -> Turn:
     """Take the next number and write it into every journal, under all their locks: no two audits take the same.
 
     Args:
         journals: Of all sites whose patients are audited together.
+        noted: Told the audit's identifier before any journal is, so that one broken off at once can be gone on with.
         facts: Of the event, beside its number.
 
     Raises:
@@ -66,9 +68,62 @@ def begin_audit(journals: Sequence[Journal], **facts: Fact) -> Turn:
             raise _without_roles()
         earlier = _earlier([entry for told in entries for entry in told])
         turn = Turn(1 + len(earlier), secrets.token_hex(8), earlier)
+        noted(turn.id)
         for journal in held:
             journal.append(AUDITED, number=turn.number, audit=turn.id, **facts)
     return turn
+
+
+def take_turn(
+    journals: Sequence[Journal],
+    findings: KeptFindings,
+    going_on: Callable[[int, Sequence[str]], None],
+    **facts: Fact,
+) -> Turn:
+    """Of the audit that was broken off where these findings lie, if nothing has changed since; else the next one's.
+
+    Args:
+        journals: Of all sites whose patients are audited together.
+        findings: What a broken-off audit left, or nothing.
+        going_on: Told, where an audit goes on, its number and what was found finished.
+        facts: Of the event of a new one.
+
+    Raises:
+        VerificationFailed, StorageError: as :func:`begin_audit`.
+    """
+    broken_off = findings.turn()
+    turn = resume_audit(journals, broken_off, findings.inputs) if broken_off else None
+    if turn is None:
+        return begin_audit(journals, findings.begin, inputs=findings.inputs, **facts)
+    going_on(turn.number, findings.finished())
+    return turn
+
+
+def resume_audit(journals: Sequence[Journal], audit: str, inputs: str) -> Turn | None:
+    """The turn of an audit that was broken off, to be gone on with: no further look at the holdout, but the same one.
+
+    That is so where nothing else was looked at since: it is the last that every journal tells of, with the very inputs
+    of now, and none tells its end. Its seeds then are the same, and so is whatever it will find: whoever breaks audits
+    off until one pleases gains nothing.
+
+    Args:
+        journals: Of all sites whose patients are audited together.
+        audit: Its identifier, as the folder has it where it was broken off.
+        inputs: Digest of all that its figures depend on.
+
+    Raises:
+        VerificationFailed: a journal is broken.
+    """
+    told = [read_journal(journal.path) if journal.path.exists() else () for journal in journals]
+    last = [[entry for entry in entries if entry.event in (AUDITED, DONE)][-1:] for entries in told]
+    begun = [entry for entries in last for entry in entries if entry.event == AUDITED]
+    same = [entry for entry in begun if (entry.facts.get("audit"), entry.facts.get("inputs")) == (audit, inputs)]
+    if not same or len(same) < len(journals):
+        return None
+    others = [entry for entries in told for entry in entries if entry.facts.get("audit") != audit]
+    earlier = _earlier(others)
+    number = 1 + len(earlier)
+    return Turn(number, audit, earlier) if same[0].facts.get("number") == number else None
 
 
 def end_audit(journals: Sequence[Journal], turn: Turn, p_values: PValues, **facts: Fact) -> None:
@@ -101,7 +156,7 @@ def refuse_forgotten(results: Path, journals: Sequence[Journal], cohort_digest: 
         try:
             result = json.loads(content)
             same, number = result["cohort_digest"] == cohort_digest, result["audit_number"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         digest = hashlib.sha256(content).hexdigest()
         if same and not all(_knows(entries, digest, number) for entries in told):

@@ -1,8 +1,8 @@
 """Control networks kept until their audit ends, so that one that was broken off after hours goes on.
 
 They saw private patients without differential privacy: they lie in the audit's folder at the site, for its owner alone,
-and the audit removes them with its last line. Their seeds follow from the study, so that the next audit finds them; it
-counts as a further look at the holdout all the same, since nobody knows what the broken-off one showed.
+and the audit removes them with its last line. Their seeds follow from the study, so that the audit that goes on finds
+them, or the next one where something else has changed meanwhile.
 """
 
 from __future__ import annotations

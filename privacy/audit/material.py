@@ -40,6 +40,7 @@ class AuditMaterial:
             could be asked, as in a site's own folder with a generator that it received.
         claimed_epsilon: The study's formal promise, or None (``dp: none``).
         canary: What canaries proved of a formal promise's noise; None where there is no promise.
+        summed: Whether the coordinator saw the sites' weighted sum alone (secure aggregation), and no site's generator.
     """
 
     images: Images
@@ -60,6 +61,7 @@ class AuditMaterial:
     generator_named_by: NamedBy | None = None
     claimed_epsilon: float | None = None
     canary: CanaryRun | None = None
+    summed: bool = False
 
     def __post_init__(self) -> None:
         n, s = len(self.images), len(self.synthetic)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..power import Power
 from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
 from .course import duration
+from .kept_findings import FINDINGS
+from .kept_networks import CONTROLS
 from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
 
 
@@ -36,10 +38,10 @@ def audit_run_command(
     """As :func:`~fedphantom.privacy.audit.run.audit_run_folder`, from the command line's paths.
 
     ``say`` is given, before the first training, what an audit of this size can show, and how long what was asked for
-    beyond the ordinary will take.
+    beyond the ordinary will take; where an audit that was broken off goes on, what of it was found finished.
     """
     folder = out or run / "audit"
-    refuse_used(folder, RESULT, {"cache", SHADOWS})
+    refuse_used(folder, RESULT, {"cache", CONTROLS, FINDINGS, SHADOWS})
     thresholds = read_thresholds(policy)
     made = synthetic or synthetic_of(run)
     return audit_run_folder(
@@ -55,7 +57,19 @@ def audit_run_command(
         progress=progress,
         announce=lambda power: say(power_text(power, thresholds) + _beyond_reach(kind, sizes)),
         estimate=lambda attack, seconds: say(f"{attack} will take about {duration(seconds)} by a first step."),
+        going_on=lambda number, finished: say(going_on_text(number, finished)),
     )
+
+
+def going_on_text(number: int, finished: Iterable[str]) -> str:
+    """Which audit goes on, and what of it was found finished: by network its attacks, of a search its volumes."""
+    of: dict[str, list[str]] = {}
+    for name in finished:
+        network, _, what = name.partition(": ")
+        of.setdefault(network, []).append(what)
+    lines = [f"Going on with audit {number} of this holdout, which was broken off; it counts once."]
+    lines += [f"  - found finished, {network}" + f": {', '.join(parts)}" * any(parts) for network, parts in of.items()]
+    return "\n".join([*lines, *(["  - no attack was found finished"] if not of else [])])
 
 
 def _beyond_reach(kind: ReleaseKind, sizes: AuditSizes) -> str:

@@ -11,30 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...common.atomic import write_atomic
-from ...common.cohort import PUBLIC_SITE, Cohort
-from ...common.cohorts.preparation import PreparedScans, joined, prepare
-from ...common.cohorts.roles import Role
+from ...common.cohort import Cohort
 from ...common.device import choose_device
 from ...common.errors import ConfigError, DataError, VerificationFailed
+from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
 from ...common.journal import Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
-from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
-from ...common.study import Study
+from ...common.site_folder import SITE_FILE, site_folders, site_material
 from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
+from ..synthetic_digest import synthetic_digest
 from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
-from .history import DONE, begin_audit, end_audit, failed_before, refuse_forgotten
+from .gathering import gather
+from .history import DONE, end_audit, failed_before, refuse_forgotten, take_turn
+from .inputs import inputs_digest, insiders_digest
+from .kept_findings import FINDINGS, KeptFindings
 from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
@@ -98,8 +98,9 @@ def audit_run_folder(
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
     estimate: Estimate = lambda attack, seconds: None,
+    going_on: Callable[[int, Sequence[str]], None] = lambda number, finished: None,
 ) -> dict[str, Any]:
-    """Audit a run's generator with its sites' coins.
+    """Audit a run's generator with its sites' coins; where an audit of the very same was broken off in ``out``, go on.
 
     On one machine the sites' per-patient scores are pooled, compared within each site only. A real federation
     never does that: there, sites exchange counts and intervals (DESIGN §4.8).
@@ -117,11 +118,13 @@ def audit_run_folder(
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
         estimate: Told then how many seconds the controls' training will take, and each attack that has to be asked for.
+        going_on: Told, where an audit goes on, its number and what was found finished.
 
     Returns:
         What ``--json`` prints.
 
     Raises:
+        ConfigError: another process audits into ``out``.
         DataError: the whole folder of a run whose sites each have a generator of their own.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
@@ -165,59 +168,70 @@ def audit_run_folder(
             )
         _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
-    scans, roles, stands_in = _gather(sites, public, study, run / "cache")
+    scans, roles, stands_in = gather(sites, public, study, run / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
     site_steps = study.training.rounds * study.training.local_steps
     insider = kept_critics(folders, study, chosen) if paints else None
     rounds = kept_trajectory(folders, study, chosen)
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider, rounds)
     kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {version('fedphantom')}")
-    attack = (
-        attack_on_painter(material, synthetic, out / "cache", kept, white_box=sizes.white_box)
-        if synthetic and paints
-        else attack_on_reader(material)
+    inputs = inputs_digest(
+        scans,
+        roles,
+        (
+            *(generator.sha256, digest, study.digest(), insiders_digest(folders), stands_in, named_by),
+            *(synthetic_digest(synthetic) if synthetic and paints else None, release, sizes, policy, str(chosen.torch)),
+        ),
     )
     journals = [Journal(folder.journal) for folder in folders]
-    refuse_forgotten(out, journals, digest)
-    turn = begin_audit(journals, generator=generator.sha256, tier=policy.tier)
-    plan = AuditPlan(
-        release=release,
-        seed=derived_seed(study.seed, "audit", turn.number),
-        training_seed=derived_seed(study.seed, "audit's trainings"),
-        steps=sizes.steps or site_steps,
-        scans_per_step=study.training.batch,
-        negative_seeds=sizes.negative_seeds,
-        draws=sizes.draws,
-        earlier=turn.earlier,
-        blind_permutations=sizes.blind_permutations,
-        trainings_at_once=1 if chosen.cuda else None,
-        shadows=ShadowPlan(
-            sizes.shadows,
-            derived_seed(study.seed, "shadows"),
-            sizes.steps or site_steps,
-            out / SHADOWS,
-            f"{generator.sha256} {digest}",
+    with hold_folder(out / FINDINGS):
+        findings = KeptFindings(out / FINDINGS, inputs)
+        attack = (
+            attack_on_painter(material, synthetic, out / "cache", kept, findings.once, white_box=sizes.white_box)
+            if synthetic and paints
+            else attack_on_reader(material)
         )
-        if sizes.shadows
-        else None,
-    )
-    result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
-    text = result.to_json()
-    _keep(out, turn.number, text.encode())
-    end_audit(
-        journals,
-        turn,
-        result.p_values(),
-        verdict=result.verdict.outcome,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        generator=generator.sha256,
-        release=release,
-        tier=policy.tier,
-    )
-    write_atomic(out / RESULT, text.encode())
-    if sizes.shadows:
-        shutil.rmtree(out / SHADOWS)
-    kept.forget()
+        refuse_forgotten(out, journals, digest)
+        turn = take_turn(journals, findings, going_on, generator=generator.sha256, tier=policy.tier)
+        plan = AuditPlan(
+            release=release,
+            seed=derived_seed(study.seed, "audit", turn.number),
+            training_seed=derived_seed(study.seed, "audit's trainings"),
+            steps=sizes.steps or site_steps,
+            scans_per_step=study.training.batch,
+            negative_seeds=sizes.negative_seeds,
+            draws=sizes.draws,
+            earlier=turn.earlier,
+            blind_permutations=sizes.blind_permutations,
+            trainings_at_once=1 if chosen.cuda else None,
+            shadows=ShadowPlan(
+                sizes.shadows,
+                derived_seed(study.seed, "shadows"),
+                sizes.steps or site_steps,
+                out / SHADOWS,
+                f"{generator.sha256} {digest}",
+            )
+            if sizes.shadows
+            else None,
+        )
+        result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
+        text = result.to_json()
+        _keep(out, turn.number, text.encode())
+        end_audit(
+            journals,
+            turn,
+            result.p_values(),
+            verdict=result.verdict.outcome,
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            generator=generator.sha256,
+            release=release,
+            tier=policy.tier,
+        )
+        write_atomic(out / RESULT, text.encode())
+        if sizes.shadows:
+            shutil.rmtree(out / SHADOWS)
+        kept.forget()
+        findings.forget()
     content: dict[str, Any] = json.loads(text)
     return content
 
@@ -302,47 +316,13 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads((path / RESULT if path.is_dir() else path).read_text(encoding="utf-8"))
         if isinstance(content, dict) and {"verdict", "attacks", "controls", "counts"} <= content.keys():
             return content
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     raise DataError(
         "no readable audit result",
         expected=f"{RESULT} of 'fedphantom audit run'",
         remedy="Give the path of that file or of its folder.",
     )
-
-
-def _gather(
-    sites: list[SiteMaterial], public: Cohort | None, study: Study, cache: Path
-) -> tuple[PreparedScans, tuple[Role, ...], str | None]:
-    parts = [site.scans for site in sites]
-    roles = [site.coins.roles[patient] for site in sites for patient in site.scans.patients]
-    stands_in = None
-    if "reference" in roles and public is not None:
-        raise ConfigError(
-            "--public where the sites' own patients have the role 'reference': it would have no effect",
-            expected="no --public: public patients stand in only where no patient has that role",
-            remedy="Leave --public out.",
-        )
-    if public is not None:
-        stand_ins = prepare(public, study, cache).named_site(PUBLIC_SITE)
-        _refuse_own_scans(stand_ins, parts)
-        parts.append(stand_ins)
-        roles += ["reference"] * len(stand_ins)
-        stands_in = f"{len(public.patients)} public patients stand in as reference"
-    if "reference" not in roles:  # before it counts as an audit
-        raise DataError(
-            "no reference patients to calibrate the attacks with",
-            expected="patients with the role reference, or public ones who stand in",
-            remedy="Name a public cohort on the study's channels and labels with --public; a new run can draw reference"
-            " patients, where roles.reference in its study is more than 0 and the cohort large enough.",
-        )
-    whole = joined(parts).named_by_site()
-    # Audited scans first, then those that no volume may repeat: the audit then reads both in place, without a copy.
-    place = {"member": 0, "holdout": 0, "training": 1, "control": 2, "reference": 3}
-    kept = np.array(
-        sorted((i for i, role in enumerate(roles) if role in place), key=lambda i: place[roles[i]]), np.intp
-    )
-    return whole.only(kept), tuple(roles[i] for i in kept), stands_in
 
 
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
@@ -352,15 +332,4 @@ def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:
             "a synthetic cohort with a volume that this generator did not paint, or whose sidecar does not say so",
             expected="the cohort as 'fedphantom generate' left it, painted by the generator under audit alone",
             remedy="Generate the cohort anew with that generator, or name its own.",
-        )
-
-
-def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:
-    known = {hashlib.sha256(volume.tobytes()).digest() for part in own for volume in part.volumes}
-    shared = sum(hashlib.sha256(volume.tobytes()).digest() in known for volume in stand_ins.volumes)
-    if shared:
-        raise DataError(
-            f"{shared} scans of the public cohort are the sites' own",
-            expected="public patients whom no site holds: a reference that saw members would hide every leak",
-            remedy="Give a public cohort without them.",
         )

@@ -18,6 +18,7 @@ from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
 from ..attacks.interface import Logits, Networks, SentRound
+from ..attacks.once import Once
 from ..dp.canaries import run_canaries
 from ..dp.plan import noised_plan
 from ..dp.statement import read_dp
@@ -77,8 +78,12 @@ class Attack(Protocol):
         ...
 
 
-def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: KeptNetworks, *, white_box: bool) -> Attack:
+def attack_on_painter(
+    run: RunMaterial, synthetic: Path, cache: Path, kept: KeptNetworks, once: Once, *, white_box: bool
+) -> Attack:
     """Of a generator of images, with the cohort that it painted, and where it is asked for with its weights searched.
+
+    ``kept`` and ``once`` hold what an audit that was broken off had trained and found.
 
     Raises:
         DataError: a synthetic volume that cannot be read or prepared.
@@ -112,9 +117,10 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         generator_named_by=run.named_by,
         claimed_epsilon=promised.epsilon if promised else None,
         canary=run_canaries(noised_plan(study).whole(), promised.clip_norm, promised.delta) if promised else None,
+        summed=study.federation.secure_aggregation is not None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)
-    once = _trainer(train_control_generator, scans, study, device, None)
+    tried = _trainer(train_control_generator, scans, study, device, None)
     memorise = _trainer(train_memoriser, scans, study, device, kept)
 
     def attack(
@@ -124,7 +130,7 @@ def attack_on_painter(run: RunMaterial, synthetic: Path, cache: Path, kept: Kept
         announce: Callable[[Power], None],
         estimate: Estimate,
     ) -> AuditResult:
-        return run_audit(material, plan, policy, train, memorise, progress, announce, estimate, once)
+        return run_audit(material, plan, policy, train, memorise, progress, announce, estimate, tried, once)
 
     return attack
 

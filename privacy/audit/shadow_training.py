@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from ...common.atomic import write_atomic
 from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
+from ..attacks.interface import Reconstruct
+from ..attacks.own_map import own_map_errors
 from ..attacks.shadows import Errors, Shadows
 from ..statistics import Floats
 from .controls import TrainGenerator
@@ -27,6 +30,9 @@ from .course import seconds_for_trainings
 
 FEWEST = 4
 """Shadows at least: two with each patient and two without, or there is no spread."""
+
+_FEW = 8
+"""Scans painted to see how long all of them take."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +115,23 @@ def train_shadows(
 def seconds_for_shadows(
     plan: ShadowPlan, measure: Errors, scan_index: NDArray[np.intp], train: TrainGenerator, at_once: int | None
 ) -> float:
-    """Seconds that those not kept yet will take, by two steps of a training that is thrown away."""
+    """Seconds that those not kept yet will take, trained and measured, by two steps of a training thrown away."""
     files = [plan.folder / f"{_digest(plan, measure)}-{number:03d}.npy" for number in range(plan.number)]
     missing = sum(_kept(file, len(measure.scans) + len(measure.reference)) is None for file in files)
     if not missing:
         return 0.0
     half = scan_index[: max(1, len(scan_index) // 2)]
-    return seconds_for_trainings([plan.steps] * missing, partial(train, half, seed=plan.seed), at_once)
+    training = seconds_for_trainings([plan.steps] * missing, partial(train, half, seed=plan.seed), at_once)
+    return training + missing * seconds_to_measure(measure, train(half, 1, plan.seed).generator)
+
+
+def seconds_to_measure(measure: Errors, generator: Reconstruct) -> float:
+    """Seconds that one generator's errors will take, by one draw on a few scans."""
+    few = measure.scans.take(np.arange(min(_FEW, len(measure.scans))))
+    begun = time.perf_counter()
+    own_map_errors(generator, few, measure.judged[: len(few)], 1, measure.seed)
+    each = (time.perf_counter() - begun) / len(few)
+    return each * measure.draws * (len(measure.scans) + len(measure.reference))
 
 
 def _digest(plan: ShadowPlan, measure: Errors) -> str:

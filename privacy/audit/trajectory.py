@@ -22,12 +22,13 @@ def kept_trajectory(folders: Sequence[SiteFolder], study: Study, device: Device)
     """The rounds that every one of these sites kept; none where they have none in common.
 
     Of several sites each is compared with the others. Of a lone one's rounds those count of which it knows what all
-    sites' replies became, which the next round's request told it.
+    sites' replies became, which the next round's request told it. Under secure aggregation there are none: the
+    coordinator saw sums, which every site sees too.
 
     Raises:
         VerificationFailed: a site's journal was edited.
     """
-    if study.federation.alone or study.network.maps != "labels-to-images":
+    if study.federation.alone or study.federation.secure_aggregation or study.network.maps != "labels-to-images":
         return ()
     lone = len(folders) == 1
     common = set.intersection(*(set(kept_numbers(folder, followed=lone)) for folder in folders)) if folders else set()

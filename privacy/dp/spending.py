@@ -42,6 +42,7 @@ class Reservation:
         budget: ε that the cohort may spend, as the study said then.
         claim: SHA-256 of what only the process that reserved knows.
         steps_done: As it told; None where it told nothing, and all count.
+        told_on: Number of the line that told it, and when; None likewise.
     """
 
     line: int
@@ -53,6 +54,7 @@ class Reservation:
     budget: float
     claim: str
     steps_done: int | None = None
+    told_on: tuple[int, str] | None = None
 
     @property
     def steps_counted(self) -> int:
@@ -91,6 +93,15 @@ class Spending:
     def up_to(self, line: int) -> Spending:
         """As if every reservation after that line had not been made."""
         return replace(self, reservations=tuple(one for one in self.reservations if one.line <= line))
+
+    def as_of(self, line: int) -> Spending:
+        """As the ledger stood after that line: what was told later is not known, and all that was reserved counts."""
+        then = (
+            one if one.told_on and one.told_on[0] <= line else replace(one, steps_done=None, told_on=None)
+            for one in self.reservations
+            if one.line <= line
+        )
+        return replace(self, reservations=tuple(then))
 
     def of(self, people: Sequence[Marks]) -> Spending:
         """With the reservations alone that any of these patients was part of.
@@ -178,7 +189,7 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
                 reservations[entry.n] = reservation
             elif entry.event == COMMITTED:
                 line = _whole(entry.facts["reservation"])
-                reservations[line] = _committed(reservations[line], entry.facts)
+                reservations[line] = _committed(reservations[line], entry)
             else:
                 raise _Odd
         except (_Odd, KeyError, TypeError, ValueError, ConfigError):
@@ -214,13 +225,13 @@ def _reservation(entry: JournalEntry) -> Reservation:
     return Reservation(entry.n, entry.time, run, cohort, kind, delta, budget, claim)
 
 
-def _committed(reserved: Reservation, facts: Mapping[str, Fact]) -> Reservation:
+def _committed(reserved: Reservation, entry: JournalEntry) -> Reservation:
     """With the steps done; only who reserved them knows what the claim is the hash of."""
-    done, proof = _whole(facts["steps_done"]), _hash(facts["claim"])
+    done, proof = _whole(entry.facts["steps_done"]), _hash(entry.facts["claim"])
     told = hmac.compare_digest(claim_of(proof), reserved.claim)
     if reserved.steps_done is not None or done < 0 or not told:
         raise _Odd
-    return replace(reserved, steps_done=done)
+    return replace(reserved, steps_done=done, told_on=(entry.n, entry.time))
 
 
 def claim_of(proof: str) -> str:

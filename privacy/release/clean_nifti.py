@@ -26,12 +26,13 @@ _DTYPES = {2: ("<u1", 8), 16: ("<f4", 32)}
 _MOST_VOXELS = 1 << 28
 
 
-def check_clean_nifti(content: bytes, *, is_label_map: bool) -> Grid:
+def check_clean_nifti(content: bytes, *, is_label_map: bool, declared: Grid | None = None) -> Grid:
     """Check the bytes of a ``.nii.gz`` file.
 
     Args:
         content: The whole file.
         is_label_map: Whether it must hold uint8 labels, and not float32 intensities.
+        declared: The grid that it must lie on: a file whose header says another is not unpacked, however small it is.
 
     Returns:
         The grid the voxels lie on.
@@ -46,6 +47,8 @@ def check_clean_nifti(content: bytes, *, is_label_map: bool) -> Grid:
     try:
         header = stream.decompress(content[10:], _HEADER.size)
         grid, dtype = _check_header(header, is_label_map)
+        if declared not in (None, grid):
+            raise _unclean("a grid other than the one that was declared")
         size = math.prod(grid.shape) * np.dtype(dtype).itemsize
         voxels = stream.decompress(stream.unconsumed_tail, size)
         surplus = b"" if stream.eof else stream.decompress(stream.unconsumed_tail, 1)

@@ -103,7 +103,8 @@ class ContentCheck:
                 self._chains.append(sidecar.label_chain)
         elif volume:
             self._endings[volume["subject"]][volume["key"]].add("nii.gz")
-            self._grids.add(check_clean_nifti(content, is_label_map=volume["key"] == LABEL_KEY))
+            declared = self._predicate.cohort.grid if self._predicate.cohort else None
+            self._grids.add(check_clean_nifti(content, is_label_map=volume["key"] == LABEL_KEY, declared=declared))
             self._volumes.append(hashlib.sha256(content).hexdigest())
         elif name == AUDIT:
             self._check_audit(content)

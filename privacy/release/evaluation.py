@@ -133,7 +133,7 @@ def evaluation_extract(results: Sequence[bytes], synthetic_sha256: str) -> Evalu
             table = json.loads(content)
             number, procedural = _test_patients(table)
             found = list(_rows(table))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, ValidationError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, ValidationError):
             raise _unreadable() from None
         if table.get("synthetic_sha256") != synthetic_sha256:
             raise VerificationFailed(

@@ -114,7 +114,7 @@ def _strings(text: str) -> Iterator[str]:
     """Every text in a JSON file, text within text too; of any other file its lines and their cells."""
     try:
         yield from _within(json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         yield text
         yield from (cell for line in text.split("\n")[1:] if "\t" in line for cell in line.split("\t")[1:])
 

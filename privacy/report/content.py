@@ -18,6 +18,7 @@ from ...common.labels.chain import LabelSource
 from ...common.study import Study
 from ..audit.extract import AuditExtract, PolicyRow
 from ..audit.small_cells import travelling
+from ..dp.ledger_excerpt import LedgerExcerpt
 from ..dp.statement import DpStatement
 from ..evidence import SMALLEST_CELL
 from ..label_making import LabelMaking
@@ -235,6 +236,7 @@ class ReportContent:
         roc: One curve an attack.
         evaluation: None: none was run, or it is withheld.
         promise: The generator's formal promise; None where there is none.
+        ledgers: What the sites' ledgers say of it, of every site whose folder was at hand.
         evaluation_withheld: It was run on too few patients for its figures to be told.
         rounds: In order.
         synthetic: None: none were generated.
@@ -267,6 +269,7 @@ class ReportContent:
     times_note: str = ""
     evaluation_withheld: bool = False
     promise: DpStatement | None = None
+    ledgers: tuple[LedgerExcerpt, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -304,6 +307,7 @@ class ReportContent:
             evaluation_withheld=self.evaluation is not None and evaluation is None,
             synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
+            ledgers=tuple(excerpt.shareable() for excerpt in self.ledgers),
         )
 
 

@@ -85,6 +85,11 @@ _CONTROLS = {
         "a memorising generator, searched",
         "We search the weights of a generator that learnt its patients by heart. The search has to notice.",
     ),
+    "positive-shadows": (
+        "a memorising generator, beside shadows",
+        "We compare a generator that learnt its patients by heart with the shadow generators. The comparison has to "
+        "notice.",
+    ),
     "canary": (
         "the promised noise, counted",
         "We run the noised steps many times without any patient, a made-up one in or out by the toss of a coin, and "

@@ -39,6 +39,7 @@ from .content import (
 )
 from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot, roc_plot
 from .film import film_of
+from .ledger_rows import ledger_tables
 from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
 from .slices import SHOWN, legend, show_volumes
 
@@ -72,6 +73,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         promise=shown.promise,
         promise_epsilon=told(shown.promise.epsilon) if shown.promise else "",
         promise_sentence=shown.promise.sentence() if shown.promise else "",
+        ledgers=ledger_tables(shown.ledgers, shown.study),
         rendition=rendition,
         style=Markup(style),  # noqa: S704 - a file of this package
         style_hash=f"sha256-{digest}",
@@ -106,7 +108,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
-        limits=words.LIMITS,
+        limits=words.limits(shown.study),
         sources=_sources(shown),
         making=_making(shown.label_making),
         making_overlaps=shown.label_making is not None and shown.label_making.overlaps,
@@ -234,7 +236,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
         for control in audit.controls
     ]
     run = {control.id for control in audit.controls}
-    absent = [name for name in required_controls(audit.release, audit.claimed_epsilon) if name not in run]
+    asked = required_controls(audit.release, audit.claimed_epsilon, {attack.id for attack in audit.attacks})
+    absent = [name for name in asked if name not in run]
     return rows + [
         {
             "id": n,

@@ -18,8 +18,9 @@ from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans
 from ...common.gan.weights import GENERATOR, load_weights
 from ...common.labels.chain import PublicSources
-from ...common.site_folder import SITE_FILE
+from ...common.site_folder import SITE_FILE, site_folders
 from ...common.study import Study
+from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
 from .content import (
@@ -74,8 +75,13 @@ def write_reports(
         facts: Name to value, shown on top.
         times: Stage to seconds.
         times_note: What a reader of the times has to know.
+
+    Raises:
+        VerificationFailed: the ledger behind a formal promise cannot be trusted.
     """
     audited = json.loads(audit.read_bytes())
+    simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
+    at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
     volumes = np.asarray(synthetic.volumes[:SHOWN])
     values = np.asarray(study.label_values, dtype=np.uint8)
     nearest = _nearest(volumes, training)
@@ -99,11 +105,12 @@ def write_reports(
         release=ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ()))),
         label_sources=PublicSources.model_validate_json((run / "public-labels.json").read_bytes()).sources,
         label_making=label_making,
-        simulated=any(run.glob(f"sites/*/{SITE_FILE}")),  # a coordinator has no site's folder
+        simulated=simulated,
         people=people.counts(),
         times=times,
         times_note=times_note,
         promise=read_dp(load_weights(run / GENERATOR)[1]["dp"], study),
+        ledgers=ledger_excerpts(at_hand, study),
     )
     write_atomic(out / "report.html", render_report(report, "internal").encode(), mode=0o600)
     if not may_share_volumes(audited["verdict"], release):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
@@ -146,7 +147,8 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     if holdout == SMALL or (isinstance(holdout, int) and holdout < wanted):
         yield f"At least {wanted} holdout patients for the tier '{audit.tier}'; this audit had {cells.number(holdout)}."
     have = {control.id: control.ok for control in audit.controls}
-    for name in required_controls(audit.release, audit.claimed_epsilon):
+    tried = {attack.id for attack in audit.attacks}
+    for name in required_controls(audit.release, audit.claimed_epsilon, tried):
         if name not in have:
             yield f"The control '{control_name(name)}', which was not run."
         elif not have[name]:
@@ -273,12 +275,27 @@ METRICS = {
 }
 """Metrics of a round worth a curve."""
 
-LIMITS = (
-    "Attacks that were not tried. New attacks are published every year.",
-    "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
+_COORDINATOR = (
     "The coordinator during training. Each round the generator's weights go to the study's coordinator, who could "
     "try to learn from them. That is a threat of its own, called F; it was tried only where the table of attacks lists "
-    "it.",
+    "it."
+)
+_COORDINATOR_OF_SUMS = (
+    "Training with secure aggregation. Each round the study's coordinator, and every site, learns the sum of the "
+    "sites' updates, and could try to learn from that. A single site's update it learns only if other sites help it. "
+    "Secure aggregation promises nothing about what the sum, or the finished generator, tells of a patient."
+)
+
+
+def limits(study: Study) -> tuple[str, ...]:
+    """What a page about a study's generator must not be read to promise."""
+    coordinator = _COORDINATOR_OF_SUMS if study.federation.secure_aggregation else _COORDINATOR
+    return (*_LIMITS[:2], coordinator, *_LIMITS[2:])
+
+
+_LIMITS = (
+    "Attacks that were not tried. New attacks are published every year.",
+    "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
     "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
     "Very unusual patients. They are easier to recognise than others, and the attacks on unusual patients cover only a "
     "few of them.",
@@ -340,6 +357,12 @@ TERMS = (
         "delta",
         "δ (delta)",
         "The probability with which a promise of ε may be broken altogether; it has to be very small.",
+    ),
+    (
+        "ledger",
+        "Ledger",
+        "A site's book of what its patients' privacy was spent on. Each line holds the hash of the one before it, so "
+        "that none can be changed or taken out unseen.",
     ),
     (
         "holm",

@@ -32,12 +32,16 @@ def server_init(
     days: Annotated[
         int, typer.Option(min=1, max=825, help="How long server certificates and sites' enrolments hold.")
     ] = 365,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Make a coordinator: keys, a certificate authority for this study, server certificates, an empty registry."""
     from .setup import make_coordinator
 
-    made = make_coordinator(out, study, address, also or (), days, datetime.now(UTC))
+    made = make_coordinator(out, study, address, also or (), days, start, datetime.now(UTC))
     typer.echo(json.dumps(asdict(made)) if as_json else made.text())
 
 

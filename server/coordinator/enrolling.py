@@ -11,9 +11,9 @@ from pathlib import Path
 from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.enrolment.fingerprint import refuse_other_fingerprint
-from ...common.enrolment.invitation import INVITATION, Invitation, invitation_digest
+from ...common.enrolment.invitation import INVITATION, Invitation
 from ...common.enrolment.request import REQUEST, open_request
-from ...common.enrolment.signed_file import read_content, signed
+from ...common.enrolment.signed_file import file_digest, read_content, signed
 from ...common.errors import ConfigError, OutputTaken, about
 from ...common.exchange import check_site_name
 from ...common.in_toto import time_text
@@ -83,7 +83,7 @@ def invite(root: Path, name: str, out: Path | None, days: int, now: datetime) ->
         expires=time_text(now + timedelta(days=days)),
     )
     content = signed(INVITATION, invitation, load_private_key(folder.private_key))
-    digest = invitation_digest(content)
+    digest = file_digest(content)
     coordinator.registry.change(
         "site-invited",
         lambda membership: membership.with_invitation(invitation, digest),
@@ -161,7 +161,7 @@ def enroll(root: Path, request: Path, fingerprint: str, now: datetime) -> SiteCh
             lambda before: before.with_request(asked, now, days),
             site=asked.content.keys.name,
             keys=asked.fingerprint(),
-            request=invitation_digest(content),
+            request=file_digest(content),
         )
     return _changed(coordinator, membership, asked.content.keys.name, change)
 

@@ -2,6 +2,7 @@
 
 coordinator.toml   where sites reach it, what it listens on, how long certificates and enrolments hold
 study.toml         the study; every invitation holds it
+public-start.safetensors  what its training goes out from, where it names one
 keys/              the coordinator's own Ed25519 pair: signs invitations and rosters
 pki/               two authorities and what they signed: the proxy's certificate, which sites see, and the SuperLink's,
                    which only this machine sees
@@ -12,6 +13,7 @@ journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut
 run/               rounds, checkpoints, results
 superlink/, nginx/ what those processes keep, their logs rotated
 log.jsonl          what 'server start' said, rotated (``common/event_log``)
+round-files/       without a network: the request of the round under way, and its replies until it is done
 """
 
 from __future__ import annotations
@@ -52,6 +54,11 @@ class CoordinatorFolder:
     def study(self) -> Path:
         """The study."""
         return self.root / "study.toml"
+
+    @property
+    def public_start(self) -> Path:
+        """What training goes out from, where the study names it."""
+        return self.root / "public-start.safetensors"
 
     @property
     def keys(self) -> Path:
@@ -109,3 +116,16 @@ class CoordinatorFolder:
     def invitation(self, digest: str) -> Path:
         """The invitation with this SHA-256."""
         return self.root / "invitations" / f"{digest[:32]}.invitation.dsse.json"
+
+    @property
+    def round_files(self) -> Path:
+        """Of the round under way, where it goes by files."""
+        return self.root / "round-files"
+
+    def round_request(self, number: int) -> Path:
+        """The request of a round (1-based), as it was signed."""
+        return self.round_files / f"round-{number:05d}.request.safetensors"
+
+    def round_reply(self, number: int, site: str) -> Path:
+        """A site's reply to it, as it came."""
+        return self.round_files / f"round-{number:05d}.{site}.reply.safetensors"

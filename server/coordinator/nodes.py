@@ -10,6 +10,9 @@ from pathlib import Path
 from ...common.atomic import write_atomic
 from ..flower_control import FlowerControl
 
+NODES_VARIABLE = "FEDPHANTOM_NODES"
+"""Environment variable by which a ServerApp's process is told the path of the table; none in a simulation."""
+
 
 @dataclass(frozen=True)
 class RegisteredNode:
@@ -39,9 +42,9 @@ class NodeTable:
         except FileNotFoundError:
             return ()
 
-    def sites(self) -> dict[int, str]:
-        """Site name by node identifier."""
-        return {int(each.node): each.site for each in self.read()}
+    def sites_by_key(self) -> dict[str, str]:
+        """Site name by public node key."""
+        return {each.key: each.site for each in self.read()}
 
     def match(self, keys: Mapping[str, str], control: FlowerControl) -> tuple[RegisteredNode, ...]:
         """Make the SuperLink know exactly these keys.

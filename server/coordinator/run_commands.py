@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_Start = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
-]
 
 
 @server_app.command("start")
@@ -35,15 +32,56 @@ def server_start(folder: _Folder) -> None:
 
 
 @server_app.command("run")
-def server_run(folder: _Folder, start: _Start = None, as_json: _Json = False) -> None:
+def server_run(folder: _Folder, as_json: _Json = False) -> None:
     """Do the study's rounds over the enrolled sites; run again, it goes on from the last."""
-    _run(folder, start, as_json=as_json, resumed=False)
+    _run(folder, as_json=as_json, resumed=False)
 
 
 @server_app.command("resume")
-def server_resume(folder: _Folder, start: _Start = None, as_json: _Json = False) -> None:
+def server_resume(folder: _Folder, as_json: _Json = False) -> None:
     """Go on with a run whose ServerApp, SuperLink or machine was stopped, from its last round."""
-    _run(folder, start, as_json=as_json, resumed=True)
+    _run(folder, as_json=as_json, resumed=True)
+
+
+@server_app.command("export")
+def server_export(
+    folder: _Folder,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write it there too; it always lies in DIR/round-files.")
+    ] = None,
+    start: _Start = None,
+    as_json: _Json = False,
+) -> None:
+    """Write the next round's signed request, to be carried to sites without a network; called again, the same file."""
+    from datetime import UTC, datetime
+    from functools import partial
+
+    from ...common.gan.public_start import first_parameters
+    from .file_rounds import export_request
+
+    asked = export_request(folder, out, partial(first_parameters, start=start), datetime.now(UTC))
+    typer.echo(json.dumps(asdict(asked)) if as_json else asked.text())
+
+
+@server_app.command("import")
+def server_import(
+    folder: _Folder,
+    reply: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Replies of sites, any number.")] = None,
+    close: Annotated[
+        bool, typer.Option("--close", help="Do the round without the sites that are missing, given the quorum.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Take in replies that sites signed; the round is done once all are here. Called again, nothing counts twice.
+
+    Exit 5: a reply that is not what an enrolled site signed for this round. Exit 4: a second, other reply of a site.
+    """
+    from datetime import UTC, datetime
+
+    from .file_rounds import import_replies
+
+    found = import_replies(folder, reply or (), datetime.now(UTC), close=close)
+    typer.echo(json.dumps(asdict(found)) if as_json else found.text())
 
 
 @server_app.command("stop")
@@ -80,9 +118,10 @@ def server_status(
         time.sleep(3.0)
 
 
-def _run(folder: Path, start: Path | None, *, as_json: bool, resumed: bool) -> None:
+def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
     from functools import partial
 
+    from ...common.counted import counted
     from ...common.gan.public_start import first_parameters
     from ...common.progress import stages
     from .folder import CoordinatorFolder
@@ -90,14 +129,15 @@ def _run(folder: Path, start: Path | None, *, as_json: bool, resumed: bool) -> N
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
-    initial: MakeInitial = partial(first_parameters, start=start)
+    start = coordinator.public_start
+    initial: MakeInitial = partial(first_parameters, start=start if start.exists() else None)
     with stages() as stage:
         result = run_study(coordinator, initial, stage("rounds"), _say_aside, resumed=resumed)
     where = str(result.generator) if result.generator else None
     typer.echo(
         json.dumps({"rounds": result.rounds, "generator": where, "run": str(result.folder.root)})
         if as_json
-        else f"{result.rounds} rounds; generator: {where or 'none left a site'}"
+        else f"{counted(result.rounds, 'round')} done; generator: {where or 'none left a site'}"
     )
 
 

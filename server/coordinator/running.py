@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.atomic import write_atomic
+from ...common.enrolment.roster import EnrolledSite
 from ...common.errors import ConfigError, PeerError
 from ...common.flower_bundle import BUNDLE_FILE, bundle_text
+from ...common.masking.peers import Peers, write_peers
 from ...common.progress import Report
 from ...common.study import Study, read_study_text
 from ..following import follow
@@ -106,7 +108,10 @@ def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str,
     sites = run.claimed()[1] if run.begun else _enrolled(folder)
     run.root.mkdir(parents=True, exist_ok=True)
     study = run.claim(text, sites)
-    known = set(nodes_of(folder).sites().values())
+    if study.federation.secure_aggregation:
+        # Anew each time: sites hold each other's keys against the newest roster that they approved.
+        write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
+    known = set(nodes_of(folder).sites_by_key().values())
     if missing := sorted(set(sites) - known):
         raise PeerError(
             f"the SuperLink does not know the node of {', '.join(missing)}",
@@ -117,7 +122,11 @@ def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str,
 
 
 def _enrolled(folder: CoordinatorFolder) -> tuple[str, ...]:
-    return tuple(site.name for site in Registry(folder).read().active(datetime.now(UTC)))
+    return tuple(site.name for site in _active(folder))
+
+
+def _active(folder: CoordinatorFolder) -> tuple[EnrolledSite, ...]:
+    return Registry(folder).read().active(datetime.now(UTC))
 
 
 def _end_earlier(folder: CoordinatorFolder) -> bool:

@@ -50,7 +50,7 @@ def control_of(folder: CoordinatorFolder) -> FlowerControl:
 
 def nodes_of(folder: CoordinatorFolder) -> NodeTable:
     """The nodes that the SuperLink knows."""
-    return NodeTable(superlink_of(folder).folder / "nodes.json")
+    return NodeTable(superlink_of(folder).nodes)
 
 
 def serve(folder: CoordinatorFolder, say: Callable[[str], None]) -> None:

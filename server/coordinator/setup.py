@@ -13,7 +13,7 @@ from ...common.errors import about
 from ...common.flower_programs import LOOPBACK
 from ...common.in_toto import time_text
 from ...common.keys import generate_key
-from ...common.study import parse_study, read_study_text
+from ...common.study import Study, parse_study, read_study_text
 from .authority import Certified, issue, make_authority, read_certified
 from .configuration import CoordinatorTable, new_configuration
 from .coordinator import Coordinator
@@ -65,7 +65,7 @@ class CoordinatorMade:
 
 
 def make_coordinator(
-    out: Path, study: Path, address: str, also: Sequence[str], days: int, now: datetime
+    out: Path, study: Path, address: str, also: Sequence[str], days: int, start: Path | None, now: datetime
 ) -> CoordinatorMade:
     """Make the folder whole, or not at all.
 
@@ -75,21 +75,25 @@ def make_coordinator(
         address: ``HOST:PORT`` at which sites will reach the coordinator.
         also: Further names and IP addresses of that host.
         days: How long server certificates and enrolments hold.
+        start: The public start file, where the study goes out from one; copied.
         now: In UTC.
 
     Raises:
-        ConfigError: a study or an address that does not hold.
+        ConfigError: a study, a public start or an address that does not hold.
         OutputTaken: the folder is there and not empty.
         StorageError: the disk is full, read-only or forbidden.
     """
     with about("--study"):
         text = read_study_text(study)
         digest = parse_study(text).digest()
+    beginning = _public_start(parse_study(text), start)
     configuration = new_configuration(address, tuple(also), days)
     with about("DIR"), atomic_folder(out) as root:
         for_owner_alone(root)
         folder = CoordinatorFolder(root)
         write_atomic(folder.study, text.encode())
+        if beginning is not None:
+            write_atomic(folder.public_start, beginning)
         generate_key(folder.keys)
         for name in AUTHORITIES:
             make_authority(f"{parse_study(text).name} {name}", AUTHORITY_DAYS, now).write(
@@ -109,6 +113,18 @@ def make_coordinator(
             fingerprint=coordinator.fingerprint(),
             certificates_expire=time_text(issued["proxy"].certificate.not_valid_after_utc),
         )
+
+
+def _public_start(study: Study, start: Path | None) -> bytes | None:
+    """The public start's bytes, once it was found to be the study's; None where the study needs none."""
+    if study.training.objective != "adversarial" and start is None:
+        return None
+    # Here, so that a coordinator of another study does not wait for torch.
+    from ...common.gan.public_start import first_parameters
+    from ...common.site_folder import PUBLIC_START
+
+    first_parameters(study, start)
+    return (start or Path(PUBLIC_START)).read_bytes()
 
 
 def issue_server_certificates(

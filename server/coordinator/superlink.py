@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...common.flower_programs import LOOPBACK, flower_environment, flower_program
 from ..run_folder import RUN_VARIABLE
+from .nodes import NODES_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class SuperLink:
         certificate: Its own, PEM.
         key: Its key.
         authority: Certificate of the authority that signed it.
-        run: The coordinator's run folder, told to the ServerApp through its process's environment.
+        run: The coordinator's run folder; this and the table of nodes are told to the ServerApp through its process's
+            environment.
     """
 
     folder: Path
@@ -31,6 +33,11 @@ class SuperLink:
     key: Path
     authority: Path
     run: Path
+
+    @property
+    def nodes(self) -> Path:
+        """Table of the nodes that it knows."""
+        return self.folder / "nodes.json"
 
     @property
     def address(self) -> str:
@@ -51,7 +58,11 @@ class SuperLink:
 
     def environment(self) -> dict[str, str]:
         """Of its process, which the ServerApp's inherits."""
-        return {**flower_environment(self.folder / "home"), RUN_VARIABLE: str(self.run)}
+        return {
+            **flower_environment(self.folder / "home"),
+            RUN_VARIABLE: str(self.run),
+            NODES_VARIABLE: str(self.nodes),
+        }
 
     def answers(self) -> bool:
         """Whether it is up, by a certificate of its authority."""

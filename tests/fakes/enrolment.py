@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny_cohorts import tiny_text
 
 from fedphantom.client.node.keys import KeyPair
-from fedphantom.common.enrolment.invitation import invitation_digest, open_invitation
+from fedphantom.common.enrolment.invitation import open_invitation
 from fedphantom.common.enrolment.request import RequestContent, open_request, sign_request
+from fedphantom.common.enrolment.signed_file import file_digest
 from fedphantom.common.enrolment.site_keys import new_node_key
 from fedphantom.common.in_toto import time_text
 from fedphantom.common.signing import sign, unverified
@@ -39,10 +40,10 @@ class Study:
         return self.root / "coordinator"
 
     @classmethod
-    def make(cls, root: Path, *, days: int = 365) -> Study:
+    def make(cls, root: Path, *, days: int = 365, text: str | None = None) -> Study:
         study = root / "study.toml"
-        study.write_text(tiny_text())
-        make_coordinator(root / "coordinator", study, "fed.example.org:443", ["10.0.0.1"], days, NOW)
+        study.write_text(text or tiny_text())
+        make_coordinator(root / "coordinator", study, "fed.example.org:443", ["10.0.0.1"], days, None, NOW)
         return cls(root)
 
     def invite(self, name: str, *, days: int = 14, now: datetime = NOW) -> bytes:
@@ -62,7 +63,7 @@ class Study:
         content = RequestContent(
             study_digest=said.study_digest,
             keys=keys.public(said.site),
-            invitation=invitation_digest(invitation),
+            invitation=file_digest(invitation),
             token=said.token,
             created=time_text(created),
             renews=replaced is not None,

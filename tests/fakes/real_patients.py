@@ -30,6 +30,8 @@ from fedphantom.common.volumes.grid import Grid
 from fedphantom.common.volumes.nifti import read_label_map, read_volume
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "multiparametric"
+MOST_MB = 5000
+"""What any step on volumes of their size may hold."""
 BRAIN = BrainLabels()
 SCHEMES = {  # label value in the patient's file to ours; the rest of the brain is told apart by T1
     "BraTS2021_01306": {1: BRAIN.necrosis, 2: BRAIN.oedema, 3: BRAIN.enhancing},

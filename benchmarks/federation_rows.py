@@ -1,0 +1,57 @@
+"""What a federation costs: memory of the coordinator, seconds of a round beside training, bytes on the wire."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+from flower_rounds import flower_rounds
+from measure import Row
+from still_study import SECURE
+
+SITES, MEGABYTES = 64, 50.0
+SMALL_MB, LARGE_MB, ROUNDS = 1.0, 200.0, 5
+SECURE_SITES, DROPS_IN, SECURE_ROUNDS = 4, 4, 5
+
+
+def aggregation_rows() -> list[Row]:
+    """``aggregate_64_sites_peak_mb``, of a process of its own, and seconds of such a round."""
+    command = [sys.executable, str(Path(__file__).with_name("many_sites.py")), str(SITES), str(MEGABYTES)]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return [
+        Row("aggregate_64_sites_peak_mb", facts["peak_mb"], "MB", None, 600.0),
+        Row("aggregate_64_sites_seconds", facts["seconds_per_round"], "s"),
+    ]
+
+
+def flower_rows() -> list[Row]:
+    """``round_overhead_seconds_flower`` at two sites, the same with a large generator, ``wire_bytes_over_parameters``.
+
+    Their sites do not train: all of a round's seconds are overhead. A program is loaded, the generator travels and is
+    checked, averaged and kept.
+    """
+    small, large = flower_rounds(SMALL_MB, ROUNDS), flower_rounds(LARGE_MB, ROUNDS)
+    return [
+        Row("round_overhead_seconds_flower", small.seconds, "s", None, 8.0),
+        Row("round_overhead_seconds_flower_200_mb", large.seconds, "s", None, 30.0),
+        Row("wire_bytes_over_parameters", large.wire_over_parameters, "ratio", None, 1.05),
+    ]
+
+
+def secure_rows() -> list[Row]:
+    """``secure_aggregation_over_plain`` at four sites; the same of a round in which one drops, and of the round after.
+
+    The first round is left out: in it keys are set up once for the study. In the fourth the last site fails after the
+    key exchange. Keys of the fifth are then asked for anew, since that site takes part again.
+    """
+    plain = flower_rounds(SMALL_MB, SECURE_ROUNDS, SECURE_SITES)
+    secure = flower_rounds(SMALL_MB, SECURE_ROUNDS, SECURE_SITES, SECURE, fails_in=DROPS_IN)
+    undisturbed = median(secure.by_round[1 : DROPS_IN - 1])
+    return [
+        Row("secure_aggregation_over_plain", undisturbed / plain.seconds, "ratio", None, 2.0),
+        Row("secure_aggregation_drop_over_plain", secure.by_round[DROPS_IN - 1] / plain.seconds, "ratio", None, 2.0),
+        Row("secure_aggregation_after_drop_over_plain", secure.by_round[DROPS_IN] / plain.seconds, "ratio"),
+    ]

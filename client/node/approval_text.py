@@ -36,9 +36,10 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         fewest = max(proposal.limits.sites, terms.threshold)
         metrics = tuple(name for name in rule.metrics if name in PUBLIC_METRICS)
         sites = len(membership.fingerprints)
+        fewest_sites, all_sites = counted(fewest, "site"), counted(sites, "site")
         masked = (
-            f" as whole numbers under masks, which come off the sum of {counted(fewest, 'site')} or more alone, while no"
-            f" more than {helpers_borne(sites, terms.threshold)} of the {counted(sites, 'site')} help the coordinator"
+            f" as whole numbers under masks, which come off the sum of {fewest_sites} or more alone, while no more than"
+            f" {helpers_borne(sites, terms.threshold)} of the {all_sites} help the coordinator"
         )
     rows = [
         study_text(study),

@@ -7,9 +7,9 @@ keys/identity/          what the site signs with (Ed25519)
 keys-next/              the same, asked for and not yet on a roster
 NAME.request.dsse.json  the last request that the site made
 roster.dsse.json        who takes part, with which keys, as the coordinator signed it
+reply.safetensors       without a network: the last reply, as the site signed it
 node/                   what the site's SuperNode keeps, its log rotated
 log.jsonl               what 'site start' said, rotated (``common/event_log``)
-reply.safetensors       without a network: the last reply, as the site signed it
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ invitations/       every invitation as it was sent; each holds its token: they a
 roster.dsse.json   who takes part with which keys, signed, for the sites
 journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut-off lines show
 run/               rounds, checkpoints, results
+round-files/       without a network: the request of the round under way, and its replies until it is done
 superlink/, nginx/ what those processes keep, their logs rotated
 log.jsonl          what 'server start' said, rotated (``common/event_log``)
-round-files/       without a network: the request of the round under way, and its replies until it is done
 """
 
 from __future__ import annotations

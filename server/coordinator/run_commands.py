@@ -15,6 +15,7 @@ from .commands import server_app as server_app
 
 if TYPE_CHECKING:
     from ..simulation import MakeInitial
+    from .folder import CoordinatorFolder
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -49,17 +50,15 @@ def server_export(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write it there too; it always lies in DIR/round-files.")
     ] = None,
-    start: _Start = None,
     as_json: _Json = False,
 ) -> None:
     """Write the next round's signed request, to be carried to sites without a network; called again, the same file."""
     from datetime import UTC, datetime
-    from functools import partial
 
-    from ...common.gan.public_start import first_parameters
     from .file_rounds import export_request
+    from .folder import CoordinatorFolder
 
-    asked = export_request(folder, out, partial(first_parameters, start=start), datetime.now(UTC))
+    asked = export_request(folder, out, _beginning(CoordinatorFolder(folder)), datetime.now(UTC))
     typer.echo(json.dumps(asdict(asked)) if as_json else asked.text())
 
 
@@ -119,26 +118,30 @@ def server_status(
 
 
 def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
-    from functools import partial
-
     from ...common.counted import counted
-    from ...common.gan.public_start import first_parameters
     from ...common.progress import stages
     from .folder import CoordinatorFolder
     from .running import run_study
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
-    start = coordinator.public_start
-    initial: MakeInitial = partial(first_parameters, start=start if start.exists() else None)
     with stages() as stage:
-        result = run_study(coordinator, initial, stage("rounds"), _say_aside, resumed=resumed)
+        result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
     where = str(result.generator) if result.generator else None
     typer.echo(
         json.dumps({"rounds": result.rounds, "generator": where, "run": str(result.folder.root)})
         if as_json
         else f"{counted(result.rounds, 'round')} done; generator: {where or 'none left a site'}"
     )
+
+
+def _beginning(folder: CoordinatorFolder) -> MakeInitial:
+    """Makes the generator that the study's first round starts from."""
+    from functools import partial
+
+    from ...common.gan.public_start import first_parameters
+
+    return partial(first_parameters, start=folder.public_start if folder.public_start.exists() else None)
 
 
 def _say_aside(text: str) -> None:

@@ -102,6 +102,14 @@ def test_a_secret_that_others_may_read_is_red(site: SiteFolder, name: str) -> No
     assert lit(site, lambda: check_key_files(site), Path(name).name) == "red"
 
 
+def test_masking_secrets_that_others_may_read_are_red(site: SiteFolder) -> None:
+    site.masking.mkdir()
+    (site.masking / "00003.json").touch(0o600)
+    assert lit(site, lambda: check_key_files(site)) == "green"
+    (site.masking / "00003.json").chmod(0o604)
+    assert lit(site, lambda: check_key_files(site), "00003.json") == "red"
+
+
 def test_a_folder_that_others_may_look_into_is_yellow(site: SiteFolder) -> None:
     site.root.chmod(0o755)
     assert lit(site, lambda: check_key_files(site)) == "yellow"

@@ -97,10 +97,12 @@ def test_what_is_kept_grows_with_the_batch_and_parameters_do_not(batch: int, siz
     assert more.activations == pytest.approx(batch * one.activations, rel=0.1)
 
 
-def test_networks_that_read_images_also_hold_what_is_varied() -> None:
-    study = tiny_study()
-    reads = study.model_copy(update={"network": study.network.model_copy(update={"maps": "images-to-labels"})})
-    assert step_memory(reads).activations > 0
+def test_networks_that_read_images_also_hold_the_whole_scans_that_are_varied() -> None:
+    text = tiny_text().replace("batch = 2", "batch = 2\npatch = { shape = [16, 16, 16] }")
+    reads = parse_study(text.replace("[network]", '[network]\nmaps = "images-to-labels"'))
+    larger = reads.model_copy(update={"grid": reads.grid.model_copy(update={"shape": (32, 32, 32)})})
+    # Patches are as before; the scans that they are cut from are not.
+    assert step_memory(larger).activations - step_memory(reads).activations == 5 * 4 * 2 * 3 * (32**3 - 16**3)
 
 
 # Memory by one real step.
@@ -115,9 +117,12 @@ def test_a_real_step_takes_no_more_than_was_estimated(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "size"), [("small", 48), ("base", 32)])
-def test_the_estimate_is_above_what_a_step_takes_and_not_far(tmp_path: Path, preset: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("preset", "size", "maps"), [("base", 32, "labels-to-images"), ("small", 40, "images-to-labels")]
+)
+def test_the_estimate_is_above_what_a_step_takes_and_not_far(tmp_path: Path, preset: str, size: int, maps: str) -> None:
     text = tiny_text(preset=preset, channels=("T1", "T1c", "T2", "FLAIR")).replace("[16, 16, 16]", str([size] * 3))
+    text = text.replace("[network]", f'[network]\nmaps = "{maps}"')
     step = measure_step(site(tmp_path / "site", text))
     assert isinstance(step, MeasuredStep)
     estimate = step_memory(parse_study(text)).bytes("cpu")

@@ -110,6 +110,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("site go-on", "DIR"): "site go-on nowhere",
     ("site withdraw", "DIR"): "site withdraw nowhere --reason gone_for_good_now",
     ("site status", "DIR"): "site status nowhere",
+    ("site doctor", "DIR"): "site doctor nowhere",
     ("journal show", "JOURNAL"): "journal show nowhere",
     ("journal verify", "JOURNAL"): "journal verify nowhere",
 }

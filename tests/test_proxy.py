@@ -34,6 +34,7 @@ class Door:
 
     address: tuple[str, int]
     authority: Path
+    log: Path
     passed: list[str] = field(default_factory=list)
 
     def status(self, method: str, path: str, body: bytes | None = None) -> int:
@@ -55,7 +56,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         authority.write(root / f"{name}-ca.crt", root / f"{name}-ca.key")
         issue(authority, ["localhost", LOOPBACK], 1, now).write(root / f"{name}.crt", root / f"{name}.key")
     port, behind = free_ports(2)
-    found = Door((LOOPBACK, port), root / "sites-ca.crt")
+    found = Door((LOOPBACK, port), root / "sites-ca.crt", root / "nginx.log")
     link = http.server.ThreadingHTTPServer((LOOPBACK, behind), answering(found.passed))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(root / "internal.crt", root / "internal.key")
@@ -167,6 +168,17 @@ def test_plain_text_is_not_spoken(door: Door) -> None:
 
 
 def test_a_client_that_trusts_somebody_else_does_not_speak_to_it(door: Door) -> None:
-    other = Door(door.address, door.authority.with_name("internal-ca.crt"))
+    other = Door(door.address, door.authority.with_name("internal-ca.crt"), door.log)
     with pytest.raises(ssl.SSLCertVerificationError):
         other.status("GET", "/health")
+
+
+def test_what_came_is_logged_without_body_or_query_where_the_log_is_rotated(door: Door) -> None:
+    door.status("POST", "/v1/fleet/get-run?secret=1", b"secret")
+    for _ in range(50):
+        if "/v1/fleet/get-run 200" in (said := door.log.read_text()):
+            break
+        threading.Event().wait(0.1)
+    assert "/v1/fleet/get-run 200" in said
+    assert "secret" not in said
+    assert not (door.log.parent / "nginx" / "logs").exists()

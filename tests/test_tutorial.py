@@ -102,6 +102,25 @@ def test_three_rounds_are_done_and_every_site_answered_each(typed: Tutorial) -> 
         assert left == [1, 2, 3]
 
 
+def test_the_doctor_finds_nothing_red_before_the_first_round(typed: Tutorial) -> None:
+    """The line itself would have ended the tutorial with 3."""
+    told = typed.said[HOSPITALS[0]]
+    assert " 0 red" in told
+    assert "signed by the study's own authority" in " ".join(told.replace("│", " ").split())
+
+
+def test_what_stays_says_what_happens_as_json_lines_too(typed: Tutorial) -> None:
+    for role, folder, expected in (
+        (HOSPITALS[0], "site", ["ready", *["reply-left"] * 3]),
+        (COORDINATOR, "federation", ["enrolled", "serving"]),
+    ):
+        text = (typed.folder(role) / folder / "log.jsonl").read_text()
+        events = [json.loads(line) for line in text.splitlines()]
+        assert [event["event"] for event in events][: len(expected)] == expected
+        assert {event["level"] for event in events} == {"info"}
+        assert str(typed.root) not in text
+
+
 def test_a_hospital_reaches_the_coordinators_door_and_nothing_else(typed: Tutorial) -> None:
     here, there = HOSPITALS
     assert reached(typed, here, ADDRESS, PORT)

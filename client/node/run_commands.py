@@ -156,6 +156,9 @@ def site_doctor(
     step: Annotated[
         bool, typer.Option("--step", help="Also take one real optimiser step, on made-up scans of the study's size.")
     ] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Leave out the coordinator's lines: rounds are carried as files.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Look into all that a round needs, each line green, yellow or red with the fix; exit 3 where one is red.
@@ -169,10 +172,10 @@ def site_doctor(
     from .doctor.examination import examine
     from .doctor.table import print_examination
 
-    with about("SITE"):
+    with about("DIR"):
         folder = SiteFolder.open(site)
     with progress_bar("checking scans") as progress:
-        examination = examine(folder, step=step, progress=progress)
+        examination = examine(folder, step=step, offline=offline, progress=progress)
     if as_json:
         typer.echo(json.dumps(examination.to_json(), indent=1))
     else:

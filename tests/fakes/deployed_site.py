@@ -53,7 +53,7 @@ def deploy(root: Path, patients: int = 4, *, text: str | None = None, days: int 
     """Both folders, the site joined and its roles drawn; its patients have telling names."""
     now, port = datetime.now(UTC), free_ports(1)[0]
     (root / "study.toml").write_text(text or tiny_text())
-    make_coordinator(root / "coordinator", root / "study.toml", f"{LOOPBACK}:{port}", [], days, now)
+    make_coordinator(root / "coordinator", root / "study.toml", f"{LOOPBACK}:{port}", [], days, None, now)
     study = Study(root)
     write_tiny_cohort(root / "cohort", patients, prefix=PATIENT.replace("-", ""))
     (root / "invitation").write_bytes(study.invite("site-a", now=now))

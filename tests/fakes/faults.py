@@ -221,4 +221,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An end that is asked for leaves no process and no namespace behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -161,4 +162,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # An end that is asked for leaves no process and no namespace behind either.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

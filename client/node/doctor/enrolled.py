@@ -46,6 +46,7 @@ def check_key_files(folder: SiteFolder) -> Outcome:
         place / name for place in (node.keys, node.next_keys) for name in (NODE, f"{IDENTITY}/{PRIVATE_KEY_NAME}")
     ]
     secrets += [folder.ledger / SECRET, node.invitation, node.request(folder.name)]
+    secrets += sorted(folder.masking.glob("*.json"))
     open_to_others = [path for path in secrets if path.exists() and _mode(path) & 0o077]
     if not (node.keys / NODE).exists():
         return red("no keys in the site's folder", "Run 'fedphantom site init' with the invitation.")

@@ -29,6 +29,10 @@ from .measured_step import measure_step
 
 Check = Callable[[], Outcome]
 
+STEP = "step"
+NETWORK = ("coordinator reached", "coordinator certificate", "coordinator answers", "clock", "http proxy")
+"""Lines that only a site with a network has."""
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -59,17 +63,22 @@ class Examination:
         }
 
 
-def examine(folder: SiteFolder, *, step: bool, progress: Report) -> Examination:
+def examine(folder: SiteFolder, *, step: bool, offline: bool, progress: Report) -> Examination:
     """Look into everything that a round needs; nothing of the site is changed.
 
     Args:
         folder: The site's.
         step: Whether to take a real optimiser step, on made-up scans.
+        offline: Whether to leave out what is about a network: the site's rounds are carried as files.
         progress: (scans looked through, scans in all).
     """
     now = datetime.now(UTC)
-    findings = [finding_of(folder, name, check) for name, check in checks(folder, now, step=step, progress=progress)]
-    return Examination(folder.name, time_text(now), tuple(findings))
+    asked = [
+        (name, check)
+        for name, check in checks(folder, now, progress)
+        if not (name == STEP and not step) and not (name in NETWORK and offline)
+    ]
+    return Examination(folder.name, time_text(now), tuple(finding_of(folder, *one) for one in asked))
 
 
 def finding_of(folder: SiteFolder, name: str, check: Check) -> Finding:
@@ -86,7 +95,7 @@ def finding_of(folder: SiteFolder, name: str, check: Check) -> Finding:
         )
 
 
-def checks(folder: SiteFolder, now: datetime, *, step: bool, progress: Report) -> Sequence[tuple[str, Check]]:
+def checks(folder: SiteFolder, now: datetime, progress: Report) -> Sequence[tuple[str, Check]]:
     """Name and check of every line; what several ask for is looked at once."""
     node, environment = NodeFolder(folder.root), _environment_of_node(folder)
     seen, available = cache(hardware.Accelerator.here), cache(hardware.available_memory)
@@ -116,7 +125,7 @@ def checks(folder: SiteFolder, now: datetime, *, step: bool, progress: Report) -
     return (
         ("gpu", lambda: hardware.check_gpu(seen())),
         ("memory", memory),
-        *((("step", one_step),) if step else ()),
+        (STEP, one_step),
         ("disk", room),
         ("coordinator reached", lambda: reach.check_reached(address(), door())),
         ("coordinator certificate", lambda: reach.check_certificate(door(), node.authority, now)),

@@ -90,7 +90,7 @@ def set_up(terminals: Tutorial) -> None:
     for number, hospital in enumerate(HOSPITALS, start=1):
         name = hospital.upper().replace("-", "_")
         terminals.type(COORDINATOR, f"fedphantom server invite federation {hospital} --out {hospital}.invitation")
-        terminals.type(hospital, f"fedphantom cohort phantom cohort --patients 40 --spacing 12 --seed {number}")
+        terminals.type(hospital, f"fedphantom cohort phantom cohort --patients 48 --spacing 12 --seed {number}")
         (terminals.folder(hospital) / "start.safetensors").write_bytes((lead / "start.safetensors").read_bytes())
         terminals.type(
             hospital,

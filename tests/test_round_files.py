@@ -215,6 +215,7 @@ def test_an_oversize_header_is_refused_unread_and_no_array_before_signature_and_
     huge = {**GENERATOR, "up.weight": np.zeros((300, 400), np.float32)}
     for content, key in (
         (write_request(RoundRequest(STUDY.digest(), 2, huge), 3, KEY), KEY),
+        (encode(huge, {"envelope": signed(REQUEST, statement_of(GENERATOR), KEY).decode()}), KEY),
         (write_request(ASKED, 3, STRANGER), KEY),
     ):
         with pytest.raises((ConfigError, SignatureInvalid)):

@@ -111,7 +111,7 @@ def test_a_label_map_holds_labels_and_an_image_intensities(volumes_release: Path
 def test_volumes_of_different_grids_are_refused(volumes_release: Path) -> None:
     write_volume(_volume(volumes_release), np.zeros((8, 8, 8), np.float32), Grid((8, 8, 8), (1.0, 1.0, 1.0)))
     sign_again(volumes_release)
-    assert_refused(volumes_release, "different grids")
+    assert_refused(volumes_release, "a grid other than the one that was declared")
 
 
 @pytest.mark.parametrize("ending", ["_T1w.json", "_T1w.nii.gz", "_dseg.nii.gz"])

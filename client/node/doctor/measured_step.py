@@ -93,12 +93,17 @@ def _step(study: Study) -> MeasuredStep:
             torch.cuda.synchronize()
         if losses.step < steps:
             begun = time.monotonic()
-    peak = (
-        torch.cuda.max_memory_reserved()
-        if device.cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
-    )
+    peak = torch.cuda.max_memory_reserved() if device.cuda else _resident_peak()
     return MeasuredStep(time.monotonic() - begun, peak)
+
+
+def _resident_peak() -> int:
+    """Bytes. Not ``ru_maxrss``: under Linux a process begins with the peak of the one that started it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
 
 
 def _made_up(study: Study) -> PreparedScans:

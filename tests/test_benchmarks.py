@@ -44,6 +44,7 @@ def test_the_coordinators_memory_does_not_grow_with_the_number_of_sites() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.network
 def test_rounds_over_flower_are_timed_and_their_bytes_counted() -> None:
     found = figures("flower_rounds.py", "4", "2")

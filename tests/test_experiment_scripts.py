@@ -41,6 +41,7 @@ def _role(line: str, roles: dict[str, float]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_label_edits_compares_edited_scans_with_as_many_unedited_ones(tmp_path: Path) -> None:
     recipe = str(ROOT / "docs" / "recipes" / "move-and-resize.toml")
     result = experiment(
@@ -56,6 +57,7 @@ def test_label_edits_compares_edited_scans_with_as_many_unedited_ones(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sharing_modes_scores_and_attacks_every_way_of_sharing(tmp_path: Path) -> None:
     roles = {"test": 0.25, "reference": 0.25, "control": 0.0, "audit": 0.45, "validation": 0.0}
     result = experiment("sharing_modes.py", tmp_path, roles, "--patients", "test", "--volumes", "4", "--seeds", "1")
@@ -66,6 +68,7 @@ def test_sharing_modes_scores_and_attacks_every_way_of_sharing(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sharing_modes_compares_averages_alone_by_patients_of_two_roles(tmp_path: Path) -> None:
     momentum = tmp_path / "momentum.toml"
     command = [sys.executable, "-m", "fedphantom", "study", "new", str(momentum), "--template", "tiny"]

@@ -38,6 +38,7 @@ def test_a_volume_is_sampled_painted_and_written_within_five_gigabytes() -> None
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="the two real patients are not beside this checkout")
+@pytest.mark.long
 def test_segmenters_are_trained_and_scored_on_such_volumes_in_bounds(tmp_path: Path) -> None:
     """Figures after two steps mean nothing; that whole scans are segmented, and in how much memory, does.
 

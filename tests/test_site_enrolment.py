@@ -209,7 +209,7 @@ def test_a_folder_of_another_coordinator_or_site_is_refused(root: Path, made: Pa
 def test_a_site_of_a_promised_study_keeps_its_ledger_where_it_is_told(made: Path, tmp_path: Path) -> None:
     study, start = tmp_path / "study.toml", tmp_path / "start.safetensors"
     study.write_text(promised_text(write_start(start)))
-    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, None, NOW)
+    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, start, NOW)
     (tmp_path / "invitation").write_bytes(Study(tmp_path).invite("site-a"))
     refused(3, "--start: no readable public start", lambda: again(tmp_path, made, start=tmp_path / "nothing"))
     told = again(tmp_path, made, start=start, ledgers=tmp_path / "ledgers").text()

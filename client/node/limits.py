@@ -27,6 +27,7 @@ patients = 10                           # training patients of this site, at lea
 sites = 2                               # sites that take part, at least
 sharing = ["weights", "ensemble", "volumes"]  # what may leave at all
 differential_privacy = false            # whether a study must promise it
+secure_aggregation = false              # whether a study must hide this site's generator from the coordinator
 epsilon = 10.0                          # ε that a promise may spend on this site's patients, at most
 reply_mb = 512                          # size of a reply, at most
 """
@@ -45,6 +46,7 @@ class SiteLimits(BaseModel):
         sites: Fewest sites of a study.
         sharing: What may leave.
         differential_privacy: Whether a study must promise it.
+        secure_aggregation: Whether a study must hide this site's generator from its coordinator.
         epsilon: Most ε of a promise.
         reply_mb: Largest reply, in 10⁶ bytes.
     """
@@ -57,6 +59,7 @@ class SiteLimits(BaseModel):
     sites: _Count
     sharing: Annotated[list[Sharing], Field(min_length=1, max_length=3)]
     differential_privacy: bool
+    secure_aggregation: bool
     epsilon: Annotated[float, Field(gt=0)]
     reply_mb: _Count
 
@@ -89,6 +92,10 @@ class SiteLimits(BaseModel):
                     f"sharing = '{study.federation.sharing}' (allowed: {', '.join(self.sharing)})",
                 ),
                 (self.differential_privacy and promise is None, "no differential privacy (required)"),
+                (
+                    self.secure_aggregation and study.federation.secure_aggregation is None,
+                    "no secure aggregation (required)",
+                ),
                 (
                     promise is not None and promise.epsilon > self.epsilon,
                     f"ε = {promise.epsilon if promise else 0:g} (at most {self.epsilon:g})",

@@ -51,7 +51,7 @@ class LazyGrid(Grid):
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:  # deprecated in Flower
         """Nobody asks for it."""
-        raise NotImplementedError
+        raise AssertionError("asked for what no round asks for")
 
     def get_node_ids(self) -> Iterable[int]:
         """All of them."""
@@ -75,7 +75,7 @@ class LazyGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Nobody asks for it."""
-        raise NotImplementedError
+        raise AssertionError("asked for what no round asks for")
 
     def _reply(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

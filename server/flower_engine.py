@@ -5,7 +5,6 @@ For simulations only: connections are neither encrypted nor authenticated, and b
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import time
@@ -20,6 +19,7 @@ from ..common.storage import storage_errors
 from .checkpoints import Checkpoint
 from .flower_control import FlowerControl
 from .following import follow
+from .health import superlink_answers
 from .rounds import Progress, Rounds
 from .run_folder import RUN_VARIABLE, RunFolder
 
@@ -73,7 +73,7 @@ class _Federation:
         self.control.connect()
         self._spawn("superlink", "flower-superlink", "--insecure", "--host", LOOPBACK, "--port", str(link_port))
         deadline = time.monotonic() + _START_S
-        while not _healthy(link_port):
+        while not superlink_answers(link_port):
             self.check_alive()
             if time.monotonic() > deadline:
                 raise self.failure(f"the SuperLink did not answer within {_START_S:.0f} s", "superlink.log")
@@ -123,14 +123,3 @@ class _Federation:
         path = self._folder.flower / name
         write_atomic(path, f"{key} = {json.dumps(str(value), ensure_ascii=False)}\n".encode())
         return path
-
-
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -47,7 +47,8 @@ def _problem(content: bytes, study_digest: str) -> str | None:
             with archive.open(BUNDLE_FILE) as file:
                 text = file.read(LARGEST_BUNDLE + 1)
         found = tomllib.loads(text.decode())
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
+    # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError):
         return "it cannot be read"
     expected = tomllib.loads(bundle_text(study_digest))
     if found == expected:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ...common.printed import print_made
 
 site_app = typer.Typer(no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def site_init(
 
     with stages() as stage:
         made = init_site(out, invitation, cohort, ledger, start, datetime.now(UTC), stage)
-    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+    print_made(made, as_json=as_json)
 
 
 @site_app.command("join")
@@ -56,7 +56,7 @@ def site_join(
     from .joining import join
 
     joined = join(folder, roster, fingerprint, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(joined)) if as_json else joined.text())
+    print_made(joined, as_json=as_json)
 
 
 @site_app.command("renew")
@@ -65,4 +65,4 @@ def site_renew(folder: _Folder, as_json: _Json = False) -> None:
     from .joining import renew_keys
 
     made = renew_keys(folder, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+    print_made(made, as_json=as_json)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
+from ...common.printed import print_made
 from .commands import site_app as site_app
 
 if TYPE_CHECKING:
     from ...common.exchange import SiteTrainer
+    from ...common.site_folder import SiteFolder
 
 _Site = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -27,12 +28,10 @@ def site_approve(
     ] = None,
 ) -> None:
     """Show a study in plain words, and what would leave; with --seen, approve what was shown."""
-    from ...common.site_folder import SiteFolder
     from .approval import approve
     from .approval_text import proposal_of, proposal_text
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     proposal = proposal_of(folder)
     if seen is None:
         typer.echo(proposal_text(folder, proposal))
@@ -47,11 +46,9 @@ def site_start(
     once: Annotated[bool, typer.Option("--once", help="End after one answered round; for batch queues.")] = False,
 ) -> None:
     """Answer the coordinator's rounds until Ctrl-C; start it again at any time."""
-    from ...common.site_folder import SiteFolder
     from .serving import serve
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     serve(folder, lambda text: typer.echo(text, err=True), once=once)
 
 
@@ -79,7 +76,7 @@ def site_train(
             return LocalTrainer.open(root, report)
 
         made = answer_request(site, request, out, open_trainer, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+    print_made(made, as_json=as_json)
 
 
 @site_app.command("export")
@@ -94,17 +91,15 @@ def site_export(
     from .file_round import export_reply
 
     made = export_reply(site, out, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+    print_made(made, as_json=as_json)
 
 
 @site_app.command("pause")
 def site_pause(site: _Site) -> None:
     """Answer no round until 'site go-on'; what was trained stays."""
-    from ...common.site_folder import SiteFolder
     from .standing import pause
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     pause(folder)
     typer.echo(f"'{folder.name}' has paused; 'fedphantom site go-on {site}' ends it")
 
@@ -112,11 +107,9 @@ def site_pause(site: _Site) -> None:
 @site_app.command("go-on")
 def site_go_on(site: _Site) -> None:
     """End a pause: answer the coordinator's rounds again."""
-    from ...common.site_folder import SiteFolder
     from .standing import go_on
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     go_on(folder)
     typer.echo(f"'{folder.name}' takes part again")
 
@@ -127,11 +120,9 @@ def site_withdraw(
     reason: Annotated[str, typer.Option(help="For the site's own journal; told to nobody.")],
 ) -> None:
     """Leave a study for good: no further round is answered. What left before cannot be called back."""
-    from ...common.site_folder import SiteFolder
     from .standing import withdraw
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     withdraw(folder, reason)
     typer.echo(
         f"'{folder.name}' has withdrawn; its folder stays. Tell the coordinator to run 'fedphantom server revoke'."
@@ -142,11 +133,9 @@ def site_withdraw(
 @site_app.command("status")
 def site_status(site: _Site, as_json: _Json = False) -> None:
     """How the site stands: approval, rounds answered, what left, certificates."""
-    from ...common.site_folder import SiteFolder
     from .status import site_facts, site_text
 
-    with about("DIR"):
-        facts = site_facts(SiteFolder.open(site))
+    facts = site_facts(_opened(site))
     typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))
 
 
@@ -168,12 +157,10 @@ def site_doctor(
     from rich.console import Console
 
     from ...common.progress import progress_bar
-    from ...common.site_folder import SiteFolder
     from .doctor.examination import examine
     from .doctor.table import print_examination
 
-    with about("DIR"):
-        folder = SiteFolder.open(site)
+    folder = _opened(site)
     with progress_bar("checking scans") as progress:
         examination = examine(folder, step=step, offline=offline, progress=progress)
     if as_json:
@@ -181,3 +168,10 @@ def site_doctor(
     else:
         print_examination(examination, Console())
     raise typer.Exit(0 if examination.ok else 3)
+
+
+def _opened(site: Path) -> SiteFolder:
+    from ...common.site_folder import SiteFolder
+
+    with about("DIR"):
+        return SiteFolder.open(site)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ...common.event_log import EVENT_LOG, EventLog, Level
+from ...common.event_log import Level
 from ...common.flower_programs import free_ports
-from ...common.folder_lock import hold_folder
 from ...common.followed_log import FollowedLog
-from ...common.journal import Fact, JournalEntry, read_journal
-from ...common.processes import ProcessSet
+from ...common.journal import JournalEntry, read_journal
+from ...common.service import Service
 from ...common.site_folder import REPLY_LEFT, SiteFolder
 from ...common.storage import storage_errors
+from ...common.watched_file import WatchedFile
 from .membership import Membership, read_membership
 from .permission import check_permission
 from .supernode import SuperNode
@@ -44,28 +44,13 @@ def serve(folder: SiteFolder, say: Callable[[str], None], *, once: bool = False)
     place = folder.root / "node"
     with storage_errors():
         place.mkdir(parents=True, exist_ok=True)
-    with hold_folder(place):
-        events = EventLog(folder.root / EVENT_LOG)
-        try:
-            with ProcessSet.running() as processes:
-                _Serving(folder, membership, processes, events, say).run(once=once)
-        except Exception as error:
-            events.write("error", "failed", kind=type(error).__name__)
-            raise
-        finally:
-            events.write("info", "stopped")
+    with Service.running(folder.root, place, say) as service:
+        _Serving(folder, membership, service).run(once=once)
 
 
 class _Serving:
-    def __init__(
-        self,
-        folder: SiteFolder,
-        membership: Membership,
-        processes: ProcessSet,
-        events: EventLog,
-        say: Callable[[str], None],
-    ) -> None:
-        self._folder, self._processes, self._log_of_events, self._say = folder, processes, events, say
+    def __init__(self, folder: SiteFolder, membership: Membership, service: Service) -> None:
+        self._folder, self._service = folder, service
         (port,) = free_ports(1)
         self._node = SuperNode(
             (folder.root / "node").resolve(),
@@ -76,13 +61,16 @@ class _Serving:
             port=port,
         )
         self._log = self._node.folder / "supernode.log"
+        self._journal = WatchedFile(folder.journal)
         self._told = len(self._events())
 
     def run(self, *, once: bool) -> None:
         self._node.prepare()
         added = FollowedLog(self._log)
         self._start()
-        self._report("info", "ready", f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}")
+        self._service.report(
+            "info", "ready", f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}"
+        )
         answered = sent = False
         while True:
             time.sleep(_POLL_S)
@@ -90,8 +78,8 @@ class _Serving:
             sent = any(SENT in line for line in added.lines()) or sent
             if once and answered and sent:
                 return
-            if ended := self._processes.first_ended():
-                self._report(
+            if ended := self._service.processes.first_ended():
+                self._service.report(
                     "warning",
                     "node-ended",
                     f"the SuperNode ended with code {ended[1]}; it is started again in {RESTART_S:.0f} s",
@@ -101,25 +89,26 @@ class _Serving:
                 self._start()
 
     def _start(self) -> None:
-        self._processes.start("supernode", self._node.command(), log=self._log, environment=self._node.environment())
+        self._service.processes.start(
+            "supernode", self._node.command(), log=self._log, environment=self._node.environment()
+        )
 
     def _tell(self) -> bool:
         """Say what the journal tells since; whether a reply left."""
+        if not self._journal.changed():  # reading it verifies all of it
+            return False
         new = self._events()[self._told :]
         self._told += len(new)
         for entry in new:
             if told := _TOLD.get(entry.event):
                 level, facts = told
-                self._report(level, entry.event, _sentence(entry), **{name: entry.facts.get(name) for name in facts})
+                self._service.report(
+                    level, entry.event, _sentence(entry), **{name: entry.facts.get(name) for name in facts}
+                )
         return any(entry.event == REPLY_LEFT for entry in new)
 
     def _events(self) -> tuple[JournalEntry, ...]:
         return read_journal(self._folder.journal) if self._folder.journal.exists() else ()
-
-    def _report(self, level: Level, event: str, sentence: str, **facts: Fact) -> None:
-        """To the person at the terminal, and to the log."""
-        self._log_of_events.write(level, event, **facts)
-        self._say(sentence)
 
 
 _TOLD: Mapping[str, tuple[Level, tuple[str, ...]]] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ...common.printed import print_made
 
 server_app = typer.Typer(no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def server_init(
     from .setup import make_coordinator
 
     made = make_coordinator(out, study, address, also or (), days, start, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(made)) if as_json else made.text())
+    print_made(made, as_json=as_json)
 
 
 @server_app.command("invite")
@@ -59,7 +59,7 @@ def server_invite(
     from .enrolling import invite
 
     sent = invite(folder, name, out, days, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(sent)) if as_json else sent.text())
+    print_made(sent, as_json=as_json)
 
 
 @server_app.command("enroll")
@@ -78,7 +78,7 @@ def server_enroll(
     from .enrolling import enroll
 
     changed = enroll(folder, request, fingerprint, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(changed)) if as_json else changed.text())
+    print_made(changed, as_json=as_json)
 
 
 @server_app.command("revoke")
@@ -92,7 +92,7 @@ def server_revoke(
     from .enrolling import revoke
 
     changed = revoke(folder, name, reason, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(changed)) if as_json else changed.text())
+    print_made(changed, as_json=as_json)
 
 
 @server_app.command("renew")
@@ -101,4 +101,4 @@ def server_renew(folder: _Folder, as_json: _Json = False) -> None:
     from .renewal import renew
 
     found = renew(folder, datetime.now(UTC))
-    typer.echo(json.dumps(asdict(found)) if as_json else found.text())
+    print_made(found, as_json=as_json)

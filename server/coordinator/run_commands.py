@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
+from ...common.printed import print_made
 from .commands import server_app as server_app
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def server_export(
     from .folder import CoordinatorFolder
 
     asked = export_request(folder, out, _beginning(CoordinatorFolder(folder)), datetime.now(UTC))
-    typer.echo(json.dumps(asdict(asked)) if as_json else asked.text())
+    print_made(asked, as_json=as_json)
 
 
 @server_app.command("import")
@@ -80,7 +80,7 @@ def server_import(
     from .file_rounds import import_replies
 
     found = import_replies(folder, reply or (), datetime.now(UTC), close=close)
-    typer.echo(json.dumps(asdict(found)) if as_json else found.text())
+    print_made(found, as_json=as_json)
 
 
 @server_app.command("stop")

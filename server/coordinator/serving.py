@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.errors import ConfigError, PeerError
-from ...common.event_log import EVENT_LOG, EventLog, Level
-from ...common.folder_lock import hold_folder
-from ...common.journal import Fact, Journal
-from ...common.processes import ProcessSet
+from ...common.journal import Journal
+from ...common.service import Service
 from ...common.storage import storage_errors
+from ...common.watched_file import WatchedFile
 from ..flower_control import FlowerControl
 from .configuration import read_configuration
 from .folder import CoordinatorFolder
@@ -26,6 +26,9 @@ START_S = 120.0
 
 RESTART_S = 5.0
 """From a process's end to its next start."""
+
+LOOK_AGAIN_S = 60.0
+"""How late an enrolment that expired is noticed."""
 
 _POLL_S = 0.5
 
@@ -70,23 +73,13 @@ def serve(folder: CoordinatorFolder, say: Callable[[str], None]) -> None:
     with storage_errors():
         for part in (folder.superlink, folder.nginx):
             part.mkdir(parents=True, exist_ok=True)
-    with hold_folder(folder.superlink):
-        events = EventLog(folder.root / EVENT_LOG)
-        try:
-            with ProcessSet.running() as processes:
-                _Serving(folder, processes, events, say).run()
-        except Exception as error:
-            events.write("error", "failed", kind=type(error).__name__)
-            raise
-        finally:
-            events.write("info", "stopped")
+    with Service.running(folder.root, folder.superlink, say) as service:
+        _Serving(folder, service).run()
 
 
 class _Serving:
-    def __init__(
-        self, folder: CoordinatorFolder, processes: ProcessSet, events: EventLog, say: Callable[[str], None]
-    ) -> None:
-        self._folder, self._processes, self._log_of_events, self._say = folder, processes, events, say
+    def __init__(self, folder: CoordinatorFolder, service: Service) -> None:
+        self._folder, self._service = folder, service
         self._link, self._control, self._nodes = superlink_of(folder), control_of(folder), nodes_of(folder)
         configuration = read_configuration(folder.configuration)
         self._listen = configuration.listen
@@ -99,6 +92,9 @@ class _Serving:
             internal_authority=self._link.authority,
         )
         self._journal = Journal(folder.journal)
+        self._registry = WatchedFile(folder.registry)
+        self._keys: dict[str, str] | None = None
+        self._look_again = 0.0
 
     def run(self) -> None:
         if not (self._link.folder / "state.db").exists():
@@ -108,12 +104,10 @@ class _Serving:
         self._proxy.prepare()
         self._control.connect()
         self._start_superlink()
-        self._processes.start(
-            "nginx", proxy, log=self._folder.nginx / "nginx.log", environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        )
-        let_in = self._let_in(None)
+        self._start_proxy(proxy)
+        self._let_in()
         self._journal.append("serving", listen=list(self._listen))
-        self._report(
+        self._service.report(
             "info",
             "serving",
             f"sites reach this coordinator at {', '.join(self._listen)}",
@@ -121,17 +115,18 @@ class _Serving:
         )
         while True:
             time.sleep(_POLL_S)
-            if ended := self._processes.first_ended():
+            if ended := self._service.processes.first_ended():
                 self._start_again(*ended)
-            let_in = self._let_in(let_in)
+            if self._registry.changed() or time.monotonic() >= self._look_again:
+                self._let_in()
 
     def _start_superlink(self) -> None:
-        self._processes.start(
+        self._service.processes.start(
             "superlink", self._link.command(), log=self._log("superlink"), environment=self._link.environment()
         )
         deadline = time.monotonic() + START_S
         while not self._link.answers():
-            if self._processes.first_ended() or time.monotonic() > deadline:
+            if self._service.processes.first_ended() or time.monotonic() > deadline:
                 raise PeerError(
                     "the SuperLink did not come up",
                     expected=f"an answer on 127.0.0.1:{self._link.port} within {START_S:.0f} s",
@@ -141,7 +136,7 @@ class _Serving:
 
     def _start_again(self, name: str, code: int) -> None:
         self._journal.append("process-ended", name=name, code=code)
-        self._report(
+        self._service.report(
             "warning",
             "process-ended",
             f"{name} ended with code {code}; it is started again in {RESTART_S:.0f} s",
@@ -152,26 +147,20 @@ class _Serving:
         if name == "superlink":
             self._start_superlink()
         else:
-            self._processes.start(
-                name,
-                self._proxy.command(),
-                log=self._folder.nginx / "nginx.log",
-                environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-            )
+            self._start_proxy(self._proxy.command())
 
-    def _let_in(self, before: dict[str, str] | None) -> dict[str, str]:
-        """Let in who is enrolled now; the same as before costs nothing."""
+    def _start_proxy(self, command: Sequence[str]) -> None:
+        log = self._folder.nginx / "nginx.log"
+        self._service.processes.start("nginx", command, log=log, environment={"PATH": os.defpath + ":/usr/sbin:/sbin"})
+
+    def _let_in(self) -> None:
+        """Let in who is enrolled now; also asked now and then where nothing was written: an enrolment expires."""
+        self._look_again = time.monotonic() + LOOK_AGAIN_S
         keys = {site.name: site.node_key for site in Registry(self._folder).read().active(datetime.now(UTC))}
-        if keys != before:
+        if keys != self._keys:
             nodes = self._nodes.match(keys, self._control)
-            sites = [node.site for node in nodes]
-            self._report("info", "enrolled", f"enrolled: {', '.join(sites) or 'nobody yet'}", sites=sites)
-        return keys
-
-    def _report(self, level: Level, event: str, sentence: str, **facts: Fact) -> None:
-        """To the person at the terminal, and to the log."""
-        self._log_of_events.write(level, event, **facts)
-        self._say(sentence)
+            self._keys, sites = keys, [node.site for node in nodes]
+            self._service.report("info", "enrolled", f"enrolled: {', '.join(sites) or 'nobody yet'}", sites=sites)
 
     def _log(self, name: str) -> Path:
         return self._folder.superlink / f"{name}.log"

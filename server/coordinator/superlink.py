@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.flower_programs import LOOPBACK, flower_environment, flower_program
+from ..health import superlink_answers
 from ..run_folder import RUN_VARIABLE
 from .nodes import NODES_VARIABLE
 
@@ -66,12 +65,4 @@ class SuperLink:
 
     def answers(self) -> bool:
         """Whether it is up, by a certificate of its authority."""
-        context = ssl.create_default_context(cafile=str(self.authority))
-        connection = http.client.HTTPSConnection(LOOPBACK, self.port, timeout=2, context=context)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return superlink_answers(self.port, self.authority)

@@ -110,3 +110,9 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the processes that Flower starts import the linear site."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "fakes"))
+
+
+@pytest.fixture
+def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that ask not whether a power cut is survived: flushing takes longer than everything else in them."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)

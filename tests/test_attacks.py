@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from memorisers import (
+    GRID,
+    IGNORANT,
+    STRANGERS,
+    Memory,
+    attack_on,
+    battery,
+    make_scans,
+    memory_of,
+    released_by,
+    released_labels,
+)
 
 from fedphantom.common.errors import DataError
-from fedphantom.privacy.attacks.battery import Battery, Reference
-from fedphantom.privacy.attacks.blind import blind_baseline
-from fedphantom.privacy.attacks.copies import Copies, confirmed_copies
+from fedphantom.privacy.attacks.battery import Battery
 from fedphantom.privacy.attacks.distances import distances, isolation
 from fedphantom.privacy.attacks.gan_leaks import nearness
 from fedphantom.privacy.attacks.interface import (
@@ -28,67 +37,6 @@ from fedphantom.privacy.attacks.interface import (
 from fedphantom.privacy.attacks.knowledge import ShownSet
 from fedphantom.privacy.attacks.own_map import OwnMapErrors, own_map_errors
 from fedphantom.privacy.statistics import auc
-
-GRID = (8, 8, 8)
-
-
-def make_scans(patients: int, seed: int = 0, scans_each: int = 1, sites: tuple[str, ...] = ("A", "B")) -> AuditedScans:
-    """Patients whose intensities are noise around their labels; every other one is a member."""
-    draw = np.random.default_rng(seed)
-    n = patients * scans_each
-    labels = (draw.random((n, *GRID)) < 0.6).astype(np.uint8)
-    images = (labels[:, None] + draw.normal(0, 1, (n, 2, *GRID))).astype(np.float32)
-    owner = [i // scans_each for i in range(n)]
-    return AuditedScans(
-        images,
-        labels,
-        tuple(f"p{i:03d}" for i in owner),
-        tuple(sites[(i // 2) % len(sites)] for i in owner),
-        tuple(i % 2 == 0 for i in owner),
-    )
-
-
-class Memory:
-    """A generator that learnt some scans by heart and paints the labels for all others."""
-
-    def __init__(self, images: Images, labels: Labels) -> None:
-        self.known = {label.tobytes(): image for label, image in zip(labels, images, strict=True)}
-
-    def __call__(self, labels: Labels, noise_seed: int) -> Images:
-        rng = np.random.default_rng(noise_seed)
-        fresh = [np.stack([label, label]) + rng.normal(0, 0.1, (2, *GRID)) for label in labels]
-        return np.stack([self.known.get(m.tobytes(), x) for m, x in zip(labels, fresh, strict=True)]).astype(np.float32)
-
-
-IGNORANT = Memory(np.zeros((0, 2, *GRID), np.float32), np.zeros((0, *GRID), np.uint8))
-
-
-def memory_of(scans: AuditedScans, member: bool) -> Memory:
-    kept = scans.take(scans.of(scans.side(member)))
-    return Memory(kept.images, kept.labels)
-
-
-def released_labels(n: int = 12) -> Labels:
-    return (np.random.default_rng(99).random((n, *GRID)) < 0.6).astype(np.uint8)
-
-
-STRANGERS = Reference(make_scans(12, seed=50), Networks(IGNORANT))
-
-
-def battery(scans: AuditedScans) -> Battery:
-    return Battery.calibrate(scans, STRANGERS, released_labels(), draws=2, seed=5, as_released=lambda images: images)
-
-
-def attack_on(tools: Battery, generator: Reconstruct, id: str, released: Images | None = None) -> AttackScores:
-    return tools.scores(tools.target(Networks(generator), released), (id,))[id]
-
-
-def released_by(tools: Battery, generator: Reconstruct) -> Images:
-    return np.concatenate(list(paint(generator, tools.released_labels, tools.known.seed)))
-
-
-def copies(tools: Battery, release: Images) -> Copies:
-    return confirmed_copies(tools.known.scans, tools.known.judged, tools.shown(release).distance)
 
 
 def test_a1_recognises_a_generator_that_learnt_members_by_heart() -> None:
@@ -271,74 +219,6 @@ def test_a3_scores_are_less_the_farther_the_release() -> None:
     assert (nearness(near, reference) > nearness(far, reference)).all()
 
 
-def test_a_copy_is_confirmed_once_for_each_volume_that_repeats_a_patient() -> None:
-    scans = make_scans(20)
-    tools = battery(scans)
-    release = np.concatenate([released_by(tools, IGNORANT), scans.images[[0, 0, 2]]])
-    assert copies(tools, release) == Copies(volumes=3, members=2)
-    noisy = release + np.random.default_rng(0).normal(0, 0.05, release.shape).astype(np.float32)
-    assert copies(tools, noisy) == Copies(volumes=3, members=2)
-    assert copies(tools, released_by(tools, IGNORANT)) == Copies(0, 0)
-
-
-@pytest.mark.parametrize(("share", "copies"), [(0.018, 1), (0.022, 0), (0.1, 0)])
-def test_a_copy_leaves_less_than_a_fiftieth_of_a_scans_variance(share: float, copies: int) -> None:
-    scans = make_scans(20)
-    judged = np.ones(scans.labels.shape, bool)
-    noise = np.random.default_rng(3).normal(size=scans.images[0].shape)
-    off = noise * np.sqrt(share * scans.images[0].var() / np.mean(noise**2))
-    release = (scans.images[0] + off).astype(np.float32)[None]
-    assert confirmed_copies(scans, judged, distances(scans, judged, release)) == Copies(copies, copies)
-
-
-def test_a_planted_copy_of_a_stranger_is_a_copy_too_and_silences_no_other() -> None:
-    scans = make_scans(20)
-    tools = battery(scans)
-    release = np.concatenate([released_by(tools, IGNORANT), scans.images[[0, 2, 1]]])  # 1 is a holdout patient
-    assert copies(tools, release) == Copies(volumes=3, members=2)
-
-
-def test_two_scans_of_one_patient_are_no_contrast() -> None:
-    scans = make_scans(10, scans_each=2)
-    images = scans.images.copy()
-    images[1] = images[0]
-    tools = battery(replace(scans, images=images))
-    assert copies(tools, images[:1]) == Copies(volumes=1, members=1)
-
-
-def test_nearness_that_other_patients_share_confirms_no_copy_of_that_volume_alone() -> None:
-    scans = make_scans(20)
-    judged = np.ones(scans.labels.shape, bool)
-    images = scans.images.copy()
-    # A grid so coarse that four people look alike: 1 % of a scan's variance tells them apart.
-    images[:4] = images[0] + np.random.default_rng(3).normal(0, 0.1, images[:4].shape).astype(np.float32)
-    alike = replace(scans, images=images)
-    assert confirmed_copies(alike, judged, distances(alike, judged, images[:3])) == Copies(0, 0)
-    assert confirmed_copies(alike, judged, distances(alike, judged, images[[0, 6]])) == Copies(1, 1)
-
-
-@pytest.mark.parametrize("rounding", [0.0, 1e-3], ids=["voxel by voxel", "but for rounding"])
-def test_two_patients_with_the_same_scan_do_not_hide_a_copy_of_it(rounding: float) -> None:
-    scans = make_scans(20)
-    judged = np.ones(scans.labels.shape, bool)
-    images = scans.images.copy()
-    images[1] = images[0] + np.random.default_rng(3).normal(0, rounding, images[0].shape).astype(np.float32)
-    images[2] = images[0]  # a member and a holdout patient beside another member
-    twice = replace(scans, images=images)
-    assert confirmed_copies(twice, judged, distances(twice, judged, images[[0]])) == Copies(volumes=1, members=2)
-    assert confirmed_copies(twice, judged, distances(twice, judged, images[[0, 0, 6]])) == Copies(3, 3)
-
-
-def test_a_person_under_two_identifiers_is_still_contrasted_with_others() -> None:
-    scans = make_scans(20)
-    judged = np.ones(scans.labels.shape, bool)
-    images = scans.images.copy()
-    images[1] = images[0]
-    images[2] = images[0] + np.random.default_rng(3).normal(0, 0.1, images[0].shape).astype(np.float32)
-    alike = replace(scans, images=images)
-    assert confirmed_copies(alike, judged, distances(alike, judged, images[[0]])) == Copies(0, 0)
-
-
 def test_the_lonely_quartile_is_cut_alike_for_members_and_holdout() -> None:
     scans = make_scans(40)
     images = scans.images.copy()
@@ -407,42 +287,3 @@ def test_a_generator_is_run_in_small_batches_in_order() -> None:
 def test_a_broken_generator_is_refused(broken) -> None:  # type: ignore[no-untyped-def]  # a table of lambdas
     with pytest.raises(DataError):
         list(paint(broken, np.zeros((3, *GRID), np.uint8), 0))
-
-
-def test_b0_finds_a_brighter_scanner_among_members() -> None:
-    scans = make_scans(60)
-    shift = np.array(scans.member, np.float32)[:, None, None, None, None] * 0.5
-    biased = replace(scans, images=scans.images + shift)
-    baseline = blind_baseline(biased, 0, permutations=10)
-    assert auc(baseline.scores.scores()) > 0.95
-    assert baseline.scores.threat_model == "none"
-
-
-def test_b0_finds_larger_structures_and_a_telling_header() -> None:
-    scans = make_scans(60)
-    labels = scans.labels.copy()
-    labels[np.array(scans.member), :4] = 0
-    by_label = blind_baseline(replace(scans, labels=labels), 0, permutations=5)
-    assert auc(by_label.scores.scores()) > 0.95
-    header = np.array(scans.member, np.float64)[:, None] + np.random.default_rng(1).normal(0, 0.1, (60, 1))
-    by_header = blind_baseline(scans, 0, header, permutations=5)
-    assert auc(by_header.scores.scores()) > 0.95
-
-
-def test_b0_finds_nothing_in_a_fair_split() -> None:
-    found = []
-    for seed in range(4):
-        baseline = blind_baseline(make_scans(60, seed=seed), seed, permutations=20)
-        spread = float(baseline.null.std())
-        assert spread > 0
-        found.append((auc(baseline.scores.scores()) - 0.5) / spread)
-    assert abs(np.mean(found)) < 1.5
-    assert max(np.abs(found)) < 3
-
-
-def test_b0_refuses_a_handful_and_broken_features() -> None:
-    with pytest.raises(DataError):
-        blind_baseline(make_scans(18), 0, permutations=2)
-    header: NDArray[np.float64] = np.full((60, 1), np.nan)
-    with pytest.raises(DataError):
-        blind_baseline(make_scans(60), 0, header, permutations=2)

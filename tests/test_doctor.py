@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployed_site import PATIENT, Deployed, deploy, door
+from deployed_site import PATIENT, Deployed, approve_as_it_stands, deploy, door
 
 from fedphantom.cli import run
-from fedphantom.client.node.approval import approve
-from fedphantom.client.node.approval_text import proposal_of
 from fedphantom.client.node.doctor import examination
 from fedphantom.client.node.doctor.examination import Examination, finding_of
 from fedphantom.client.node.doctor.finding import Finding, Outcome, green
@@ -31,10 +29,7 @@ LINES = [
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     made = deploy(tmp_path_factory.mktemp("deployed"))
-    limits = made.site.root / "limits.toml"
-    limits.write_text(limits.read_text().replace("patients = 10 ", "patients = 1 ").replace("sites = 2 ", "sites = 1 "))
-    proposal = proposal_of(made.site)
-    approve(made.site, proposal, proposal.seen.word())
+    approve_as_it_stands(made.site)
     return made
 
 

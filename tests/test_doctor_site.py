@@ -9,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from deployed_site import PATIENT, Deployed, deploy
+from deployed_site import PATIENT, Deployed, approve_as_it_stands, deploy
 from promised import promised_site, trainer
 
 from fedphantom.client.node import launcher
-from fedphantom.client.node.approval import approve
-from fedphantom.client.node.approval_text import proposal_of
 from fedphantom.client.node.doctor import software
 from fedphantom.client.node.doctor.cohort_state import check_cohort_state
 from fedphantom.client.node.doctor.enrolled import check_enrolment, check_key_files
@@ -40,10 +38,7 @@ NOW = datetime.now(UTC)
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """Approved, too."""
     made = deploy(tmp_path_factory.mktemp("deployed"))
-    limits = made.site.root / "limits.toml"
-    limits.write_text(limits.read_text().replace("patients = 10 ", "patients = 1 ").replace("sites = 2 ", "sites = 1 "))
-    proposal = proposal_of(made.site)
-    approve(made.site, proposal, proposal.seen.word())
+    approve_as_it_stands(made.site)
     return made
 
 

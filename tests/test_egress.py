@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from linear_site import UNSAYABLE, LinearTrainer, linear_generator, study_text
+from linear_site import UNSAYABLE, LinearTrainer, linear_generator, order, study_text
 
 from fedphantom.client.egress import EgressRule, check_reply
 from fedphantom.client.site_round import Site
@@ -89,10 +89,6 @@ def folder(tmp_path: Path) -> SiteFolder:
     )
 
 
-def order(folder: SiteFolder, **behaviour: object) -> None:
-    (folder.cohort / "behaviour.json").write_text(json.dumps(behaviour))
-
-
 def test_a_site_folder_opens_as_it_was_made_and_making_it_again_changes_nothing(folder: SiteFolder) -> None:
     assert SiteFolder.open(folder.root) == folder
     assert folder.study() == STUDY
@@ -159,7 +155,7 @@ def test_an_unwanted_request_is_refused_before_training(folder: SiteFolder, requ
 
 @pytest.mark.parametrize("kind", ["fail", "crash"])
 def test_a_failure_stays_at_the_site_in_full_and_leaves_as_a_fixed_sentence(folder: SiteFolder, kind: str) -> None:
-    order(folder, **{kind: [1]})
+    order(folder.cohort, **{kind: [1]})
     with pytest.raises((DataError, RuntimeError)) as failed:
         Site(folder, LinearTrainer.open).train_round(replace(REQUEST, round=1))
     assert UNSAYABLE in folder.errors.read_text()

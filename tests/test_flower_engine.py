@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from flower_messages import InProcessGrid, prepared
 from flower_processes import flower_processes, wait_for
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from linear_run import contents, linear_simulation
-from linear_site import UNSAYABLE, study_text
+from linear_site import UNSAYABLE, cohorts_of, order, study_text
 from numpy.lib import format as npy
 
 from fedphantom.common.errors import PeerError
@@ -30,13 +29,7 @@ SITES = ("site-a", "site-b", "site-c")
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
-
-
-def order(cohort: Path, **behaviour: object) -> None:
-    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+    return cohorts_of(tmp_path, SITES)
 
 
 SHARED = {

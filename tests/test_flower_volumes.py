@@ -14,7 +14,7 @@ from flower_messages import InProcessGrid, prepared
 from flower_processes import flower_processes, wait_for
 from flwr.app import Array, ArrayRecord, Message
 from linear_run import contents, linear_simulation
-from linear_site import study_text
+from linear_site import cohorts_of, study_text
 
 from fedphantom.common.wire import FLAT, GENERATOR
 from fedphantom.server.app import run_study
@@ -25,9 +25,7 @@ VOLUMES = study_text(rounds=1, federation='sharing = "volumes"')
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
+    return cohorts_of(tmp_path, SITES)
 
 
 @pytest.mark.usefixtures("identity")

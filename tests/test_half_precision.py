@@ -12,7 +12,7 @@ from flower_messages import prepared
 from hypothesis import given
 from hypothesis import strategies as st
 from linear_run import contents, linear_simulation
-from linear_site import LinearTrainer, linear_generator, study_text
+from linear_site import LinearTrainer, cohorts_of, linear_generator, study_text
 
 from fedphantom.client.egress import EgressRule, as_sent, check_reply
 from fedphantom.client.site_round import Site
@@ -42,9 +42,7 @@ REQUEST = RoundRequest(STUDY.digest(), 1, as_received(FULL, "float16"))
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
+    return cohorts_of(tmp_path, SITES)
 
 
 def is_half(parameters: Parameters) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flower_messages import InProcessGrid, prepared
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from linear_site import study_text
+from linear_site import cohorts_of, study_text
 
 from fedphantom.common.errors import PeerError
 from fedphantom.common.wire import FAILURE, HEADER
@@ -29,9 +29,7 @@ pytestmark = pytest.mark.usefixtures("identity")
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
+    return cohorts_of(tmp_path, SITES)
 
 
 def run_of(

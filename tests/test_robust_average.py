@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from linear_run import linear_simulation
-from linear_site import linear_generator, study_text
+from linear_site import cohorts_of, linear_generator, study_text
 from tensorboard_reader import read_curves
 
 from fedphantom.common.errors import ConfigError
@@ -171,9 +171,7 @@ def test_a_deadline_grows_by_what_the_generator_takes_over_the_slowest_link_ther
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
+    return cohorts_of(tmp_path, SITES)
 
 
 def test_a_run_tells_of_every_site_how_far_it_went_and_whom_it_scaled_back(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,7 @@ from flower_messages import InProcessGrid
 from flower_processes import flower_processes
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
 from linear_run import linear_simulation
-from linear_site import UNSAYABLE, LinearTrainer, linear_generator
+from linear_site import UNSAYABLE, LinearTrainer, linear_generator, order
 from secure_run import cohorts_in, prepared_run, secure_text
 
 from fedphantom.client.app import make_client_app
@@ -27,15 +25,7 @@ from fedphantom.server.run_folder import RunFolder
 
 FOUR = tuple(f"site-{letter}" for letter in "abcd")
 
-
-@pytest.fixture(autouse=True)
-def _unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here asks whether a power cut is survived, and flushing takes longer than everything else."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def order(cohort: Path, **behaviour: object) -> None:
-    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+pytestmark = pytest.mark.usefixtures("unflushed")
 
 
 def over_messages(

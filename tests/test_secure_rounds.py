@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from linear_run import linear_simulation
-from linear_site import study_text
+from linear_site import order, study_text
 from promised import promised_text, write_start
 from secure_run import STEP, BentSites, cohorts_in, prepared_run, run_bent, secure_text
 from tiny_cohorts import tiny_text, write_tiny_cohort
@@ -47,15 +46,7 @@ from fedphantom.server.simulation import simulate
 TEMPLATES = Path(__file__).parent.parent / "server" / "study_templates"
 FOUR = tuple(f"site-{letter}" for letter in "abcd")
 
-
-@pytest.fixture(autouse=True)
-def _unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here asks whether a power cut is survived, and flushing takes longer than everything else."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def order(cohort: Path, **behaviour: object) -> None:
-    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+pytestmark = pytest.mark.usefixtures("unflushed")
 
 
 def far(one: Parameters, other: Parameters) -> float:

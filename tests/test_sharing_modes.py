@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from linear_run import contents, linear_simulation
-from linear_site import LinearTrainer, linear_generator, study_text
+from linear_site import LinearTrainer, cohorts_of, linear_generator, study_text
 
 from fedphantom.client.egress import EgressRule
 from fedphantom.client.site_round import Site
@@ -47,9 +47,7 @@ MOMENTUM = study_text(rounds=4, quorum=3, federation="server_momentum = 0.5")
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
+    return cohorts_of(tmp_path, SITES)
 
 
 def weights_of(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 from linear_run import linear_simulation
-from linear_site import UNSAYABLE, linear_generator, study_text
+from linear_site import UNSAYABLE, cohorts_of, linear_generator, order, study_text
 from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
@@ -35,13 +35,7 @@ SITES = ("site-a", "site-b", "site-c")
 
 @pytest.fixture
 def cohorts(tmp_path: Path) -> dict[str, Path]:
-    for site in SITES:
-        (tmp_path / "cohorts" / site).mkdir(parents=True)
-    return {site: tmp_path / "cohorts" / site for site in SITES}
-
-
-def order(cohort: Path, **behaviour: object) -> None:
-    (cohort / "behaviour.json").write_text(json.dumps(behaviour))
+    return cohorts_of(tmp_path, SITES)
 
 
 def events(out: Path) -> list[str]:

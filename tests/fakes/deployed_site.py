@@ -15,7 +15,10 @@ from pathlib import Path
 from enrolment import Study
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
+from fedphantom.client.node.approval import approve
+from fedphantom.client.node.approval_text import proposal_of
 from fedphantom.client.node.joining import join
+from fedphantom.client.node.limits import LIMITS_FILE, LIMITS_TEXT
 from fedphantom.client.node.setup import init_site
 from fedphantom.common.flower_programs import LOOPBACK, free_ports
 from fedphantom.common.site_folder import SiteFolder, site_material
@@ -66,6 +69,15 @@ def deploy(root: Path, patients: int = 4, *, text: str | None = None, days: int 
     deployed = Deployed(root, port)
     site_material(deployed.site, deployed.site.study())
     return deployed
+
+
+def approve_as_it_stands(site: SiteFolder) -> SiteFolder:
+    """Approve its study, with limits that a site of four patients keeps."""
+    limits = site.root / LIMITS_FILE
+    limits.write_text(LIMITS_TEXT.replace("patients = 10 ", "patients = 1 ").replace("sites = 2 ", "sites = 1 "))
+    proposal = proposal_of(site)
+    approve(site, proposal, proposal.seen.word())
+    return site
 
 
 def issue_door(

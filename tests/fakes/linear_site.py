@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,16 @@ deadline_s = {deadline_s}
 ema_decay = 0.5
 {federation}
 """
+
+
+def cohorts_of(root: Path, sites: Iterable[str]) -> dict[str, Path]:
+    """An empty folder for each site: linear ones have no patients."""
+    cohorts = {site: root / "cohorts" / site for site in sites}
+    for path in cohorts.values():
+        path.mkdir(parents=True, exist_ok=True)
+    return cohorts
+
+
+def order(cohort: Path, **behaviour: object) -> None:
+    """Have the site of this cohort behave otherwise."""
+    (cohort / "behaviour.json").write_text(json.dumps(behaviour))

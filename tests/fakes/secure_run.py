@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from linear_site import LinearTrainer, linear_generator, study_text
+from linear_site import LinearTrainer, cohorts_of, linear_generator, study_text
 
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
@@ -29,10 +29,7 @@ def secure_text(threshold: int = 3, rounds: int = 3, federation: str = "", **opt
 
 
 def cohorts_in(root: Path, sites: str = "abcd") -> dict[str, Path]:
-    cohorts = {f"site-{letter}": root / "cohorts" / f"site-{letter}" for letter in sites}
-    for path in cohorts.values():
-        path.mkdir(parents=True, exist_ok=True)
-    return cohorts
+    return cohorts_of(root, [f"site-{letter}" for letter in sites])
 
 
 def open_linear(root: Path) -> Site:

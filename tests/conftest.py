@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from carried_rounds import Carried
     from tiny_release import Releasable
 
     from fedphantom.common.gan.generation import LoadedGenerator
@@ -116,3 +117,31 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that ask not whether a power cut is survived: flushing takes longer than everything else in them."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def carried_template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
+    """Two hospitals that joined and approved, before the first round; to be copied."""
+    from carried_rounds import Carried
+    from linear_site import study_text
+
+    return Carried.make(tmp_path_factory.mktemp("carried") / "made", study_text())
+
+
+@pytest.fixture
+def carried(carried_template: Carried, tmp_path: Path) -> Carried:
+    return carried_template.copy(tmp_path / "carried")
+
+
+@pytest.fixture(scope="session")
+def three_template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
+    from carried_rounds import SITES, Carried
+    from linear_site import study_text
+
+    return Carried.make(tmp_path_factory.mktemp("three") / "made", study_text(), (*SITES, "site-c"))
+
+
+@pytest.fixture
+def three(three_template: Carried, tmp_path: Path) -> Carried:
+    """Three hospitals, for a quorum of two."""
+    return three_template.copy(tmp_path / "three")

@@ -26,31 +26,6 @@ from fedphantom.server.checkpoints import latest_checkpoint
 from fedphantom.server.coordinator.enrolling import enroll
 from fedphantom.server.coordinator.superlink import SuperLink
 
-THREE = (*SITES, "site-c")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    """Two hospitals that joined and approved, before the first round."""
-    return Carried.make(tmp_path_factory.mktemp("carried") / "made", study_text())
-
-
-@pytest.fixture
-def carried(template: Carried, tmp_path: Path) -> Carried:
-    return template.copy(tmp_path / "carried")
-
-
-@pytest.fixture(scope="module")
-def template_of_three(tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    return Carried.make(tmp_path_factory.mktemp("three") / "made", study_text(), THREE)
-
-
-@pytest.fixture
-def three(template_of_three: Carried, tmp_path: Path) -> Carried:
-    """Three hospitals, for a quorum of two."""
-    return template_of_three.copy(tmp_path / "three")
-
-
 # Attacks on the coordinator.
 
 
@@ -120,8 +95,10 @@ def test_a_reply_taken_in_twice_counts_once_and_a_second_other_one_not_at_all(ca
     assert kept.read_bytes() == reply.read_bytes()
 
 
-def test_a_reply_to_a_request_of_another_run_of_the_study_is_refused(carried: Carried, template: Carried) -> None:
-    again = template.copy(carried.root / "again")
+def test_a_reply_to_a_request_of_another_run_of_the_study_is_refused(
+    carried: Carried, carried_template: Carried
+) -> None:
+    again = carried_template.copy(carried.root / "again")
     again.enrol("site-c")  # another roster, and so another request for the same round of the same study
     again.join("site-a")
     reply = again.train("site-a")

@@ -20,28 +20,6 @@ from fedphantom.server.checkpoints import latest_checkpoint
 THREE = (*SITES, "site-c")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    """Two hospitals that joined and approved, before the first round."""
-    return Carried.make(tmp_path_factory.mktemp("carried") / "made", study_text())
-
-
-@pytest.fixture
-def carried(template: Carried, tmp_path: Path) -> Carried:
-    return template.copy(tmp_path / "carried")
-
-
-@pytest.fixture(scope="module")
-def template_of_three(tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    return Carried.make(tmp_path_factory.mktemp("three") / "made", study_text(), THREE)
-
-
-@pytest.fixture
-def three(template_of_three: Carried, tmp_path: Path) -> Carried:
-    """Three hospitals, for a quorum of two."""
-    return template_of_three.copy(tmp_path / "three")
-
-
 # A study carried from the first round to the last.
 
 
@@ -127,14 +105,14 @@ def test_a_taken_place_is_left_alone_and_nothing_is_trained_for_it(carried: Carr
 
 
 def test_a_site_killed_at_any_moment_answers_the_same_when_asked_again(
-    template: Carried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carried_template: Carried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = template.copy(tmp_path / "whole")
+    whole = carried_template.copy(tmp_path / "whole")
     reply = whole.train("site-a").read_bytes()
     for moment in range(1, 30):
         carried = whole.copy(tmp_path / str(moment))
         shutil.rmtree(carried.site("site-a"))
-        shutil.copytree(template.site("site-a"), carried.site("site-a"))
+        shutil.copytree(carried_template.site("site-a"), carried.site("site-a"))
         request = Path(carried.export().file)
         killed = killed_at(moment, lambda c=carried, r=request: c.train("site-a", r), monkeypatch)  # type: ignore[misc]
         assert carried.train("site-a", request).read_bytes() == reply
@@ -146,9 +124,9 @@ def test_a_site_killed_at_any_moment_answers_the_same_when_asked_again(
 
 
 def test_an_import_killed_at_any_moment_neither_loses_a_reply_nor_counts_one_twice(
-    template: Carried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carried_template: Carried, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = template.copy(tmp_path / "ready")
+    ready = carried_template.copy(tmp_path / "ready")
     for _ in range(2):
         ready.round()
     replies = [ready.train(site) for site in SITES]

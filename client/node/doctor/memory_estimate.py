@@ -23,7 +23,10 @@ DeviceKind = Literal["cpu", "cuda"]
 MARGIN = 1.4
 """Measured peaks over what is counted here: convolutions' workspaces, gradients under way, fragments."""
 
-FRAMEWORK: dict[DeviceKind, int] = {"cpu": 600_000_000, "cuda": 700_000_000}
+_LIBRARIES = 1_000_000_000 if torch.backends.cuda.is_built() else 600_000_000
+"""Bytes of Python with its libraries; a build of torch for CUDA maps more, with a card or without."""
+
+FRAMEWORK: dict[DeviceKind, int] = {"cpu": _LIBRARIES, "cuda": 700_000_000}
 """Bytes that torch holds by itself: Python with its libraries, or a context on the card."""
 
 _FLOAT = 4

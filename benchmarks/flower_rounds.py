@@ -62,13 +62,13 @@ def flower_rounds(
     relays: dict[str, CountingRelay] = {}
     spawn = flower_engine._Federation._spawn
 
-    def through_relays(federation: Any, name: str, program: str, *arguments: str) -> None:
-        given = list(arguments)
+    def through_relays(federation: Any, name: str, *command: str) -> None:
+        given = list(command)
         if "--superlink" in given:
             at = given.index("--superlink") + 1
             relays[name] = stack.enter_context(CountingRelay.to(int(given[at].rpartition(":")[2])))
             given[at] = f"{HOST}:{relays[name].port}"
-        spawn(federation, name, program, *given)
+        spawn(federation, name, *given)
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ QUIET = {
 
 LOOPBACK = "127.0.0.1"
 
+_SUPERNODE = "fedphantom.client.node.flower_node"
+"""Stands in for ``flower-supernode``."""
+
 
 def flower_program(name: str) -> Path:
     """Path of one of Flower's programs, e.g. ``flower-superlink``, in the environment that this Python runs in.
@@ -35,6 +39,17 @@ def flower_program(name: str) -> Path:
             remedy="Install FedPhantom with its dependencies, or use --engine local.",
         )
     return program
+
+
+def supernode_command() -> list[str]:
+    """What is typed for a SuperNode, before its arguments.
+
+    Raises:
+        ConfigError: Flower is not installed there.
+    """
+    flower_program("flower-supernode")
+    # -I: neither the folder it is started in nor the environment decides what is imported.
+    return [sys.executable, "-I", "-m", _SUPERNODE]
 
 
 def flower_environment(home: Path, first_on_path: Sequence[Path] = ()) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..common.atomic import write_atomic
 from ..common.errors import PeerError
 from ..common.flower_bundle import BUNDLE_FILE, CLIENT_APP, bundle_text
-from ..common.flower_programs import LOOPBACK, flower_environment, flower_program, free_ports
+from ..common.flower_programs import LOOPBACK, flower_environment, flower_program, free_ports, supernode_command
 from ..common.processes import ProcessSet
 from ..common.storage import storage_errors
 from .checkpoints import Checkpoint
@@ -71,7 +71,8 @@ class _Federation:
         link = f"{LOOPBACK}:{link_port}"
         self.control = FlowerControl(self._folder.flower, link)
         self.control.connect()
-        self._spawn("superlink", "flower-superlink", "--insecure", "--host", LOOPBACK, "--port", str(link_port))
+        program = str(flower_program("flower-superlink"))
+        self._spawn("superlink", program, "--insecure", "--host", LOOPBACK, "--port", str(link_port))
         deadline = time.monotonic() + _START_S
         while not superlink_answers(link_port):
             self.check_alive()
@@ -81,7 +82,8 @@ class _Federation:
         for site, port in zip(sites, node_ports, strict=True):
             config = self._toml(f"node-{site}.toml", "site-dir", self._folder.site(site))
             where = ["--superlink", link, "--host", LOOPBACK, "--port", str(port)]
-            self._spawn(f"supernode-{site}", "flower-supernode", "--insecure", *where, "--node-config", str(config))
+            command = [*supernode_command(), "--insecure", *where, "--node-config", str(config)]
+            self._spawn(f"supernode-{site}", *command)
 
     def submit(self, bundle: str) -> str:
         """Start the run; returns its identifier."""
@@ -103,10 +105,10 @@ class _Federation:
             remedy=f"Read {self._folder.flower / log}; run it again to go on from the last round.",
         )
 
-    def _spawn(self, name: str, program: str, *arguments: str) -> None:
+    def _spawn(self, name: str, *command: str) -> None:
         self._processes.start(
             name,
-            [str(flower_program(program)), *arguments],
+            command,
             log=self._folder.flower / f"{name}.log",
             environment=self._environment(name),
         )

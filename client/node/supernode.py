@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.atomic import write_atomic
-from ...common.flower_programs import LOOPBACK, flower_environment, flower_program
+from ...common.flower_programs import LOOPBACK, flower_environment, supernode_command
 
 LAUNCHED = "flwr-clientapp"
 """What Flower starts for a round, found on PATH: here the site's launcher stands first."""
@@ -61,7 +61,7 @@ class SuperNode:
     def command(self) -> Sequence[str]:
         """The program and its arguments."""
         return (
-            str(flower_program("flower-supernode")),
+            *supernode_command(),
             *("--superlink", self.coordinator, "--root-certificates", str(self.authority)),
             *("--auth-supernode-private-key", str(self.key)),
             *("--host", LOOPBACK, "--port", str(self.port)),

@@ -23,7 +23,7 @@ from two_networks import networks_problem
 
 ROUNDS, STEPS, SPARE = 12, 2, 40
 TARGETS = {
-    "a site's node": (HOSPITALS, "flower-supernode"),
+    "a site's node": (HOSPITALS, "fedphantom.client.node.flower_node"),
     "a site's training": (HOSPITALS, "fedphantom.client.node.launcher"),
     "the ServerApp": ((COORDINATOR,), "flwr-serverapp"),
     "the SuperLink": ((COORDINATOR,), "flower-superlink"),

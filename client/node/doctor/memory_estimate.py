@@ -23,7 +23,7 @@ DeviceKind = Literal["cpu", "cuda"]
 MARGIN = 1.4
 """Measured peaks over what is counted here: convolutions' workspaces, gradients under way, fragments."""
 
-_LIBRARIES = 1_000_000_000 if torch.backends.cuda.is_built() else 600_000_000
+_LIBRARIES = 1_000_000_000 if torch.version.cuda else 600_000_000
 """Bytes of Python with its libraries; a build of torch for CUDA maps more, with a card or without."""
 
 FRAMEWORK: dict[DeviceKind, int] = {"cpu": _LIBRARIES, "cuda": 700_000_000}

@@ -36,7 +36,8 @@ class GridTable(StudyTable):
     """The grid that every scan is brought to."""
 
     shape: tuple[Positive, Positive, Positive]
-    """Voxels (X, Y, Z), 8 or more each; whatever the networks' halvings need they add and take away themselves."""
+    """Voxels (X, Y, Z), 8 or more each, one of them 16 or more; whatever the networks' halvings need they add and take
+    away themselves."""
     spacing_mm: tuple[float, float, float]
     resample_labels: bool = False
     """Whether a folder of label maps on another grid is brought to this one; otherwise it is refused."""
@@ -239,6 +240,12 @@ class Study(StudyTable):
         patch = self.training.patch
         if patch and any(n > whole for n, whole in zip(patch.shape, self.grid.shape, strict=True)):
             raise ValueError(f"training.patch.shape {patch.shape}: larger than grid.shape {self.grid.shape}")
+        if max(self.grid.shape) < 2 * SMALLEST_AXIS and (self.network.preset != "tiny" or self.training.batch == 1):
+            # Nothing is left to normalise over where the last halving leaves a single voxel.
+            raise ValueError(
+                f"grid.shape {self.grid.shape}: one axis must have {2 * SMALLEST_AXIS} voxels or more; below it"
+                " network.preset 'tiny' with training.batch 2 or more is the only one that works"
+            )
         for name, members in self.regions.items():
             if name in self.labels or not members or not set(members) <= set(values) - {0}:
                 raise ValueError(f"regions.{name}: needs its own name and one or more foreground label values")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_cohorts import SHAPE, tiny_scans, tiny_study
+from tiny_cohorts import SHAPE, tiny_scans, tiny_study, tiny_text
 from torch import Tensor, nn
 
 from fedphantom.common.device import choose_device
@@ -38,6 +38,7 @@ from fedphantom.common.gan.training import (
 )
 from fedphantom.common.gan.training_state import TrainingState, load_state, new_state, save_state
 from fedphantom.common.randomness import derived_seed, numpy_generator, torch_generator
+from fedphantom.common.study import parse_study
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -157,6 +158,32 @@ def test_shapes_of_every_preset(preset: str, channels: int) -> None:
     assert all(1 <= n < 16 for n in logits.shape[2:])
     assert features
     assert all(feature.shape[0] == 2 for feature in features)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "batch", "allowed"),
+    [
+        ("tiny", (8, 8, 8), 2, True),
+        ("tiny", (8, 8, 8), 1, False),
+        ("tiny", (15, 15, 15), 1, False),
+        ("tiny", (8, 16, 8), 1, True),
+        ("small", (8, 8, 8), 2, False),
+        ("small", (16, 8, 8), 1, True),
+        ("base", (8, 8, 16), 1, True),
+    ],
+)
+def test_a_step_is_taken_on_every_grid_that_a_study_may_name(
+    preset: str, shape: tuple[int, int, int], batch: int, allowed: bool
+) -> None:
+    text = tiny_text(preset=preset, batch=batch).replace(str(list(SHAPE)), str(list(shape)))
+    if not allowed:
+        with pytest.raises(ConfigError, match="one axis must have 16 voxels or more"):
+            parse_study(text)
+        return
+    study, (x, y, z) = parse_study(text), shape
+    scans = replace(SCANS, volumes=SCANS.volumes[:, :, :x, :y, :z], classes=SCANS.classes[:, :x, :y, :z])
+    (losses,) = train(new_state(study, 1, CPU), scans, study, until_step=1, total_steps=1, seed=1)
+    assert math.isfinite(losses.adversarial + losses.discriminator)
 
 
 def test_a_label_reaches_the_last_convolution_without_any_norm_on_its_way() -> None:

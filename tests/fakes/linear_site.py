@@ -71,7 +71,7 @@ seed = {seed}
 channels = ["T1"]
 labels = {{ background = 0, tumour = 1 }}
 [grid]
-shape = [8, 8, 8]
+shape = [16, 8, 8]
 spacing_mm = [1.0, 1.0, 1.0]
 [public_labels]
 source = "atlas"

@@ -33,9 +33,8 @@ from ..common.wire import (
 from .conditions import Conditions
 from .egress import EgressRule
 from .secure_app import Parse, add_secure_rounds, content_of
-from .site_round import OpenTrainer, Site, note_failure
+from .site_round import OpenTrainer, Permit, Site, note_failure
 
-Permit = Callable[[SiteFolder], Conditions]
 Q = TypeVar("Q")
 """What is asked."""
 
@@ -45,8 +44,7 @@ def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_si
 
     Args:
         open_trainer: Called with the site's folder.
-        permit: Asked before every answer for the conditions of it; raises where the site may not answer. A
-            simulation's sites, folders on one machine, may always.
+        permit: Asked before every answer for the conditions of it, and again before what was trained leaves.
 
     Each message opens the site's folder anew: Flower starts a process a round. Whatever fails, the reply
     is a failure record with the site's public name and a fixed sentence; no exception reaches Flower,
@@ -63,7 +61,7 @@ def make_client_app(open_trainer: OpenTrainer, permit: Permit = Conditions.of_si
         folder: SiteFolder | None = None
         try:
             folder = SiteFolder.open(_site_dir(context))
-            site = Site(folder, open_trainer, permit(folder))
+            site = Site(folder, open_trainer, permit)
             question = parse(message, site)
         except Exception as error:
             if folder is not None:

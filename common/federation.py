@@ -22,6 +22,11 @@ averaged, and the coordinator gets a copy. ``volumes``: the same, but no weights
 
 KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+_LONGEST_S = 30 * 86400.0
+"""A month: longer than any round, and a deadline that a typing error cannot put off for ever."""
+
+_SLOWEST_MBIT = 0.01
+
 EQUAL_WEIGHT = 1.0
 """Of every site, where the study declares no weights."""
 
@@ -35,7 +40,7 @@ class FederationTable(StudyTable):
     sharing: Sharing = "weights"
     quorum: Positive = 2
     """Fewest sites whose replies make a round."""
-    deadline_s: float = Field(default=3600.0, gt=0)
+    deadline_s: float = Field(default=3600.0, gt=0, le=_LONGEST_S)
     """Seconds after which a round goes on without the sites that have not answered."""
     ema_decay: float = Field(default=0.5, ge=0, lt=1)
     """Server-side EMA of the aggregates, per round; its last state is the released generator."""
@@ -60,7 +65,7 @@ class FederationTable(StudyTable):
     1803.01498); left out, none is."""
     transport: Transport = "float32"
     """Precision in which parameters travel, both ways; they are averaged in full."""
-    slowest_link_mbit: float = Field(default=10.0, gt=0)
+    slowest_link_mbit: float = Field(default=10.0, ge=_SLOWEST_MBIT)
     """Megabits a second, either way, of the slowest site's link while every site uses its own; a round's deadline grows
     by what the generator takes over it."""
     secure_aggregation: SecureAggregationTable | None = None

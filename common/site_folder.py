@@ -40,6 +40,7 @@ from .cohorts.preparation import PreparedScans, joined, prepare
 from .cohorts.roles import CoinRecord, load_or_draw_roles
 from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
+from .folder_lock import LOCK
 from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
@@ -64,6 +65,8 @@ _SEED_SOURCES: dict[CoinSource, str] = {
 }
 REPLY_LEFT = "reply-left"
 """Journal event, written when a reply may leave, with the digest of its parameters."""
+ROUND_FAILED = "round-failed"
+"""Journal event of a round that was asked for and not answered, with the failure's kind."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
     noted = noted_coins(folder)
     if noted is None:  # new, or cut off between the record and this line
-        if any(folder.state.glob("*")):
+        if any(path.name != LOCK for path in folder.state.glob("*")):
             raise _lost_journal()
         left_out = {problem.code: problem.scans for problem in report.errors}
         journal.append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from forged_reply import forged, nobody_trains, request_of
 from linear_site import LinearTrainer, linear_generator, study_text
 from refusals import refused
 
+from fedphantom.client.node.file_round import REPLY_FILE_LEFT
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.joining import renew_keys
 from fedphantom.client.node.keys import present_keys
 from fedphantom.client.node.standing import go_on, pause, withdraw
 from fedphantom.common.errors import FedPhantomError
-from fedphantom.common.exchange import SiteTrainer
+from fedphantom.common.exchange import RoundReply, RoundRequest, SiteTrainer
 from fedphantom.common.keys import load_private_key
 from fedphantom.common.round_files.request import write_request
 from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
@@ -225,6 +227,25 @@ def test_an_earlier_round_is_not_answered_once_a_later_one_was(carried: Carried)
         "a request for round 1, where this site has answered round 2",
         lambda: carried.train("site-a", first, out, nobody_trains),
     )
+
+
+@pytest.mark.parametrize("leaves", [pause, lambda folder: withdraw(folder, "a patient withdrew consent")])
+def test_a_site_that_pauses_or_withdraws_while_it_trains_hands_nothing_out(
+    carried: Carried, leaves: Callable[[SiteFolder], None]
+) -> None:
+    folder = SiteFolder.open(carried.site("site-a"))
+
+    class Interrupted(LinearTrainer):
+        def train_round(self, request: RoundRequest) -> RoundReply:
+            reply = super().train_round(request)
+            leaves(folder)  # in another terminal
+            return reply
+
+    refused(
+        4, "has paused|has withdrawn", lambda: carried.train("site-a", open_trainer=lambda root: Interrupted(folder))
+    )
+    assert not (carried.root / "site-a.reply").exists()
+    assert not {REPLY_LEFT, REPLY_FILE_LEFT} & set(carried.events("site-a"))
 
 
 @pytest.mark.parametrize("standing", ["paused", "withdrawn", "changed"])

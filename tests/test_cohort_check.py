@@ -32,7 +32,7 @@ name = "test"
 seed = 1
 channels = ["T1", "FLAIR"]
 labels = { background = 0, core = 1, oedema = 2 }
-grid = { shape = [8, 8, 8], spacing_mm = [1.0, 1.0, 1.0] }
+grid = { shape = [16, 8, 8], spacing_mm = [1.0, 1.0, 1.0] }
 public_labels = { source = "atlas" }
 """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from linear_site import UNSAYABLE, LinearTrainer, linear_generator, order, study_text
 
+from fedphantom.client.conditions import Conditions
 from fedphantom.client.egress import EgressRule, check_reply
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder, read_egress_rule
@@ -134,6 +135,31 @@ def test_a_reply_that_is_stopped_does_not_leave(folder: SiteFolder) -> None:
 
     with pytest.raises(PolicyRefused):
         Site(folder, lambda root: Greedy(SiteFolder.open(root))).train_round(replace(REQUEST, round=1))
+    assert [entry.event for entry in read_journal(folder.journal)] == ["round-failed"]
+
+
+def test_two_rounds_at_once_are_not_both_trained(folder: SiteFolder) -> None:
+    class Asked(LinearTrainer):
+        def train_round(self, request: RoundRequest) -> RoundReply:
+            with pytest.raises(ConfigError, match="another process"):
+                Site(folder, LinearTrainer.open).train_round(request)
+            return super().train_round(request)
+
+    Site(folder, lambda root: Asked(folder)).train_round(replace(REQUEST, round=1))
+    assert [entry.event for entry in read_journal(folder.journal)] == ["round-failed", "reply-left"]
+
+
+def test_a_site_that_withdrew_while_it_trained_sends_nothing(folder: SiteFolder) -> None:
+    asked: list[str] = []
+
+    def permit(own: SiteFolder) -> Conditions:
+        asked.append(own.name)
+        if len(asked) > 1:
+            raise PolicyRefused("this site has withdrawn", expected="one that takes part", remedy="None.")
+        return Conditions.of_simulation(own)
+
+    with pytest.raises(PolicyRefused, match="has withdrawn"):
+        Site(folder, LinearTrainer.open, permit).train_round(replace(REQUEST, round=1))
     assert [entry.event for entry in read_journal(folder.journal)] == ["round-failed"]
 
 

@@ -169,6 +169,22 @@ def test_a_node_that_is_nobodys_is_neither_asked_nor_counted(tmp_path: Path, coh
         run_of(folder, grid, {2: "site-a"})
 
 
+def test_a_reply_from_a_node_that_nobody_asked_is_left_out(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1))
+    study, sites = folder.claimed()
+    rounds, polling = Rounds.open(study, folder, sites), PollingGrid(grid, 0.02)
+
+    def node_of(message: Message) -> int:
+        node = polling.node_of(message)
+        return 9 if node == 3 else node
+
+    strategy = GeneratorAveraging(rounds, node_of, 0.3, sites_of_nodes=lambda: NODES)
+    strategy.start(polling, ArrayRecord(), num_rounds=1, timeout=rounds.deadline_s)
+    record = rounds.checkpoint.history[0]
+    assert record.sites == ("site-a", "site-c")
+    assert record.left_out["site-b"] == "no reply"
+
+
 def test_no_two_requests_can_be_told_from_each_other_by_guessing(tmp_path: Path, cohorts: dict[str, Path]) -> None:
     folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=2))
     run_of(folder, grid, NODES)

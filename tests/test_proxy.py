@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,40 @@ def test_a_body_beyond_any_piece_is_refused(door: Door) -> None:
         status = 413  # it hung up while the body was still being sent
     assert status == 413
     assert len(door.passed) == before
+
+
+def connected_from(door: Door, address: str) -> http.client.HTTPSConnection:
+    """Limits are per address: another one's are not used up."""
+    context = ssl.create_default_context(cafile=str(door.authority))
+    return http.client.HTTPSConnection(*door.address, timeout=10, context=context, source_address=(address, 0))
+
+
+def test_whoever_floods_it_is_told_to_come_again_later(door: Door) -> None:
+    connection = connected_from(door, "127.0.0.2")
+
+    def status() -> int:
+        connection.request("POST", "/v1/fleet/get-run", b"")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    passed = len(list(takewhile(lambda status: status == 200, (status() for _ in range(5000)))))
+    assert 200 < passed < 5000
+    assert status() == 503  # which a SuperNode takes for "again", as no other code
+    assert door.status("POST", "/v1/fleet/get-run", b"") == 200
+
+
+def test_nobody_holds_more_than_32_requests_open(door: Door) -> None:
+    connections = [connected_from(door, "127.0.0.3") for _ in range(33)]
+    for connection in connections:
+        connection.putrequest("POST", "/v1/fleet/get-run")
+        connection.putheader("Content-Length", "10")
+        connection.endheaders()
+    assert connections[-1].getresponse().status == 503
+    for connection in connections[:-1]:
+        connection.send(b"0123456789")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 def test_plain_text_is_not_spoken(door: Door) -> None:

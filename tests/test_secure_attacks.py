@@ -12,6 +12,7 @@ from linear_site import LinearTrainer, linear_generator
 from secure_run import cohorts_in, open_linear, prepared_run, secure_text
 
 from fedphantom.client.conditions import Conditions
+from fedphantom.client.secure_reply import MASKED_LEFT
 from fedphantom.client.secure_state import SecureState
 from fedphantom.client.site_round import Site
 from fedphantom.common.errors import (
@@ -22,7 +23,7 @@ from fedphantom.common.errors import (
     SignatureInvalid,
     VerificationFailed,
 )
-from fedphantom.common.exchange import RoundRequest
+from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.masking.keys import RoundSecrets, read_key_set
@@ -146,7 +147,7 @@ def test_fewer_sites_than_the_threshold_or_than_the_site_asks_for_are_refused(fe
     with pytest.raises(PolicyRefused, match="threshold of 4 among 3"):
         federation.site("site-a").answer(SharesWanted(1, tuple(keys[site] for site in SITES[:3])))
     folder = SiteFolder.open(federation.folder.site("site-a"))
-    careful = Site(folder, LinearTrainer.open, replace(Conditions.of_simulation(folder), fewest_sites=5))
+    careful = Site(folder, LinearTrainer.open, lambda own: replace(Conditions.of_simulation(own), fewest_sites=5))
     with pytest.raises(PolicyRefused, match="a sum of 4 sites"):
         careful.answer(SharesWanted(1, tuple(keys[site] for site in SITES[:4])))
 
@@ -163,6 +164,28 @@ def test_an_input_masked_with_some_sites_only_is_refused(federation: Federation)
     some = {site: box for site, box in boxes["site-a"].items() if site != "site-e"}
     with pytest.raises(PolicyRefused, match="some of the round's sites are missing"):
         federation.input("site-a", session, some)
+
+
+def test_a_site_that_withdraws_while_it_trains_gives_no_input(federation: Federation) -> None:
+    session, boxes = federation.shares(federation.keys())
+    folder = SiteFolder.open(federation.folder.site("site-a"))
+    withdrawn: list[bool] = []
+
+    class Interrupted(LinearTrainer):
+        def train_round(self, request: RoundRequest) -> RoundReply:
+            withdrawn.append(True)
+            return super().train_round(request)
+
+    def permit(own: SiteFolder) -> Conditions:
+        if withdrawn:
+            raise PolicyRefused("this site has withdrawn", expected="one that takes part", remedy="None.")
+        return Conditions.of_simulation(own)
+
+    request = RoundRequest(federation.study.digest(), 1, federation.start)
+    with pytest.raises(PolicyRefused, match="has withdrawn"):
+        Site(folder, lambda root: Interrupted(folder), permit).answer(InputWanted(request, session, boxes["site-a"]))
+    left = [entry.facts["what"] for entry in read_journal(folder.journal) if entry.event == MASKED_LEFT]
+    assert left == ["keys", "shares"]
 
 
 def test_an_input_asked_for_again_is_the_very_same(federation: Federation) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from deployed_site import Deployed, deploy
+from enrolment import Study as Enrolled
+from enrolment import new_keys
+from promised import promised_text
 from tiny_cohorts import tiny_text
 
 from fedphantom.client.node.approval import APPROVAL_FILE, approve, propose, refuse_unapproved
 from fedphantom.client.node.approval_text import proposal_of, proposal_text
+from fedphantom.client.node.joining import join
 from fedphantom.client.node.limits import LIMITS_FILE, LIMITS_TEXT, SiteLimits, read_limits
 from fedphantom.client.node.permission import check_permission
 from fedphantom.client.node.standing import go_on, pause, standing, withdraw
 from fedphantom.common.errors import ConfigError, PolicyRefused, VerificationFailed
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study, parse_study
+from fedphantom.server.coordinator.coordinator import Coordinator
 
 WORDS = "00000-00000-00000-00000-00000"
 
@@ -90,6 +97,39 @@ def test_other_code_under_the_same_version_stops_the_site(site: SiteFolder, monk
         check_permission(site)
 
 
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ({"site-a": "keys", "site-b": "keys"}, ()),
+        ({"site-a": "keys", "site-b": "others"}, ("site 'site-b' has other keys",)),
+        ({"site-a": "keys"}, ("site 'site-b' no longer takes part",)),
+        (
+            {"site-a": "others", "site-b": "keys", "site-c": "keys"},
+            ("site 'site-c' takes part now", "site 'site-a' has other keys"),
+        ),
+    ],
+)
+def test_another_site_or_a_sites_other_keys_are_a_change(
+    site: SiteFolder, sites: dict[str, str], said: tuple[str, ...]
+) -> None:
+    before = replace(proposal_of(site).seen, sites={"site-a": "keys", "site-b": "keys"})
+    after = replace(before, sites=sites)
+    assert after.changes_since(before) == said
+    assert (after.word() == before.word()) == (not said)
+
+
+def test_whoever_joins_after_the_approval_stops_the_site(made: Deployed, site: SiteFolder, tmp_path: Path) -> None:
+    """Only a person may add somebody to those whom a site trains with."""
+    approved(site)
+    shutil.copytree(made.coordinator.root, tmp_path / "coordinator")
+    study, now = Enrolled(tmp_path), datetime.now(UTC)
+    study.enrolled("site-b", new_keys(), now=now)
+    coordinator = Coordinator.open(tmp_path / "coordinator")
+    join(site.root, coordinator.folder.roster, coordinator.fingerprint(), now)
+    with pytest.raises(PolicyRefused, match="site 'site-b' takes part now"):
+        check_permission(site)
+
+
 def test_an_approval_that_was_written_by_hand_is_found_out(site: SiteFolder) -> None:
     approved(site)
     path = site.root / APPROVAL_FILE
@@ -144,6 +184,15 @@ def test_a_study_that_asks_for_more_is_refused_and_told_what(changes: dict[str, 
     with pytest.raises(PolicyRefused, match=said) as refused:
         limits(**changes).refuse(study(), sites=("a", "b"), patients=12, reply_bytes=2_000_000)
     assert refused.value.exit_code == 4
+
+
+def test_a_promise_of_more_than_the_site_allows_is_refused() -> None:
+    promised = parse_study(promised_text("a" * 64))
+    assert promised.privacy.promise is not None
+    asked = promised.privacy.promise.epsilon
+    limits(epsilon=asked).refuse(promised, sites=("a", "b"), patients=12, reply_bytes=1)
+    with pytest.raises(PolicyRefused, match=f"ε = {asked:g} .at most {asked / 2:g}"):
+        limits(epsilon=asked / 2).refuse(promised, sites=("a", "b"), patients=12, reply_bytes=1)
 
 
 def test_the_file_that_a_site_begins_with_can_be_read_and_a_key_that_none_has_cannot(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import flwr.supernode.runtime.run_clientapp as runtime
 import pytest
+from deployed_site import deploy
 from flwr.cli.build import build_fab_from_disk
+from flwr.clientapp.client_app import LoadClientAppError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedphantom.client.node import launcher
 from fedphantom.client.node.bundle import LARGEST_BUNDLE, check_bundle
 from fedphantom.common.errors import PolicyRefused
 from fedphantom.common.flower_bundle import BUNDLE_FILE, bundle_text
@@ -114,3 +118,30 @@ def test_whatever_the_bytes_it_is_refused_or_it_is_the_studys_own(own: bytes, da
     with zipfile.ZipFile(io.BytesIO(changed)) as archive:
         assert tomllib.loads(archive.read(BUNDLE_FILE).decode()) == tomllib.loads(bundle_text(STUDY))
         assert set(archive.namelist()) <= {BUNDLE_FILE, ".info/CONTENT"}
+
+
+def test_a_refusal_that_cannot_be_journalled_tells_the_coordinator_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower sends the text of whatever else is raised there."""
+    site = deploy(tmp_path).site
+    *lines, last = site.journal.read_text().splitlines()
+    site.journal.write_text("\n".join([*lines, last.replace('"event"', '"Event"')]) + "\n")
+    for name in ("install_from_fab", "get_load_client_app_fn", "install_app_dependencies"):
+        monkeypatch.setattr(runtime, name, getattr(runtime, name))  # put back afterwards
+    monkeypatch.setattr("sys.argv", [])
+    told: list[Exception] = []
+
+    def flower() -> None:
+        try:
+            runtime.install_from_fab(b"no bundle", False)
+        except Exception as error:
+            told.append(error)
+
+    monkeypatch.setattr("flwr.supernode.cli.flwr_clientapp", flower)
+    launcher.main([str(site.root)])
+    assert [type(error) for error in told] == [LoadClientAppError]
+    assert "journal" not in str(told[0])
+    noted = site.errors.read_text()
+    assert noted.count("PolicyRefused") == 1
+    assert "VerificationFailed" in noted

@@ -102,7 +102,7 @@ def answer_request(root: Path, request: Path, out: Path, open_trainer: OpenTrain
             asked = site.asked(request)
         content, again = site.kept_for(asked), True
         if content is None:
-            reply = Site(site.folder, open_trainer).train_round(asked.request)
+            reply = Site(site.folder, open_trainer, check_permission).train_round(asked.request)
             content, again = write_reply(reply, asked, site.roster.serial, site.identity), False
             write_atomic(site.node.reply, content, mode=0o600)
         return site.hand_out(content, asked.request.round, asked.digest, out, again=again)
@@ -220,7 +220,7 @@ class _Site:
         Journal(self.folder.journal).append(
             REPLY_FILE_LEFT, round=number, request=request, sha256=digest, bytes=len(content)
         )
-        write_atomic(out, content)
+        write_atomic(out, content, mode=0o600)
         rounds = self.folder.study().training.rounds
         return ReplyHandedOut(self.folder.name, number, rounds, str(out), digest, len(content), request, again)
 

@@ -54,8 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         try:
             check_bundle(content, folder.study().digest())
         except FedPhantomError as error:
-            note_failure(folder, error)
-            Journal(folder.journal).append("bundle-refused", reason=error.found)
+            _note_refusal(folder, error)
             # Flower tells the coordinator only that loading failed.
             raise LoadClientAppError(error.found) from None
 
@@ -73,6 +72,15 @@ def main(arguments: Sequence[str]) -> int:
     sys.argv = ["flwr-clientapp", *(each for each in arguments[1:] if "dependency-installation" not in each)]
     flwr_clientapp()
     return 0
+
+
+def _note_refusal(folder: SiteFolder, refusal: FedPhantomError) -> None:
+    """Whatever goes wrong with the noting stays here: of any other exception Flower tells the coordinator the text."""
+    note_failure(folder, refusal)
+    try:
+        Journal(folder.journal).append("bundle-refused", reason=refusal.found)
+    except Exception as error:
+        note_failure(folder, error)
 
 
 def unknown_flower() -> str | None:

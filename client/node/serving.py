@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from ...common.errors import PeerError
 from ...common.event_log import Level
 from ...common.flower_programs import free_ports
 from ...common.followed_log import FollowedLog
 from ...common.journal import JournalEntry, read_journal
 from ...common.service import Service
-from ...common.site_folder import REPLY_LEFT, SiteFolder
+from ...common.site_folder import REPLY_LEFT, ROUND_FAILED, SiteFolder
 from ...common.storage import storage_errors
 from ...common.watched_file import WatchedFile
+from ..secure_reply import MASKED_LEFT
+from ..site_setup import read_egress_rule
+from .leaving import round_over
 from .membership import Membership, read_membership
 from .permission import check_permission
 from .supernode import SuperNode
@@ -23,6 +27,9 @@ RESTART_S = 15.0
 SENT = b"Sent successfully"
 """What Flower 1.41 writes once a reply has reached the SuperLink."""
 
+_ROUNDS_WAITED = 2
+"""How many rounds' deadlines ``--once`` waits: within two, a round that goes on begins, and ends, for every site."""
+
 _POLL_S = 0.5
 
 
@@ -32,9 +39,11 @@ def serve(folder: SiteFolder, say: Callable[[str], None], *, once: bool = False)
     Args:
         folder: The site's folder, its study approved.
         say: Told of every round answered, and of every end of the SuperNode.
-        once: Whether to end after one round that was answered and has reached the coordinator, for batch queues.
+        once: Whether to end after one round that was answered and has reached the coordinator, for batch queues; of a
+            sum, after the shares that open it.
 
     Raises:
+        PeerError: ``once``, and the round failed here, or none was over within the time that two may take.
         PolicyRefused: the study does not stand approved, or the site paused or withdrew.
         ConfigError: another process serves this folder, the site has not joined, or Flower is not installed.
         StorageError: the disk is full, read-only or forbidden.
@@ -63,6 +72,8 @@ class _Serving:
         self._log = self._node.folder / "supernode.log"
         self._journal = WatchedFile(folder.journal)
         self._told = len(self._events())
+        spec = read_egress_rule(folder).generator
+        self._longest = _ROUNDS_WAITED * folder.study().federation.deadline_with(spec.values)
 
     def run(self, *, once: bool) -> None:
         self._node.prepare()
@@ -71,13 +82,20 @@ class _Serving:
         self._service.report(
             "info", "ready", f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}"
         )
-        answered = sent = False
+        begun, over, failed = time.monotonic(), False, False
         while True:
             time.sleep(_POLL_S)
-            answered = self._tell() or answered
-            sent = any(SENT in line for line in added.lines()) or sent
-            if once and answered and sent:
+            new = self._tell()
+            sent = any(SENT in line for line in added.lines())
+            over = over or any(map(round_over, new))
+            failed = failed or any(entry.event == ROUND_FAILED for entry in new)
+            if once and over and sent:
                 return
+            waited = time.monotonic() - begun
+            if once and failed and sent:  # the coordinator has been told
+                raise self._nothing("the round failed here", waited)
+            if once and waited > self._longest:
+                raise self._nothing("no round was over here", waited)
             if ended := self._service.processes.first_ended():
                 self._service.report(
                     "warning",
@@ -93,10 +111,18 @@ class _Serving:
             "supernode", self._node.command(), log=self._log, environment=self._node.environment()
         )
 
-    def _tell(self) -> bool:
-        """Say what the journal tells since; whether a reply left."""
+    def _nothing(self, found: str, waited: float) -> PeerError:
+        return PeerError(
+            f"{found} after {waited / 60:.0f} min",
+            expected=f"a round that is answered within {self._longest / 60:.0f} min, what two of the study may take",
+            remedy="errors.log and node/supernode.log in the site's folder say what happened; ask the coordinator"
+            " whether the study runs, then start it again.",
+        )
+
+    def _tell(self) -> Sequence[JournalEntry]:
+        """Say what the journal tells since; those lines."""
         if not self._journal.changed():  # reading it verifies all of it
-            return False
+            return ()
         new = self._events()[self._told :]
         self._told += len(new)
         for entry in new:
@@ -105,7 +131,7 @@ class _Serving:
                 self._service.report(
                     level, entry.event, _sentence(entry), **{name: entry.facts.get(name) for name in facts}
                 )
-        return any(entry.event == REPLY_LEFT for entry in new)
+        return new
 
     def _events(self) -> tuple[JournalEntry, ...]:
         return read_journal(self._folder.journal) if self._folder.journal.exists() else ()
@@ -113,7 +139,8 @@ class _Serving:
 
 _TOLD: Mapping[str, tuple[Level, tuple[str, ...]]] = {
     REPLY_LEFT: ("info", ("round", "bytes")),
-    "round-failed": ("error", ("round", "kind")),
+    MASKED_LEFT: ("info", ("round", "bytes", "what")),
+    ROUND_FAILED: ("error", ("round", "kind")),
     "bundle-refused": ("error", ("reason",)),
 }
 """Journal events that are told at once: how, and which of their facts."""
@@ -122,11 +149,12 @@ _TOLD: Mapping[str, tuple[Level, tuple[str, ...]]] = {
 def _sentence(entry: JournalEntry) -> str:
     facts = entry.facts
     match entry.event:
-        case "reply-left":
+        case event if event in (REPLY_LEFT, MASKED_LEFT):
             size = facts.get("bytes")
             megabytes = f"{size / 1e6:.1f} MB" if isinstance(size, int) else "a reply"
-            return f"round {facts.get('round')}: {megabytes} left for the coordinator"
-        case "round-failed":
+            how = ", masked" if entry.event == MASKED_LEFT else ""
+            return f"round {facts.get('round')}: {megabytes} left for the coordinator{how}"
+        case event if event == ROUND_FAILED:
             return f"round {facts.get('round')} was not answered ({facts.get('kind')}); errors.log says why"
         case _:
             return str(facts.get("reason"))

@@ -7,16 +7,17 @@ from typing import Any
 from ...common.counted import counted
 from ...common.errors import FedPhantomError
 from ...common.journal import read_journal
-from ...common.site_folder import REPLY_LEFT, SiteFolder
+from ...common.site_folder import ROUND_FAILED, SiteFolder
 from .approval import refuse_unapproved
+from .leaving import answered, left
 from .standing import standing
 
 
 def site_facts(folder: SiteFolder) -> dict[str, Any]:
     """How the site stands, for machines; no patient and no figure on patients in it."""
     entries = read_journal(folder.journal) if folder.journal.exists() else ()
-    left = [entry for entry in entries if entry.event == REPLY_LEFT]
-    failed = [entry for entry in entries if entry.event == "round-failed"]
+    replies = [entry for entry in entries if answered(entry)]
+    failed = [entry for entry in entries if entry.event == ROUND_FAILED]
     study = folder.study()
     try:
         refuse_unapproved(folder)
@@ -31,9 +32,9 @@ def site_facts(folder: SiteFolder) -> dict[str, Any]:
         "approved": approved,
         "not_approved_because": why,
         "rounds": study.training.rounds,
-        "rounds_answered": sorted({int(str(entry.facts["round"])) for entry in left}),
-        "last_answered": left[-1].time if left else None,
-        "bytes_left": sum(int(str(entry.facts["bytes"])) for entry in left),
+        "rounds_answered": sorted({int(str(entry.facts["round"])) for entry in replies}),
+        "last_answered": replies[-1].time if replies else None,
+        "bytes_left": sum(int(str(entry.facts["bytes"])) for entry in entries if left(entry)),
         "last_failure": {"time": failed[-1].time, "kind": failed[-1].facts.get("kind")} if failed else None,
     }
 

@@ -7,12 +7,13 @@ import hashlib
 from ....common.cohorts.roles import load_roles
 from ....common.counted import counted
 from ....common.journal import read_journal
-from ....common.site_folder import SiteFolder, noted_coins
+from ....common.site_folder import ROUND_FAILED, SiteFolder, noted_coins
 from ....common.study import Study
 from ....privacy.dp.accounting import epsilon, told
 from ....privacy.dp.ledger import Budget, Ledger
 from ....privacy.dp.plan import noised_plan
 from ...private_training import NOISED_MEANS
+from ..leaving import answered
 from .finding import Outcome, green, red, yellow
 
 
@@ -24,8 +25,8 @@ def check_journal(folder: SiteFolder) -> Outcome:
     """
     entries = read_journal(folder.journal)
     said = f"{counted(len(entries), 'line')}, an unbroken chain up to its head"
-    failed = [entry for entry in entries if entry.event in ("round-failed", "reply-left")]
-    if failed and failed[-1].event == "round-failed":
+    failed = [entry for entry in entries if entry.event == ROUND_FAILED or answered(entry)]
+    if failed and failed[-1].event == ROUND_FAILED:
         return yellow(
             f"{said}; the last round failed ({failed[-1].facts.get('kind')})", "Read errors.log in the site's folder."
         )

@@ -1,0 +1,122 @@
+"""``site start``: what is told of rounds, and when ``--once`` ends. Flower's place is taken by a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from deployed_site import approve_as_it_stands, deploy
+
+from fedphantom.client.node import serving
+from fedphantom.client.node.serving import serve
+from fedphantom.client.node.status import site_facts, site_text
+from fedphantom.client.node.supernode import SuperNode
+from fedphantom.common.errors import PeerError
+from fedphantom.common.site_folder import SiteFolder
+
+ANSWERED = [("reply-left", {"round": 1, "bytes": 4_000_000})]
+IN_A_SUM = [("masked-left", {"round": 1, "what": what, "bytes": 1_000_000}) for what in ("keys", "shares", "input")]
+OPENED = [("masked-left", {"round": 1, "what": "sum", "bytes": 100})]
+FAILED = [("round-failed", {"round": 1, "kind": "DataError"})]
+SENT = "Sent successfully"
+
+Events = Sequence[tuple[str, dict[str, object]]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
+    return approve_as_it_stands(deploy(tmp_path_factory.mktemp("serving")).site)
+
+
+@pytest.fixture
+def site(made: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
+    monkeypatch.setattr(serving, "_POLL_S", 0.05)
+    return made
+
+
+def node_does(monkeypatch: pytest.MonkeyPatch, site: SiteFolder, *steps: tuple[Events, str]) -> None:
+    """A SuperNode that journals, and half a second later writes a line, step by step; then it stays."""
+    script = f"""
+import time
+from pathlib import Path
+from fedphantom.common.journal import Journal
+for events, line in {[(list(events), line) for events, line in steps]!r}:
+    for event, facts in events:
+        Journal(Path({str(site.journal)!r})).append(event, **facts)
+    time.sleep(0.5)
+    print(line, flush=True)
+time.sleep(60)
+"""
+    monkeypatch.setattr(SuperNode, "command", lambda self: [sys.executable, "-c", script])
+
+
+def told(site: SiteFolder, *, once: bool = True) -> list[str]:
+    said: list[str] = []
+    serve(site, said.append, once=once)
+    return said
+
+
+def test_once_ends_when_the_reply_has_reached_the_coordinator(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_does(monkeypatch, site, (ANSWERED, SENT))
+    said = told(site)
+    assert said[0].startswith("'site-a' is ready")
+    assert said[1:] == ["round 1: 4.0 MB left for the coordinator"]
+
+
+def test_once_in_a_sum_ends_when_the_shares_that_open_it_have_left_and_no_sooner(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_does(monkeypatch, site, (IN_A_SUM, SENT), ([], SENT), (OPENED, SENT))
+    said = told(site)
+    assert said[1:] == ["round 1: 1.0 MB left for the coordinator, masked"] * 3 + [
+        "round 1: 0.0 MB left for the coordinator, masked"
+    ]
+
+
+def test_once_ends_with_an_error_where_the_round_failed_and_the_coordinator_knows(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_does(monkeypatch, site, (FAILED, SENT))
+    with pytest.raises(PeerError, match="the round failed here"):
+        told(site)
+
+
+def test_once_does_not_wait_for_ever(site: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_ROUNDS_WAITED", 1e-4)  # of an hour
+    node_does(monkeypatch, site, ([], "waiting"))
+    with pytest.raises(PeerError, match="no round was over here after 0 min") as refused:
+        told(site)
+    assert "ask the coordinator whether the study runs" in refused.value.remedy
+
+
+def test_without_once_it_answers_one_round_after_another(site: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    node_does(monkeypatch, site, (ANSWERED, SENT), (ANSWERED, SENT))
+
+    class Enough(Exception):
+        pass
+
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        serve(site, say)
+    assert said[1:] == ["round 1: 4.0 MB left for the coordinator"] * 2
+
+
+def test_status_counts_what_left_in_a_sum(tmp_path: Path) -> None:
+    from fedphantom.common.journal import Journal
+
+    site = approve_as_it_stands(deploy(tmp_path).site)
+    for event, facts in [*IN_A_SUM, *OPENED]:
+        Journal(site.journal).append(event, **facts)  # type: ignore[arg-type]  # numbers and words
+    facts_told = site_facts(site)
+    assert (facts_told["rounds_answered"], facts_told["bytes_left"]) == ([1], 3_000_100)
+    assert "1 round of 2 answered" in site_text(facts_told)

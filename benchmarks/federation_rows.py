@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from statistics import median
 
@@ -55,3 +56,18 @@ def secure_rows() -> list[Row]:
         Row("secure_aggregation_drop_over_plain", secure.by_round[DROPS_IN - 1] / plain.seconds, "ratio", None, 2.0),
         Row("secure_aggregation_after_drop_over_plain", secure.by_round[DROPS_IN] / plain.seconds, "ratio"),
     ]
+
+
+def tutorial_rows() -> list[Row]:
+    """``tutorial_seconds``: docs/tutorial.md typed in three network namespaces; none where those cannot be made.
+
+    Raises:
+        CalledProcessError: a line of the tutorial failed.
+    """
+    fakes = Path(__file__).parents[1] / "tests" / "fakes"
+    problem = [sys.executable, "-c", "import two_networks; print(two_networks.networks_problem() or '')"]
+    if subprocess.run(problem, cwd=fakes, capture_output=True, text=True, check=True).stdout.strip():
+        return []
+    began = time.perf_counter()
+    subprocess.run([sys.executable, str(fakes / "tutorial.py")], capture_output=True, check=True)
+    return [Row("tutorial_seconds", time.perf_counter() - began, "s", None, 180.0)]

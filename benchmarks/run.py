@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from audit_rows import audit_rows, copy_search_rows
 from dp_rows import dp_rows
-from federation_rows import aggregation_rows, flower_rows, secure_rows
+from federation_rows import aggregation_rows, flower_rows, secure_rows, tutorial_rows
 from generation_rows import full_size_rows, generation_rows
 from help_rows import help_rows
 from material import make_material
@@ -65,7 +65,7 @@ def measure(device: Device) -> list[Row]:
         if not device.cuda:
             parts |= {"audit": audit_rows, "copy search": copy_search_rows}
             parts |= {"many sites": aggregation_rows, "rounds over Flower": flower_rows}
-            parts["secure rounds over Flower"] = secure_rows
+            parts |= {"secure rounds over Flower": secure_rows, "tutorial": tutorial_rows}
         parts["help"] = help_rows
         for name, part in parts.items():
             print(f"{name} on {device.torch} ...", file=sys.stderr, flush=True)

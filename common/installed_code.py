@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 _WINGS = ("client", "common", "privacy", "server")
-_KINDS = {".py", ".toml", ".j2"}
+_KINDS = {".py", ".so", ".pyd", ".toml", ".j2"}
+"""Python finds an extension module before a source file of the same name."""
 
 
 def installed_code_digest(package: Path = Path(__file__).parents[1]) -> str:

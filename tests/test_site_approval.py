@@ -173,6 +173,7 @@ def study() -> Study:
         ({"local_steps": 1}, "steps a round .at most 1"),
         ({"patients": 13}, "fewer training patients here than 13"),
         ({"sites": 3}, "2 sites .at least 3"),
+        ({"sites": 3}, "rounds of 2 sites .at least 3"),
         ({"sharing": ["volumes"]}, "sharing = 'weights'"),
         ({"differential_privacy": True}, "no differential privacy"),
         ({"secure_aggregation": True}, "no secure aggregation"),

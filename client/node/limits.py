@@ -24,7 +24,7 @@ LIMITS_TEXT = """\
 rounds = 200                            # rounds of a study, at most
 local_steps = 5000                      # optimiser steps in a round, at most
 patients = 10                           # training patients of this site, at least
-sites = 2                               # sites that take part, at least
+sites = 2                               # sites in the study, and in each round (its quorum), at least
 sharing = ["weights", "ensemble", "volumes"]  # what may leave at all
 differential_privacy = false            # whether a study must promise it
 secure_aggregation = false              # whether a study must hide this site's generator from the coordinator
@@ -87,6 +87,10 @@ class SiteLimits(BaseModel):
                 ),
                 (patients < self.patients, f"fewer training patients here than {self.patients}"),
                 (len(sites) < self.sites, f"{counted(len(sites), 'site')} (at least {self.sites})"),
+                (
+                    study.federation.quorum < self.sites,
+                    f"rounds of {counted(study.federation.quorum, 'site')} (at least {self.sites})",
+                ),
                 (
                     study.federation.sharing not in self.sharing,
                     f"sharing = '{study.federation.sharing}' (allowed: {', '.join(self.sharing)})",

@@ -60,12 +60,21 @@ class Collecting(Consortium):
         return [entry.facts for entry in read_journal(journal) if entry.event == "approval-collected"]
 
 
-@pytest.fixture
-def collecting(releasable: Releasable, tmp_path: Path) -> Collecting:
-    made = Collecting.make(tmp_path / "consortium", releasable, {})
+@pytest.fixture(scope="module")
+def collecting_template(release_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Above the packer's run and a consortium whose two sites have sent their approvals."""
+    root = tmp_path_factory.mktemp("collecting")
+    ignored = shutil.ignore_patterns("release", "weights")
+    releasable = Releasable(Path(shutil.copytree(release_template, root / "made", ignore=ignored)))
+    made = Collecting.make(root / "consortium", releasable, {})
     for site in SITES:
         made.send(site)
-    return made
+    return root
+
+
+@pytest.fixture
+def collecting(collecting_template: Path, tmp_path: Path) -> Collecting:
+    return Collecting(Path(shutil.copytree(collecting_template, tmp_path / "collecting")) / "consortium")
 
 
 Told = Callable[[], dict[str, Any]]
@@ -136,15 +145,16 @@ def test_an_approval_half_written_by_a_killed_command_stands_in_nobodys_way(coll
 
 
 def test_killed_at_any_moment_it_is_done_by_calling_it_again(
-    releasable: Releasable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unflushed: None
+    collecting: Collecting, monkeypatch: pytest.MonkeyPatch, unflushed: None
 ) -> None:
-    made = Collecting.make(tmp_path / "consortium", releasable, {})
-    files = [made.send(site) for site in SITES]
+    files = [collecting.sent(site) for site in SITES]
     keys = [key.public_key() for key in EVERYONE.values()]
     for moment in range(1, 20):
-        shutil.rmtree(made.release / "approvals", ignore_errors=True)
-        killed = killed_at(moment, lambda: collect_approvals(made.release, files, keys, made.run), monkeypatch)
-        assert collect_approvals(made.release, files, keys, made.run).approved
+        shutil.rmtree(collecting.release / "approvals", ignore_errors=True)
+        killed = killed_at(
+            moment, lambda: collect_approvals(collecting.release, files, keys, collecting.run), monkeypatch
+        )
+        assert collect_approvals(collecting.release, files, keys, collecting.run).approved
         if not killed:
             assert moment > 2
             return

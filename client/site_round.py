@@ -5,6 +5,7 @@ The same for both engines, so that a simulation exercises the site's real checks
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from ..common.exchange import RoundReply, RoundRequest, SiteTrainer
 from ..common.folder_lock import hold_folder
 from ..common.journal import Fact, Journal
 from ..common.masking.messages import Given, Wanted, round_of
+from ..common.rotated_log import RotatedLog
 from ..common.round_record import keep_round
 from ..common.site_folder import REPLY_LEFT, ROUND_FAILED, SiteFolder
 from .conditions import Conditions
@@ -129,11 +131,9 @@ def _refused(problem: str) -> PolicyRefused:
 
 
 def note_failure(folder: SiteFolder, error: BaseException) -> None:
-    """Append the full text of a failure to the site's ``errors.log``, which never leaves."""
+    """Append the full text of a failure to the site's ``errors.log``, which never leaves and is rotated."""
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = str(error) if isinstance(error, FedPhantomError) else "".join(traceback.format_exception(error))
-    try:
-        with folder.errors.open("a", encoding="utf-8") as log:
-            log.write(f"{stamp} {type(error).__name__}: {text.rstrip()}\n")
-    except OSError:
-        return  # A full disk is often what failed; the failure itself still goes its way.
+    line = f"{stamp} {type(error).__name__}: {text.rstrip()}\n"
+    with contextlib.suppress(OSError):  # a full disk is often what failed; the failure itself still goes its way
+        RotatedLog(folder.errors).write(line.encode(errors="backslashreplace"))

@@ -17,7 +17,7 @@ peers.json      likewise: the identity keys of all sites of the study, as this s
 journal.jsonl   what happened, what left; journal.jsonl.head: its last line, so that cut-off lines show
 ledger.jsonl    under differential privacy, unless site.toml names another folder: what its patients have spent
 public-start.safetensors  likewise: what its training goes out from; public
-errors.log      full text of failures; never leaves
+errors.log      full text of failures, rotated (``rotated_log``); never leaves
 """
 
 from __future__ import annotations

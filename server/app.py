@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Context
@@ -49,19 +49,30 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     """
     study, sites = folder.claimed()
     rounds = Rounds.open(study, folder, sites)
-    polling = PollingGrid(grid)
+    polling, let_in = PollingGrid(grid), _let_in(rounds.sites)
     if not rounds.finished and study.federation.secure_aggregation:
-        run_secure_rounds(rounds, FlowerSites(polling, rounds), read_peers(folder.peers), lambda record: None)
+        run_secure_rounds(rounds, FlowerSites(polling, rounds, let_in), read_peers(folder.peers), lambda record: None)
     elif not rounds.finished:
-        strategy = GeneratorAveraging(rounds, polling.node_of, sites_of_nodes=_enrolled(polling))
+        strategy = GeneratorAveraging(rounds, polling.node_of, sites_of_nodes=_enrolled(polling), let_in=let_in)
         strategy.start(polling, ArrayRecord(), num_rounds=rounds.remaining, timeout=rounds.deadline_s)
     return rounds
 
 
 def _enrolled(grid: Grid) -> Callable[[], Mapping[int, str]] | None:
     """Whose each connected node is, by its registered key; None in a simulation, where no keys are."""
-    table = os.environ.get(NODES_VARIABLE)
-    return (lambda: sites_of_nodes(grid, NodeTable(Path(table)).sites_by_key())) if table else None
+    table = _node_table()
+    return (lambda: sites_of_nodes(grid, table.sites_by_key())) if table else None
+
+
+def _let_in(sites: Collection[str]) -> Callable[[], int] | None:
+    """How many of these sites' keys the SuperLink knows, asked anew each time: one that left is not waited for."""
+    table = _node_table()
+    return (lambda: len(set(table.sites_by_key().values()) & set(sites))) if table else None
+
+
+def _node_table() -> NodeTable | None:
+    path = os.environ.get(NODES_VARIABLE)
+    return NodeTable(Path(path)) if path else None
 
 
 def _run_dir() -> Path:

@@ -15,26 +15,32 @@ GATHERING_S = 90.0
 _POLL_S = 0.25
 
 
-def gather(connected: Callable[[], list[int]], rounds: Rounds, gathering_s: float = GATHERING_S) -> list[int]:
+def gather(
+    connected: Callable[[], list[int]],
+    rounds: Rounds,
+    gathering_s: float = GATHERING_S,
+    let_in: Callable[[], int] | None = None,
+) -> list[int]:
     """Connected nodes: all sites', or a quorum after the gathering time.
 
     Args:
         connected: The nodes that may be asked, sorted.
         rounds: The run.
         gathering_s: Seconds to wait for every site.
+        let_in: How many of the run's sites are let in at this moment: for one that left nobody waits. None for all.
 
     Raises:
         PeerError: fewer than the quorum until the deadline.
     """
-    federation, sites = rounds.study.federation, len(rounds.sites)
+    federation = rounds.study.federation
     terms = federation.secure_aggregation
     quorum = max(federation.quorum, terms.threshold if terms else 0)
     started, gathering_s = time.monotonic(), min(gathering_s, federation.deadline_s)
     while True:
-        nodes = connected()
+        nodes, sites = connected(), len(rounds.sites) if let_in is None else let_in()
         waited = time.monotonic() - started
         enough = len(nodes) >= quorum and waited >= gathering_s
-        if len(nodes) >= sites or enough:
+        if (len(nodes) >= sites and len(nodes) >= quorum) or enough:
             return nodes
         if waited >= federation.deadline_s:
             raise PeerError(

@@ -53,16 +53,17 @@ class FlowerSites:
     Args:
         grid: Of the run.
         rounds: The run.
+        let_in: How many of the run's sites are let in at this moment; without it all.
     """
 
-    def __init__(self, grid: PollingGrid, rounds: Rounds) -> None:
-        self._grid, self._rounds = grid, rounds
+    def __init__(self, grid: PollingGrid, rounds: Rounds, let_in: Callable[[], int] | None = None) -> None:
+        self._grid, self._rounds, self._let_in = grid, rounds, let_in
         self._spec = ParameterSpec.of(rounds.checkpoint.aggregate)
         self._nodes: dict[str, int] = {}
 
     def everyone(self, wanted: KeysWanted | SumWanted, known: Callable[[Answer], bool]) -> Iterator[Answer]:
         """Ask every node that is there; a node whose answer its site signed is that site's from here on."""
-        nodes = gather(lambda: sorted(self._grid.get_node_ids()), self._rounds)
+        nodes = gather(lambda: sorted(self._grid.get_node_ids()), self._rounds, let_in=self._let_in)
         for node, answer in self._answers(dict.fromkeys(nodes, wanted)):
             if known(answer):
                 self._nodes[answer.site] = node

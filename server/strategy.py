@@ -38,6 +38,7 @@ class GeneratorAveraging(Strategy):
         gathering_s: Seconds a round waits for every site before it goes on with a quorum.
         sites_of_nodes: Connected nodes and the site that each one's registered key belongs to. Without it, in a
             simulation, a node is whom it names itself first.
+        let_in: How many of the run's sites are let in at this moment; without it all.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class GeneratorAveraging(Strategy):
         node_of: Callable[[Message], int],
         gathering_s: float = GATHERING_S,
         sites_of_nodes: Callable[[], Mapping[int, str]] | None = None,
+        let_in: Callable[[], int] | None = None,
     ) -> None:
         self.rounds = rounds
+        self._let_in = let_in
         self._sites_of_nodes = sites_of_nodes
         self._node_of = node_of
         self._gathering_s = gathering_s
@@ -65,7 +68,7 @@ class GeneratorAveraging(Strategy):
             PeerError: fewer nodes than the quorum until the deadline.
         """
         self._request = request = self.rounds.request()
-        nodes = gather(lambda: self._connected(grid), self.rounds, self._gathering_s)
+        nodes = gather(lambda: self._connected(grid), self.rounds, self._gathering_s, self._let_in)
         # The aggregate comes from the checkpoint, not from `arrays`: what is on the disk is what goes on.
         arrays = ArrayRecord(
             {FLAT: Array(packed(self._spec, request.generator, self._transport))} if self._spec.shapes else {}

@@ -11,10 +11,13 @@ from flower_processes import wait_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedphantom.client.site_round import note_failure
+from fedphantom.common.errors import ConfigError
 from fedphantom.common.event_log import EventLog
 from fedphantom.common.followed_log import FollowedLog
 from fedphantom.common.processes import ProcessSet
 from fedphantom.common.rotated_log import KEPT, LARGEST, RotatedLog
+from fedphantom.common.site_folder import SiteFolder
 
 
 def files(path: Path) -> list[Path]:
@@ -83,6 +86,29 @@ def test_another_process_that_rotates_at_the_same_moment_loses_nothing(tmp_path:
     for number in range(100):
         logs[number % 2].write(f"{number}\n".encode())
     assert sorted(map(int, content(path).split()[-50:])) == list(range(50, 100))
+
+
+def test_a_sites_errors_log_keeps_the_newest_failures_and_does_not_grow_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RotatedLog.__init__, "__defaults__", (300, 3))
+    folder = SiteFolder(tmp_path, "site-a", tmp_path, tmp_path, tmp_path)
+    for number in range(40):
+        note_failure(folder, ConfigError(f"failure {number:02d}", expected="none", remedy="Mend it."))
+    found = files(folder.errors)
+    assert [one.name for one in found] == ["errors.log.2", "errors.log.1", "errors.log"]
+    assert all(one.stat().st_size <= 300 for one in found)
+    lines = content(folder.errors).decode().splitlines()
+    assert [line.split("failure ")[1][:2] for line in lines] == [f"{n:02d}" for n in range(40 - len(lines), 40)]
+    assert len(lines) > 6
+
+
+def test_a_failure_whose_text_is_no_unicode_is_noted_and_hides_no_other(tmp_path: Path) -> None:
+    folder = SiteFolder(tmp_path, "site-a", tmp_path, tmp_path, tmp_path)
+    note_failure(folder, ValueError("a name \udcff that a disk gave"))
+    note_failure(SiteFolder(tmp_path / "none", "site-a", tmp_path, tmp_path, tmp_path), ValueError("nowhere"))
+    assert "ValueError: a name \\udcff that a disk gave" in folder.errors.read_text()
+    assert not (tmp_path / "none").exists()
 
 
 # The keeper.

@@ -85,6 +85,7 @@ NOWHERE: dict[tuple[str, str], str] = {
     ("server enroll", "DIR"): f"server enroll nowhere request --fingerprint {READ_ALOUD}",
     ("server enroll", "REQUEST"): f"server enroll lead nowhere --fingerprint {READ_ALOUD}",
     ("server revoke", "DIR"): "server revoke nowhere site-a --reason gone_for_good_now",
+    ("server revoke", "--notice"): "server revoke lead site-b --notice nowhere",
     ("server renew", "DIR"): "server renew nowhere",
     ("server start", "DIR"): "server start nowhere",
     ("server run", "DIR"): "server run nowhere",

@@ -7,6 +7,7 @@ keys/identity/          what the site signs with (Ed25519)
 keys-next/              the same, asked for and not yet on a roster
 NAME.request.dsse.json  the last request that the site made
 roster.dsse.json        who takes part, with which keys, as the coordinator signed it
+NAME.notice.dsse.json   once it withdrew: its notice to the coordinator
 reply.safetensors       without a network: the last reply, as the site signed it
 node/                   what the site's SuperNode keeps, its log rotated
 log.jsonl               what 'site start' said, rotated (``common/event_log``)
@@ -47,6 +48,10 @@ class NodeFolder:
     def request(self, site: str) -> Path:
         """The last request."""
         return self.root / f"{site}.request.dsse.json"
+
+    def notice(self, site: str) -> Path:
+        """That it withdrew."""
+        return self.root / f"{site}.notice.dsse.json"
 
     @property
     def roster(self) -> Path:

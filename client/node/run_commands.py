@@ -118,25 +118,34 @@ def site_go_on(site: _Site) -> None:
 def site_withdraw(
     site: _Site,
     reason: Annotated[str, typer.Option(help="For the site's own journal; told to nobody.")],
+    as_json: _Json = False,
 ) -> None:
-    """Leave a study for good: no further round is answered. What left before cannot be called back."""
-    from .standing import withdraw
+    """Leave a study for good: no further round is answered. What left before cannot be called back.
 
-    folder = _opened(site)
-    withdraw(folder, reason)
-    typer.echo(
-        f"'{folder.name}' has withdrawn; its folder stays. Tell the coordinator to run 'fedphantom server revoke'."
-        " Rounds answered before remain in the generator: only its releases can be withdrawn, by your officer."
-    )
+    A signed notice is written for the coordinator, whose rounds wait for this site until it comes; again, the same.
+    """
+    from .leaving import leave
+
+    print_made(leave(_opened(site), reason), as_json=as_json)
 
 
 @site_app.command("status")
-def site_status(site: _Site, as_json: _Json = False) -> None:
-    """How the site stands: approval, rounds answered, what left, certificates."""
+def site_status(
+    site: _Site,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every few seconds, until Ctrl-C.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """How the site stands: approval, rounds answered, what left, until when it is enrolled; no identifiers."""
+    from ...common.watched_status import show_status
     from .status import site_facts, site_text
 
-    facts = site_facts(_opened(site))
-    typer.echo(json.dumps(facts, indent=1) if as_json else site_text(facts))
+    folder = _opened(site)
+
+    def look() -> str:
+        facts = site_facts(folder)
+        return json.dumps(facts, indent=1) if as_json else site_text(facts)
+
+    show_status(look, watch=watch)
 
 
 @site_app.command("doctor")

@@ -16,7 +16,7 @@ from ...common.storage import storage_errors
 from ...common.watched_file import WatchedFile
 from ..secure_reply import MASKED_LEFT
 from ..site_setup import read_egress_rule
-from .leaving import round_over
+from .answers import round_over
 from .membership import Membership, read_membership
 from .permission import check_permission
 from .supernode import SuperNode

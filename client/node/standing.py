@@ -37,15 +37,19 @@ def go_on(folder: SiteFolder) -> None:
         Journal(folder.journal).append(GOES_ON)
 
 
-def withdraw(folder: SiteFolder, reason: str) -> None:
+def withdraw(folder: SiteFolder, reason: str) -> str:
     """Take part no more, for good; called again it changes nothing.
 
     Args:
         folder: The site's folder.
         reason: For the site's own journal; it is told to nobody.
+
+    Returns:
+        Since when, UTC, ISO 8601.
     """
     if standing(folder) != "withdrawn":
         Journal(folder.journal).append(WITHDRAWN, reason=reason)
+    return next(entry.time for entry in read_journal(folder.journal) if entry.event == WITHDRAWN)
 
 
 def refuse_absent(folder: SiteFolder) -> None:

@@ -1,4 +1,4 @@
-"""``site status``: approval, rounds answered, what left."""
+"""``site status``: approval, enrolment, rounds answered, what left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from ...common.counted import counted
 from ...common.errors import FedPhantomError
 from ...common.journal import read_journal
 from ...common.site_folder import ROUND_FAILED, SiteFolder
+from .answers import answered, left
 from .approval import refuse_unapproved
-from .leaving import answered, left
+from .joining import accepted_roster, open_enrolled
 from .standing import standing
 
 
@@ -31,6 +32,7 @@ def site_facts(folder: SiteFolder) -> dict[str, Any]:
         "standing": standing(folder),
         "approved": approved,
         "not_approved_because": why,
+        "enrolled_until": _enrolled_until(folder),
         "rounds": study.training.rounds,
         "rounds_answered": sorted({int(str(entry.facts["round"])) for entry in replies}),
         "last_answered": replies[-1].time if replies else None,
@@ -39,12 +41,23 @@ def site_facts(folder: SiteFolder) -> dict[str, Any]:
     }
 
 
+def _enrolled_until(folder: SiteFolder) -> str | None:
+    """The last moment at which the site's keys count, UTC; None where it has not joined."""
+    try:
+        _, node, invitation = open_enrolled(folder.root)
+        roster = accepted_roster(node, invitation)
+    except FedPhantomError:
+        return None
+    return next((site.expires for site in roster.sites if site.name == folder.name), None)
+
+
 def site_text(facts: dict[str, Any]) -> str:
     """The same for people."""
     answered, last = facts["rounds_answered"], facts["last_failure"]
     lines = [
         f"site {facts['site']}, study {facts['study']} ({facts['study_digest'][:16]})",
         facts["standing"] + ("; approved" if facts["approved"] else f"; {facts['not_approved_because']}"),
+        f"enrolled until {facts['enrolled_until'][:10]}" if facts["enrolled_until"] else "not joined",
         f"{counted(len(answered), 'round')} of {facts['rounds']} answered"
         + (f", the last {facts['last_answered']}" if answered else ""),
         f"{facts['bytes_left'] / 1e6:.1f} MB left for the coordinator; 'fedphantom journal show' lists them",

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, model_validator
 
 from ..in_toto import Record, Time, time_text
-from ..keys import public_key_of
 from .signed_file import AboutStudy, Kind
 from .site_keys import SiteKeys, SiteName
 
@@ -32,10 +30,6 @@ class EnrolledSite(SiteKeys):
     def active(self, now: datetime) -> bool:
         """Whether its keys count."""
         return time_text(now) <= self.expires
-
-    def identity(self) -> Ed25519PublicKey:
-        """The key that it signs with."""
-        return public_key_of(self.identity_key.encode())
 
     def keys(self) -> SiteKeys:
         """Its name and keys alone."""

@@ -126,3 +126,7 @@ class SiteKeys(Record):
     def fingerprint(self) -> str:
         """Of name and both keys."""
         return fingerprint("site keys", self.name.encode(), self.node_key.encode(), self.identity_key.encode())
+
+    def identity(self) -> Ed25519PublicKey:
+        """The key that the site signs with."""
+        return public_key_of(self.identity_key.encode())

@@ -1,8 +1,9 @@
 """An approval: one person's signature on exactly one release, in a small file beside the pack's signature.
 
 It lies in the release's folder ``approvals``, named by its key, and changes no byte that was signed before; approvals
-given on several copies of a release are put together by copying these files. Each names the packed statement by its
-SHA-256, and so every file of the release, and what else its signer looked at.
+given on several copies of a release are put together from these files. Each names the packed statement by its
+SHA-256, and so every file of the release, and what else its signer looked at. :mod:`.collect` puts those that sites
+sent into one copy.
 """
 
 from __future__ import annotations
@@ -194,5 +195,5 @@ def _foreign(found: str) -> VerificationFailed:
     return VerificationFailed(
         found,
         expected="approvals of this very release, as 'fedphantom release approve' writes them",
-        remedy="Take that file out of the release's folder, and ask its signer for the one that was meant.",
+        remedy="Leave that file out of the release's folder, and ask its signer for the one that was meant.",
     )

@@ -31,6 +31,7 @@ from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
 from .history import APPROVED, WITHDRAWN, note, refusals_noted
 from .text_scan import names_someone
+from .unfinished import forget_unfinished
 from .withdrawal import refuse_stranger, write_notice
 
 
@@ -65,7 +66,7 @@ class ApprovalReport:
             (
                 f"Approved by the {self.role}'s key {self.key[:12]}…: release {self.release_sha256}.",
                 f"Verdict by this site's policy: {self.verdict}. The approval is {self.file}; send it with the release,"
-                " or alone.",
+                " or alone, to the packer, who takes it in with 'fedphantom release collect'.",
                 *lacks,
             )
         )
@@ -96,6 +97,7 @@ def approve_release(
     private, own, home = load_private_key(key), read_policy(policy), SiteFolder.open(site)
     now = datetime.now(UTC)
     signer = signer_of(own.signers, key_id(private.public_key())).current(now.date())
+    forget_unfinished(release)
     verified = verify_content(release, [load_public_key(packed_by)])
     file = approval_file(signer.key)
     if file in verified.approvals:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ...common.printed import print_made
+
 release_app = typer.Typer(no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -16,7 +18,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 @release_app.callback()
 def release() -> None:
-    """Pack what may leave into a signed folder, approve, verify or withdraw it."""
+    """Pack what may leave into a signed folder, approve it, collect approvals, verify or withdraw it."""
 
 
 @release_app.command("key")
@@ -115,12 +117,35 @@ def release_approve(
 ) -> None:
     """Sign exactly this release, for one site; exit 4 where its policy forbids it, 5 for an unknown or expired key.
 
-    The signature is a small file in RELEASE/approvals; copies of a release are put together by copying these.
+    The signature is a small file in RELEASE/approvals: send it to the packer, who collects every site's.
     """
     from .approve import approve_release
 
     done = approve_release(folder, key, policy, site, packed_by, audit, report)
     typer.echo(done.to_json() if as_json else done.to_text())
+
+
+@release_app.command("collect")
+def release_collect(
+    folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="The packer's copy of the release.")],
+    approval: Annotated[list[Path], typer.Argument(metavar="APPROVAL...", help="Files that sites sent.")],
+    key: Annotated[
+        list[Path], typer.Option(help="Public key of the packer or an approver, from its holder; repeatable.")
+    ],
+    run: Annotated[
+        Path, typer.Option(help="What it was packed from: its study names the sites, its journal notes it.")
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Take sites' approvals into the release, and say whose is still missing; given again, nothing changes.
+
+    All of them, or none where one is refused. Exit 5: one of another release, of an unknown or expired key, or changed
+    on its way. Exit 4: another one by a key whose approval is here, or a release without a site that the study names.
+    """
+    from ...common.keys import load_public_key
+    from .collect import collect_approvals
+
+    print_made(collect_approvals(folder, approval, [load_public_key(path) for path in key], run), as_json=as_json)
 
 
 @release_app.command("verify")

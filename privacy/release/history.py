@@ -1,4 +1,4 @@
-"""What became of releases, as lines of a run's or site's journal: packed, refused, approved, withdrawn."""
+"""What became of releases, as lines of a run's or site's journal: packed, refused, approved, collected, withdrawn."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ...common.run_result import JOURNAL
 PACKED = "release-packed"
 APPROVED = "release-approved"
 """Written before the approval is: who cannot write it down has not approved."""
+COLLECTED = "approval-collected"
+"""A site's approval came to the packer; written before it lies in the packer's copy."""
 WITHDRAWN = "release-withdrawn"
 """Written before the notice is."""
 REFUSED = "release-refused"

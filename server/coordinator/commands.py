@@ -85,13 +85,24 @@ def server_enroll(
 def server_revoke(
     folder: _Folder,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The site.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="A sentence, for the journal.")],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="A sentence, for the journal.")] = None,
+    notice: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead, of a site that withdrew: the notice that it signed.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Take a site's keys and its open invitation out of the study, and sign the roster without it."""
-    from .enrolling import revoke
+    """Take a site's keys and its open invitation out of the study, and sign the roster without it.
 
-    changed = revoke(folder, name, reason, datetime.now(UTC))
+    From the next round on nobody waits for it. Exit 5: a notice that the site did not sign, or for another study.
+    """
+    from .enrolling import revoke, take_notice
+
+    if notice is not None and reason is None:
+        changed = take_notice(folder, name, notice, datetime.now(UTC))
+    elif reason is not None and notice is None:
+        changed = revoke(folder, name, reason, datetime.now(UTC))
+    else:
+        raise typer.BadParameter("give one of them", param_hint="--reason, --notice")
     print_made(changed, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""Sites invited, enrolled and revoked: what changes, what is signed, and what the coordinator is told."""
+"""Sites invited, enrolled, revoked and withdrawn: what changes, what is signed, and what the coordinator is told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.enrolment.fingerprint import refuse_other_fingerprint
 from ...common.enrolment.invitation import INVITATION, Invitation
+from ...common.enrolment.notice import NOTICE
 from ...common.enrolment.request import REQUEST, open_request
 from ...common.enrolment.signed_file import file_digest, read_content, signed
 from ...common.errors import ConfigError, OutputTaken, about
@@ -99,12 +100,12 @@ def invite(root: Path, name: str, out: Path | None, days: int, now: datetime) ->
 
 @dataclass(frozen=True)
 class SiteChanged:
-    """A site enrolled, renewed or revoked.
+    """A site enrolled, renewed, revoked or withdrawn.
 
     Attributes:
         site: Its public name.
-        change: ``enrolled``, ``renewed`` or ``revoked``.
-        expires: The last moment at which its keys count, UTC; empty once revoked.
+        change: ``enrolled``, ``renewed``, ``revoked`` or ``withdrew``.
+        expires: The last moment at which its keys count, UTC; empty once they do not.
         enrolled: Names of all enrolled sites.
         roster: The file to hand to every one of them.
         serial: Of that roster.
@@ -123,9 +124,10 @@ class SiteChanged:
         """For a terminal."""
         until = f" until {self.expires[:10]}" if self.expires else ""
         names = f" ({', '.join(self.enrolled)})" if self.enrolled else ""
+        what = f"{self.site} withdrew" if self.change == "withdrew" else f"{self.change} {self.site}"
         return "\n".join(
             (
-                f"{self.change} {self.site}{until}; {counted(len(self.enrolled), 'site')} enrolled{names}",
+                f"{what}{until}; {counted(len(self.enrolled), 'site')} enrolled{names}",
                 f"hand {self.roster} (number {self.serial}) to every one of them: fedphantom site join SITE_DIR"
                 f" {shlex.quote(Path(self.roster).name)} --fingerprint {self.fingerprint}",
             )
@@ -189,6 +191,36 @@ def revoke(root: Path, name: str, reason: str, now: datetime) -> SiteChanged:
         "site-revoked", lambda before: before.without(name, now), site=name, reason=reason
     )
     return _changed(coordinator, membership, name, "revoked")
+
+
+def take_notice(root: Path, name: str, notice: Path, now: datetime) -> SiteChanged:
+    """Take a site that withdrew out of the study, by the notice that it signed; again, the roster is written again.
+
+    Args:
+        root: The coordinator's folder.
+        name: The site.
+        notice: The file that it sent.
+        now: In UTC.
+
+    Raises:
+        ConfigError: no such site is enrolled, or no notice at the path.
+        SignatureInvalid: the site's present identity key did not sign it.
+        VerificationFailed: a notice of another site or study, or dated in the future.
+    """
+    coordinator = Coordinator.open(root)
+    with about("--notice"):
+        content = read_content(notice, NOTICE)
+        membership = coordinator.registry.read()
+        said = membership.notice_of(name, content, now)
+        if membership.left().get(name) is None:
+            membership = coordinator.registry.change(
+                "site-withdrew",
+                lambda before: before.without_withdrawn(name, content, now),
+                site=name,
+                notice=file_digest(content),
+                withdrawn=said.withdrawn,
+            )
+    return _changed(coordinator, membership, name, "withdrew")
 
 
 def _changed(coordinator: Coordinator, membership: Membership, name: str, change: str) -> SiteChanged:

@@ -125,7 +125,7 @@ def export_request(root: Path, out: Path | None, initial: MakeInitial, now: date
             with about("--out"):
                 refuse_other(out / kept.name, kept)
             write_atomic(out / kept.name, asked.content)
-        sites = under_way.rounds.sites
+        sites = under_way.awaited
         return RequestExported(
             round=asked.request.round,
             rounds=under_way.rounds.study.training.rounds,
@@ -139,6 +139,8 @@ def export_request(root: Path, out: Path | None, initial: MakeInitial, now: date
 
 def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close: bool = False) -> RepliesImported:
     """Take replies in, one by one; do the round once every site has answered, or sooner where that is asked for.
+
+    Sites that were revoked or withdrew are waited for no longer.
 
     A file that is refused ends it; what was taken in before it stays. Called again, what is here already changes
     nothing, and what was cut off goes on.
@@ -175,7 +177,7 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
         missing = {site: problem for site, problem in why.items() if problem is not None}
         study = under_way.rounds.study
         quorum = study.federation.quorum
-        if missing and not close:
+        if missing.keys() & set(under_way.awaited) and not close:
             number, rounds = asked.request.round, study.training.rounds
             return RepliesImported(number, rounds, answered, missing, False, quorum, None)
         if len(answered) < quorum:
@@ -183,7 +185,9 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
                 f"round {asked.request.round} has {counted(len(answered), 'reply', 'replies')}"
                 f" ({'; '.join(f'{site}: {problem}' for site, problem in missing.items())})",
                 expected=f"at least {quorum}, the study's quorum",
-                remedy="Import the replies that are missing: 'fedphantom server import DIR FILE...'.",
+                remedy="Import the replies that are missing: 'fedphantom server import DIR FILE...'."
+                if len(under_way.awaited) >= quorum
+                else "Too few sites are left: the study ends here, unless one that left is invited again.",
             )
         under_way.complete(asked)
         return _done(under_way)

@@ -1,4 +1,4 @@
-"""Who is invited, enrolled and revoked, and what may become of it; each change gives a new state or is refused."""
+"""Who is invited, enrolled and gone, and what may become of it; each change gives a new state or is refused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from ...common.enrolment.invitation import Invitation
+from ...common.enrolment.notice import NOTICE, Notice
 from ...common.enrolment.request import EnrolmentRequest
 from ...common.enrolment.roster import EnrolledSite, RevokedKeys, Roster
-from ...common.enrolment.signed_file import AboutStudy
+from ...common.enrolment.signed_file import AboutStudy, opened
 from ...common.enrolment.site_keys import SiteKeys, SiteName
 from ...common.errors import ConfigError, PolicyRefused, SignatureInvalid, VerificationFailed
 from ...common.in_toto import Record, Time, time_text
+from ...common.keys import key_id
 from ...common.labels.chain import Sha256
+from ...common.signing import unverified
 
 _GRACE = timedelta(days=1)
 """Clocks of two machines differ."""
+
+Leaving = Literal["revoked", "withdrew"]
+"""How a site left: by the coordinator, or by itself."""
 
 
 class SentInvitation(Record):
@@ -47,11 +53,11 @@ class RetiredKeys(SiteKeys):
 
     Attributes:
         retired: Since when they do not count.
-        why: Whether the coordinator revoked them, or the site renewed them.
+        why: Whether the coordinator revoked them, the site renewed them, or it withdrew.
     """
 
     retired: Time
-    why: Literal["revoked", "renewed"]
+    why: Literal["revoked", "renewed", "withdrew"]
 
 
 class Membership(AboutStudy):
@@ -84,9 +90,14 @@ class Membership(AboutStudy):
         digest = _token_digest(token)
         return next((sent for sent in self.invitations if hmac.compare_digest(sent.token, digest)), None)
 
+    def left(self) -> dict[str, Leaving]:
+        """Sites that were enrolled and are not any more, by name, and how they left."""
+        here = {site.name for site in self.sites}
+        return {keys.name: keys.why for keys in self.retired if keys.why != "renewed" and keys.name not in here}
+
     def roster(self) -> Roster:
-        """What sites are told."""
-        gone = [keys for keys in self.retired if keys.why == "revoked"]
+        """What sites are told; of keys that no longer count not why."""
+        gone = [keys for keys in self.retired if keys.why != "renewed"]
         return Roster(
             study_digest=self.study_digest,
             serial=self.serial,
@@ -165,8 +176,8 @@ class Membership(AboutStudy):
             invitations=tuple(used),
         )
 
-    def without(self, name: str, now: datetime) -> Self:
-        """The state once a site is revoked, and what was sent to it.
+    def without(self, name: str, now: datetime, why: Leaving = "revoked") -> Self:
+        """The state once a site is revoked or withdrew, and what was sent to it.
 
         Raises:
             ConfigError: no such site is enrolled or invited.
@@ -174,17 +185,64 @@ class Membership(AboutStudy):
         gone = [site for site in self.sites if site.name == name]
         invitations = self._voided(name)
         if not gone and invitations == self.invitations:
-            known = ", ".join(site.name for site in self.sites) or "none"
-            raise ConfigError(
-                f"no site '{name[:40]}' is enrolled or invited",
-                expected=f"one of those that are; enrolled: {known}",
-                remedy="Check the name.",
-            )
+            raise self._unknown(name)
         return self._changed(
             now,
             sites=tuple(site for site in self.sites if site.name != name),
-            retired=(*self.retired, *(_retired(site, now, "revoked") for site in gone)),
+            retired=(*self.retired, *(_retired(site, now, why) for site in gone)),
             invitations=invitations,
+        )
+
+    def without_withdrawn(self, name: str, content: bytes, now: datetime) -> Self:
+        """The state once a site withdrew, by its own notice.
+
+        Args:
+            name: The site.
+            content: Of the notice's file.
+            now: In UTC.
+
+        Raises:
+            ConfigError: no such site is enrolled, or no notice.
+            SignatureInvalid: the site's present identity key did not sign it.
+            VerificationFailed: a notice of another site or study, or dated in the future.
+        """
+        self.notice_of(name, content, now)
+        return self.without(name, now, "withdrew")
+
+    def notice_of(self, name: str, content: bytes, now: datetime) -> Notice:
+        """What a site's notice says; where it left by one before, that one's. Raises as :meth:`without_withdrawn`."""
+        enrolled: tuple[SiteKeys, ...] = tuple(site for site in self.sites if site.name == name)
+        present = enrolled or tuple(keys for keys in self.retired if keys.name == name and keys.why == "withdrew")[-1:]
+        if not present:
+            raise self._unknown(name)
+        signer, old = unverified(content)[0], [keys for keys in self.retired if keys.name == name]
+        if any(key_id(keys.identity()) == signer for keys in old if keys not in present):
+            raise SignatureInvalid(
+                f"a notice signed with keys of site '{name}' that no longer count",
+                expected="its present identity key",
+                remedy="Have the site join by the newest roster and run 'fedphantom site withdraw' again.",
+            )
+        said = opened(NOTICE, content, [keys.identity() for keys in present])
+        if (said.site, said.study_digest) != (name, self.study_digest):
+            raise VerificationFailed(
+                "a notice of another study" if said.site == name else "a notice of another site than the one named",
+                expected=f"the notice by which site '{name}' leaves this study",
+                remedy="Check the name and the file. Nothing was changed.",
+            )
+        if datetime.fromisoformat(said.withdrawn) > now + _GRACE:
+            raise VerificationFailed(
+                "a notice dated in the future",
+                expected="clocks of site and coordinator within a day of each other",
+                remedy="Set the clock that is wrong; if it is the site's, ask it by telephone and revoke it.",
+            )
+        return said
+
+    def _unknown(self, name: str) -> ConfigError:
+        known = ", ".join(site.name for site in self.sites) or "none"
+        return ConfigError(
+            f"no site '{name[:40]}' is enrolled or invited",
+            expected=f"one of those that are; enrolled: {known}",
+            remedy="Check the name.",
         )
 
     def _changed(self, now: datetime, **parts: object) -> Self:
@@ -279,7 +337,7 @@ def _token_digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _retired(site: EnrolledSite, now: datetime, why: Literal["revoked", "renewed"]) -> RetiredKeys:
+def _retired(site: EnrolledSite, now: datetime, why: Literal["renewed"] | Leaving) -> RetiredKeys:
     return RetiredKeys(
         name=site.name,
         node_key=site.node_key,

@@ -7,7 +7,7 @@ What lies on the disk decides. The newest checkpoint says which round it is; its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from ...common.errors import ConfigError, DataError, PolicyRefused, SignatureInv
 from ...common.exchange import RoundRequest
 from ...common.gan.parameters import ParameterSpec, parameters_digest
 from ...common.journal import Journal, read_journal
-from ...common.keys import key_id, load_private_key, public_key_of
+from ...common.keys import key_id, load_private_key
 from ...common.round_files.one_exchange import refuse_several_exchanges
 from ...common.round_files.reply import ReplyFile, ReplyStatement, read_reply
 from ...common.round_files.request import RequestFile, read_request, write_request
@@ -33,11 +33,27 @@ from ..run_folder import RunFolder
 from ..simulation import MakeInitial
 from .coordinator import Coordinator
 from .folder import CoordinatorFolder
-from .membership import Membership
+from .membership import Leaving, Membership
 from .serving import superlink_of
 
 ENGINE = "files"
 """In a run's summary."""
+
+NO_REPLY = "no reply"
+LEFT: Mapping[Leaving, str] = {"revoked": "its keys were revoked", "withdrew": "it withdrew"}
+"""Why a site that left has no reply."""
+LEFT_SINCE: Mapping[Leaving, str] = {
+    "revoked": "its reply is signed with keys that were revoked since",
+    "withdrew": "it withdrew after it had replied",
+}
+"""Why the reply of a site that left does not count."""
+_NO_LONGER = {
+    "revoked": "that were revoked",
+    "renewed": "that were renewed",
+    "withdrew": "that do not count since it withdrew",
+    "expired": "that expired",
+}
+"""Why keys do not count."""
 
 REQUEST_EXPORTED, REPLY_KEPT, REPLY_REFUSED = "request-exported", "reply-kept", "reply-refused"
 """Events of the run's journal."""
@@ -63,6 +79,12 @@ class RoundUnderWay:
     def number(self) -> int:
         """Which round, 1-based; one more than the study has once all are done."""
         return self.rounds.checkpoint.round + 1
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The run's sites that are still enrolled: no round waits for another."""
+        left = self.membership.left()
+        return tuple(site for site in self.rounds.sites if site not in left)
 
     @property
     def request_file(self) -> Path:
@@ -175,13 +197,13 @@ class RoundUnderWay:
     def _outcome(self, asked: RequestFile, site: str) -> Outcome:
         place = self.coordinator.folder.round_reply(self.number, site)
         if not place.exists():
-            revoked = any(keys.name == site and keys.why == "revoked" for keys in self.membership.retired)
-            enrolled = any(one.name == site for one in self.membership.sites)
-            return SiteFailure(site, "its keys were revoked" if revoked and not enrolled else "no reply")
+            how = self.membership.left().get(site)
+            return SiteFailure(site, LEFT[how] if how else NO_REPLY)
         try:
             return self._read(place, asked, kept=True).reply
         except SignatureInvalid:
-            return SiteFailure(site, "its reply is signed with keys that were revoked since, or was damaged here")
+            how = self.membership.left().get(site)
+            return SiteFailure(site, LEFT_SINCE[how or "revoked"] + ", or was damaged here")
         except (ConfigError, DataError, VerificationFailed):
             return SiteFailure(site, "its reply was damaged here, or answers another request")
 
@@ -210,19 +232,16 @@ class RoundUnderWay:
         """Key id to identity key, whose it is, and how it stands, of everybody who was ever enrolled."""
         keys: dict[str, tuple[Ed25519PublicKey, str, str]] = {}
         for gone in self.membership.retired:
-            key = public_key_of(gone.identity_key.encode())
-            keys[key_id(key)] = (key, gone.name, gone.why)
+            keys[key_id(gone.identity())] = (gone.identity(), gone.name, gone.why)
         for site in self.membership.sites:
             keys[key_id(site.identity())] = (site.identity(), site.name, "" if site.active(self.now) else "expired")
         return keys
 
     def _judge(self, said: ReplyStatement, whose: str, standing: str, asked: RequestFile, *, kept: bool) -> None:
         """Refuse a reply by what it says, before its arrays are read."""
-        if standing == "revoked" or (standing and not kept):
+        if standing in ("revoked", "withdrew") or (standing and not kept):
             raise SignatureInvalid(
-                f"a reply signed with keys of site '{whose}' that were {standing}"
-                if standing != "expired"
-                else f"a reply signed with keys of site '{whose}' that expired",
+                f"a reply signed with keys of site '{whose}' {_NO_LONGER[standing]}",
                 expected="keys that are enrolled and count now",
                 remedy="If the site renewed its keys, have it run 'fedphantom site train' again with the same request.",
             )

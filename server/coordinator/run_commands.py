@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,20 +100,19 @@ def server_status(
     watch: Annotated[bool, typer.Option("--watch", help="Draw it again every few seconds, until Ctrl-C.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Rounds, sites, who is connected, what expires when."""
+    """Rounds, over a network or by files, sites, who is connected, what expires when."""
+    from ...common.watched_status import show_status
     from .folder import CoordinatorFolder
     from .status import server_facts, status_text
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
-    while True:
+
+    def look() -> str:
         facts = server_facts(coordinator)
-        if watch:
-            typer.clear()
-        typer.echo(json.dumps(facts, indent=1) if as_json else status_text(facts))
-        if not watch:
-            return
-        time.sleep(3.0)
+        return json.dumps(facts, indent=1) if as_json else status_text(facts)
+
+    show_status(look, watch=watch)
 
 
 def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:

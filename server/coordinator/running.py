@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.atomic import write_atomic
+from ...common.counted import counted
 from ...common.enrolment.roster import EnrolledSite
 from ...common.errors import ConfigError, PeerError
 from ...common.flower_bundle import BUNDLE_FILE, bundle_text
@@ -62,7 +63,7 @@ def run_study(
     Raises:
         ConfigError: nobody serves, fewer sites are enrolled than the quorum, the study was changed since the run
             began, or there is nothing to resume.
-        PeerError: a round fell below the quorum; run it again to go on.
+        PeerError: a round fell below the quorum, run it again to go on; or fewer sites than that have not left.
         StorageError: the disk is full, read-only or forbidden.
     """
     refuse_not_served(folder)
@@ -72,7 +73,7 @@ def run_study(
             "no run to resume", expected="one that was begun", remedy="Begin it with 'fedphantom server run'."
         )
     with run.lock():
-        study, sites = _claim(folder, run)
+        study, sites, present = claim(folder, run)
         generator = initial(study)
         rounds = Rounds.open(study, run, sites, generator)
         total = study.training.rounds
@@ -83,7 +84,7 @@ def run_study(
             _end_earlier(folder)
             identifier = control.submit(_bundle(folder, study))
             write_atomic(folder.superlink / _RUN, identifier.encode())
-            say(f"asking {', '.join(sites)}")
+            say(f"asking {', '.join(present)}")
             checkpoint = follow(
                 run,
                 control,
@@ -102,8 +103,13 @@ def stop_run(folder: CoordinatorFolder) -> bool:
     return _end_earlier(folder)
 
 
-def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, ...]]:
-    """Study and sites: those of the run that was begun, or of who is enrolled now."""
+def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, ...], tuple[str, ...]]:
+    """Study and sites: those of the run that was begun, or of who is enrolled now; and which of them did not leave.
+
+    Raises:
+        ConfigError: as :func:`run_study`.
+        PeerError: fewer than the quorum have not left, or the SuperLink does not know the node of one that has not.
+    """
     text = read_study_text(folder.study)
     sites = run.claimed()[1] if run.begun else _enrolled(folder)
     run.root.mkdir(parents=True, exist_ok=True)
@@ -111,14 +117,23 @@ def _claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str,
     if study.federation.secure_aggregation:
         # Anew each time: sites hold each other's keys against the newest roster that they approved.
         write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
+    left = Registry(folder).read().left()
+    present = tuple(site for site in sites if site not in left)
+    if len(present) < study.federation.quorum and set(sites) & left.keys():
+        raise PeerError(
+            f"{counted(len(present), 'site')} left of {len(sites)}"
+            f" ({'; '.join(f'{site}: {left[site]}' for site in sites if site in left)})",
+            expected=f"at least {study.federation.quorum}, the study's quorum",
+            remedy="The study ends here, unless a site that left is invited again.",
+        )
     known = set(nodes_of(folder).sites_by_key().values())
-    if missing := sorted(set(sites) - known):
+    if missing := sorted(set(present) - known):
         raise PeerError(
             f"the SuperLink does not know the node of {', '.join(missing)}",
             expected="every site of the run enrolled, and let in by 'fedphantom server start'",
             remedy="Wait until it says so, or look into its log.",
         )
-    return study, sites
+    return study, sites, present
 
 
 def _enrolled(folder: CoordinatorFolder) -> tuple[str, ...]:

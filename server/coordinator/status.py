@@ -1,4 +1,4 @@
-"""``server status``: rounds, sites, who is connected, what expires when."""
+"""``server status``: rounds, over a network or by files, sites, who is connected, what expires when."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...common.in_toto import time_text
 from ...common.study import read_study
 from ..checkpoints import latest_checkpoint
 from ..run_folder import RunFolder
+from .carried_status import carried_facts, carried_text, goes_by_files
 from .folder import CoordinatorFolder
 from .registry import Registry
 from .serving import control_of, nodes_of, superlink_of
@@ -25,6 +26,7 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
     connected = {each.site: online.get(each.node, "unknown") for each in nodes_of(folder).read()}
     sites = []
     membership = Registry(folder).read()
+    by_files = not serving and run.begun and goes_by_files(run)
     for site in membership.sites:
         answered = [record.round for record in history if site.name in record.sites]
         left_out = [(record.round, record.left_out[site.name]) for record in history if site.name in record.left_out]
@@ -43,9 +45,12 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "study_digest": study.digest(),
         "serving": serving,
         "rounds": {"done": len(history), "of": study.training.rounds},
+        "by_files": by_files,
+        "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
         "last_round": asdict(history[-1]) if history else None,
         "sites": sites,
-        "revoked": sorted({keys.name for keys in membership.retired if keys.why == "revoked"}),
+        "revoked": sorted(name for name, how in membership.left().items() if how == "revoked"),
+        "withdrew": sorted(name for name, how in membership.left().items() if how == "withdrew"),
         "certificates": {
             name: time_text(certificate_of(folder.certificate(name).read_bytes()).not_valid_after_utc)
             for name in ("sites-ca", "internal-ca", "proxy", "link")
@@ -59,7 +64,14 @@ def status_text(facts: dict[str, Any]) -> str:
     lines = [
         f"study {facts['study']} ({facts['study_digest'][:16]})",
         f"round {rounds['done']} of {rounds['of']} done; "
-        + ("sites can reach this coordinator" if facts["serving"] else "nobody serves: 'fedphantom server start'"),
+        + (
+            "sites can reach this coordinator"
+            if facts["serving"]
+            else "rounds go by files"
+            if facts["by_files"]
+            else "nobody serves: 'fedphantom server start'"
+        ),
+        *([carried_text(facts["carried"])] if facts["carried"] else []),
         "",
     ]
     width = max((len(site["name"]) for site in facts["sites"]), default=4)
@@ -69,8 +81,7 @@ def status_text(facts: dict[str, Any]) -> str:
         why = f"; round {left_out['round']} without it: {left_out['reason']}" if left_out else ""
         standing = f"{site['connection']}, enrolled until {site['enrolled_until'][:10]}"
         lines.append(f"  {site['name']:<{width}}  {standing}; {answered}{why}")
-    if facts["revoked"]:
-        lines.append(f"  revoked: {', '.join(facts['revoked'])}")
+    lines += [f"  {how}: {', '.join(facts[how])}" for how in ("revoked", "withdrew") if facts[how]]
     if not facts["sites"]:
         lines.append("  no site enrolled yet")
     lines += ["", *(f"{name} expires {when[:10]}" for name, when in facts["certificates"].items())]

@@ -13,7 +13,7 @@ from ....privacy.dp.accounting import epsilon, told
 from ....privacy.dp.ledger import Budget, Ledger
 from ....privacy.dp.plan import noised_plan
 from ...private_training import NOISED_MEANS
-from ..leaving import answered
+from ..answers import answered
 from .finding import Outcome, green, red, yellow
 
 

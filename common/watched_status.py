@@ -1,0 +1,23 @@
+"""How a status is shown: once, or drawn again and again until Ctrl-C ends it with its code, 130."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import typer
+
+AGAIN_S = 3.0
+"""Seconds between two looks."""
+
+
+def show_status(look: Callable[[], str], *, watch: bool) -> None:
+    """Print what is found; with ``watch`` in the place of what was printed before, where there is a terminal."""
+    while True:
+        found = look()
+        if watch:
+            typer.clear()
+        typer.echo(found)
+        if not watch:
+            return
+        time.sleep(AGAIN_S)

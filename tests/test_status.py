@@ -1,0 +1,137 @@
+"""What ``server status`` and ``site status`` say of how things stand, once, or again and again until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from carried_rounds import NOW, SITES, Carried
+
+from fedphantom.cli import run as fedphantom
+from fedphantom.client.node.leaving import leave
+from fedphantom.common import watched_status
+from fedphantom.common.site_folder import SiteFolder
+from fedphantom.server.coordinator.coordinator import Coordinator
+from fedphantom.server.coordinator.enrolling import take_notice
+from fedphantom.server.coordinator.status import server_facts, status_text
+
+
+def facts(carried: Carried) -> dict[str, Any]:
+    return server_facts(Coordinator.open(carried.lead).folder)
+
+
+def said(carried: Carried) -> str:
+    return status_text(facts(carried))
+
+
+# Carried rounds.
+
+
+def test_of_a_study_that_nobody_began_nothing_is_said_to_be_carried(carried: Carried) -> None:
+    assert (facts(carried)["by_files"], facts(carried)["carried"]) == (False, None)
+    assert "nobody serves" in said(carried)
+
+
+def test_of_a_carried_round_it_is_said_who_has_answered_and_who_is_missing(carried: Carried) -> None:
+    carried.export()
+    found = facts(carried)["carried"]
+    assert (found["round"], found["answered"], found["missing"]) == (
+        1,
+        [],
+        {"site-a": "no reply", "site-b": "no reply"},
+    )
+    assert found["asked"]
+    carried.take(carried.train("site-b"))
+    found = facts(carried)["carried"]
+    assert (found["answered"], found["missing"], found["quorum"]) == (["site-b"], {"site-a": "no reply"}, 2)
+    assert "round 0 of 3 done; rounds go by files" in said(carried)
+    assert "replies of site-b are here; missing site-a: no reply; a round needs 2" in said(carried)
+
+
+def test_between_two_carried_rounds_it_is_said_what_is_to_be_done_and_after_the_last_nothing(carried: Carried) -> None:
+    carried.round()
+    found = facts(carried)["carried"]
+    assert (found["round"], found["asked"], found["answered"]) == (2, None, [])
+    assert "round 2 goes by files and was not asked yet: 'fedphantom server export'" in said(carried)
+    carried.round()
+    carried.round()
+    assert (facts(carried)["by_files"], facts(carried)["carried"]) == (True, None)
+    assert "round 3 of 3 done; rounds go by files" in said(carried)
+
+
+def test_what_status_says_of_a_carried_round_is_what_the_import_says(three: Carried) -> None:
+    request = Path(three.export().file)
+    for site in ("site-a", "site-c"):
+        told = three.take(three.train(site, request))
+        assert facts(three)["carried"]["missing"] == dict(told.missing)
+    made = leave(SiteFolder.open(three.site("site-b")), "the board decided so")
+    take_notice(three.lead, "site-b", Path(str(made.notice)), NOW)
+    assert facts(three)["carried"]["missing"] == {"site-b": "it withdrew"}
+    three.revoke("site-c")
+    assert facts(three)["carried"]["answered"] == ["site-a"]
+    assert "revoked since" in facts(three)["carried"]["missing"]["site-c"]
+
+
+def test_a_quorum_that_is_here_and_a_reply_that_is_gone_are_seen(three: Carried) -> None:
+    request = Path(three.export().file)
+    three.take(*[three.train(site, request) for site in SITES])
+    assert "missing site-c: no reply; 'fedphantom server import DIR --close' goes on without them" in said(three)
+    next((three.lead / "round-files").glob("*.site-a.reply.safetensors")).unlink()
+    assert facts(three)["carried"]["answered"] == ["site-b"]
+
+
+def test_a_request_that_is_written_anew_after_its_loss_keeps_the_replies_that_answer_it(carried: Carried) -> None:
+    request = Path(carried.export().file)
+    carried.take(carried.train("site-a", request))
+    request.unlink()
+    assert facts(carried)["carried"]["asked"] is None
+    carried.export()
+    assert facts(carried)["carried"]["answered"] == ["site-a"]
+
+
+# Again and again.
+
+
+@pytest.mark.parametrize(("group", "folder"), [("server", "lead"), ("site", "site-a")])
+def test_a_watched_status_is_looked_up_anew_each_time_until_ctrl_c_which_is_130(
+    carried: Carried,
+    group: str,
+    folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+        if len(waits) == 1:
+            carried.take(carried.train("site-a"))
+
+    monkeypatch.setattr(watched_status, "time", SimpleNamespace(sleep=wait))
+    carried.export()
+    line = [group, "status", str(carried.root / folder), "--watch", "--json"]
+    assert fedphantom(line) == 130
+    told = capsys.readouterr()
+    assert told.err.startswith("interrupted: ")
+    seen, decoder, rest = [], json.JSONDecoder(), told.out.lstrip()
+    while rest:
+        found, end = decoder.raw_decode(rest)
+        seen.append(found)
+        rest = rest[end:].lstrip()
+    answered = [one["carried"]["answered"] if group == "server" else one["rounds_answered"] for one in seen]
+    assert answered == [[], *[["site-a"] if group == "server" else [1]] * 2]
+
+
+def test_a_sites_status_holds_counts_and_no_identifier(carried: Carried, capsys: pytest.CaptureFixture[str]) -> None:
+    carried.train("site-a")
+    capsys.readouterr()
+    assert fedphantom(["site", "status", str(carried.site("site-a"))]) == 0
+    told = capsys.readouterr().out
+    assert "1 round of 3 answered" in told
+    assert "enrolled until 2028-02-29" in told
+    assert str(carried.root) not in told

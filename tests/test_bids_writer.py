@@ -1,16 +1,20 @@
 import errno
 import json
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedphantom.common.cohorts import bids_writer
 from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import DataError, GeometryError, StorageError
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import read_label_map, read_volume
+from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_volume
 
 GRID = Grid((4, 6, 5), (1.0, 1.5, 2.0))
 LABELS = {"background": 0, "core": 4, "oedema": 2}
@@ -148,3 +152,18 @@ def test_wrong_shapes_and_unnamed_labels_are_refused(tmp_path: Path) -> None:
 def test_channels_that_could_not_be_told_apart_on_disk_are_refused(tmp_path: Path, channels: tuple[str, ...]) -> None:
     with pytest.raises(DataError):
         writer(tmp_path / "out", channels)
+
+
+def test_an_interrupt_while_volumes_are_compressed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(path: Path, *arguments: object, **options: object) -> None:
+        time.sleep(0.3)
+        write_volume(path, *arguments, **options)  # type: ignore[arg-type]  # as given
+
+    monkeypatch.setattr(bids_writer, "write_volume", slowly)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "out") as out:
+        out.add("p1", volumes(4), labels(), {})
+    time.sleep(0.5)  # whoever still wrote would have by now
+    assert not [*tmp_path.iterdir()]

@@ -120,13 +120,17 @@ class BidsWriter:
             )
         folder = self._folder / f"sub-{patient_id}" / (f"ses-{session}" if session else "") / "anat"
         content = json_bytes({**sidecar, "Synthetic": self._synthetic})
-        with ThreadPoolExecutor(len(self._keys)) as pool:  # compression is most of the work, and runs side by side
+        pool = ThreadPoolExecutor(len(self._keys))  # compression is most of the work, and runs side by side
+        try:
             written = [
                 pool.submit(write_volume, folder / f"{stem}_{key}.nii.gz", voxels, self._grid, flush=False)
                 for key, voxels in zip(self._keys, channels, strict=True)
             ]
-        for one in written:
-            one.result()
+            for one in written:
+                one.result()
+        finally:
+            # Also after an interrupt: what is still written would make anew the folder that is about to be removed.
+            pool.shutdown(cancel_futures=True)
         for key in self._keys:
             write_atomic(folder / f"{stem}_{key}.json", content, flush=False)
         write_label_map(folder / f"{stem}_{LABEL_SUFFIX}.nii.gz", labels, self._grid, flush=False)

@@ -14,7 +14,8 @@ from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import DataError, GeometryError, StorageError
 from fedphantom.common.volumes.grid import Grid
-from fedphantom.common.volumes.nifti import read_label_map, read_volume, write_volume
+from fedphantom.common.volumes.nifti import read_label_map, read_volume
+from fedphantom.common.volumes.nifti_writer import write_volume
 
 GRID = Grid((4, 6, 5), (1.0, 1.5, 2.0))
 LABELS = {"background": 0, "core": 4, "oedema": 2}

@@ -244,10 +244,15 @@ def _keep(out: Path, number: int, content: bytes) -> None:
     write_atomic(path, content)
 
 
-def verify_audit(result: Path, run: Path) -> dict[str, Any]:
+def verify_audit(result: Path, run: Path, generator: Path | None = None) -> dict[str, Any]:
     """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
 
     A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
+
+    Args:
+        result: The result file, or its folder.
+        run: The run's or site's folder.
+        generator: The generator, where a site's folder received it; ``generator.safetensors`` in ``run`` by default.
 
     Raises:
         DataError: no readable result, or no folder at ``run``.
@@ -261,7 +266,7 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
     refuse_several_generators(run)
-    file = run / GENERATOR
+    file = generator or run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
         raise VerificationFailed(

@@ -1,7 +1,8 @@
 """Which audits a holdout has had, as its sites' journals tell, and the turn of the next one.
 
 A journal counts the audits of the coins beside it, of whichever generator. A run in another folder has coins and
-journals of its own: nobody counts across folders.
+journals of its own, and so has a copy of a folder: nobody counts across folders. A note outside would not either, since
+who can copy a folder can copy it to where no note is; the README and every report say so instead.
 """
 
 from __future__ import annotations

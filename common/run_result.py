@@ -14,6 +14,7 @@ from typing import Literal
 
 from .counted import counted
 from .errors import DataError, VerificationFailed
+from .gan.weights import generator_metadata, study_of
 from .journal import Fact, Journal, read_journal
 from .study import Study, read_study
 
@@ -60,13 +61,15 @@ def refuse_several_generators(run: Path) -> None:
         )
 
 
-def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str, Path]) -> NamedBy | None:
+def check_generator(
+    run: Path, digest: str, metadata: Mapping[str, str], journals: Mapping[str, Path]
+) -> NamedBy | None:
     """Find that these sites' training made the generator of this parameters' digest, and that no site is missing.
 
     Args:
         run: A run's folder; or one site's own, or one with nothing but a generator, where there may be nobody to ask.
         digest: Of the generator's parameters.
-        study: What it was trained for.
+        metadata: What its file says of it.
         journals: Of the sites whose folders are there, by name.
 
     Returns:
@@ -74,8 +77,12 @@ def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str,
 
     Raises:
         VerificationFailed: they did not, as far as the coordinator's journal tells, or the journal of the site whose
-            own it would be; or that was edited or is gone, or the run had other sites.
+            own it would be; or that was edited or is gone, or the run had other sites or another study; or the file
+            says other things than a run of its study writes, by which the same generator would pass for another.
+        DataError: a file without a study.
     """
+    study = study_of(metadata)
+    _refuse_other_header(metadata, study)
     if study.federation.alone:
         # Another site's generator never saw these patients: an audit would find nothing, and mean nothing.
         if not all(digest in _noted(journal, GENERATOR_KEPT, "generator") for journal in journals.values()):
@@ -88,7 +95,9 @@ def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str,
     if not (run / RUN_FILE).exists() and not (run / "sites").is_dir():
         return None
     journal, sites = run / JOURNAL, journals.keys()
-    if digest not in _noted(journal, RUN_FINISHED, "generators"):
+    if digest not in _noted(journal, RUN_FINISHED, "generators") or study.digest() not in _noted(
+        journal, RUN_STARTED, "study"
+    ):
         raise VerificationFailed(
             "a generator that the run's journal does not know",
             expected="the generator that these sites' rounds made: their coins say nothing about another",
@@ -103,6 +112,20 @@ def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str,
             remedy="Restore the missing folder: patients who cannot be audited cannot be passed over.",
         )
     return "the coordinator's journal"
+
+
+def _refuse_other_header(metadata: Mapping[str, str], study: Study) -> None:
+    """Whoever changes a word of the header has a file of another hash, and the same generator."""
+    try:
+        written = generator_metadata(study, study.training.rounds, metadata.get("dp", ""))
+    except ValueError:
+        written = {}
+    if metadata != written:
+        raise VerificationFailed(
+            "a generator whose file does not say of it what its study's training writes",
+            expected="the file as the training left it, to the last word of its header",
+            remedy="Put the run's or the site's own file back.",
+        )
 
 
 def contributing_sites(run: Path) -> int | None:

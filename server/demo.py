@@ -6,7 +6,7 @@ What a client does comes in as :class:`HospitalSide`; the coordinator's wing imp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,20 @@ from typing import Any, Protocol
 from ..common.atomic import write_atomic
 from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.preparation import PreparedScans, joined, prepare
-from ..common.cohorts.procedural import procedural_patients
 from ..common.errors import FedPhantomError
 from ..common.folder_lock import hold_folder
+from ..common.gan.weights import GENERATOR
 from ..common.labels.choice import declare_sources
 from ..common.labels.sampler import make_label_sampler
 from ..common.randomness import derived_seed
-from ..common.site_folder import SiteFolder, SiteMaterial, site_material, training_and_test_scans
+from ..common.site_folder import SiteFolder, site_material, training_and_test_scans
 from ..common.study import Study
 from ..common.study_template import to_toml
 from ..privacy.audit.run import RESULT, audit_run_folder, verify_audit
 from ..privacy.label_making import LabelMaking
 from ..privacy.policy import TIERS, Tier
 from ..privacy.release.run import REFUSED, pack_or_refuse
-from ..privacy.report.people import People
+from ..privacy.report.people import people_of
 from ..privacy.report.run import write_reports
 from ..privacy.synthetic_cohort import label_chains
 from .demo_clock import TIMES, DemoClock
@@ -201,12 +201,13 @@ def _run_stages(
     release = pack_or_refuse(run, out, synthetic, public, result, tier, report)
 
     stage(REPORT)
-    people = _people(sites_material, tables)
+    people = people_of(dict(zip(tables, sites_material, strict=True)))
     times = clock.seconds()
     write_reports(
         out,
         run,
         study,
+        generator=run / GENERATOR,
         audit=result,
         evaluation=evaluation,
         rounds=json.loads((run / "summary.json").read_text(encoding="utf-8"))["rounds"],
@@ -216,7 +217,7 @@ def _run_stages(
         training=train,
         people=people,
         facts={
-            "Sites": ", ".join(tables),
+            "Sites": str(len(tables)),
             "Rounds": f"{sizes.rounds} rounds of {sizes.local_steps} steps at each site, over {engine}",
         },
         times={name: times[name] for name in times if name not in (REPORT, "all")},
@@ -283,20 +284,6 @@ def _named_errors(clock: DemoClock, say: Callable[[str], None]) -> Iterator[None
     except BaseException:
         say(f"stopped in the demo's stage '{clock.stage}'")
         raise
-
-
-def _people(materials: Sequence[SiteMaterial], sites: Iterable[str]) -> People:
-    """Whom the sites' scans show, by the sidecars of their cohorts; patients named as in pooled scans."""
-    known = [
-        (f"{site}/{patient.patient_id}", patient.patient_id in procedural)
-        for site, material in zip(sites, materials, strict=True)
-        for procedural in [procedural_patients(material.cohort)]
-        for patient in material.cohort.patients
-    ]
-    return People(
-        patients=frozenset(name for name, _ in known),
-        procedural=frozenset(name for name, made in known if made),
-    )
 
 
 def _audited(result: Path, run: Path) -> bool:

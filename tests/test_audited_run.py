@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audited_run import audit, events
+from planted_files import UNREAD, Plant
 from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
 
 from fedphantom.cli import run as fedphantom
@@ -18,6 +19,7 @@ from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, prepare
 from fedphantom.common.cohorts.roles import Role, draw_roles
 from fedphantom.common.errors import DataError, VerificationFailed
+from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, last_hash, read_journal
 from fedphantom.common.keys import generate_key
@@ -202,3 +204,50 @@ def test_without_one_sites_folder_there_is_no_audit_no_verification_and_no_relea
     settings.write_text(settings.read_text().replace("site-b", "site-c", 1))
     with pytest.raises(VerificationFailed, match="1 of them and 1 of others"):
         audit(spoilt, simulated)
+
+
+@pytest.mark.parametrize("plant", UNREAD)
+def test_an_audit_refuses_what_it_does_not_read_and_counts_nothing(simulated: Path, spoilt: Path, plant: Plant) -> None:
+    plant(spoilt / "synthetic")
+    with pytest.raises(VerificationFailed):
+        audit(spoilt, simulated)
+    assert events(spoilt, "site-a") == []
+
+
+def fail_noted(run: Path, **generator: str) -> None:
+    """In every site's journal, as an audit that failed notes it."""
+    facts = {"number": 1, "verdict": "FAIL", "sha256": "0" * 64, "release": "volumes", "tier": "internal"}
+    for folder in site_folders(run):
+        Journal(folder.journal).append("audit-done", **facts, **generator)
+
+
+def test_a_header_that_its_run_did_not_write_is_refused(simulated: Path, spoilt: Path) -> None:
+    file = spoilt / "run" / "generator.safetensors"
+    parameters, metadata = load_weights(file)
+    for changed in ({"rounds": "2"}, {"ema_decay": "0.25"}, {"preset": "small"}, {"trained_on": "public"}):
+        save_weights(file, parameters, metadata | changed)
+        with pytest.raises(VerificationFailed, match="does not say of it what its study's training writes"):
+            audit(spoilt, simulated)
+    assert events(spoilt, "site-a") == []
+
+
+def test_a_fail_is_of_the_parameters_whatever_the_files_hash_is(simulated: Path, spoilt: Path) -> None:
+    content = audit(spoilt, simulated)
+    file = spoilt / "run" / "generator.safetensors"
+    parameters, metadata = load_weights(file)
+    assert content["channels"] == list(study_of(metadata).channels)
+    assert content["parameters_sha256"] == parameters_digest(parameters)
+    done = read_journal(next(iter(site_folders(spoilt / "run"))).journal)[-1]
+    assert done.facts["parameters"] == content["parameters_sha256"]
+    fail_noted(spoilt / "run", generator="f" * 64, parameters="f" * 64)
+    assert verify_audit(spoilt / "audit", spoilt / "run") == content
+    fail_noted(spoilt / "run", generator="f" * 64, parameters=str(content["parameters_sha256"]))
+    with pytest.raises(VerificationFailed, match="failed an earlier audit"):
+        verify_audit(spoilt / "audit", spoilt / "run")
+
+    renamed = study_of(metadata).model_copy(update={"name": "renamed"})
+    save_weights(file, parameters, generator_metadata(renamed, 1))
+    forged = content | {"generator_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    (spoilt / "audit" / "audit.json").write_text(json.dumps(forged))
+    with pytest.raises(VerificationFailed, match="of another study than the sites'"):
+        verify_audit(spoilt / "audit", spoilt / "run")

@@ -152,3 +152,15 @@ def test_no_mark_of_a_patient_nor_their_names_reach_the_page(spent: SiteFolder, 
     assert len(secret) > 10
     assert not [mark for mark in secret if mark in page]
     assert "patient-a" not in page
+
+
+def test_the_shareable_page_numbers_the_ledgers_and_not_in_the_order_of_their_sites() -> None:
+    names = ("St-Anna-Klinik", "UKE-Hamburg", "Zeisigwald")
+    heads = ("9" * 64, "8" * 64, "7" * 64)
+    ledgers = [replace(an_excerpt(), site=name, head=head) for name, head in zip(names, heads, strict=True)]
+    internal, shareable = (render_report(promised_content(*ledgers), one) for one in ("internal", "shareable"))
+    assert all(name in internal for name in names)
+    assert not any(name in shareable for name in names)
+    told = words_of(shareable)
+    assert [told.index(word) for word in sorted(heads)] == sorted(told.index(head) for head in heads)
+    assert all(f"Site {number} " in told for number in (1, 2, 3))

@@ -39,6 +39,7 @@ WRITES: dict[str, list[str]] = {
     "site export": ["site", "export", "run", "--out", "OUT"],
     "demo": ["demo", "--out", "OUT"],
     "audit run": ["audit", "run", "run", "--synthetic", "cohort", "--out", "OUT"],
+    "audit report": ["audit", "report", "run", "--out", "OUT"],
     "evaluate": ["evaluate", "--run", "run", "--synthetic", "cohort", "--out", "OUT"],
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from consortium import EVERYONE, SITES, Consortium, consort
 from officers import AGREED, OFFICERS, STRANGER, key_files, policy_text, public_pem
+from planted_files import another_channel, signed_as_if_it_belonged
 from tiny_release import KEY, STUDY, Releasable, an_attack, files_of, rows, sign_again, statement_of
 
 from fedphantom.cli import run as fedphantom
@@ -140,6 +141,27 @@ def test_what_was_done_and_refused_stands_in_the_sites_journal(consortium: Conso
     assert not consortium.approval("site-b").exists()
 
 
+def test_a_generator_that_failed_under_another_header_is_not_approved(consortium: Consortium) -> None:
+    parameters = json.loads((consortium.release / "audit.json").read_bytes())["parameters_sha256"]
+    failed = {"generator": "f" * 64, "release": "volumes", "tier": "internal", "verdict": "FAIL"}
+    Journal(consortium.site("site-a") / "journal.jsonl").append(DONE, **failed, parameters="f" * 64)
+    assert consortium.approve("site-a") == 0
+    Journal(consortium.site("site-b") / "journal.jsonl").append(DONE, **failed, parameters=parameters)
+    assert consortium.approve("site-b") == 4
+    assert not consortium.approval("site-b").exists()
+
+
+def test_a_release_with_a_channel_that_the_sites_study_does_not_have_is_not_approved(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though audit, statement and files agree, as a dishonest packer could have it."""
+    another_channel(consortium.release / "cohort")
+    signed_as_if_it_belonged(consortium.release, audited=("T1", "T1c", "PDw"))
+    capsys.readouterr()
+    assert consortium.approve("site-a") == 5
+    assert "of other channels than the site's study" in capsys.readouterr().err
+
+
 def test_a_site_without_its_journal_approves_nothing(consortium: Consortium) -> None:
     for name in ("journal.jsonl", "journal.jsonl.head"):
         (consortium.site("site-a") / name).unlink()
@@ -219,7 +241,7 @@ def test_more_sites_in_the_runs_journal_than_in_the_study_are_not_passed_over(re
 
 def test_a_study_that_names_no_sites_keys_gives_no_release_that_could_be_approved(releasable: Releasable) -> None:
     study = parse_study(STUDY.rpartition("approval_keys")[0])
-    save_weights(releasable.generator, initial_parameters(study), generator_metadata(study, rounds=2))
+    save_weights(releasable.generator, initial_parameters(study), generator_metadata(study, study.training.rounds))
     releasable.write_audit(verdict="PASS", release="weights")
     for tier, policies in (("internal", [parse_policy(policy_text(site)) for site in SITES]), ("controlled", None)):
         changes = {"policies": policies} if policies else {}

@@ -222,7 +222,7 @@ def test_usefulness_shows_each_arm_its_interval_and_the_ratio_to_real() -> None:
 
 
 def test_rounds_say_who_was_left_out_but_not_why() -> None:
-    page = render_report(content(), "shareable")
+    page = render_report(content(), "internal")
     assert "Left out: site-b in 1 of 4 rounds." in words_of(page)
     assert "deadline" not in page
 

@@ -76,6 +76,23 @@ def test_the_shareable_page_holds_no_real_voxel() -> None:
     assert page == render_report(without, "shareable"), "real voxels change nothing of the page"
 
 
+HOSPITALS = ("St-Anna-Klinik", "UKE-Hamburg", "Zeisigwald")
+
+
+def test_the_shareable_page_names_no_site_and_nobody_who_dropped_out() -> None:
+    rounds = (
+        ReportRound(round=1, sites=HOSPITALS, metrics={"fake_mean": 0.5}),
+        ReportRound(round=2, sites=HOSPITALS[:2], left_out={HOSPITALS[2]: "too slow"}, metrics={"fake_mean": 0.4}),
+        ReportRound(round=3, sites=HOSPITALS[1:], left_out={HOSPITALS[0]: "too slow"}, metrics={"fake_mean": 0.4}),
+    )
+    internal, shareable = (render_report(content(rounds=rounds), one) for one in ("internal", "shareable"))
+    assert all(name in internal for name in HOSPITALS)
+    assert not any(name in shareable for name in HOSPITALS)
+    told = words_of(shareable)
+    assert "3 sites, 3 rounds. In 2 of them a site or more was left out." in told
+    assert "Which site took part" not in told
+
+
 def test_the_shareable_page_draws_no_curve_of_a_handful_of_patients() -> None:
     assert "A1/outliers: 25 members, 6 holdout" in render_report(content(), "internal")
     page = render_report(content(), "shareable")

@@ -116,6 +116,8 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "release": "volumes",
         "battery": BATTERY,
         "generator_sha256": hashlib.sha256((site / "generator.safetensors").read_bytes()).hexdigest(),
+        "parameters_sha256": parameters_digest(load_weights(site / "generator.safetensors")[0]),
+        "channels": list(study_of(load_weights(site / "generator.safetensors")[1]).channels),
         "synthetic_sha256": synthetic_digest(site / "synthetic"),
         "cohort_digest": "0" * 64,
         "attacks": rows(),

@@ -163,6 +163,11 @@ MISTYPED: dict[str, tuple[list[str], str]] = {
         ["release", "pack", "run", "out", "--key", "keys/key.pem", "--audit", "absent"],
         "no readable audit result",
     ),
+    "an audit to report that is not there": (["audit", "report", "run", "--out", "out"], "no readable audit result"),
+    "a run to report on that is not there": (
+        ["audit", "report", "absent", "--out", "out"],
+        "no run folder at the path given",
+    ),
     "a release that is not there": (
         ["release", "verify", "absent", "--key", "keys/key.pub.pem"],
         "no folder that can be read",

@@ -190,9 +190,7 @@ def dataset_description(
     name: str, channels: Sequence[str], *, synthetic: bool, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``dataset_description.json``: its name, who wrote it, which file keys mean other channels than they say."""
-    special = {
-        key: c for key, c in zip(map(file_key, channels), channels, strict=True) if not channel_key_is_plain(key, c)
-    }
+    special = special_channels(channels)
     return {
         "Name": name,
         "BIDSVersion": "1.10.0",
@@ -201,6 +199,13 @@ def dataset_description(
         "Synthetic": synthetic,
         **facts,
         **({"Channels": special} if special else {}),
+    }
+
+
+def special_channels(channels: Sequence[str]) -> dict[str, str]:
+    """File key to channel where the key alone does not tell it: ``Channels`` of ``dataset_description.json``."""
+    return {
+        key: c for key, c in zip(map(file_key, channels), channels, strict=True) if not channel_key_is_plain(key, c)
     }
 
 

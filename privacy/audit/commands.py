@@ -91,6 +91,33 @@ def audit_show(
         typer.echo("Shown as the file has it; whether it is what the audit left, 'fedphantom audit verify' says.")
 
 
+@audit_app.command("report")
+def audit_report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="What was audited: a run's folder, or a site's.")],
+    out: Annotated[Path, typer.Option(help="A new folder for both pages.")],
+    audit: Annotated[
+        Path | None, typer.Option(help="The audit's result file; RUN/audit/audit.json by default.")
+    ] = None,
+    synthetic: Annotated[
+        Path | None, typer.Option(help="The audited cohort; 'synthetic' in or beside RUN by default.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="evaluation.json of 'evaluate' on the audited volumes; else the page says none.")
+    ] = None,
+    generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Write an audit's page for who is to approve: report.html for the site, report-shareable.html without patients.
+
+    The audit is held against the run, its journals and the volumes first; exit 5 where it speaks of others.
+    """
+    from ..report.audited_run import report_audit
+
+    internal, shareable = report_audit(run, out, audit, synthetic, evaluation, generator)
+    paths = {"internal": str(internal), "shareable": str(shareable)}
+    typer.echo(json.dumps(paths) if as_json else f"wrote {internal} (it stays at the site) and {shareable}")
+
+
 @audit_app.command("verify")
 def audit_verify(
     result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")],

@@ -126,6 +126,8 @@ class CopiedLabelsRow(_Extract):
 class AuditExtract(_Extract):
     """``audit.json`` of a release; keys as ``audit run --json`` prints them.
 
+    An audit that does not say which channels it read, or whose parameters, supports no release.
+
     Raises:
         DataError: on reading, an audit by another battery of attacks than this program's.
     """
@@ -135,6 +137,8 @@ class AuditExtract(_Extract):
     tier: Tier
     release: ReleaseKind
     generator_sha256: Sha256
+    parameters_sha256: Sha256 | None = None
+    channels: Annotated[tuple[Word, ...], Field(max_length=64)] = ()
     attacks: tuple[AttackRow, ...] = Field(max_length=200)
     controls: tuple[ControlRow, ...] = Field(max_length=200)
     counts: Annotated[dict[Word, Count], Field(max_length=64)]

@@ -1,7 +1,8 @@
 """Which audits a holdout has had, as its sites' journals tell, and the turn of the next one.
 
 A journal counts the audits of the coins beside it, of whichever generator. A run in another folder has coins and
-journals of its own: nobody counts across folders.
+journals of its own, and so has a copy of a folder: nobody counts across folders. A note outside would not either, since
+who can copy a folder can copy it to where no note is; the README and every report say so instead.
 """
 
 from __future__ import annotations
@@ -167,9 +168,16 @@ def refuse_forgotten(results: Path, journals: Sequence[Journal], cohort_digest: 
             )
 
 
-def failed_before(done: Mapping[str, Fact], generator_sha256: str, kind: ReleaseKind, tier: Tier) -> bool:
-    """Whether a journalled audit is a FAIL of this generator that stands against such a release."""
-    same = done.get("generator") == generator_sha256 and done.get("verdict") == "FAIL"
+def failed_before(
+    done: Mapping[str, Fact], generator_sha256: str, parameters_sha256: str, kind: ReleaseKind, tier: Tier
+) -> bool:
+    """Whether a journalled audit is a FAIL of this generator that stands against such a release.
+
+    A generator is its parameters: the same under another header, with another file's hash, failed too. Lines of earlier
+    versions tell of the file alone.
+    """
+    known = done.get("generator") == generator_sha256 or done.get("parameters") == parameters_sha256
+    same = known and done.get("verdict") == "FAIL"
     # Whoever holds the weights can make volumes: what fails for volumes fails for weights.
     covered = any(one == done.get("release") and set(models) <= set(BINDING[kind]) for one, models in BINDING.items())
     # What fails a lax tier fails a stricter one.

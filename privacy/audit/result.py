@@ -35,6 +35,8 @@ class AuditResult:
         earlier_audits: Attack to p-value in each audit of this holdout before this one, the first one first; None where
             one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
+        parameters_sha256: Over the generator's parameters, whatever its file's header says; None where it has no file.
+        channels: The study's, which are all that the attacks read of a volume.
         not_applicable: Attacks that are run where there is something to ask, and were not: why, by identifier.
     """
 
@@ -53,6 +55,8 @@ class AuditResult:
     earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
     not_applicable: Mapping[str, str] = field(default_factory=dict)
+    parameters_sha256: str | None = None
+    channels: tuple[str, ...] = ()
 
     def p_values(self) -> PValues:
         """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
@@ -70,6 +74,8 @@ class AuditResult:
             "tier": self.policy.tier,
             "policy": asdict(self.policy),
             "release": self.evidence.release,
+            "channels": list(self.channels),
+            "parameters_sha256": self.parameters_sha256,
             "attacks": [self._row(attack) for attack in self.evidence.attacks],
             "controls": [asdict(control) for control in self.evidence.controls],
             "counts": dict(self.counts),

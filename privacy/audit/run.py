@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
-from ...common.gan.weights import GENERATOR, load_weights, maps_of, study_of
-from ...common.journal import Journal, read_journal
+from ...common.gan.weights import GENERATOR, load_weights, maps_of, read_weights_header, study_of
+from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
-from ...common.site_folder import SITE_FILE, site_folders, site_material
+from ...common.site_folder import SITE_FILE, SiteFolder, site_folders, site_material
+from ...common.study import Study
 from ..evidence import ReleaseKind
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
 from ..synthetic_digest import synthetic_digest
+from ..synthetic_files import synthetic_volumes
 from .audit import AuditPlan
 from .course import Estimate
 from .critics import kept_critics
@@ -143,14 +145,10 @@ def audit_run_folder(
     file = generator_file or run / GENERATOR
     generator = load_generator(file, chosen, maps_of(file))
     study, folders = generator.study, site_folders(run)
-    if any(folder.study().digest() != study.digest() for folder in folders):
-        raise VerificationFailed(
-            "a generator of another study than the sites'",
-            expected="the generator that these sites trained: their coins say nothing about another",
-            remedy="Give the run's own generator.",
-        )
+    _refuse_other_study(study, folders)
     parameters = parameters_digest(numpy_parameters(generator.network))
-    named_by = check_generator(run, parameters, study, {folder.name: folder.journal for folder in folders})
+    journal_of = {folder.name: folder.journal for folder in folders}
+    named_by = check_generator(run, parameters, read_weights_header(file)[1], journal_of)
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
     if (sizes.white_box or sizes.shadows) and not paints:
@@ -166,6 +164,7 @@ def audit_run_folder(
                 expected="the cohort that is to be released",
                 remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
             )
+        synthetic_volumes(synthetic, study)  # whatever else lies there would leave without an attack on it
         _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = gather(sites, public, study, run / "cache")
@@ -192,7 +191,8 @@ def audit_run_folder(
             else attack_on_reader(material)
         )
         refuse_forgotten(out, journals, digest)
-        turn = take_turn(journals, findings, going_on, generator=generator.sha256, tier=policy.tier)
+        told: dict[str, Fact] = {"generator": generator.sha256, "parameters": parameters, "tier": policy.tier}
+        turn = take_turn(journals, findings, going_on, **told)
         plan = AuditPlan(
             release=release,
             seed=derived_seed(study.seed, "audit", turn.number),
@@ -214,7 +214,8 @@ def audit_run_folder(
             if sizes.shadows
             else None,
         )
-        result = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
+        found = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
+        result = replace(found, parameters_sha256=parameters, channels=study.channels)
         text = result.to_json()
         _keep(out, turn.number, text.encode())
         end_audit(
@@ -223,9 +224,8 @@ def audit_run_folder(
             result.p_values(),
             verdict=result.verdict.outcome,
             sha256=hashlib.sha256(text.encode()).hexdigest(),
-            generator=generator.sha256,
             release=release,
-            tier=policy.tier,
+            **told,
         )
         write_atomic(out / RESULT, text.encode())
         if sizes.shadows:
@@ -244,10 +244,15 @@ def _keep(out: Path, number: int, content: bytes) -> None:
     write_atomic(path, content)
 
 
-def verify_audit(result: Path, run: Path) -> dict[str, Any]:
+def verify_audit(result: Path, run: Path, generator: Path | None = None) -> dict[str, Any]:
     """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
 
     A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
+
+    Args:
+        result: The result file, or its folder.
+        run: The run's or site's folder.
+        generator: The generator, where a site's folder received it; ``generator.safetensors`` in ``run`` by default.
 
     Raises:
         DataError: no readable result, or no folder at ``run``.
@@ -261,7 +266,7 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
     refuse_several_generators(run)
-    file = run / GENERATOR
+    file = generator or run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
         raise VerificationFailed(
@@ -273,7 +278,9 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
     folders = site_folders(run) if has_sites else ()
     parameters, metadata = load_weights(file)
     journals = {folder.name: folder.journal for folder in folders}
-    check_generator(run, parameters_digest(parameters), study_of(metadata), journals)
+    _refuse_other_study(study_of(metadata), folders)
+    digest = parameters_digest(parameters)
+    check_generator(run, digest, metadata, journals)
     if folders:
         refuse_forgotten(
             result if result.is_dir() else result.parent,
@@ -289,7 +296,7 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
                     remedy="Restore that file, or run the audit again.",
                 )
             kind, tier = content["release"], content["tier"]
-            hidden = any(failed_before(facts, actual, kind, tier) for facts in done)
+            hidden = any(failed_before(facts, actual, digest, kind, tier) for facts in done)
             if hidden and content["verdict"] != "FAIL":
                 raise VerificationFailed(
                     "a generator that failed an earlier audit of this kind of release",
@@ -323,6 +330,15 @@ def read_result(path: Path) -> dict[str, Any]:
         expected=f"{RESULT} of 'fedphantom audit run'",
         remedy="Give the path of that file or of its folder.",
     )
+
+
+def _refuse_other_study(study: Study, folders: Sequence[SiteFolder]) -> None:
+    if any(folder.study().digest() != study.digest() for folder in folders):
+        raise VerificationFailed(
+            "a generator of another study than the sites'",
+            expected="the generator that these sites trained: their coins say nothing about another",
+            remedy="Give the run's own generator.",
+        )
 
 
 def _refuse_foreign_volumes(synthetic: Path, generator_sha256: str) -> None:

@@ -25,6 +25,7 @@ from ..dp.statement import NONE
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
+from ..synthetic_files import image_keys
 from ..verdict import Outcome
 from .approval import Approval, ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
 from .folder import VerifiedRelease, read_manifest, verify_content
@@ -173,6 +174,8 @@ def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home:
     study = home.study()
     if study.digest() != predicate.study_digest or study.federation.sharing != predicate.sharing:
         raise _other("a release of another study than this site's own copy")
+    if predicate.cohort and predicate.cohort.channels != image_keys(study.channels):
+        raise _other("a release of other channels than the site's study has")
     if study.privacy.promise:
         refuse_understated(home, study, None if predicate.dp == NONE else predicate.dp)
     if not study.federation.alone:
@@ -184,7 +187,8 @@ def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home:
         same = False
     if not same:
         raise _other("a release of another generator than this site's own")
-    check_generator(home.root, parameters_digest(load_weights(home.generator)[0]), study, {home.name: home.journal})
+    parameters, metadata = load_weights(home.generator)
+    check_generator(home.root, parameters_digest(parameters), metadata, {home.name: home.journal})
 
 
 def _judged(
@@ -194,13 +198,14 @@ def _judged(
     predicate, thresholds = verified.predicate, policy.thresholds
     journal = read_journal(home.journal) if Journal(home.journal).begun() else ()
     done = [entry.facts for entry in journal if entry.event == DONE]
-    if any(failed_before(facts, predicate.generator_sha256, predicate.kind, thresholds.tier) for facts in done):
+    extract, _ = read_audit(verified.audit_json)
+    generator = (predicate.generator_sha256, extract.parameters_sha256 or "")
+    if any(failed_before(facts, *generator, predicate.kind, thresholds.tier) for facts in done):
         raise PolicyRefused(
             "a generator that failed an audit of this site's own",
             expected="no FAIL among the audits that the site's journal tells of",
             remedy="Do not approve it; train another generator.",
         )
-    extract, _ = read_audit(verified.audit_json)
     digest = None
     if audit is not None:
         content = _bytes(audit, "audit result")

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR as GENERATOR
 from ...common.gan.weights import METADATA, study_of
 from ...common.labels.chain import LabelChain, PublicSources
@@ -33,6 +34,7 @@ from ..dp.statement import NONE, DpStatement, read_dp
 from ..label_making import LabelMaking
 from ..statement import BIDS_IGNORE, ReleasePredicate
 from ..synthetic_digest import digest_of_hashes
+from ..synthetic_files import PARTICIPANTS, image_keys
 from .clean_nifti import check_clean_nifti
 from .datasheet import render_datasheet
 from .evaluation import FILE as EVALUATION
@@ -55,7 +57,6 @@ DATASHEET = f"{COHORT}/{README}"
 IGNORED = f"{COHORT}/{BIDS_IGNORE}"
 
 COMMON_FILES = frozenset({README, AUDIT, PUBLIC_LABELS})
-PARTICIPANTS = "participants.tsv"
 COHORT_TABLES = frozenset(f"{COHORT}/{name}" for name in (DESCRIPTION, PARTICIPANTS, LABEL_LOOKUP))
 VOLUME_NAME = re.compile(
     rf"{COHORT}/(?P<subject>sub-[0-9a-f]{{16}})/anat/(?P=subject)_(?P<key>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*)"
@@ -81,6 +82,9 @@ class ContentCheck:
         self._chains: list[LabelChain] = []
         self._stripped = 0
         self._audited: str | None = None
+        self._parameters: str | None = None
+        self._audited_parameters: str | None = None
+        self._read: tuple[str, ...] = ()
         self._evaluated: str | None = None
 
     def file(self, name: str, content: bytes) -> None:
@@ -123,7 +127,7 @@ class ContentCheck:
             if not content or content != encode_bids_ignore(self._predicate.cohort.channels):
                 raise _foreign("a .bidsignore with other entries")
         elif name == GENERATOR and self._predicate.kind == "weights":
-            study, promised = check_weights(content)
+            study, promised, self._parameters = check_weights(content)
             if study.digest() != self._predicate.study_digest:
                 raise _foreign("a generator of another study")
             if (promised or NONE) != self._predicate.dp:
@@ -159,6 +163,8 @@ class ContentCheck:
         if LabelMaking.of(self._chains) != self._predicate.label_making:
             raise _foreign("label maps made otherwise than the signed statement says")
         if self._predicate.kind == "weights":
+            if self._parameters != self._audited_parameters:
+                raise _foreign("a generator of other parameters than were audited")
             return
         channels = {frozenset(keys) for keys in self._endings.values()}
         paired = all(endings == {"json", "nii.gz"} for keys in self._endings.values() for endings in keys.values())
@@ -167,8 +173,10 @@ class ContentCheck:
         if len(self._grids) != 1:
             raise _foreign("volumes on different grids")
         check_participants(self._tables[PARTICIPANTS], self._endings)
-        check_description(self._tables[DESCRIPTION], next(iter(channels)))
+        check_description(self._tables[DESCRIPTION], self._read)
         self._check_cohort(self._predicate.cohort, next(iter(channels)) - {LABEL_KEY}, next(iter(self._grids)))
+        if tuple(sorted(next(iter(channels)) - {LABEL_KEY})) != image_keys(self._read):
+            raise _foreign("volumes of other channels than the audit read")
         if digest_of_hashes(self._volumes) != self._audited:
             raise _foreign("volumes other than those that were audited")
 
@@ -183,7 +191,8 @@ class ContentCheck:
 
     def _check_audit(self, content: bytes) -> None:
         extract, shown = _verified(read_audit, content)
-        self._audited = extract.synthetic_sha256
+        self._audited, self._read = extract.synthetic_sha256, extract.channels
+        self._audited_parameters = extract.parameters_sha256
         claim = self._predicate.audit
         if travelling(extract).encode() != content:
             raise _foreign("an audit with more in it than may travel")
@@ -193,11 +202,11 @@ class ContentCheck:
             raise _foreign("an audit other than the signed statement says")
 
 
-def check_weights(content: bytes) -> tuple[Study, DpStatement | None]:
+def check_weights(content: bytes) -> tuple[Study, DpStatement | None, str]:
     """Check that a weights file holds parameters and whitelisted facts, and nothing else.
 
     Returns:
-        The study it was trained for, and what was promised.
+        The study it was trained for, what was promised, and the digest of its parameters.
 
     Raises:
         VerificationFailed: not such a file, other facts, or bytes that FedPhantom would not have written.
@@ -209,7 +218,7 @@ def check_weights(content: bytes) -> tuple[Study, DpStatement | None]:
     if encode(parameters, facts) != content:
         raise _foreign("a weights file with hidden bytes")
     study = _verified(study_of, metadata)
-    return study, _verified(read_dp, metadata.get("dp", ""), study)
+    return study, _verified(read_dp, metadata.get("dp", ""), study), parameters_digest(parameters)
 
 
 def public_sources_of(content: bytes) -> PublicSources:

@@ -31,6 +31,7 @@ from ...common.labels.chain import PublicSources
 from ...common.labels.sampler import public_label_maps
 from ...common.study import Study
 from ...common.volumes.nifti import nifti_stem, read_label_map, read_volume
+from ..synthetic_files import synthetic_volumes
 from .sidecar import Sidecar, parse_public_sources, parse_sidecar
 
 PAINT_TOLERANCE = 0.001
@@ -59,13 +60,15 @@ def check_origin(
 
     Raises:
         PolicyRefused: a label map or volume that is not what its sidecar says, or from a source not at hand.
-        VerificationFailed: a sidecar of another generator, or with anything else in it.
+        VerificationFailed: a file that is no part of such a cohort or is missing from it, or a sidecar of another
+            generator, or with anything else in it.
         DataError: a file is missing or unreadable.
     """
     generator = load_generator(run / "generator.safetensors", choose_device(device))
     study = generator.study
     declared = parse_public_sources(_bytes(run / "public-labels.json"))
     at_hand = {known.source.sha256: known.labels for known in public_label_maps(study, public)}
+    synthetic_volumes(synthetic, study)  # what is not painted again here was not painted at all
     scans = read_cohort(synthetic).scans
     together = painted_at_once(generator.network, study.grid.shape)
     for start in range(0, len(scans), together):

@@ -7,11 +7,9 @@ Packing is here, verification in :mod:`.release_folder`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...common.atomic import atomic_folder
+from ...common.cohorts.bids_writer import special_channels
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import LabelChain, LabelSource, PublicSources
@@ -40,6 +39,7 @@ from ..label_making import LabelMaking
 from ..policy import SitePolicy, Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
+from ..synthetic_files import image_keys, synthetic_volumes
 from .clean_nifti import check_clean_nifti, clean_voxels
 from .content import (
     AUDIT,
@@ -68,8 +68,6 @@ __all__ = ["ReleaseReport", "pack", "verify_release"]
 
 _CONSTANT_TIME = 946_684_800
 """2000-01-01 UTC: modification time of every file in a release; the least that every archive format can hold."""
-
-_SOURCE_VOLUME = re.compile(r"(sub-[A-Za-z0-9]+)_(?P<key>[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*)\.nii\.gz")
 
 
 def pack(
@@ -119,7 +117,7 @@ def pack(
     """
     generator = _source(run / GENERATOR, "generator of the run")
     generator_sha256 = hashlib.sha256(generator).hexdigest()
-    study, promised = check_weights(generator)
+    study, promised, parameters = check_weights(generator)
     if study.network.maps == "images-to-labels":
         _permitted_audit(audit, kind, tier, generator_sha256)  # its reasons come first
         raise PolicyRefused(
@@ -141,6 +139,12 @@ def pack(
         )
     )
     extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
+    if (extract.parameters_sha256, extract.channels) != (parameters, study.channels):
+        raise VerificationFailed(
+            "an audit that does not say that it read this generator's parameters and all of the study's channels",
+            expected="the result of this version's 'fedphantom audit run' on this generator",
+            remedy="Run the audit again.",
+        )
     for policy in policies:
         refuse_by_policy(extract, policy.thresholds, kind, tier)
     now = (created or datetime.now(UTC)).astimezone(UTC)
@@ -266,18 +270,16 @@ def _add_cohort(
     Returns:
         What its label maps were made from, how, and what the cohort consists of.
     """
+    volumes = synthetic_volumes(cohort, study)
     used: set[LabelSource] = set()
     recipes: set[Recipe] = set()
     chains: list[LabelChain] = []
-    renamed: dict[str, str] = {}
-    keys: set[str] = set()
+    # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
+    renamed = {subject: f"sub-{secrets.token_hex(8)}" for subject in volumes}
     stripped, grid = 0, study.volume_grid()
-    for path in sorted(cohort.rglob("*.nii*")):
-        found = _SOURCE_VOLUME.fullmatch(path.name)
-        if found is None or path.parent != cohort / found[1] / "anat":
-            raise _broken("a synthetic cohort with a volume in an unknown place")
+    for subject, key, path in ((renamed[name], key, path) for name, of in volumes.items() for key, path in of.items()):
         content = _source(path, "synthetic volume")
-        grid = check_clean_nifti(content, is_label_map=found["key"] == LABEL_KEY)
+        grid = check_clean_nifti(content, is_label_map=key == LABEL_KEY)
         try:
             beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
         except DataError:
@@ -289,27 +291,17 @@ def _add_cohort(
         sidecar = parse_sidecar(beside, generator_sha256, public)
         used.update(sidecar.label_chain.sources())
         recipes.update(sidecar.label_chain.recipes())
-        if found["key"] == LABEL_KEY:
+        if key == LABEL_KEY:
             chains.append(sidecar.label_chain)
             sidecar = sidecar.model_copy(update={"skull_stripped": None})
         else:
             sidecar = sidecar.model_copy(update={"skull_stripped": _is_stripped(content, grid)})
             stripped += sidecar.skull_stripped is True
-        keys.add(found["key"])
-        # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
-        subject = renamed.setdefault(found[1], f"sub-{secrets.token_hex(8)}")
-        stem = f"{COHORT}/{subject}/anat/{subject}_{found['key']}"
+        stem = f"{COHORT}/{subject}/anat/{subject}_{key}"
         writer.add(f"{stem}.nii.gz", content)
         writer.add(f"{stem}.json", sidecar.encode())
-    channels = tuple(sorted(keys - {LABEL_KEY}))
-    if not renamed or not channels:
-        raise DataError(
-            "a synthetic cohort without an image",
-            expected="a BIDS folder as 'fedphantom generate' writes it",
-            remedy="Name that folder with '--synthetic'.",
-        )
-    table = _channel_table(_source(cohort / DESCRIPTION, "description of the synthetic cohort"), study, keys)
-    writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(table))
+    channels = image_keys(study.channels)
+    writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(special_channels(study.channels)))
     writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
     writer.add(f"{COHORT}/{LABEL_LOOKUP}", encode_labels(study.labels))
     if ignored := encode_bids_ignore(channels):
@@ -331,15 +323,6 @@ def _add_cohort(
 
 def _is_stripped(content: bytes, grid: Grid) -> bool:
     return face_finding(clean_voxels(content, grid), grid.affine()) == "skull-stripped"
-
-
-def _channel_table(description: bytes, study: Study, keys: Collection[str]) -> dict[str, str]:
-    """File key to channel name where the key alone does not tell it; nothing but the study's own names."""
-    try:
-        table = json.loads(description).get("Channels", {})
-        return {key: name for key, name in sorted(table.items()) if key in keys and name in study.channels}
-    except (ValueError, AttributeError):
-        raise _broken("a synthetic cohort whose description is not JSON") from None
 
 
 class _Writer:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from ...common.cohorts.bids_writer import special_channels
 from ...common.errors import VerificationFailed
 from ..cohort_facts import outside_bids
-
-_CHANNELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def encode_json(content: object) -> bytes:
@@ -55,14 +53,9 @@ def check_labels(content: bytes, labels: Iterable[tuple[int, str]]) -> None:
         raise _foreign("a table of labels with other entries")
 
 
-def check_description(content: bytes, keys: Iterable[str]) -> None:
-    """Raises VerificationFailed for a description with more in it than the channels of these file keys."""
-    try:
-        channels = json.loads(content).get("Channels", {})
-        plain = set(channels) <= set(keys) and all(map(_CHANNELS.fullmatch, channels.values()))
-    except (ValueError, AttributeError, TypeError):
-        channels, plain = {}, False
-    if not plain or encode_description(channels) != content:
+def check_description(content: bytes, channels: Sequence[str]) -> None:
+    """Raises VerificationFailed for a description that says anything but what these channels' files are called."""
+    if content != encode_description(special_channels(channels)):
         raise _foreign("a description of the cohort with other entries")
 
 

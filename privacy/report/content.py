@@ -190,6 +190,7 @@ class ReportRound(_Read):
         left_out: Sites left out, with the reason, which the page does not show.
         metrics: Figures on synthetic volumes alone.
         seconds: How long it took.
+        named: Whether ``sites`` and ``left_out`` hold names; else numbers that mean nothing beyond the round.
     """
 
     round: int
@@ -197,6 +198,14 @@ class ReportRound(_Read):
     left_out: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float | None = None
+    named: bool = True
+
+    def without_names(self) -> Self:
+        """How many took part and how many did not: nobody can be followed from round to round."""
+        there, everyone = len(self.sites), len(self.sites) + len(self.left_out)
+        numbers = tuple(map(str, range(1, everyone + 1)))
+        left_out = dict.fromkeys(numbers[there:], "")
+        return self.model_copy(update={"sites": numbers[:there], "left_out": left_out, "named": False})
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Self:
@@ -231,7 +240,7 @@ class ReportContent:
         created: When the page was made, as it is to be printed.
         software: Name and version.
         generator_sha256: Of ``generator.safetensors``.
-        facts: Name to value, shown in this order.
+        facts: Name to value, shown in this order in both renditions: no site's name among them.
         audit: None: none was run.
         roc: One curve an attack.
         evaluation: None: none was run, or it is withheld.
@@ -293,10 +302,11 @@ class ReportContent:
             raise _unfit("volumes to show with non-finite voxels", "finite intensities")
 
     def shareable(self) -> ReportContent:
-        """Without any patient's voxel, and without a number of real patients under twenty or a figure that tells it.
+        """Without any patient's voxel, any site's name, and a number of real patients under twenty or what tells it.
 
         A curve of so few patients is nearly a list of them: it is left out, and so is a mean over fewer than twenty, as
         in every file of figures. Nobody stands behind a procedural patient: figures about those are told however few.
+        Which hospital took part in a study, or dropped out of it, is for that hospital to tell.
         """
         audit = self.audit if self.kind == "procedural" else self.audit and travelling(self.audit)
         evaluation = self.evaluation if self.kind == "procedural" else self.evaluation and self.evaluation.over_enough()
@@ -307,7 +317,12 @@ class ReportContent:
             evaluation_withheld=self.evaluation is not None and evaluation is None,
             synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
-            ledgers=tuple(excerpt.shareable() for excerpt in self.ledgers),
+            rounds=tuple(entry.without_names() for entry in self.rounds),
+            # In an order that has nothing to do with their names.
+            ledgers=tuple(
+                replace(excerpt.shareable(), site=f"Site {number}")
+                for number, excerpt in enumerate(sorted(self.ledgers, key=lambda one: one.head), start=1)
+            ),
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...common.counted import counted
 from ...common.labels.chain import states_licence
 from ...common.study import Study
 from ..audit.extract import AttackRow
@@ -338,6 +339,8 @@ def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
         if values:
             told = f"{name}: {values[0][1]:.2f} in round {values[0][0]}, {values[-1][1]:.2f} in round {values[-1][0]}"
             curves.append((name, curve_plot(values, name, index, told)))
+    if not all(entry.named for entry in rounds):
+        return {"curves": curves, "replies": None, "reply_sentence": _took_part(rounds)}
     missed = Counter(site for entry in rounds for site in entry.left_out)
     sites = sorted({site for entry in rounds for site in (*entry.sites, *entry.left_out)})
     sentence = f"{len(sites)} sites ({', '.join(sites)}), {len(rounds)} round{'s' if len(rounds) > 1 else ''}. " + (
@@ -346,6 +349,16 @@ def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
         else "Every site took part in every round."
     )
     return {"curves": curves, "replies": reply_plot(rounds, sentence), "reply_sentence": sentence}
+
+
+def _took_part(rounds: Sequence[ReportRound]) -> str:
+    """The same in numbers alone."""
+    most = max(len(entry.sites) + len(entry.left_out) for entry in rounds)
+    short = sum(bool(entry.left_out) for entry in rounds)
+    told = f"{counted(most, 'site')}, {counted(len(rounds), 'round')}. "
+    return told + (
+        f"In {short} of them a site or more was left out." if short else "Every site took part in every round."
+    )
 
 
 def _sources(content: ReportContent) -> list[dict[str, Any]]:

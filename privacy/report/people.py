@@ -5,9 +5,12 @@ Who is not known to be procedural counts as real.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from ...common.cohorts.procedural import procedural_patients
+from ...common.site_folder import SiteMaterial
 
 Kind = Literal["real", "procedural", "mixed"]
 
@@ -28,6 +31,20 @@ class People:
         """How many of either."""
         procedural = len(set(self.patients) & set(self.procedural))
         return PeopleCounts(real=len(set(self.patients)) - procedural, procedural=procedural)
+
+
+def people_of(sites: Mapping[str, SiteMaterial]) -> People:
+    """Whom the sites' scans show, by the sidecars of their cohorts; sites by name."""
+    known = [
+        (f"{site}/{patient.patient_id}", patient.patient_id in procedural)
+        for site, material in sites.items()
+        for procedural in [procedural_patients(material.cohort)]
+        for patient in material.cohort.patients
+    ]
+    return People(
+        patients=frozenset(name for name, _ in known),
+        procedural=frozenset(name for name, made in known if made),
+    )
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from ...common.atomic import write_atomic
 from ...common.cohorts.preparation import PreparedScans
-from ...common.gan.weights import GENERATOR, load_weights
-from ...common.labels.chain import PublicSources
+from ...common.gan.weights import load_weights
 from ...common.site_folder import SITE_FILE, site_folders
 from ...common.study import Study
 from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
+from ..release.content import PUBLIC_LABELS
+from ..release.sidecar import parse_public_sources
 from .content import (
     ReleaseOutcome,
     ReportAudit,
@@ -37,6 +38,7 @@ from .people import People
 
 SHOWN = 3
 """Synthetic volumes on the page."""
+INTERNAL, SHAREABLE = "report.html", "report-shareable.html"
 
 
 def write_reports(
@@ -44,12 +46,13 @@ def write_reports(
     run: Path,
     study: Study,
     *,
+    generator: Path,
     audit: Path,
-    evaluation: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
     rounds: Sequence[Mapping[str, Any]],
-    release: Mapping[str, Any],
-    synthetic: PreparedScans,
-    label_making: LabelMaking,
+    release: Mapping[str, Any] | None,
+    synthetic: PreparedScans | None,
+    label_making: LabelMaking | None,
     training: PreparedScans,
     people: People,
     facts: Mapping[str, str],
@@ -62,17 +65,18 @@ def write_reports(
 
     Args:
         out: Where the pages go.
-        run: Run folder.
+        run: The run's folder, or a site's.
         study: What was trained.
+        generator: The file that was audited; beside it, where it paints, the list of its public label sources.
         audit: ``audit.json``.
-        evaluation: As ``evaluate --json``.
-        rounds: As ``summary.json``.
-        release: Outcome of the gate.
-        synthetic: Prepared synthetic scans.
+        evaluation: As ``evaluate --json``; None where there is none.
+        rounds: As ``summary.json``; none where they are not at hand.
+        release: Outcome of the gate; None where none was asked for.
+        synthetic: Prepared synthetic scans; None of a network that paints none.
         label_making: How their label maps were made.
         training: Prepared training scans, for the nearest one beside each volume shown.
         people: The study's patients, named as ``training`` names them.
-        facts: Name to value, shown on top.
+        facts: Name to value, shown on top of both pages: no site's name among them.
         times: Stage to seconds.
         times_note: What a reader of the times has to know.
 
@@ -82,46 +86,56 @@ def write_reports(
     audited = json.loads(audit.read_bytes())
     simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
     at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
-    volumes = np.asarray(synthetic.volumes[:SHOWN])
-    values = np.asarray(study.label_values, dtype=np.uint8)
-    nearest = _nearest(volumes, training)
+    sources, metadata = generator.with_name(PUBLIC_LABELS), load_weights(generator)[1]
     report = ReportContent(
         title=f"Synthetic MRI of the study '{study.name}'",
         study=study,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         software=f"FedPhantom {version('fedphantom')}",
-        generator_sha256=hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest(),
+        generator_sha256=hashlib.sha256(generator.read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
         roc=read_roc(audited),
-        evaluation=ReportEvaluation.read(evaluation),
+        evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
-        synthetic=SyntheticSample(
-            volumes,
-            values[synthetic.classes[:SHOWN]],
-            np.asarray(training.volumes[nearest]),
-            tuple(training.patients[row] in people.procedural for row in nearest),
-        ),
-        release=ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ()))),
-        label_sources=PublicSources.model_validate_json((run / "public-labels.json").read_bytes()).sources,
+        synthetic=_sample(synthetic, training, study, people) if synthetic else None,
+        release=None if release is None else _outcome(release),
+        label_sources=parse_public_sources(sources.read_bytes()).sources if sources.is_file() else (),
         label_making=label_making,
         simulated=simulated,
         people=people.counts(),
         times=times,
         times_note=times_note,
-        promise=read_dp(load_weights(run / GENERATOR)[1]["dp"], study),
+        promise=read_dp(metadata["dp"], study),
         ledgers=ledger_excerpts(at_hand, study),
     )
-    write_atomic(out / "report.html", render_report(report, "internal").encode(), mode=0o600)
+    write_atomic(out / INTERNAL, render_report(report, "internal").encode(), mode=0o600)
     if not may_share_volumes(audited["verdict"], release):
         # Slices of volumes that the gate holds back would leave with the page.
         report = replace(report, synthetic=None)
-    write_atomic(out / "report-shareable.html", render_report(report, "shareable").encode())
+    write_atomic(out / SHAREABLE, render_report(report, "shareable").encode())
 
 
-def may_share_volumes(verdict: str, release: Mapping[str, Any]) -> bool:
+def _outcome(release: Mapping[str, Any]) -> ReleaseOutcome:
+    return ReleaseOutcome(release["packed"], release["tier"], release["kind"], tuple(release.get("reasons", ())))
+
+
+def may_share_volumes(verdict: str, release: Mapping[str, Any] | None) -> bool:
     """Whether the volumes themselves may be seen outside: packed, for more than internal use, after a PASS."""
-    return bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
+    return release is not None and bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
+
+
+def _sample(scans: PreparedScans, training: PreparedScans, study: Study, people: People) -> SyntheticSample:
+    """The first volumes, each beside the training scan that is most like it."""
+    volumes = np.asarray(scans.volumes[:SHOWN])
+    values = np.asarray(study.label_values, dtype=np.uint8)
+    nearest = _nearest(volumes, training)
+    return SyntheticSample(
+        volumes,
+        values[scans.classes[:SHOWN]],
+        np.asarray(training.volumes[nearest]),
+        tuple(training.patients[row] in people.procedural for row in nearest),
+    )
 
 
 def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> list[int]:

@@ -296,6 +296,9 @@ def limits(study: Study) -> tuple[str, ...]:
 _LIMITS = (
     "Attacks that were not tried. New attacks are published every year.",
     "Other releases. The verdict speaks of this generator and of this kind of release, not of the next training run.",
+    "Audits elsewhere. The sites' journals count how often these holdout patients were audited in their own folders. "
+    "An audit in a copy of a folder, or in another run with the same patients, is not among them: whoever tried "
+    "several and shows the best shows too much.",
     "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
     "Very unusual patients. They are easier to recognise than others, and the attacks on unusual patients cover only a "
     "few of them.",

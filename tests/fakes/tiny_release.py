@@ -20,7 +20,8 @@ from fedphantom.common.cohorts.bids_writer import BidsWriter
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import FedPhantomError, VerificationFailed
 from fedphantom.common.gan.generation import generate_cohort, initial_parameters, load_generator
-from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.gan.parameters import parameters_digest
+from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.labels.choice import declare_sources, newly_sampled
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import Study, parse_study
@@ -98,7 +99,7 @@ class Releasable:
         with BidsWriter(out.public, grid, study.channels, study.labels, "public", synthetic=False) as writer:
             for number, radius in enumerate((0.6, 0.7, 0.8)):
                 writer.add(f"p{number}", np.ones((2, *grid.shape), np.float32), ellipsoid(grid.shape, radius), {})
-        save_weights(out.generator, initial_parameters(study), generator_metadata(study, rounds=2))
+        save_weights(out.generator, initial_parameters(study), generator_metadata(study, study.training.rounds))
         labels = newly_sampled(study, 2, out.public, seed=0)
         assert labels.sources is not None
         declare_sources(out.run, labels.sources)
@@ -146,6 +147,8 @@ class Releasable:
             "tier": "controlled",
             "release": "weights",
             "generator_sha256": self.generator_sha256,
+            "parameters_sha256": parameters_digest(load_weights(self.generator)[0]),
+            "channels": list(study_of(load_weights(self.generator)[1]).channels),
             "synthetic_sha256": synthetic_digest(self.synthetic),
             "attacks": rows(),
             "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],

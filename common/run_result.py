@@ -28,8 +28,9 @@ RUN_FINISHED = "run-finished"
 GENERATOR_KEPT = "generator-kept"
 """Event of a site's own journal, written before its own generator is, with the digest of the parameters."""
 
-NamedBy = Literal["the coordinator's journal", "the site's journal"]
-"""Whose journal says that these patients' training made a generator."""
+NamedBy = Literal["the coordinator's journal", "the site's journal", "the coordinator's signature"]
+"""Whose word it is that these patients' training made a generator; a signature's where the journal is elsewhere
+(:mod:`.enrolment.named_generator`)."""
 
 
 def note_generators(run: Path, digests: list[str]) -> None:

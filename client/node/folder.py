@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...common.enrolment.invitation import INVITATION_FILE
+
 
 @dataclass(frozen=True)
 class NodeFolder:
@@ -27,7 +29,7 @@ class NodeFolder:
     @property
     def invitation(self) -> Path:
         """What the site came by."""
-        return self.root / "invitation.dsse.json"
+        return self.root / INVITATION_FILE
 
     @property
     def authority(self) -> Path:

@@ -29,6 +29,10 @@ def audit_run(
     public: Annotated[Path | None, typer.Option(help="Public cohort standing in as reference patients.")] = None,
     kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is to be released.")] = "volumes",
     generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
+    named_by: Annotated[
+        Path | None,
+        typer.Option(help="With --generator: the coordinator's signed statement that this site helped to train it."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
     ] = None,
@@ -60,6 +64,7 @@ def audit_run(
             public,
             kind,
             generator,
+            named_by,
             AuditSizes(steps, negative_seeds, white_box=white_box, shadows=shadows),
             device,
             progress,

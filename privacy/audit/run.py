@@ -14,6 +14,7 @@ from typing import Any
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.device import choose_device
+from ...common.enrolment.named_generator import named_by_coordinator
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
@@ -94,6 +95,7 @@ def audit_run_folder(
     release: ReleaseKind = "volumes",
     *,
     generator_file: Path | None = None,
+    named_by_file: Path | None = None,
     device: str = "auto",
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
@@ -114,6 +116,7 @@ def audit_run_folder(
         policy: Thresholds.
         release: What is to be released; of a network that paints nothing only its weights can be.
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
+        named_by_file: The coordinator's signed statement that a site's patients trained it, for the site's own folder.
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
@@ -124,7 +127,7 @@ def audit_run_folder(
         What ``--json`` prints.
 
     Raises:
-        ConfigError: another process audits into ``out``.
+        ConfigError: another process audits into ``out``, or ``named_by_file`` would have no effect.
         DataError: the whole folder of a run whose sites each have a generator of their own.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
@@ -151,6 +154,14 @@ def audit_run_folder(
         )
     parameters = parameters_digest(numpy_parameters(generator.network))
     named_by = check_generator(run, parameters, study, {folder.name: folder.journal for folder in folders})
+    if named_by_file:
+        if named_by:
+            raise ConfigError(
+                "--named-by where a journal at hand names the generator: it would have no effect",
+                expected="no --named-by: it is for a site's own folder and a generator that the site received",
+                remedy="Leave --named-by out.",
+            )
+        named_by = named_by_coordinator(named_by_file, run, folders[0].name, study, parameters)
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
     if (sizes.white_box or sizes.shadows) and not paints:

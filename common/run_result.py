@@ -106,6 +106,20 @@ def check_generator(run: Path, digest: str, study: Study, journals: Mapping[str,
     return "the coordinator's journal"
 
 
+def refuse_unfinished(run: Path, digest: str) -> None:
+    """Find that the coordinator's journal names the generator of this parameters' digest, wherever the sites are.
+
+    Raises:
+        VerificationFailed: it does not, or was edited.
+    """
+    if digest not in _noted(run / JOURNAL, RUN_FINISHED, "generators"):
+        raise VerificationFailed(
+            "a generator that the run's journal does not know",
+            expected="the generator that the run's rounds made",
+            remedy="Put the run's own file back: 'fedphantom server run' writes it again.",
+        )
+
+
 def contributing_sites(run: Path) -> int | None:
     """How many sites trained a run's average, by the coordinator's journal; None where there is none to ask.
 

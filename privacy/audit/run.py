@@ -25,6 +25,7 @@ from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
 from ...common.site_folder import SITE_FILE, site_folders, site_material
 from ..evidence import ReleaseKind
+from ..joint.combination import is_combined, verify_combined
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
@@ -258,9 +259,11 @@ def _keep(out: Path, number: int, content: bytes) -> None:
 def verify_audit(result: Path, run: Path) -> dict[str, Any]:
     """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
 
-    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
+    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too. For
+    an audit that was combined from several sites' the sites' signatures stand in their journals' place.
 
     Raises:
+        SignatureInvalid, PolicyRefused: a combined audit that the sites did not sign, or not all of them.
         DataError: no readable result, or no folder at ``run``.
         VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
             site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
@@ -271,6 +274,9 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         raise DataError(
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
+    if is_combined(raw):
+        verify_combined(raw, run)
+        return content
     refuse_several_generators(run)
     file = run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"

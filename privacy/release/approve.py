@@ -226,7 +226,7 @@ def _judged(
                 remedy="Do not approve it.",
             )
     verdict = refuse_by_policy(extract, thresholds, predicate.kind, predicate.tier)
-    return verdict, digest, grounds_of(predicate, content, done, thresholds)
+    return verdict, digest, grounds_of(predicate, content, done, policy, home.study())
 
 
 def _digest(path: Path, what: str) -> str:

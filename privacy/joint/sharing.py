@@ -1,0 +1,114 @@
+"""``audit share``: what the other institutions may see of a site's own audit, signed, and noted before it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...common.atomic import write_atomic
+from ...common.enrolment.signed_file import file_digest, signed
+from ...common.enrolment.site_keys import identity_pem
+from ...common.errors import ConfigError, DataError, VerificationFailed, about
+from ...common.journal import Journal, read_journal
+from ...common.keys import key_id, load_private_key
+from ...common.output_place import refuse_taken
+from ...common.site_folder import SiteFolder
+from ..audit.history import DONE
+from ..audit.reading import read_audit
+from ..audit.run import RESULT
+from ..audit.small_cells import travelling
+from ..release.label_carriers import count_label_carriers
+from ..verdict import Outcome
+from .site_extract import FEWEST_TOLD, SITE_EXTRACT, SiteExtract, refuse_stranger
+
+SHARED = "audit-shared"
+"""Journal event: which audit's extract leaves, by the SHA-256 of result and file."""
+
+
+@dataclass(frozen=True)
+class AuditShared:
+    """What leaves.
+
+    Attributes:
+        file: Where it lies.
+        sha256: Of it.
+        verdict: Of the site's own audit.
+        key: The officer's.
+    """
+
+    file: str
+    sha256: str
+    verdict: Outcome
+    key: str
+
+    def text(self) -> str:
+        """For a terminal."""
+        return (
+            f"wrote {self.file}, signed by {self.key[:12]}…: this site's audit (verdict {self.verdict}) as it may"
+            " travel, without a patient's score, a coin, or a number of patients under twenty\n"
+            "send it to the coordinator, who runs: fedphantom audit combine RUN FILE... --out audit.json"
+        )
+
+
+def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditShared:
+    """Sign what of a site's own audit the other institutions may see.
+
+    Args:
+        site: The site's folder.
+        key: The compliance officer's private key, which the study names.
+        out: A new file.
+        audit: The result file; ``audit/audit.json`` in the site's folder for None.
+
+    Raises:
+        ConfigError: no site's folder or key, or a study whose sites release alone.
+        SignatureInvalid: a key that the study does not name.
+        VerificationFailed: the site's journal does not tell of such an audit, or its verdict is better than its
+            figures allow.
+        DataError: no readable result.
+        OutputTaken: something is there already.
+    """
+    with about("--out"):
+        refuse_taken(out)
+    home, private = SiteFolder.open(site), load_private_key(key)
+    study = home.study()
+    if study.federation.alone:
+        raise ConfigError(
+            "a study whose sites train and release alone",
+            expected="an average: of that, sites' audits are put together",
+            remedy="Pack this site's release by its own audit.",
+        )
+    signer = key_id(private.public_key())
+    with about("--key"):
+        refuse_stranger(signer, study.federation.approval_keys)
+    content = _result(audit or site / "audit" / RESULT)
+    digest, (extract, _) = hashlib.sha256(content).hexdigest(), read_audit(content)
+    if digest not in {e.facts.get("sha256") for e in read_journal(home.journal) if e.event == DONE}:
+        raise VerificationFailed(
+            "an audit that this site's journal does not tell of",
+            expected="the result file as 'fedphantom audit run' left it at this site",
+            remedy="Give that file, or run the audit here.",
+        )
+    carriers = count_label_carriers(site, study).patients
+    said = SiteExtract(
+        study_digest=study.digest(),
+        officer_key=identity_pem(private.public_key()),
+        result_sha256=digest,
+        carried=tuple(sorted(name for name, number in carriers.items() if number >= FEWEST_TOLD)),
+        audit=travelling(extract),
+    )
+    file = signed(SITE_EXTRACT, said, private)
+    Journal(home.journal).append(SHARED, result=digest, sha256=file_digest(file), key=signer)
+    write_atomic(out, file)
+    return AuditShared(str(out), file_digest(file), extract.verdict, signer)
+
+
+def _result(path: Path) -> bytes:
+    try:
+        return (path / RESULT if path.is_dir() else path).read_bytes()
+    except OSError:
+        raise DataError(
+            "no readable audit result",
+            expected="the result file of 'fedphantom audit run' at this site",
+            remedy="Run it, or name its result with --audit.",
+        ) from None

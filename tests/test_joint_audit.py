@@ -149,7 +149,7 @@ def test_a_site_with_fewer_than_twenty_on_a_side_counts_as_nobody_and_stands_aga
     found = joint(good, good, small)
     assert found.verdict == "INCONCLUSIVE"
     assert found.counts["holdout"] == 120
-    assert any("1 site with fewer than 20 members or holdout patients" in reason for reason in found.reasons)
+    assert any("1 site with under twenty members or holdout patients" in reason for reason in found.reasons)
 
 
 def test_an_attack_that_one_site_lacks_was_not_run_and_one_that_had_nothing_to_ask_there_was() -> None:

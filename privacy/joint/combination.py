@@ -20,7 +20,7 @@ from ...common.enrolment.signed_file import read_content
 from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, study_of
-from ...common.output_place import refuse_taken
+from ...common.output_place import refuse_taken_file
 from ...common.run_result import refuse_unfinished
 from ...common.study import Study
 from ..audit.extract import AuditExtract
@@ -54,7 +54,7 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
         OutputTaken: something is there already.
     """
     with about("--out"):
-        refuse_taken(out)
+        refuse_taken_file(out)
     study, thresholds = study_of(load_weights(run / GENERATOR)[1]), read_thresholds(policy)
     files = []
     for path in extracts:

@@ -105,8 +105,8 @@ def _decided(extract: AuditExtract, sites: Sequence[AuditExtract], policy: Relea
     few = sum(_is_small(site) for site in sites)
     if few:
         reasons.append(
-            f"{counted(few, 'site')} with fewer than {SMALLEST_CELL} members or holdout patients: no number of them"
-            " leaves, so they count as nobody, and no PASS rests on them."
+            f"{counted(few, 'site')} with under twenty members or holdout patients: no number of them leaves, so they"
+            " count as nobody, and no PASS rests on them."
         )
     if anew.outcome == outcome or not reasons:
         reasons = [*anew.reasons, *reasons]

@@ -12,7 +12,7 @@ from ...common.enrolment.site_keys import identity_pem
 from ...common.errors import ConfigError, DataError, VerificationFailed, about
 from ...common.journal import Journal, read_journal
 from ...common.keys import key_id, load_private_key
-from ...common.output_place import refuse_taken
+from ...common.output_place import refuse_taken_file
 from ...common.site_folder import SiteFolder
 from ..audit.history import DONE
 from ..audit.reading import read_audit
@@ -69,7 +69,7 @@ def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditSh
         OutputTaken: something is there already.
     """
     with about("--out"):
-        refuse_taken(out)
+        refuse_taken_file(out)
     home, private = SiteFolder.open(site), load_private_key(key)
     study = home.study()
     if study.federation.alone:

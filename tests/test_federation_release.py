@@ -17,6 +17,7 @@ from fedphantom.common.journal import read_journal
 from fedphantom.common.study import RolesTable
 
 SITES = tuple(OFFICERS)
+SHARE = "audit share @{} --generator @lead/run/generator.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,19 @@ def test_two_hospitals_release_their_generators_volumes_by_their_own_audits_alon
         (root / f"{site}.toml").write_text(policy_text(site, 'tier = "internal"'))
         assert audited(root, site, f"{site}.toml") == 6, "so few patients: INCONCLUSIVE"
         assert json.loads((root / site / "audit" / "audit.json").read_text())["generator_named_by"]
-        share = f"audit share @{site} --key @keys/{site}.pem --out @{site}.extract"
+        share = f"{SHARE.format(site)} --key @keys/{site}.pem --out @{site}.extract"
         assert fedphantom(words(root, share)) == 0
         told = (root / f"{site}.extract").read_text()
         assert "roc" not in told
         assert [e.event for e in read_journal(root / site / "journal.jsonl")][-1] == "audit-shared"
-    stranger = "audit share @site-a --key @keys/packer.pem --out @stranger.extract"
-    assert fedphantom(words(root, stranger)) == 5
+        assert fedphantom(words(root, share)) == 3, "it is there already"
+    assert fedphantom(words(root, f"{SHARE.format('site-a')} --key @keys/packer.pem --out @x")) == 5
+    forged = (root / "site-a" / "audit" / "audit.json").read_text().replace('"member": ', '"member": 9')
+    (root / "forged.json").write_text(forged)
+    assert (
+        fedphantom(words(root, f"{SHARE.format('site-a')} --audit @forged.json --key @keys/site-a.pem --out @x")) == 5
+    )
+    assert not (root / "x").exists()
     combine = "audit combine @lead/run @site-a.extract @site-b.extract --policy @site-a.toml --out @audit.json"
     assert fedphantom(words(root, combine)) == 6
     assert "Combined from the signed audits of 2 sites" in capsys.readouterr().out

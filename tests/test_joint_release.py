@@ -92,6 +92,7 @@ def test_a_missing_site_a_site_twice_and_a_strangers_signature_are_refused(
     said = SiteExtract(
         study_digest=release_study().digest(),
         officer_key=public_pem(STRANGER),
+        parameters="0" * 64,
         result_sha256="0" * 64,
         carried=("tissue",),
         audit=a_site_audit(60, 60, outliers=20, **joint.of_release()),

@@ -38,7 +38,7 @@ WRITES: dict[str, list[str]] = {
     "site train": ["site", "train", "run", "study.toml", "--out", "OUT"],
     "site export": ["site", "export", "run", "--out", "OUT"],
     "demo": ["demo", "--out", "OUT"],
-    "audit share": ["audit", "share", "run", "--key", "key.pem", "--out", "OUT"],
+    "audit share": ["audit", "share", "run", "--generator", "g", "--key", "key.pem", "--out", "OUT"],
     "audit combine": ["audit", "combine", "run", "extract", "--out", "OUT"],
     "audit run": ["audit", "run", "run", "--synthetic", "cohort", "--out", "OUT"],
     "evaluate": ["evaluate", "--run", "run", "--synthetic", "cohort", "--out", "OUT"],

@@ -164,7 +164,7 @@ MISTYPED: dict[str, tuple[list[str], str]] = {
         "no readable audit result",
     ),
     "a site's folder to share an audit of that is not there": (
-        ["audit", "share", "absent", "--key", "keys/key.pem", "--out", "new"],
+        ["audit", "share", "absent", "--generator", "g", "--key", "keys/key.pem", "--out", "new"],
         "no valid site.toml",
     ),
     "a run whose sites' audits are combined that is not there": (

@@ -99,6 +99,7 @@ def audit_show(
 @audit_app.command("share")
 def audit_share(
     site: Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.")],
+    generator: Annotated[Path, typer.Option(help="The generator that was audited.")],
     key: Annotated[Path, typer.Option(help="The compliance officer's private key, which the study names.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file, for the coordinator.")],
     audit: Annotated[Path | None, typer.Option(help="The result file; SITE/audit/audit.json by default.")] = None,
@@ -106,12 +107,12 @@ def audit_share(
 ) -> None:
     """Sign what of this site's own audit the other institutions may see: figures about groups, none about a patient.
 
-    Exit 5 where the site's journal does not tell of that audit, or the study does not name the key.
+    Exit 5 where the site's journal does not tell of that audit of this generator, or the study does not name the key.
     """
     from ...common.printed import print_made
     from ..joint.sharing import share_audit
 
-    print_made(share_audit(site, key, out, audit), as_json=as_json)
+    print_made(share_audit(site, generator, key, out, audit), as_json=as_json)
 
 
 @audit_app.command("combine")
@@ -137,10 +138,11 @@ def audit_combine(
 @audit_app.command("verify")
 def audit_verify(
     result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of, or a site's folder.")],
+    generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
 ) -> None:
     """Check that an audit speaks of this run's generator; exit 5 if it does not."""
     from .run import verify_audit
 
-    content = verify_audit(result, run)
+    content = verify_audit(result, run, generator)
     typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run.")

@@ -256,11 +256,16 @@ def _keep(out: Path, number: int, content: bytes) -> None:
     write_atomic(path, content)
 
 
-def verify_audit(result: Path, run: Path) -> dict[str, Any]:
+def verify_audit(result: Path, run: Path, generator_file: Path | None = None) -> dict[str, Any]:
     """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
 
     A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too. For
     an audit that was combined from several sites' the sites' signatures stand in their journals' place.
+
+    Args:
+        result: The result file, or the folder that it lies in.
+        run: The run that it should speak of, or a site's folder.
+        generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
 
     Raises:
         SignatureInvalid, PolicyRefused: a combined audit that the sites did not sign, or not all of them.
@@ -278,7 +283,7 @@ def verify_audit(result: Path, run: Path) -> dict[str, Any]:
         verify_combined(raw, run)
         return content
     refuse_several_generators(run)
-    file = run / GENERATOR
+    file = generator_file or run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
         raise VerificationFailed(

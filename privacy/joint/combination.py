@@ -18,6 +18,7 @@ from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.enrolment.signed_file import read_content
 from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
+from ...common.exchange import Parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, study_of
 from ...common.output_place import refuse_taken_file
@@ -55,13 +56,14 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
     """
     with about("--out"):
         refuse_taken_file(out)
-    study, thresholds = study_of(load_weights(run / GENERATOR)[1]), read_thresholds(policy)
+    parameters, metadata = load_weights(run / GENERATOR)
+    study, thresholds = study_of(metadata), read_thresholds(policy)
     files = []
     for path in extracts:
         with about("EXTRACT"), about(path.name):
             files.append(read_content(path, SITE_EXTRACT))
     parts = _opened(files, study)
-    _refuse_other_generator(parts, run)
+    _refuse_other_generator(parts, run, parameters)
     content = _content(parts, thresholds, files)
     write_atomic(out, content)
     found: dict[str, Any] = json.loads(content)
@@ -118,13 +120,13 @@ def verify_combined(content: bytes, run: Path) -> tuple[SiteExtract, ...]:
     parameters, metadata = load_weights(run / GENERATOR)
     parts = check_combined(content, study_of(metadata))
     refuse_unfinished(run, parameters_digest(parameters))
-    _refuse_other_generator(parts, run)
+    _refuse_other_generator(parts, run, parameters)
     return parts
 
 
-def _refuse_other_generator(parts: Sequence[SiteExtract], run: Path) -> None:
-    generator = hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest()
-    if any(part.audit.generator_sha256 != generator for part in parts):
+def _refuse_other_generator(parts: Sequence[SiteExtract], run: Path, parameters: Parameters) -> None:
+    actual = hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest(), parameters_digest(parameters)
+    if any((part.audit.generator_sha256, part.parameters) != actual for part in parts):
         raise VerificationFailed(
             "a site's audit of another generator than the run's",
             expected="audits of the very file in this run's folder",

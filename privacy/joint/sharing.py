@@ -9,14 +9,15 @@ from pathlib import Path
 from ...common.atomic import write_atomic
 from ...common.enrolment.signed_file import file_digest, signed
 from ...common.enrolment.site_keys import identity_pem
-from ...common.errors import ConfigError, DataError, VerificationFailed, about
-from ...common.journal import Journal, read_journal
+from ...common.errors import ConfigError, about
+from ...common.gan.parameters import parameters_digest
+from ...common.gan.weights import load_weights
+from ...common.journal import Journal
 from ...common.keys import key_id, load_private_key
 from ...common.output_place import refuse_taken_file
 from ...common.site_folder import SiteFolder
-from ..audit.history import DONE
 from ..audit.reading import read_audit
-from ..audit.run import RESULT
+from ..audit.run import RESULT, verify_audit
 from ..audit.small_cells import travelling
 from ..release.label_carriers import count_label_carriers
 from ..verdict import Outcome
@@ -51,11 +52,12 @@ class AuditShared:
         )
 
 
-def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditShared:
+def share_audit(site: Path, generator: Path, key: Path, out: Path, audit: Path | None) -> AuditShared:
     """Sign what of a site's own audit the other institutions may see.
 
     Args:
         site: The site's folder.
+        generator: The generator that was audited.
         key: The compliance officer's private key, which the study names.
         out: A new file.
         audit: The result file; ``audit/audit.json`` in the site's folder for None.
@@ -63,8 +65,8 @@ def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditSh
     Raises:
         ConfigError: no site's folder or key, or a study whose sites release alone.
         SignatureInvalid: a key that the study does not name.
-        VerificationFailed: the site's journal does not tell of such an audit, or its verdict is better than its
-            figures allow.
+        VerificationFailed: as :func:`~fedphantom.privacy.audit.run.verify_audit`: the site's journal does not tell of
+            such an audit of this generator, for example, or tells of one that failed.
         DataError: no readable result.
         OutputTaken: something is there already.
     """
@@ -81,18 +83,15 @@ def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditSh
     signer = key_id(private.public_key())
     with about("--key"):
         refuse_stranger(signer, study.federation.approval_keys)
-    content = _result(audit or site / "audit" / RESULT)
+    result = audit or site / "audit"
+    verify_audit(result, site, generator)
+    content = (result / RESULT if result.is_dir() else result).read_bytes()
     digest, (extract, _) = hashlib.sha256(content).hexdigest(), read_audit(content)
-    if digest not in {e.facts.get("sha256") for e in read_journal(home.journal) if e.event == DONE}:
-        raise VerificationFailed(
-            "an audit that this site's journal does not tell of",
-            expected="the result file as 'fedphantom audit run' left it at this site",
-            remedy="Give that file, or run the audit here.",
-        )
     carriers = count_label_carriers(site, study).patients
     said = SiteExtract(
         study_digest=study.digest(),
         officer_key=identity_pem(private.public_key()),
+        parameters=parameters_digest(load_weights(generator)[0]),
         result_sha256=digest,
         carried=tuple(sorted(name for name, number in carriers.items() if number >= FEWEST_TOLD)),
         audit=travelling(extract),
@@ -101,14 +100,3 @@ def share_audit(site: Path, key: Path, out: Path, audit: Path | None) -> AuditSh
     Journal(home.journal).append(SHARED, result=digest, sha256=file_digest(file), key=signer)
     write_atomic(out, file)
     return AuditShared(str(out), file_digest(file), extract.verdict, signer)
-
-
-def _result(path: Path) -> bytes:
-    try:
-        return (path / RESULT if path.is_dir() else path).read_bytes()
-    except OSError:
-        raise DataError(
-            "no readable audit result",
-            expected="the result file of 'fedphantom audit run' at this site",
-            remedy="Run it, or name its result with --audit.",
-        ) from None

@@ -27,12 +27,14 @@ class SiteExtract(AboutStudy):
 
     Attributes:
         officer_key: PEM of the key that signed it: one of those that the study names.
+        parameters: Digest of the audited generator's parameters.
         result_sha256: Of the audit's whole result file, which stays at the site and stands in its journal.
         carried: Structures that ten training patients of this site or more carry, by name; of others nothing is told.
         audit: What may travel of the result.
     """
 
     officer_key: IdentityKey
+    parameters: Sha256
     result_sha256: Sha256
     carried: Annotated[tuple[Word, ...], Field(max_length=256)]
     audit: AuditExtract

@@ -54,6 +54,7 @@ class Joint:
         said = SiteExtract(
             study_digest=study.digest(),
             officer_key=public_pem(OFFICERS[site]),
+            parameters=parameters_digest(load_weights(self.made.generator)[0]),
             result_sha256=result,
             carried=carried,
             audit=audit,

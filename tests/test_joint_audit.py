@@ -196,5 +196,7 @@ def test_audits_of_different_things_are_not_combined() -> None:
         other = good.model_copy(update=change)
         refused(5, f"audits of different {what}", lambda other=other: joint(good, other))  # type: ignore[misc]
     refused(3, "a policy of the public one", lambda: joint(good, good, policy=TIERS["public"]))
+    twice = good.model_copy(update={"attacks": (*good.attacks, good.attacks[0])})
+    refused(5, "an attack or a control twice", lambda: joint(good, twice))
     better = a_site_audit(40, 40, outliers=20, verdict="PASS")
     refused(5, "a site's audit that says PASS, but whose figures give", lambda: joint(good, better))

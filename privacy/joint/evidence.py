@@ -108,10 +108,12 @@ def _decided(extract: AuditExtract, sites: Sequence[AuditExtract], policy: Relea
             f"{counted(few, 'site')} with under twenty members or holdout patients: no number of them leaves, so they"
             " count as nobody, and no PASS rests on them."
         )
-    if anew.outcome == outcome or not reasons:
+    if outcome != "PASS" and anew.outcome == "PASS":
+        reasons = reasons or ["A site tells less than a PASS rests on."]
+    elif anew.outcome == outcome:
         reasons = [*anew.reasons, *reasons]
     else:
-        reasons = [*reasons, *(anew.reasons if anew.outcome != "PASS" else ())]
+        reasons = [*reasons, *anew.reasons]
     return extract.model_copy(update={"verdict": outcome, "reasons": tuple(reasons[:64])})
 
 
@@ -139,6 +141,13 @@ def _refuse_different(sites: Sequence[AuditExtract]) -> None:
                 remedy="Have each site audit the files that are to be released, with the same --kind and tier.",
             )
     for site in sites:
+        names = [row.id for row in (*site.attacks, *site.controls)]
+        if len(set(names)) < len(names):  # one given twice could stand in for another site's
+            raise VerificationFailed(
+                "a site's audit with an attack or a control twice",
+                expected="an extract as 'fedphantom audit share' writes it",
+                remedy="Have that site share its audit anew.",
+            )
         best = best_verdict(site)
         if RANK.index(site.verdict) > RANK.index(best):
             raise VerificationFailed(

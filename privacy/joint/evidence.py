@@ -141,7 +141,7 @@ def _refuse_different(sites: Sequence[AuditExtract]) -> None:
                 remedy="Have each site audit the files that are to be released, with the same --kind and tier.",
             )
     for site in sites:
-        names = [row.id for row in (*site.attacks, *site.controls)]
+        names = [*(row.id for row in site.attacks), *(row.id for row in site.controls)]
         if len(set(names)) < len(names):  # one given twice could stand in for another site's
             raise VerificationFailed(
                 "a site's audit with an attack or a control twice",

@@ -39,6 +39,18 @@ def refuse_folder(file: Path) -> None:
     refuse_unwritable(file.absolute().parent)
 
 
+def refuse_taken_file(file: Path) -> None:
+    """Find that a new single file can be written there.
+
+    Raises:
+        OutputTaken: something is there already.
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    refuse_folder(file)
+    if file.exists():
+        raise OutputTaken(f"'{file.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+
+
 def refuse_other(file: Path, same_as: Path) -> None:
     """Find that a single file can be written there: a new one, or one that holds what ``same_as`` does already.
 

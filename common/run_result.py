@@ -29,8 +29,9 @@ RUN_FINISHED = "run-finished"
 GENERATOR_KEPT = "generator-kept"
 """Event of a site's own journal, written before its own generator is, with the digest of the parameters."""
 
-NamedBy = Literal["the coordinator's journal", "the site's journal"]
-"""Whose journal says that these patients' training made a generator."""
+NamedBy = Literal["the coordinator's journal", "the site's journal", "the coordinator's signature"]
+"""Whose word it is that these patients' training made a generator; a signature's where the journal is elsewhere
+(:mod:`.enrolment.named_generator`)."""
 
 
 def note_generators(run: Path, digests: list[str]) -> None:
@@ -125,6 +126,20 @@ def _refuse_other_header(metadata: Mapping[str, str], study: Study) -> None:
             "a generator whose file does not say of it what its study's training writes",
             expected="the file as the training left it, to the last word of its header",
             remedy="Put the run's or the site's own file back.",
+        )
+
+
+def refuse_unfinished(run: Path, digest: str) -> None:
+    """Find that the coordinator's journal names the generator of this parameters' digest, wherever the sites are.
+
+    Raises:
+        VerificationFailed: it does not, or was edited.
+    """
+    if digest not in _noted(run / JOURNAL, RUN_FINISHED, "generators"):
+        raise VerificationFailed(
+            "a generator that the run's journal does not know",
+            expected="the generator that the run's rounds made",
+            remedy="Put the run's own file back: 'fedphantom server run' writes it again.",
         )
 
 

@@ -238,7 +238,9 @@ def test_wherever_an_audit_is_broken_off_it_goes_on_to_the_same_figures_and_repe
 def command(run: Path, public: Path, say: Callable[[str], None] = lambda text: None) -> None:
     """``audit run`` at the smallest size."""
     audit_run_command(
-        *(run, None, None, None, public, "volumes", None, SIZES, "cpu"), progress=lambda done, total: None, say=say
+        *(run, None, None, None, public, "volumes", None, None, SIZES, "cpu"),
+        progress=lambda done, total: None,
+        say=say,
     )
 
 

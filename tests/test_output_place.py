@@ -38,6 +38,8 @@ WRITES: dict[str, list[str]] = {
     "site train": ["site", "train", "run", "study.toml", "--out", "OUT"],
     "site export": ["site", "export", "run", "--out", "OUT"],
     "demo": ["demo", "--out", "OUT"],
+    "audit share": ["audit", "share", "run", "--generator", "g", "--key", "key.pem", "--out", "OUT"],
+    "audit combine": ["audit", "combine", "run", "extract", "--out", "OUT"],
     "audit run": ["audit", "run", "run", "--synthetic", "cohort", "--out", "OUT"],
     "audit report": ["audit", "report", "run", "--out", "OUT"],
     "evaluate": ["evaluate", "--run", "run", "--synthetic", "cohort", "--out", "OUT"],

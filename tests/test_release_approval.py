@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -214,9 +215,63 @@ def test_the_sites_own_audit_speaks_against_a_release(consortium: Consortium, re
     own = consortium.root / "own.json"
     releasable.write_audit(verdict="FAIL")
     shutil.copy(releasable.audit, own)
+    Journal(consortium.site("site-a") / "journal.jsonl").append(
+        DONE, sha256=hashlib.sha256(own.read_bytes()).hexdigest()
+    )
     assert consortium.approve("site-a", "--audit", str(own)) == 4
     releasable.write_audit(generator_sha256="0" * 64)
     assert consortium.approve("site-a", "--audit", str(releasable.audit)) == 5
+
+
+def forget_audits(consortium: Consortium, site: str) -> Journal:
+    """A journal of a site on whose patients nothing was ever run."""
+    journal = Journal(consortium.site(site) / "journal.jsonl")
+    for file in consortium.site(site).glob("journal.jsonl*"):
+        file.unlink()
+    journal.append("roles-drawn", coins="0" * 64)
+    return journal
+
+
+def test_a_site_does_not_approve_by_an_audit_that_was_never_run_on_its_patients(
+    consortium: Consortium, releasable: Releasable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An audit.json that somebody wrote, packed and signed, with figures that would please any policy."""
+    forget_audits(consortium, "site-a")
+    assert consortium.approve("site-a") == 4
+    assert "a release whose audit this site's journal does not tell of" in capsys.readouterr().err
+    assert consortium.approve("site-a", "--audit", str(releasable.audit)) == 5
+    assert not consortium.approval("site-a").exists()
+
+
+def test_an_audit_of_the_sites_own_stands_for_a_release_and_the_approval_says_so(
+    consortium: Consortium, releasable: Releasable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, own = forget_audits(consortium, "site-a"), consortium.root / "own.json"
+    releasable.write_audit(counts={"member": 60, "holdout": 60})
+    shutil.copy(releasable.audit, own)
+    assert consortium.approve("site-a", "--audit", str(own)) == 5, "a file that its journal does not tell of"
+    journal.append(DONE, sha256=hashlib.sha256(own.read_bytes()).hexdigest())
+    assert consortium.approve("site-a") == 4, "it is to be named"
+    assert consortium.approve("site-a", "--audit", str(own)) == 0
+    assert "by an audit of the site's own" in capsys.readouterr().out
+    assert consortium.approve("site-b") == 0
+    capsys.readouterr()
+    line = ["release", "verify", str(consortium.release), *consortium.public("packer", *SITES)]
+    assert fedphantom(line) == 0
+    told = capsys.readouterr().out
+    assert told.count("by an audit of the site's own") == 1
+    assert told.count("by this release's audit, which the site's journal tells of") == 1
+
+
+def test_an_audit_of_the_sites_own_for_less_than_is_released_stands_for_nothing(
+    releasable: Releasable, tmp_path: Path
+) -> None:
+    made = consort(tmp_path / "consortium", releasable, {}, kind="weights", synthetic=None)
+    journal, own = forget_audits(made, "site-a"), made.root / "own.json"
+    releasable.write_audit(release="volumes")
+    shutil.copy(releasable.audit, own)
+    journal.append(DONE, sha256=hashlib.sha256(own.read_bytes()).hexdigest())
+    assert made.approve("site-a", "--audit", str(own)) == 4
 
 
 # Nobody can be left out.

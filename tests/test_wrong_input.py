@@ -168,6 +168,18 @@ MISTYPED: dict[str, tuple[list[str], str]] = {
         ["audit", "report", "absent", "--out", "out"],
         "no run folder at the path given",
     ),
+    "a site's folder to share an audit of that is not there": (
+        ["audit", "share", "absent", "--generator", "g", "--key", "keys/key.pem", "--out", "new"],
+        "no valid site.toml",
+    ),
+    "a run whose sites' audits are combined that is not there": (
+        ["audit", "combine", "absent", "empty", "--out", "new"],
+        "no readable weights file",
+    ),
+    "an extract that is another file": (
+        ["audit", "combine", "run", "empty", "--out", "new"],
+        "EXTRACT: empty: a file that is no audit-extract",
+    ),
     "a release that is not there": (
         ["release", "verify", "absent", "--key", "keys/key.pub.pem"],
         "no folder that can be read",

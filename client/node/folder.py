@@ -18,6 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...common.enrolment.invitation import INVITATION_FILE
+
 
 @dataclass(frozen=True)
 class NodeFolder:
@@ -28,7 +30,7 @@ class NodeFolder:
     @property
     def invitation(self) -> Path:
         """What the site came by."""
-        return self.root / "invitation.dsse.json"
+        return self.root / INVITATION_FILE
 
     @property
     def authority(self) -> Path:

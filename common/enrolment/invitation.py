@@ -92,6 +92,9 @@ class Invitation(AboutStudy):
             )
 
 
+INVITATION_FILE = "invitation.dsse.json"
+"""In the folder of a site that came by it."""
+
 INVITATION = Kind("invitation", Invitation, "fedphantom server invite")
 
 

@@ -29,6 +29,10 @@ def audit_run(
     public: Annotated[Path | None, typer.Option(help="Public cohort standing in as reference patients.")] = None,
     kind: Annotated[Literal["volumes", "weights"], typer.Option(help="What is to be released.")] = "volumes",
     generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
+    named_by: Annotated[
+        Path | None,
+        typer.Option(help="With --generator: the coordinator's signed statement that this site helped to train it."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
     ] = None,
@@ -60,6 +64,7 @@ def audit_run(
             public,
             kind,
             generator,
+            named_by,
             AuditSizes(steps, negative_seeds, white_box=white_box, shadows=shadows),
             device,
             progress,
@@ -118,13 +123,53 @@ def audit_report(
     typer.echo(json.dumps(paths) if as_json else f"wrote {internal} (it stays at the site) and {shareable}")
 
 
+@audit_app.command("share")
+def audit_share(
+    site: Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.")],
+    generator: Annotated[Path, typer.Option(help="The generator that was audited.")],
+    key: Annotated[Path, typer.Option(help="The compliance officer's private key, which the study names.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file, for the coordinator.")],
+    audit: Annotated[Path | None, typer.Option(help="The result file; SITE/audit/audit.json by default.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Sign what of this site's own audit the other institutions may see: figures about groups, none about a patient.
+
+    Exit 5 where the site's journal does not tell of that audit of this generator, or the study does not name the key.
+    """
+    from ...common.printed import print_made
+    from ..joint.sharing import share_audit
+
+    print_made(share_audit(site, generator, key, out, audit), as_json=as_json)
+
+
+@audit_app.command("combine")
+def audit_combine(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The coordinator's folder of the run.")],
+    extract: Annotated[list[Path], typer.Argument(metavar="EXTRACT", help="Files of 'audit share', one of each site.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="A new file, to be packed and approved by.")],
+    policy: Annotated[Path | None, typer.Option(help="Policy file (TOML); else the controlled tier.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Decide over all sites' patients from what each site signed of its own audit; exit 6 unless PASS.
+
+    Exit 5 for an extract that no officer signed whom the study names, or of another generator; 4 if one is missing.
+    """
+    from ..joint.combination import combine_audits
+    from .report import audit_text
+
+    result = combine_audits(run, extract, policy, out)
+    typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
+    raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
+
+
 @audit_app.command("verify")
 def audit_verify(
     result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of, or a site's folder.")],
+    generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
 ) -> None:
     """Check that an audit speaks of this run's generator; exit 5 if it does not."""
     from .run import verify_audit
 
-    content = verify_audit(result, run)
+    content = verify_audit(result, run, generator)
     typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run.")

@@ -160,6 +160,7 @@ class AuditExtract(_Extract):
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None
     generator_named_by: NamedBy | None = None
+    combined_from: Annotated[tuple[Sha256, ...], Field(max_length=1000)] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
+from ...common.counted import counted
 from ...common.output_place import refuse_used
 from ..evidence import ReleaseKind
 from ..multiplicity import claim_confidence
@@ -30,6 +31,7 @@ def audit_run_command(
     public: Path | None,
     kind: ReleaseKind,
     generator: Path | None,
+    named_by: Path | None,
     sizes: AuditSizes,
     device: str,
     progress: Progress,
@@ -53,6 +55,7 @@ def audit_run_command(
         thresholds,
         kind,
         generator_file=generator,
+        named_by_file=named_by,
         device=device,
         progress=progress,
         announce=lambda power: say(power_text(power, thresholds) + _beyond_reach(kind, sizes)),
@@ -141,6 +144,13 @@ def audit_text(result: Mapping[str, Any]) -> str:
     if result.get("too_small"):
         few = ", ".join(result["too_small"])
         console.print(f"Note: not scored, since too few patients are that isolated: {few}.", highlight=False)
+    if sites_together := result.get("combined_from"):
+        counts = result["counts"]
+        console.print(
+            f"Combined from the signed audits of {counted(len(sites_together), 'site')}:"
+            f" {counts.get('member', '<20')} members against {counts.get('holdout', '<20')} holdout patients in all.",
+            highlight=False,
+        )
     stand_in = result.get("reference_stands_in")
     if stand_in:
         console.print(f"Note: {stand_in}.", highlight=False)

@@ -14,6 +14,7 @@ from typing import Any
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.device import choose_device
+from ...common.enrolment.named_generator import named_by_coordinator
 from ...common.errors import ConfigError, DataError, VerificationFailed
 from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
@@ -25,6 +26,7 @@ from ...common.run_result import check_generator, refuse_several_generators
 from ...common.site_folder import SITE_FILE, SiteFolder, site_folders, site_material
 from ...common.study import Study
 from ..evidence import ReleaseKind
+from ..joint.combination import is_combined, verify_combined
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..synthetic_cohort import painters
@@ -96,6 +98,7 @@ def audit_run_folder(
     release: ReleaseKind = "volumes",
     *,
     generator_file: Path | None = None,
+    named_by_file: Path | None = None,
     device: str = "auto",
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
@@ -116,6 +119,7 @@ def audit_run_folder(
         policy: Thresholds.
         release: What is to be released; of a network that paints nothing only its weights can be.
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
+        named_by_file: The coordinator's signed statement that a site's patients trained it, for the site's own folder.
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
@@ -126,7 +130,7 @@ def audit_run_folder(
         What ``--json`` prints.
 
     Raises:
-        ConfigError: another process audits into ``out``.
+        ConfigError: another process audits into ``out``, or ``named_by_file`` would have no effect.
         DataError: the whole folder of a run whose sites each have a generator of their own.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
@@ -149,6 +153,14 @@ def audit_run_folder(
     parameters = parameters_digest(numpy_parameters(generator.network))
     journal_of = {folder.name: folder.journal for folder in folders}
     named_by = check_generator(run, parameters, read_weights_header(file)[1], journal_of)
+    if named_by_file:
+        if named_by:
+            raise ConfigError(
+                "--named-by where a journal at hand names the generator: it would have no effect",
+                expected="no --named-by: it is for a site's own folder and a generator that the site received",
+                remedy="Leave --named-by out.",
+            )
+        named_by = named_by_coordinator(named_by_file, run, folders[0].name, study, parameters)
     paints = study.network.maps == "labels-to-images"
     release = release if paints else "weights"
     if (sizes.white_box or sizes.shadows) and not paints:
@@ -244,17 +256,19 @@ def _keep(out: Path, number: int, content: bytes) -> None:
     write_atomic(path, content)
 
 
-def verify_audit(result: Path, run: Path, generator: Path | None = None) -> dict[str, Any]:
+def verify_audit(result: Path, run: Path, generator_file: Path | None = None) -> dict[str, Any]:
     """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
 
-    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too.
+    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too. For
+    an audit that was combined from several sites' the sites' signatures stand in their journals' place.
 
     Args:
-        result: The result file, or its folder.
-        run: The run's or site's folder.
-        generator: The generator, where a site's folder received it; ``generator.safetensors`` in ``run`` by default.
+        result: The result file, or the folder that it lies in.
+        run: The run that it should speak of, or a site's folder.
+        generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
 
     Raises:
+        SignatureInvalid, PolicyRefused: a combined audit that the sites did not sign, or not all of them.
         DataError: no readable result, or no folder at ``run``.
         VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
             site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
@@ -265,8 +279,11 @@ def verify_audit(result: Path, run: Path, generator: Path | None = None) -> dict
         raise DataError(
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
+    if is_combined(raw):
+        verify_combined(raw, run)
+        return content
     refuse_several_generators(run)
-    file = generator or run / GENERATOR
+    file = generator_file or run / GENERATOR
     actual = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
     if content.get("generator_sha256") != actual:
         raise VerificationFailed(

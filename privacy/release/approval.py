@@ -25,6 +25,7 @@ from ..approving_site import ApprovingSite
 from ..signers import SignerRole, expired_key
 from ..statement import ReleasePredicate
 from ..verdict import Outcome
+from .grounds import Grounds
 
 FOLDER = "approvals"
 NAME = re.compile(rf"{FOLDER}/(?P<key>[0-9a-f]{{64}})\.dsse\.json")
@@ -63,13 +64,15 @@ class ApprovalPredicate(Record):
         decision: An approval; who refuses signs nothing.
         role: As what the signer signs.
         verdict: What the audit's figures give by the site's own policy.
-        looked_at: On what it rests.
+        grounds: On which audit of the site's patients it rests.
+        looked_at: What else lay before the signer.
         time: UTC, ISO 8601, seconds, by the signer's clock.
     """
 
     decision: Literal["approved"]
     role: SignerRole
     verdict: Outcome
+    grounds: Grounds
     looked_at: LookedAt
     time: Time
 
@@ -95,11 +98,12 @@ class ApprovalStatement(Record):
 
 @dataclass(frozen=True)
 class Approval:
-    """A verified approval: by which key, as what, when."""
+    """A verified approval: by which key, as what, when, on which audit of the site's patients."""
 
     key: str
     role: SignerRole
     time: str
+    grounds: Grounds
 
 
 def approval_file(key: str) -> str:
@@ -167,7 +171,7 @@ def _check(
         if statement.subject[0].digest.sha256 != statement_sha256:
             raise _foreign("an approval of another release")
         _check_signer(signer, statement.predicate, predicate, now or datetime.now(UTC))
-        return Approval(signer, statement.predicate.role, statement.predicate.time)
+        return Approval(signer, statement.predicate.role, statement.predicate.time, statement.predicate.grounds)
 
 
 def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredicate, now: datetime) -> None:

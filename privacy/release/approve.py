@@ -12,7 +12,7 @@ from ...common.atomic import write_atomic
 from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import load_weights
-from ...common.journal import Journal, read_journal
+from ...common.journal import read_journal
 from ...common.keys import key_id, load_private_key, load_public_key
 from ...common.run_result import check_generator
 from ...common.signing import sign, unverified
@@ -30,6 +30,7 @@ from ..verdict import Outcome
 from .approval import Approval, ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
 from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
+from .grounds import Grounds, grounds_of, said_of
 from .history import APPROVED, WITHDRAWN, note, refusals_noted
 from .text_scan import names_someone
 from .unfinished import forget_unfinished
@@ -45,6 +46,7 @@ class ApprovalReport:
         key: Of the signer.
         role: As what.
         verdict: Of the audit's figures, by the site's own policy.
+        grounds: On which audit of this site's patients it rests.
         file: The approval, inside the release.
         missing_approvals: By the files that lie in this copy of the release; whether those hold, ``verify`` says.
     """
@@ -53,6 +55,7 @@ class ApprovalReport:
     key: str
     role: SignerRole
     verdict: Outcome
+    grounds: Grounds
     file: str
     missing_approvals: tuple[str, ...]
 
@@ -65,7 +68,8 @@ class ApprovalReport:
         lacks = [f"Still missing in this copy: {one}." for one in self.missing_approvals]
         return "\n".join(
             (
-                f"Approved by the {self.role}'s key {self.key[:12]}…: release {self.release_sha256}.",
+                f"Approved by the {self.role}'s key {self.key[:12]}…, {said_of(self.grounds)}: release"
+                f" {self.release_sha256}.",
                 f"Verdict by this site's policy: {self.verdict}. The approval is {self.file}; send it with the release,"
                 " or alone, to the packer, who takes it in with 'fedphantom release collect'.",
                 *lacks,
@@ -84,14 +88,17 @@ def approve_release(
         policy: The site's policy file.
         site: The site's folder.
         packed_by: The packer's public key, a file.
-        audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator.
+        audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator, which
+            is needed where the release's is none that this site took part in.
         report: The audit's page, if it was looked at.
 
     Raises:
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
-            than the study, states less than the site's privacy ledger, or an audit of another generator.
-        PolicyRefused: the site's policy, or an audit of its own that failed, stands against it.
+            than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
+            the site's journal does not tell of.
+        PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
+            patients stands for it.
         OutputTaken: this key has approved it already.
         ConfigError: no readable key, policy or site's folder.
     """
@@ -110,21 +117,22 @@ def approve_release(
     facts = {"release": verified.statement_sha256, "key": signer.key, "role": signer.role}
     with refusals_noted(home.root, **facts):
         _refuse_other_grounds(verified.predicate, own, home)
-        verdict, audited = _judged(verified, own, home, audit)
+        verdict, audited, grounds = _judged(verified, own, home, audit)
     looked_at = LookedAt(policy=own.sha256, audit=audited, report=_digest(report, "report") if report else None)
     said = ApprovalPredicate(
         decision="approved",
         role=signer.role,
         verdict=verdict,
+        grounds=grounds,
         looked_at=looked_at,
         time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     envelope = sign(ApprovalStatement.about(verified.statement_sha256, said).encode(), private)
-    note(home.root, APPROVED, **facts, verdict=verdict, looked_at=looked_at.model_dump(mode="json"))
+    note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=looked_at.model_dump(mode="json"))
     write_atomic(release / file, envelope)
     given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
-    missing = missing_approvals(verified.predicate, [Approval(one, signer.role, said.time) for one in given])
-    return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, file, missing)
+    missing = missing_approvals(verified.predicate, [Approval(one, signer.role, said.time, grounds) for one in given])
+    return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
 
 
 def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: Path | None) -> Path:
@@ -193,11 +201,10 @@ def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home:
 
 def _judged(
     verified: VerifiedRelease, policy: SitePolicy, home: SiteFolder, audit: Path | None
-) -> tuple[Outcome, str | None]:
-    """The verdict by the site's own thresholds, and the digest of the whole result file, if there is one."""
+) -> tuple[Outcome, str | None, Grounds]:
+    """The verdict by the site's own thresholds, the digest of the given result file, and what the approval rests on."""
     predicate, thresholds = verified.predicate, policy.thresholds
-    journal = read_journal(home.journal) if Journal(home.journal).begun() else ()
-    done = [entry.facts for entry in journal if entry.event == DONE]
+    done = [entry.facts for entry in read_journal(home.journal) if entry.event == DONE]
     extract, _ = read_audit(verified.audit_json)
     generator = (predicate.generator_sha256, extract.parameters_sha256 or "")
     if any(failed_before(facts, *generator, predicate.kind, thresholds.tier) for facts in done):
@@ -206,9 +213,8 @@ def _judged(
             expected="no FAIL among the audits that the site's journal tells of",
             remedy="Do not approve it; train another generator.",
         )
-    digest = None
-    if audit is not None:
-        content = _bytes(audit, "audit result")
+    digest, content = None, None if audit is None else _bytes(audit, "audit result")
+    if content is not None:
         digest, (looked_at, claim) = hashlib.sha256(content).hexdigest(), read_audit(content)
         if looked_at.generator_sha256 != predicate.generator_sha256 or (
             predicate.kind == "volumes" and looked_at.synthetic_sha256 != extract.synthetic_sha256
@@ -226,7 +232,8 @@ def _judged(
                 expected="no audit that speaks against the release",
                 remedy="Do not approve it.",
             )
-    return refuse_by_policy(extract, thresholds, predicate.kind, predicate.tier), digest
+    verdict = refuse_by_policy(extract, thresholds, predicate.kind, predicate.tier)
+    return verdict, digest, grounds_of(predicate, content, done, policy, home.study())
 
 
 def _digest(path: Path, what: str) -> str:

@@ -32,6 +32,7 @@ from ..verdict import Outcome
 from .approval import LARGEST, Approval, check_approvals, missing_approvals
 from .approval import NAME as APPROVAL_NAME
 from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
+from .grounds import said_of
 from .readme import NOT_FOR_SHARING
 from .withdrawal import refuse_withdrawn
 
@@ -124,7 +125,10 @@ class ReleaseReport:
         )
 
     def _approval_lines(self) -> tuple[str, ...]:
-        given = tuple(f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}." for one in self.approvals)
+        given = tuple(
+            f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}, {said_of(one.grounds)}."
+            for one in self.approvals
+        )
         if not self.approving_sites:
             return ("Not approved by any site's officer: it was packed without a policy, for use inside the study.",)
         if self.approved:

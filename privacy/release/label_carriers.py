@@ -8,7 +8,7 @@ Source: PRIVACY §5, "Suppress or merge labels/pathologies carried by <10 patien
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -42,6 +42,16 @@ class LabelCarriers:
                     carriers[value].add(patient)
         names = {value: name for name, value in study.labels.items()}
         return cls({names[value]: len(found) for value, found in carriers.items()})
+
+    @classmethod
+    def told_by(cls, sites: Iterable[Collection[str]], study: Study, each: int) -> Self:
+        """What sites say that tell no numbers: which structures so many of their patients, or more, carry.
+
+        A structure that no site says it of may be carried by one patient, and counts as that.
+        """
+        names = list(sites)
+        held = {name: each * sum(name in site for site in names) for name, value in study.labels.items() if value}
+        return cls({name: number or 1 for name, number in held.items()})
 
     def rarer_than(self, fewest: int) -> tuple[str, ...]:
         """Structures that somebody carries, but fewer than so many, by label value.

@@ -20,13 +20,16 @@ from ...common.labels.choice import public_cohort
 from ...common.output_place import refuse_taken
 from ...common.run_result import refuse_several_generators
 from ...common.site_folder import SITE_FILE
+from ...common.study import Study
 from ..audit.run import RESULT, verify_audit
 from ..evidence import ReleaseKind
+from ..joint.combination import is_combined, verify_combined
+from ..joint.site_extract import FEWEST_TOLD
 from ..policy import SitePolicy, Tier, read_policy
 from ..synthetic_cohort import painters, synthetic_of
 from .content import GENERATOR
 from .history import PACKED, keeps_history, note, refusals_noted
-from .label_carriers import count_label_carriers, fewest_carriers
+from .label_carriers import LabelCarriers, count_label_carriers, fewest_carriers
 from .origin import check_origin
 from .pack import ReleaseReport, pack, verify_release
 
@@ -104,8 +107,9 @@ def _packed(
     study = study_of(load_weights(run / GENERATOR)[1])
     cohort = public_cohort(study, public) if public else None
     has_sites = any(run.glob(f"sites/*/{SITE_FILE}")) or (run / SITE_FILE).exists()
-    if audit is not None:  # else pack says that there is none
-        audit = audit / RESULT if audit.is_dir() else audit
+    audit = audit / RESULT if audit is not None and audit.is_dir() else audit
+    told = _told_by_sites(run, audit, study)
+    if audit is not None and told is None:  # else pack says that there is none
         verdict = verify_audit(audit, run)["verdict"]
         if verdict == "PASS" and not has_sites:
             raise PolicyRefused(
@@ -115,7 +119,7 @@ def _packed(
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
         check_origin(run, synthetic, cohort, progress=progress)
-    counts = has_sites and audit is not None and fewest_carriers(policies, tier) is not None
+    counts = told is None and has_sites and audit is not None and fewest_carriers(policies, tier) is not None
     return pack(
         run,
         out,
@@ -126,9 +130,20 @@ def _packed(
         synthetic=synthetic,
         evaluations=evaluations,
         policies=policies,
-        carriers=count_label_carriers(run, study) if counts else None,
+        carriers=count_label_carriers(run, study) if counts else told,
         before=partial(_note_packed, run),
     )
+
+
+def _told_by_sites(run: Path, audit: Path | None, study: Study) -> LabelCarriers | None:
+    """Who carries each structure, as far as sites say, where the audit was combined from what they signed; else None.
+
+    The coordinator's journal stands for the generator then, and each extract for its site.
+    """
+    content = audit.read_bytes() if audit is not None and audit.is_file() else b""
+    if not is_combined(content):
+        return None
+    return LabelCarriers.told_by([part.carried for part in verify_combined(content, run)], study, FEWEST_TOLD)
 
 
 def _note_packed(run: Path, report: ReleaseReport) -> None:

@@ -15,12 +15,11 @@ from ...common.enrolment.invitation import INVITATION, Invitation
 from ...common.enrolment.notice import NOTICE
 from ...common.enrolment.request import REQUEST, open_request
 from ...common.enrolment.signed_file import file_digest, read_content, signed
-from ...common.errors import ConfigError, OutputTaken, about
+from ...common.errors import ConfigError, about
 from ...common.exchange import check_site_name
 from ...common.in_toto import time_text
 from ...common.keys import load_private_key
-from ...common.output_place import refuse_folder
-from ...common.storage import CHOOSE_ANOTHER
+from ...common.output_place import refuse_taken_file
 from .coordinator import Coordinator
 from .membership import Membership
 
@@ -237,8 +236,5 @@ def _changed(coordinator: Coordinator, membership: Membership, name: str, change
 
 
 def _refuse_file(out: Path | None) -> None:
-    if out is None:
-        return
-    refuse_folder(out)
-    if out.exists():
-        raise OutputTaken(f"'{out.name}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+    if out is not None:
+        refuse_taken_file(out)

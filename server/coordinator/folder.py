@@ -11,6 +11,7 @@ invitations/       every invitation as it was sent; each holds its token: they a
 roster.dsse.json   who takes part with which keys, signed, for the sites
 journal.jsonl      what happened; journal.jsonl.head: its last line, so that cut-off lines show
 run/               rounds, checkpoints, results
+run/generator.dsse.json  which generator they led to and of which sites, signed, for the sites' audits
 round-files/       without a network: the request of the round under way, and its replies until it is done
 superlink/, nginx/ what those processes keep, their logs rotated
 log.jsonl          what 'server start' said, rotated (``common/event_log``)
@@ -102,6 +103,11 @@ class CoordinatorFolder:
     def run(self) -> Path:
         """Rounds, checkpoints, results."""
         return self.root / "run"
+
+    @property
+    def named_generator(self) -> Path:
+        """Which generator the run led to, signed."""
+        return self.run / "generator.dsse.json"
 
     @property
     def superlink(self) -> Path:

@@ -34,6 +34,7 @@ from ..simulation import MakeInitial
 from .coordinator import Coordinator
 from .folder import CoordinatorFolder
 from .membership import Leaving, Membership
+from .naming import name_generator
 from .serving import superlink_of
 
 ENGINE = "files"
@@ -162,6 +163,7 @@ class RoundUnderWay:
     def finish(self) -> None:
         """Write the results of a run whose rounds are done; written before, they are the same."""
         self.rounds.folder.write_results(self.rounds.study, self.rounds.sites, self.rounds.checkpoint, ENGINE)
+        name_generator(self.coordinator.folder, self.rounds.study, self.rounds.checkpoint)
 
     def forget_done(self) -> None:
         """Remove files of rounds that are done: what one site sent is kept no longer than its round needs it."""

@@ -21,6 +21,7 @@ from ..rounds import Rounds
 from ..run_folder import RunFolder
 from ..simulation import MakeInitial
 from .folder import CoordinatorFolder
+from .naming import name_generator
 from .registry import Registry
 from .serving import control_of, nodes_of, refuse_not_served, superlink_of
 
@@ -94,6 +95,7 @@ def run_study(
                 lambda: None,
             )
         run.write_results(study, sites, checkpoint, "flower")
+        name_generator(folder, study, checkpoint)
     return RunResult(run, run.result(study), checkpoint.round)
 
 

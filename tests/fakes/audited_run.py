@@ -9,6 +9,7 @@ from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
+from fedphantom.common.federation import FederationTable
 from fedphantom.common.gan.generation import generate_cohort, load_generator, numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.journal import read_journal
@@ -27,7 +28,13 @@ SIZES = AuditSizes(steps=2, negative_seeds=1, draws=2, blind_permutations=5)
 SHORT = TrainingTable(rounds=1, local_steps=2)
 
 
-def make_run(root: Path, patients: int, roles: RolesTable, training: TrainingTable = SHORT) -> Path:
+def make_run(
+    root: Path,
+    patients: int,
+    roles: RolesTable,
+    training: TrainingTable = SHORT,
+    federation: FederationTable | None = None,
+) -> Path:
     """A simulated run of two sites, each with these patients, and synthetic volumes beside it."""
     for seed, name in enumerate(("site-a", "site-b")):
         write_phantom_cohort(root / name, patients, spacing_mm=12.0, seed=seed)
@@ -39,6 +46,7 @@ def make_run(root: Path, patients: int, roles: RolesTable, training: TrainingTab
             "network": NetworkTable(preset="tiny"),
             "training": training,
             "roles": roles,
+            "federation": federation or FederationTable(),
         }
     )
     run = root / "run"

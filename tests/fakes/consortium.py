@@ -62,6 +62,6 @@ def consort(
         key_files(root / "keys", name, key)
     for site, text in texts.items():
         (root / f"{site}.toml").write_text(text)
-        a_site(root / site, site, STUDY)
+        a_site(root / site, site, STUDY, [releasable.audit.read_bytes()])
     releasable.pack(out=root / "release", policies=[parse_policy(text) for text in texts.values()], **changes)
     return Consortium(root)

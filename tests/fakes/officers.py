@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedphantom.common.journal import Journal
 from fedphantom.common.keys import key_id
+from fedphantom.privacy.audit.history import DONE
 
 
 def a_key(number: int) -> Ed25519PrivateKey:
@@ -52,11 +55,14 @@ def policy_text(site: str, head: str = 'tier = "internal"', tail: str = "", expi
     return f"{head}\n{people}{tail}"
 
 
-def a_site(root: Path, name: str, study: str) -> Path:
-    """A site's folder with its own copy of the study and a journal."""
+def a_site(root: Path, name: str, study: str, audited: Iterable[bytes] = ()) -> Path:
+    """A site's folder with its own copy of the study, and a journal that tells of these audit results."""
     root.mkdir(parents=True)
     lines = {"name": name, "cohort": "cohort", "study": "study.toml"}
     (root / "site.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items()))
     (root / "study.toml").write_text(study)
-    Journal(root / "journal.jsonl").append("roles-drawn", coins="0" * 64)
+    journal = Journal(root / "journal.jsonl")
+    journal.append("roles-drawn", coins="0" * 64)
+    for result in audited:
+        journal.append(DONE, sha256=hashlib.sha256(result).hexdigest())
     return root

@@ -1,0 +1,202 @@
+"""Several hospitals' audits as one: the figures that their scores would give on one machine, and no score leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import refused
+from site_audits import a_site_audit, changed, drawn, figures, pooled
+
+from fedphantom.privacy.audit.extract import AuditExtract, ControlRow
+from fedphantom.privacy.audit.recomputation import best_verdict
+from fedphantom.privacy.audit.small_cells import SMALL, travelling
+from fedphantom.privacy.intervals import auc_interval, permutation_p_value
+from fedphantom.privacy.joint.evidence import joint_audit
+from fedphantom.privacy.joint.rows import SiteRow, combined_row
+from fedphantom.privacy.multiplicity import claim_confidence
+from fedphantom.privacy.policy import TIERS, OverrideReason, ReleasePolicy
+from fedphantom.privacy.statistics import auc
+
+CONTROLLED = TIERS["controlled"]
+RESULTS = ["1" * 64, "2" * 64, "3" * 64]
+
+
+def joint(*sites: AuditExtract, policy: ReleasePolicy = CONTROLLED) -> AuditExtract:
+    return joint_audit(sites, policy, RESULTS[: len(sites)])
+
+
+SIZES = st.lists(st.tuples(st.integers(20, 90), st.integers(20, 90)), min_size=2, max_size=5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(sizes=SIZES, effect=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 999))
+def test_the_figures_are_those_of_the_pooled_stratified_audit(
+    sizes: list[tuple[int, int]], effect: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    sites = [drawn(rng, member, holdout, effect) for member, holdout in sizes]
+    together = combined_row([SiteRow(figures(pooled([site])), 1) for site in sites], 1)
+    whole = pooled(sites)
+    expected = auc_interval(whole, np.random.default_rng(0))
+    assert together.auc == pytest.approx(auc(whole), abs=1e-12)
+    assert together.auc_upper95 == pytest.approx(expected.upper95, abs=0.025)
+    assert together.auc_lower95 == pytest.approx(expected.lower95, abs=0.025)
+    assert together.auc_ci == pytest.approx(expected.ci, abs=0.03)
+    p = permutation_p_value(whole, np.random.default_rng(1), 2000)
+    assert together.p_value is not None
+    assert abs(together.p_value - p) < 0.06
+    assert (together.n_member, together.n_holdout) == (whole.n_member, whole.n_holdout)
+
+
+def test_null_figures_cover_and_reject_as_often_as_they_say() -> None:
+    rng, missed, rejected = np.random.default_rng(3), 0, 0
+    for trial in range(60):
+        drawn_here = [pooled([drawn(rng, 40, 40)]) for _ in range(3)]
+        rows = [SiteRow(figures(one, seed=trial, replicates=300), 1) for one in drawn_here]
+        row = combined_row(rows, 1)
+        missed += (row.auc_upper95 or 0.0) < 0.5
+        rejected += (row.p_value or 1.0) <= 0.05
+    assert missed <= 8  # 5 % of 60 and three standard errors
+    assert rejected <= 8
+
+
+def test_a_leak_too_small_for_each_site_is_found_over_all() -> None:
+    rng = np.random.default_rng(5)
+    rows = (figures(pooled([drawn(rng, 60, 60, 0.4)])) for _ in range(40))
+    sites = [row for row in rows if 0.01 < (row.p_value or 0) < 0.04][:3]
+    alone = [joint(changed(a_site_audit(), "A3", **row.model_dump(exclude={"id"}))) for row in sites]
+    assert [one.verdict for one in alone] == ["INCONCLUSIVE"] * 3
+    audits = [changed(a_site_audit(), "A3", **row.model_dump(exclude={"id"})) for row in sites]
+    found = joint(*audits)
+    assert found.verdict == "FAIL"
+    assert "Attack A3 tells members from strangers" in found.reasons[0]
+
+
+# The verdict.
+
+
+def test_sites_that_are_each_too_small_pass_together_by_the_sum_of_their_patients() -> None:
+    each = a_site_audit(40, 40, outliers=20)
+    assert "40 holdout patients; the controlled tier asks for 50." in joint_reasons(each)
+    found = joint(each, each, each)
+    assert (found.verdict, found.counts["holdout"], found.counts["member"]) == ("PASS", 120, 120)
+    assert best_verdict(found) == "PASS"
+    assert best_verdict(travelling(found)) == "PASS"
+    assert found.combined_from == tuple(RESULTS)
+
+
+def joint_reasons(site: AuditExtract) -> tuple[str, ...]:
+    return joint(site).reasons
+
+
+def test_small_groups_of_outliers_that_travel_without_their_counts_pass_together_too() -> None:
+    each = a_site_audit(60, 60, outliers=15)
+    assert next(row.n_member for row in each.attacks if row.id == "A3/outliers") == SMALL
+    found = joint(each, each, each, policy=_lenient())
+    assert found.verdict == "PASS", found.reasons
+    assert next(row.n_member for row in found.attacks if row.id == "A3/outliers") == SMALL
+
+
+def _lenient() -> ReleasePolicy:
+    why = OverrideReason("fifteen outliers a site show no more", "the board", "2026-11-20")
+    return replace(CONTROLLED, outlier_auc_upper_max=0.85, reasons={"outlier_auc_upper_max": why})
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "INVALID"])
+def test_what_one_site_found_is_the_verdict_of_all(verdict: str) -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    bad = good.model_copy(update={"verdict": verdict})
+    found = joint(good, bad, good)
+    assert found.verdict == verdict
+    assert found.reasons[0] == f"The audit of 1 site by itself says {verdict}."
+    assert joint(good, bad.model_copy(update={"verdict": "FAIL"}), bad).verdict == "FAIL"
+
+
+def test_one_copy_at_one_site_is_a_fail_of_all() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    copied = good.model_copy(update={"verdict": "FAIL", "confirmed_copies": 1})
+    found = joint(good, copied)
+    assert (found.verdict, found.confirmed_copies) == ("FAIL", 1)
+    assert found.reasons[0] == "1 synthetic volume found to repeat a patient's scan."
+
+
+def test_a_control_that_is_missing_or_weak_at_one_site_is_so_for_all() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    without = good.model_copy(update={"controls": good.controls[1:]})
+    assert any("was not run" in reason for reason in joint(good, without, good).reasons)
+    weak = ControlRow(id="positive-set", required="nine of ten", got="3", ok=False)
+    rows = tuple(weak if row.id == "positive-set" else row for row in good.controls)
+    found = joint(good, good, good.model_copy(update={"controls": rows}))
+    assert found.verdict == "INCONCLUSIVE"
+    assert any("'positive-set' does not reach its mark (held at 2 of 3 sites" in reason for reason in found.reasons)
+    fewer = good.model_copy(update={"negative_seeds": 1})
+    assert any("trained 1 of 3 generators" in reason for reason in joint(good, fewer).reasons)
+
+
+def test_a_generator_that_is_not_named_at_one_site_is_named_for_none() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    found = joint(good, good.model_copy(update={"generator_named_by": None}), good)
+    assert found.verdict == "INCONCLUSIVE"
+    assert any("No journal at hand names" in reason for reason in found.reasons)
+
+
+def test_a_site_with_fewer_than_twenty_on_a_side_counts_as_nobody_and_stands_against_a_pass() -> None:
+    good, small = a_site_audit(60, 60, outliers=20), a_site_audit(60, 12, outliers=5)
+    found = joint(good, good, small)
+    assert found.verdict == "INCONCLUSIVE"
+    assert found.counts["holdout"] == 120
+    assert any("1 site with under twenty members or holdout patients" in reason for reason in found.reasons)
+
+
+def test_an_attack_that_one_site_lacks_was_not_run_and_one_that_had_nothing_to_ask_there_was() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    lacks = good.model_copy(update={"attacks": tuple(row for row in good.attacks if row.id != "A4")})
+    assert any("not run: A4" in reason for reason in joint(good, lacks, good).reasons)
+    nothing = good.model_copy(
+        update={
+            "attacks": tuple(row for row in good.attacks if not row.id.startswith("A10")),
+            "not_applicable": {"A10": "label maps show no difference"},
+        }
+    )
+    assert joint(good, nothing, good, good).verdict == "PASS"
+
+
+def test_a_find_in_one_sites_audit_by_itself_stands_against_a_pass_of_all() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    found = joint(good, good, changed(good, "A3", rejects_alone=True))
+    assert found.verdict == "INCONCLUSIVE"
+    assert any("A3 tells members from strangers in this audit by itself" in reason for reason in found.reasons)
+
+
+def test_the_most_audits_of_a_holdout_count_for_all() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    rows = tuple(row.model_copy(update={"auc_upper95": (row.auc_upper95 or 0) + 0.02}) for row in good.attacks)
+    third = good.model_copy(
+        update={"audit_number": 3, "earlier_audits": (None, None), "claim_confidence": None, "attacks": rows}
+    )
+    found = joint(good, third)
+    assert (found.audit_number, found.earlier_audits) == (3, (None, None))
+    assert found.claim_confidence == claim_confidence(3)
+    first = next(row for row in joint(good, good).attacks if row.id == "A3")
+    assert (next(row for row in found.attacks if row.id == "A3").auc_upper95 or 0) > (first.auc_upper95 or 0)
+
+
+def test_audits_of_different_things_are_not_combined() -> None:
+    good = a_site_audit(60, 60, outliers=20)
+    for change, what in (
+        ({"generator_sha256": "c" * 64}, "generators"),
+        ({"synthetic_sha256": "c" * 64}, "synthetic cohorts"),
+        ({"release": "weights"}, "kinds of release"),
+        ({"claimed_epsilon": 3.0}, "formal promises"),
+    ):
+        other = good.model_copy(update=change)
+        refused(5, f"audits of different {what}", lambda other=other: joint(good, other))  # type: ignore[misc]
+    refused(3, "a policy of the public one", lambda: joint(good, good, policy=TIERS["public"]))
+    twice = good.model_copy(update={"attacks": (*good.attacks, good.attacks[0])})
+    refused(5, "an attack or a control twice", lambda: joint(good, twice))
+    better = a_site_audit(40, 40, outliers=20, verdict="PASS")
+    refused(5, "a site's audit that says PASS, but whose figures give", lambda: joint(good, better))

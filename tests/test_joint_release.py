@@ -1,0 +1,139 @@
+"""A release of several hospitals' generator by their audits together: packed and approved, no folder shared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from joint_release import SITES, Joint
+from officers import STRANGER, public_pem
+from site_audits import a_site_audit
+from tiny_release import Releasable, release_study
+
+from fedphantom.common.enrolment.signed_file import signed
+from fedphantom.common.journal import Journal
+from fedphantom.common.run_result import RUN_FINISHED
+from fedphantom.privacy.joint.site_extract import SITE_EXTRACT, SiteExtract
+from fedphantom.privacy.policy import parse_policy
+
+
+@pytest.fixture
+def joint(releasable: Releasable, tmp_path: Path) -> Joint:
+    return Joint.make(tmp_path / "joint", releasable)
+
+
+@pytest.fixture
+def combined(joint: Joint) -> Joint:
+    assert joint.combine(*[joint.share(site) for site in SITES]) == 0
+    return joint
+
+
+def test_two_hospitals_audits_pass_together_and_their_release_is_packed_approved_and_verified(
+    combined: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = json.loads(combined.audit.read_text())
+    assert (told["verdict"], told["counts"]["holdout"], len(told["combined_from"])) == ("PASS", 120, 2)
+    assert combined.pack() == 0
+    assert combined.verify() == 4
+    for site in SITES:
+        assert combined.approve(site, "--audit", str(combined.audit)) == 0
+    capsys.readouterr()
+    assert combined.verify() == 0
+    told_of = capsys.readouterr().out
+    assert told_of.count("by this release's audit, into which the site's own was combined") == 2
+    assert "Approved by all 2 sites." in told_of
+    packed = json.loads((combined.root / "release" / "audit.json").read_text())
+    assert "signed_extracts" not in packed, "one site's figures are nobody's business outside"
+    assert packed["combined_from"] == told["combined_from"]
+
+
+def test_the_combined_file_is_needed_to_approve_by_it(combined: Joint, capsys: pytest.CaptureFixture[str]) -> None:
+    assert combined.pack() == 0
+    assert combined.approve("site-a") == 4
+    assert "name the combined file" in capsys.readouterr().err
+
+
+def test_a_site_whose_audit_is_not_among_those_combined_approves_nothing(combined: Joint) -> None:
+    assert combined.pack() == 0
+    combined.forget("site-b")
+    assert combined.approve("site-b", "--audit", str(combined.audit)) == 5
+    assert combined.approve("site-a", "--audit", str(combined.audit)) == 0
+
+
+def test_the_same_extracts_in_any_order_give_the_same_file(joint: Joint) -> None:
+    files = [joint.share(site) for site in SITES]
+    assert joint.combine(*files) == 0
+    assert joint.combine(*reversed(files), out="again.json") == 0
+    assert (joint.root / "again.json").read_bytes() == joint.audit.read_bytes()
+
+
+def test_a_combined_audit_with_another_figure_is_neither_packed_nor_approved(combined: Joint) -> None:
+    combined.edit_audit(counts={"member": 400, "holdout": 400})
+    assert combined.pack() == 5
+    # Nor does it help to pack it by other means than the command.
+    texts = [(combined.root / f"{site}.toml").read_text() for site in SITES]
+    combined.made.pack(
+        out=combined.root / "release",
+        tier="controlled",
+        audit=combined.audit,
+        policies=[parse_policy(text) for text in texts],
+    )
+    assert combined.approve("site-a", "--audit", str(combined.audit)) == 5
+
+
+def test_a_missing_site_a_site_twice_and_a_strangers_signature_are_refused(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (joint.share(site) for site in SITES)
+    assert joint.combine(a) == 4
+    assert "audits signed by 1 officer, 1 file in all, of 2 whom the study names" in capsys.readouterr().err
+    assert joint.combine(a, a, b) == 4
+    said = SiteExtract(
+        study_digest=release_study().digest(),
+        officer_key=public_pem(STRANGER),
+        parameters="0" * 64,
+        result_sha256="0" * 64,
+        carried=("tissue",),
+        audit=a_site_audit(60, 60, outliers=20, **joint.of_release()),
+    )
+    stranger = joint.root / "stranger"
+    stranger.write_bytes(signed(SITE_EXTRACT, said, STRANGER))
+    assert joint.combine(a, stranger) == 5
+    assert "which the study does not name" in capsys.readouterr().err
+    stranger.write_bytes(a.read_bytes().replace(b'"sig":"', b'"sig":"A', 1))
+    assert joint.combine(b, stranger) == 5
+    assert joint.combine(b, joint.made.generator) == 3
+    assert not joint.audit.exists()
+
+
+def test_audits_of_another_generator_than_the_runs_are_refused(joint: Joint) -> None:
+    files = [joint.share(site, generator_sha256="c" * 64) for site in SITES]
+    assert joint.combine(*files) == 5
+
+
+def test_a_generator_that_the_coordinators_journal_does_not_name_is_not_packed(combined: Joint) -> None:
+    for file in combined.made.run.glob("journal.jsonl*"):
+        file.unlink()
+    Journal(combined.made.run / "journal.jsonl").append(RUN_FINISHED, generators=["0" * 64])
+    assert combined.pack() == 5
+
+
+def test_a_leak_at_one_hospital_is_packed_for_nobody(joint: Joint) -> None:
+    assert joint.combine(joint.share("site-a"), joint.share("site-b", verdict="FAIL")) == 6
+    assert json.loads(joint.audit.read_text())["verdict"] == "FAIL"
+    for tier in ("internal", "controlled"):
+        assert joint.pack(tier=tier) == 4
+
+
+def test_a_structure_of_which_no_hospital_says_that_ten_patients_carry_it_is_not_released(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert joint.combine(*[joint.share(site, carried=()) for site in SITES]) == 0
+    assert joint.pack() == 4
+    assert "fewer than 10 of the training patients carry: tissue" in capsys.readouterr().err
+
+
+def test_one_hospital_where_ten_carry_a_structure_is_enough(joint: Joint) -> None:
+    assert joint.combine(joint.share("site-a"), joint.share("site-b", carried=())) == 0
+    assert joint.pack() == 0

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, islice
 from pathlib import Path
 from typing import Self
 
@@ -24,12 +23,10 @@ from ..common.masking.fixed_point import Ring
 from ..common.masking.keys import KeySet, public_half, read_key_set
 from ..common.masking.masks import add_own_mask, add_shared_mask
 from ..common.masking.peers import Peers
-from ..common.masking.shares import SIZE, combine
+from ..common.masking.shares import SIZE, recover
 
 FOLDER = "secure"
 """In the run's folder: ``sum.json`` and ``sum.u32``, of the last round whose sum was gathered."""
-_MOST_TRIES = 1000
-"""Sets of shares that are tried for one secret."""
 
 
 @dataclass
@@ -105,14 +102,17 @@ class MaskedSum:
         return site in self.metrics and set(given) == set(self.keys.sites) and sized
 
     def _secret(self, site: str, held: Mapping[int, bytes], threshold: int, *, in_sum: bool) -> bytes:
-        """What a site's shares give: of those that fit together, for one wrong share must not lose the round."""
+        """What a site's shares give: where more came than are needed, a wrong one does not lose the round."""
         published = self.keys.of(site)
-        for chosen in islice(combinations(sorted(held), threshold), _MOST_TRIES):
-            secret = combine({place: held[place] for place in chosen}, threshold)
-            if in_sum and hashlib.sha256(secret).hexdigest() == published.seed_sha256:
-                return secret
-            if not in_sum and public_half(secret) == published.mask:
-                return secret
+
+        def fits(secret: bytes) -> bool:
+            if in_sum:
+                return hashlib.sha256(secret).hexdigest() == published.seed_sha256
+            return public_half(secret) == published.mask
+
+        secret = recover(held, threshold, fits)
+        if secret is not None:
+            return secret
         raise PeerError(
             f"shares of '{site}' that do not fit together in round {self.keys.round}",
             expected=f"{threshold} shares that give what that site published",

@@ -31,6 +31,7 @@ from ..common.exchange import check_site_name
 from ..common.folder_lock import LOCK, hold_folder
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
+from ..common.masking.terms import SUM_EXPECTED
 from ..common.masking.threshold import helpers_borne, smallest_group
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
@@ -134,7 +135,7 @@ class RunFolder:
         if problem := study.federation.sum_problem(sites):
             raise ConfigError(
                 f"secure aggregation over {problem}",
-                expected="3 sites or more, a threshold of more than half of them, and whole weights that fit",
+                expected=SUM_EXPECTED,
                 remedy="Add sites, or change threshold, bits or weights under [federation] in the study.",
             )
         keys = study.federation.approval_keys

@@ -12,7 +12,7 @@ generator.safetensors   last server-side average
 generators/             instead of it, of an ensemble: NAME.safetensors of each site; neither where no weights leave
 tensorboard/            curves of what the rounds told: metrics on fakes, how each site's update lies to the mean's
 previews/               where asked for: public label maps, and what the run's generators make of them
-summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates
+summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates, rounds given up
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class RunFolder:
         dp = statement.encode() if statement else NONE
         for site, generator in checkpoint.generators().items():
             file = self.ensemble / f"{site}.safetensors" if site else self.generator
-            save_weights(file, generator, generator_metadata(study, checkpoint.round, dp))
+            save_weights(file, generator, generator_metadata(study, checkpoint.averaged, dp))
         summary = {
             "study": study.name,
             "study_digest": study.digest(),
@@ -279,6 +279,7 @@ class RunFolder:
                 "helpers_borne": helpers_borne(len(sites), terms.threshold),
                 "smallest_group": smallest_group(len(sites), terms.threshold),
             }
+            summary["rounds_given_up"] = [record.round for record in checkpoint.history if record.given_up]
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 

@@ -337,19 +337,19 @@ def test_one_wrong_share_is_passed_over_and_too_many_give_no_sum(federation: Fed
     )
     values = sum(array.size for array in federation.start.values())
     begun = parameters_digest(federation.start)
-    masked = MaskedSum.empty(federation.study.digest(), read, values)
+    masked = MaskedSum.empty(federation.study.digest(), read, begun, values)
     for site in SITES:
         given = federation.input(site, session, boxes[site])
         masked.add(site, given.masked, given.metrics)
     shares = {site: dict(federation.sum(site, session).shares) for site in SITES}
-    assert masked.opened(shares, 4, begun).shape == (values,)
+    assert masked.opened(shares, 4).shape == (values,)
     changed = {**shares, "site-a": {**shares["site-a"], "site-c": bytes(32)}}
-    np.testing.assert_array_equal(masked.opened(changed, 4, begun), masked.opened(shares, 4, begun))
+    np.testing.assert_array_equal(masked.opened(changed, 4), masked.opened(shares, 4))
     changed["site-b"] = {**shares["site-b"], "site-c": bytes(32)}
     with pytest.raises(PeerError, match="'site-c' that do not fit"):
-        masked.opened(changed, 4, begun)
+        masked.opened(changed, 4)
     with pytest.raises(PeerError, match="by 3 sites alone"):
-        masked.opened({site: shares[site] for site in SITES[:3]}, 4, begun)
+        masked.opened({site: shares[site] for site in SITES[:3]}, 4)
 
 
 def test_two_questions_at_once_are_not_both_answered(federation: Federation) -> None:

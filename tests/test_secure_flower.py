@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedphantom.client.app import make_client_app
 from fedphantom.common.errors import PeerError
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.journal import read_journal
+from fedphantom.common.sayable import ROUND_OVER
 from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, MASKED, METRICS, QUESTION
 from fedphantom.server.app import run_study
 from fedphantom.server.rounds import Rounds
@@ -192,16 +194,32 @@ def test_a_failures_site_is_one_of_the_run_or_unknown(tmp_path: Path) -> None:
     assert left_out == {"round": 1, "site": "unknown", "reason": "it[2Jrefused"}
 
 
+class Killed(InProcessGrid):
+    """Ends the coordinator once two sites have opened their first sum."""
+
+    def push_messages(self, messages):  # type: ignore[no-untyped-def]  # as the base
+        for message in (asked := list(messages)):
+            if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 4:
+                super().push_messages(asked[:2])
+                raise KeyboardInterrupt
+        return super().push_messages(asked)
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_round_that_sites_call_over_is_given_up_over_flower_as_well(tmp_path: Path) -> None:
+    cohorts = cohorts_in(tmp_path)
+    folder, grid = over_messages(tmp_path / "out", cohorts, secure_text(), Killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(grid, folder)
+    shutil.rmtree(folder.root / "secure")
+    _, grid = over_messages(tmp_path / "out", cohorts, secure_text())
+    history = run_study(grid, folder).checkpoint.history
+    assert [record.sites for record in history] == [(), FOUR, FOUR]
+    assert f"site-a: {ROUND_OVER}; site-b: {ROUND_OVER}" in history[0].given_up
+
+
 @pytest.mark.usefixtures("identity")
 def test_a_coordinator_killed_while_the_sum_is_opened_goes_on_with_the_same(tmp_path: Path) -> None:
-    class Killed(InProcessGrid):
-        def push_messages(self, messages):  # type: ignore[no-untyped-def]  # as the base
-            for message in (asked := list(messages)):
-                if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 4:
-                    super().push_messages(asked[:2])
-                    raise KeyboardInterrupt
-            return super().push_messages(asked)
-
     cohorts = cohorts_in(tmp_path)
     folder, grid = over_messages(tmp_path / "out", cohorts, secure_text(), Killed)
     with pytest.raises(KeyboardInterrupt):

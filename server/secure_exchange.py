@@ -144,7 +144,7 @@ class _Aggregator:
             raise PeerError(
                 f"{lost.found}, and no other round of the study has a sum",
                 expected="one round or more that sites opened the sum of",
-                remedy="Begin a new run of the study in a new folder.",
+                remedy="Begin the study anew, with new folders at its sites.",
             ) from None
 
     def _prepare(self, round_: int, failures: dict[str, str]) -> _Prepared:
@@ -160,11 +160,7 @@ class _Aggregator:
                     self._fail(failures, answer)
             keys = self._key_set(found.values(), round_)
             if keys is None:
-                over = [site for site, reason in failures.items() if reason == ROUND_OVER and site in self._weights]
-                failed = self._too_few(round_, len(found), failures)
-                if over and len({*over, *found}) >= self._fewest:
-                    raise _LostRoundError(failed.found, expected=failed.expected, remedy=failed.remedy)
-                raise failed
+                raise self._without_keys(round_, set(found), failures)
             wanted: dict[str, Wanted] = {site: SharesWanted(round_, keys.envelopes) for site in keys.sites}
             boxes: dict[str, Mapping[str, bytes]] = {}
             for shares in self._exchange.each(wanted):
@@ -175,6 +171,22 @@ class _Aggregator:
             if set(boxes) == set(keys.sites):
                 return _Prepared(keys, boxes)
             excluded |= set(keys.sites) - set(boxes)
+
+    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError:
+        """Why the round cannot be begun: sites are missing, or have done it before and would do the next one."""
+        failed = self._too_few(round_, len(found), failures)
+        over = {site for site, reason in failures.items() if reason == ROUND_OVER} & set(self._rounds.sites)
+        if not over or len(over | found) < self._fewest:
+            return failed
+        history = self._rounds.checkpoint.history
+        if history and ROUND_OVER in history[-1].given_up:
+            # One round may have lost its sum. Of two, this run is older than what its sites did.
+            return PeerError(
+                failed.found,
+                expected="a run whose sites have done no round that its checkpoints do not have",
+                remedy="Restore the run's newest checkpoints; or begin the study anew, with new folders at its sites.",
+            )
+        return _LostRoundError(failed.found, expected=failed.expected, remedy=failed.remedy)
 
     def _gather(
         self, request: RoundRequest, prepared: _Prepared, failures: dict[str, str]

@@ -208,6 +208,20 @@ def test_a_sum_that_is_lost_after_sites_opened_it_is_not_asked_for_a_second_time
     assert_no_site_opened_two_sums_of_a_round(tmp_path)
 
 
+def test_a_run_that_is_older_than_its_sites_gives_one_round_up_and_not_all_of_them(tmp_path: Path) -> None:
+    """Its checkpoints were restored from an old copy: what was lost is not to be thrown after what sites did since."""
+    cohorts = cohorts_in(tmp_path)
+    run_bent(tmp_path / "out", cohorts, secure_text())
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
+    for _ in range(2):
+        with pytest.raises(PeerError, match="round 2 has 0 of 4 sites") as failed:
+            run_bent(tmp_path / "out", cohorts, secure_text())
+        assert failed.value.remedy.startswith("Restore the run's newest checkpoints")
+    newest = latest_checkpoint(tmp_path / "out" / "checkpoints")
+    assert newest is not None
+    assert [record.sites for record in newest.history] == [()]
+
+
 def test_a_kept_sum_of_another_generator_is_not_added_to_this_one(tmp_path: Path) -> None:
     """The newest checkpoint is lost with the sum of the round after it gathered: that sum began from what is lost."""
     cohorts = cohorts_in(tmp_path)
@@ -263,7 +277,7 @@ def test_networks_that_no_round_trained_are_no_result(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(PeerError, match="and no other round of the study has a sum") as failed:
             run_bent(tmp_path / "out", cohorts, secure_text(rounds=1), Lying)
-        assert failed.value.remedy == "Begin a new run of the study in a new folder."
+        assert failed.value.remedy == "Begin the study anew, with new folders at its sites."
     newest = latest_checkpoint(tmp_path / "out" / "checkpoints")
     assert newest is not None
     assert newest.round == 0

@@ -186,9 +186,8 @@ class SecureReply:
             # The same masks over two inputs give away their difference.
             raise _refused("this round's input was given already, and training now gives another")
         self._state.keep(replace(session, held={**session.held, **received}, masked=digest))
-        self._state.forget_until(
-            round_ - 1
-        )  # an earlier round whose sum was given up: it opens no more beside this one
+        # Of a round whose sum was given up: two sums that began alike would tell more than each.
+        self._state.forget_until(round_ - 1)
         metrics = {name: value for name, value in reply.metrics.items() if name in PUBLIC_METRICS}
         following = self._fresh_keys(round_ + 1) if round_ < self._rounds else b""
         facts: dict[str, Fact] = {"norm": norm, "clipped": norm > self._terms.clip, "metrics": dict(metrics)}

@@ -63,6 +63,13 @@ def test_half_of_the_values_that_are_not_needed_may_be_wrong_whichever_they_are(
     assert found + [0] * (len(coefficients) - len(found)) == coefficients
 
 
+@given(st.lists(ELEMENTS, min_size=1, max_size=6), st.integers(1, 2**128 - 1))
+def test_one_value_more_than_needed_shows_that_one_is_wrong_and_not_which(coefficients: list[int], by: int) -> None:
+    values = {place: value_at(coefficients, place) for place in range(1, len(coefficients) + 2)}
+    assert corrected(values, len(coefficients)) is not None
+    assert corrected(values | {1: values[1] ^ by}, len(coefficients)) is None
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.binary(min_size=32, max_size=32), st.integers(3, 20), st.data())
 def test_liars_up_to_half_of_those_not_needed_lose_no_secret(secret: bytes, count: int, data: st.DataObject) -> None:

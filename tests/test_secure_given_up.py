@@ -259,6 +259,7 @@ def test_where_the_last_round_is_given_up_the_run_ends_with_what_it_has_and_says
         np.testing.assert_array_equal(values, generator[name])
     summary = json.loads(result.folder.summary.read_text())
     assert summary["rounds_given_up"] == [2]
+    assert list((tmp_path / "out" / "secure").iterdir()) == []  # nobody is asked to open it any more
     told = simulation_text(summary | {"not_drawn": 0})
     assert f"round 2 was given up, and no site's training of it counts: {ALONE}" in told
     assert "left out of a round" not in told

@@ -70,6 +70,17 @@ def test_one_value_more_than_needed_shows_that_one_is_wrong_and_not_which(coeffi
     assert corrected(values | {1: values[1] ^ by}, len(coefficients)) is None
 
 
+@given(st.lists(ELEMENTS, min_size=1, max_size=9), st.integers(1, 8))
+def test_what_is_found_fits_all_values_but_half_of_those_not_needed(values: list[int], coefficients: int) -> None:
+    """Whatever the values are: random ones, mostly of no such polynomial."""
+    given_values = dict(enumerate(values, start=1))
+    found = corrected(given_values, min(coefficients, len(values)))
+    if found is not None:
+        unlike = sum(value_at(found, place) != value for place, value in given_values.items())
+        assert len(found) <= coefficients
+        assert unlike <= (len(values) - min(coefficients, len(values))) // 2
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.binary(min_size=32, max_size=32), st.integers(3, 20), st.data())
 def test_liars_up_to_half_of_those_not_needed_lose_no_secret(secret: bytes, count: int, data: st.DataObject) -> None:

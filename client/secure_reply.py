@@ -42,7 +42,8 @@ from ..common.masking.peers import Peers
 from ..common.masking.sealing import Shares, seal, unseal
 from ..common.masking.shares import split
 from ..common.masking.terms import FEWEST_SITES, SUM_EXPECTED, SecureAggregationTable
-from ..common.site_folder import MASKED_LEFT, SiteFolder
+from ..common.site_folder import MASKED_LEFT as MASKED_LEFT
+from ..common.site_folder import SiteFolder
 from .conditions import Conditions
 from .secure_state import Opened, SecureState, Session
 

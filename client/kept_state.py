@@ -16,7 +16,7 @@ from ..common.atomic import write_atomic
 from ..common.errors import DataError, PolicyRefused
 from ..common.gan.training_state import TrainingState, load_state, save_state
 from ..common.journal import Fact, Journal, read_journal
-from ..common.site_folder import REPLY_LEFT, SiteFolder
+from ..common.site_folder import MASKED_LEFT, REPLY_LEFT, SiteFolder
 
 STATE_DAMAGED = "state-damaged"
 """Journal event: which file, the round that was asked for, and the round whose state stands in (0: fresh networks)."""
@@ -146,7 +146,11 @@ class KeptState:
         return state
 
     def _answers(self) -> list[Mapping[str, Fact]]:
-        """What left, by round."""
+        """What training gave that left, by round: bare or, with secure aggregation, under masks."""
         if not self._folder.journal.exists():
             return []
-        return [entry.facts for entry in read_journal(self._folder.journal) if entry.event == REPLY_LEFT]
+        return [
+            entry.facts
+            for entry in read_journal(self._folder.journal)
+            if entry.event == REPLY_LEFT or (entry.event == MASKED_LEFT and entry.facts.get("what") == "input")
+        ]

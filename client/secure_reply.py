@@ -18,7 +18,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ..common.counted import counted
-from ..common.errors import ConfigError, PolicyRefused
+from ..common.errors import ConfigError, PolicyRefused, RoundOver
 from ..common.exchange import EPSILON, NOISED_STEPS, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Fact, Journal
@@ -41,15 +41,14 @@ from ..common.masking.messages import (
 from ..common.masking.peers import Peers
 from ..common.masking.sealing import Shares, seal, unseal
 from ..common.masking.shares import split
-from ..common.masking.terms import FEWEST_SITES, SecureAggregationTable
+from ..common.masking.terms import FEWEST_SITES, SUM_EXPECTED, SecureAggregationTable
+from ..common.site_folder import MASKED_LEFT as MASKED_LEFT
 from ..common.site_folder import SiteFolder
 from .conditions import Conditions
 from .secure_state import Opened, SecureState, Session
 
 PUBLIC_METRICS = ("steps", EPSILON, NOISED_STEPS)
 """Figures of a reply that still leave: functions of public constants. One site's figures on its fakes do not."""
-MASKED_LEFT = "masked-left"
-"""Journal event, written when something of a secure round may leave: what, its bytes, its SHA-256."""
 
 Train = Callable[[RoundRequest], RoundReply]
 """The site's plain round, checked by its egress filter: what it gives stays here."""
@@ -80,11 +79,18 @@ class SecureReply:
         self._conditions = conditions
         self._fewest = max(FEWEST_SITES, conditions.fewest_sites, self._terms.threshold)
         self._digest, self._rounds = study.digest(), study.training.rounds
-        self._state, self._journal = SecureState(folder.masking), Journal(folder.journal)
+        self._state, self._journal = SecureState(folder.masking, folder.journal), Journal(folder.journal)
 
     @cached_property
     def _peers(self) -> Peers:
-        return self._conditions.peers()
+        peers = self._conditions.peers()
+        if problem := self._study.federation.sum_problem(peers.keys):
+            raise PolicyRefused(
+                f"secure aggregation over the sites that take part here: {problem}",
+                expected=SUM_EXPECTED,
+                remedy="Nothing was sent. Ask the coordinator for a study that fits its sites.",
+            )
+        return peers
 
     @cached_property
     def _identity(self) -> Ed25519PrivateKey:
@@ -94,8 +100,9 @@ class SecureReply:
         """What the site gives; it is journalled, and on the disk where it must not be given otherwise again.
 
         Raises:
-            PolicyRefused: for another study, a round that is over, fewer sites than asked for, or what was asked and
-                answered otherwise before.
+            RoundOver: for a round whose sum this site helped to open.
+            PolicyRefused: for another study, fewer sites than asked for, or what was asked and answered otherwise
+                before.
             ConfigError: another question is being answered.
             SignatureInvalid: keys that the approved sites did not sign for this round.
             VerificationFailed: shares that were not sealed for this site, with these keys.
@@ -180,9 +187,12 @@ class SecureReply:
             # The same masks over two inputs give away their difference.
             raise _refused("this round's input was given already, and training now gives another")
         self._state.keep(replace(session, held={**session.held, **received}, masked=digest))
+        # Of a round whose sum was given up: two sums that began alike would tell more than each.
+        self._state.forget_until(round_ - 1)
         metrics = {name: value for name, value in reply.metrics.items() if name in PUBLIC_METRICS}
         following = self._fresh_keys(round_ + 1) if round_ < self._rounds else b""
-        self._left(round_, "input", content, norm=norm, clipped=norm > self._terms.clip, metrics=dict(metrics))
+        facts: dict[str, Fact] = {"norm": norm, "clipped": norm > self._terms.clip, "metrics": dict(metrics)}
+        self._left(round_, "input", content, incoming=begun, **facts)
         return InputGiven(own, round_, keys.session, masked, reply.weight, metrics, following)
 
     def _sum(self, wanted: SumWanted) -> SumGiven:
@@ -238,9 +248,12 @@ class SecureReply:
 
     def _refuse_over(self, round_: int) -> None:
         """A second sum of the same round, without one of its sites, would give that site's input away."""
-        opened = self._state.opened()
-        if opened and round_ <= opened.round:
-            raise _refused("that round's sum was opened before")
+        if round_ <= self._state.last_opened():
+            raise RoundOver(
+                "the coordinator's request was refused: that round's sum was opened before",
+                expected="the next round of this site's study",
+                remedy="Nothing was sent. The coordinator goes on with the next round.",
+            )
 
     def _left(self, round_: int, what: str, content: bytes, **facts: Fact) -> None:
         digest = hashlib.sha256(content).hexdigest()

@@ -1,7 +1,7 @@
 """What a site keeps of its secure rounds: the secrets of a round under way, and the last sum that it helped to open.
 
-masking/round-00003.json   secrets of round 3's present attempt; gone once its sum is opened
-masking/opened.json        of the last sum: who was in it, and what this site gave
+masking/round-0000000003.json   secrets of round 3's present attempt, until its sum is opened or a later input leaves
+masking/opened.json             of the last sum: who was in it, and what this site gave
 
 What was given stands on the disk before it leaves: a site that was restarted gives the same again or nothing.
 """
@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ..common.atomic import for_owner_alone, write_atomic
 from ..common.errors import DataError
 from ..common.folder_lock import hold_folder
+from ..common.journal import read_journal
 from ..common.masking.keys import RoundSecrets
 from ..common.masking.sealing import Shares
+from ..common.site_folder import MASKED_LEFT
 from ..common.storage import storage_errors
 
 
@@ -98,14 +100,15 @@ class Opened:
 
 
 class SecureState:
-    """The two files.
+    """The two files, and what the journal says of them: whoever removes or restores files, what is over stays so.
 
     Args:
         folder: The site's ``masking/``.
+        journal: The site's.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, journal: Path) -> None:
+        self._folder, self._journal = folder, journal
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -136,22 +139,38 @@ class SecureState:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged("Remove masking/ in the site's folder; the coordinator begins the round anew.") from None
+            remedy = "Remove it, and no other file there: the coordinator begins the round anew."
+            raise _damaged(self._file(round_), remedy) from None
 
     def opened(self) -> Opened | None:
-        """The last sum that this site helped to open.
+        """The last sum that this site helped to open, as its file says: it can be given again.
 
         Raises:
-            DataError: its file is damaged: nobody can tell what was given.
+            DataError: its file is damaged.
         """
+        file = self._folder / "opened.json"
         try:
-            table = json.loads((self._folder / "opened.json").read_bytes())
+            table = json.loads(file.read_bytes())
             shares = {str(site): bytes.fromhex(share) for site, share in table["shares"].items()}
             return Opened(int(table["round"]), str(table["session"]), tuple(map(str, table["alive"])), shares)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged("Restore opened.json; without it this site cannot tell what it may still give.") from None
+            remedy = "Remove it: the journal says which rounds are over, and this site goes on with the next."
+            raise _damaged(file, remedy) from None
+
+    def last_opened(self) -> int:
+        """The last round whose sum this site helped to open, by its file or its journal; 0 for none.
+
+        Raises:
+            DataError: the file is damaged.
+            VerificationFailed: the journal was edited.
+        """
+        opened = self.opened()
+        entries = read_journal(self._journal) if self._journal.exists() else ()
+        # Of a sum the line is written before anything leaves, so that the journal alone says enough.
+        told = [e.facts for e in entries if e.event == MASKED_LEFT and e.facts.get("what") == "sum"]
+        return max([opened.round if opened else 0, *(int(str(facts["round"])) for facts in told)])
 
     def open(self, opened: Opened) -> None:
         """Write what is about to be given, then forget the round's secrets. Raises StorageError."""
@@ -162,16 +181,26 @@ class SecureState:
             "shares": {site: share.hex() for site, share in opened.shares.items()},
         }
         write_atomic(self._folder / "opened.json", json.dumps(table).encode(), mode=0o600)
+        self.forget_until(opened.round)
+
+    def forget_until(self, round_: int) -> None:
+        """Forget the secrets of this round and of those before: their sums open without this site or not at all.
+
+        Raises:
+            StorageError: the disk is full, read-only or forbidden.
+        """
         with storage_errors():
             for file in self._folder.glob("round-*.json"):
-                if file.name <= self._file(opened.round).name:
+                if file.name <= self._file(round_).name:
                     file.unlink(missing_ok=True)
 
     def _file(self, round_: int) -> Path:
         return self._folder / f"round-{round_:010d}.json"
 
 
-def _damaged(remedy: str) -> DataError:
+def _damaged(file: Path, remedy: str) -> DataError:
     return DataError(
-        "a damaged file in the site's masking/", expected="what this site wrote there itself", remedy=remedy
+        f"a damaged file masking/{file.name} in the site's folder",
+        expected="what this site wrote there itself",
+        remedy=remedy,
     )

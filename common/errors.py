@@ -9,7 +9,8 @@
     ├── StorageError           1  disk full, folder not writable
     │   └── OutputTaken        3  something else stands where a command was told to write
     ├── PolicyRefused          4  gate, approval, cohort changed since its reservation
-    │   └── BudgetSpent        4  privacy budget
+    │   ├── BudgetSpent        4  privacy budget
+    │   └── RoundOver          4  a round whose sum this site helped to open
     └── VerificationFailed     5  hash, chain, audit of another generator
         └── SignatureInvalid   5  signature, unknown or expired key
 
@@ -82,6 +83,10 @@ class PolicyRefused(FedPhantomError):
 
 class BudgetSpent(PolicyRefused):
     """The privacy budget does not allow it."""
+
+
+class RoundOver(PolicyRefused):
+    """The site gave its part in opening that round's sum, and takes part in no other sum of it."""
 
 
 class VerificationFailed(FedPhantomError):

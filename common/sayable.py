@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from .errors import BudgetSpent, ConfigError, DataError, PolicyRefused, StorageError, TrainingError, VerificationFailed
+from .errors import (
+    BudgetSpent,
+    ConfigError,
+    DataError,
+    PolicyRefused,
+    RoundOver,
+    StorageError,
+    TrainingError,
+    VerificationFailed,
+)
+
+ROUND_OVER = "the site gave its part in that round's sum before"
+"""Of secure aggregation: another attempt at the round is refused there for good."""
 
 # An exception's own text may count patients or name files; these sentences cannot.
 _SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
     (BudgetSpent, "the site's privacy budget is spent"),
+    (RoundOver, ROUND_OVER),
     (PolicyRefused, "the site's policy refused the round"),
     (ConfigError, "the site's configuration does not fit the study"),
     (DataError, "the site's cohort needs mending"),

@@ -63,6 +63,9 @@ _SEED_SOURCES: dict[CoinSource, str] = {
     "study": "the study's seed and the site's name",
     "system": "the operating system's randomness",
 }
+MASKED_LEFT = "masked-left"
+"""Journal event, written when something of a secure round may leave: what, its bytes, its SHA-256; of an input also the
+digest of the round's generator."""
 REPLY_LEFT = "reply-left"
 """Journal event, written when a reply may leave, with the digest of its parameters."""
 ROUND_FAILED = "round-failed"

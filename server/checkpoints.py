@@ -44,6 +44,8 @@ class RoundRecord:
         scaled_back: Sites whose update was longer than the study's ``norm_bound``.
         trimmed: Replies left out of the average at each end, of every value apart.
         missed: Site to how many rounds in a row it has not been in, this one included; nobody who was.
+        given_up: With secure aggregation, why the round's sum could not be had; no site is in such a round then, and
+            the next one begins from the same generator. Empty for every other round.
     """
 
     round: int
@@ -59,6 +61,7 @@ class RoundRecord:
     scaled_back: tuple[str, ...] = ()
     trimmed: int = 0
     missed: Mapping[str, int] = field(default_factory=dict)
+    given_up: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Checkpoint:
     history: tuple[RoundRecord, ...]
     velocity: Parameters | None = None
     members: Mapping[str, Parameters] = field(default_factory=dict)
+
+    @property
+    def averaged(self) -> int:
+        """Rounds behind the generators: all but those that were given up."""
+        return self.round - sum(bool(record.given_up) for record in self.history)
 
     def generators(self) -> dict[str, Parameters]:
         """What the run has come to: each member by its site, or the one average under ''; none where none left."""
@@ -202,6 +210,7 @@ def _record(entry: Fact) -> RoundRecord:
         tuple(map(str, _list(known.get("scaled_back", [])))),
         trimmed,
         _counts(known.get("missed", {})),
+        str(known.get("given_up", "")),
     )
 
 

@@ -229,8 +229,13 @@ def simulation_text(result: Mapping[str, Any]) -> str:
 
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
-    left_out = sorted({site for record in rounds for site in record["left_out"]})
+    left_out = sorted({site for record in rounds if not record["given_up"] for site in record["left_out"]})
     lines = [f"{counted(len(rounds), 'round')} over {', '.join(result['sites'])} in {seconds:.0f} s"]
+    for record in rounds:
+        if record["given_up"]:
+            lines.append(
+                f"round {record['round']} was given up, and no site's training of it counts: {record['given_up']}"
+            )
     if left_out:
         lines.append(f"left out of a round: {', '.join(left_out)}; each keeps its errors.log")
     if result["not_drawn"]:

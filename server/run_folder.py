@@ -12,7 +12,7 @@ generator.safetensors   last server-side average
 generators/             instead of it, of an ensemble: NAME.safetensors of each site; neither where no weights leave
 tensorboard/            curves of what the rounds told: metrics on fakes, how each site's update lies to the mean's
 previews/               where asked for: public label maps, and what the run's generators make of them
-summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates
+summary.json            rounds, sites, metrics on fakes, lengths and directions of the sites' updates, rounds given up
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..common.exchange import check_site_name
 from ..common.folder_lock import LOCK, hold_folder
 from ..common.gan.parameters import parameters_digest
 from ..common.gan.weights import ENSEMBLE, generator_metadata, save_weights
+from ..common.masking.terms import SUM_EXPECTED
 from ..common.masking.threshold import helpers_borne, smallest_group
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
@@ -134,7 +135,7 @@ class RunFolder:
         if problem := study.federation.sum_problem(sites):
             raise ConfigError(
                 f"secure aggregation over {problem}",
-                expected="3 sites or more, a threshold of more than half of them, and whole weights that fit",
+                expected=SUM_EXPECTED,
                 remedy="Add sites, or change threshold, bits or weights under [federation] in the study.",
             )
         keys = study.federation.approval_keys
@@ -257,7 +258,7 @@ class RunFolder:
         dp = statement.encode() if statement else NONE
         for site, generator in checkpoint.generators().items():
             file = self.ensemble / f"{site}.safetensors" if site else self.generator
-            save_weights(file, generator, generator_metadata(study, checkpoint.round, dp))
+            save_weights(file, generator, generator_metadata(study, checkpoint.averaged, dp))
         summary = {
             "study": study.name,
             "study_digest": study.digest(),
@@ -278,6 +279,7 @@ class RunFolder:
                 "helpers_borne": helpers_borne(len(sites), terms.threshold),
                 "smallest_group": smallest_group(len(sites), terms.threshold),
             }
+            summary["rounds_given_up"] = [record.round for record in checkpoint.history if record.given_up]
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 

@@ -3,6 +3,9 @@
 Where nobody drops out a round takes two exchanges: the inputs, which bring the next round's keys along, and the shares
 that open the sum, which bring the next round's sealed shares. For keys and shares alone sites are asked before the
 first round, and wherever the sites of the next are not those that answered.
+
+A round whose sum cannot be had any more is given up, for sites open one sum a round: its number is spent, and the next
+round begins from the same generator.
 """
 
 from __future__ import annotations
@@ -36,10 +39,11 @@ from ..common.masking.messages import (
 )
 from ..common.masking.peers import Peers
 from ..common.masking.terms import SecureAggregationTable
+from ..common.sayable import ROUND_OVER
 from .aggregation import SiteFailure, reply_problem
 from .checkpoints import Checkpoint
 from .rounds import Progress, Rounds
-from .secure_round import close_round
+from .secure_round import close_round, give_up_round
 from .secure_sum import MaskedSum, kept_sum
 
 Answer = Given | SiteFailure
@@ -78,13 +82,18 @@ def run_secure_rounds(rounds: Rounds, exchange: SecureExchange, peers: Peers, pr
     """Do every remaining round.
 
     Raises:
-        PeerError: fewer sites than the threshold; the run stays at its last checkpoint.
+        PeerError: fewer sites than the threshold, or a sum that could not be opened; the run stays at its last
+            checkpoint. Also where all rounds but the last were given up, and so would the last be.
         StorageError: the disk is full, read-only or forbidden.
     """
     aggregator = _Aggregator(rounds, exchange, peers)
     while not rounds.finished:
         aggregator.round(progress)
     return rounds.checkpoint
+
+
+class _LostRoundError(PeerError):
+    """A round without a sum for good, while enough sites are there for another round."""
 
 
 class _Aggregator:
@@ -108,16 +117,35 @@ class _Aggregator:
         run, following = rounds.folder.root, None
         prepared, self._prepared = self._prepared, None
         masked = kept_sum(
-            run, study=self._digest, round=request.round, peers=self._peers, threshold=self._terms.threshold
+            run,
+            study=self._digest,
+            round=request.round,
+            start=parameters_digest(request.generator),
+            peers=self._peers,
+            threshold=self._terms.threshold,
         )
-        if masked is None:
-            failures: dict[str, str] = {}
-            if prepared is None or self._exchange.others(prepared.keys.sites):
-                prepared = self._prepare(request.round, failures)
-            masked, following = self._gather(request, prepared, failures)
-            masked.keep(run)  # before anybody is asked to open it
-        mean = self._open(masked, following, request)
-        progress(close_round(rounds, masked, mean, time.monotonic() - started))
+        try:
+            if masked is None:
+                failures: dict[str, str] = {}
+                if prepared is None or self._exchange.others(prepared.keys.sites):
+                    prepared = self._prepare(request.round, failures)
+                masked, following = self._gather(request, prepared, failures)
+                masked.keep(run)  # before anybody is asked to open it
+            mean = self._open(masked, following, request)
+        except _LostRoundError as lost:
+            self._refuse_nothing_learnt(lost)
+            progress(give_up_round(rounds, masked, lost.found, time.monotonic() - started))
+        else:
+            progress(close_round(rounds, masked, mean, time.monotonic() - started))
+
+    def _refuse_nothing_learnt(self, lost: _LostRoundError) -> None:
+        """The last round is not given up where every other one was: what is left would be untrained networks."""
+        if self._rounds.remaining == 1 and not self._rounds.checkpoint.averaged:
+            raise PeerError(
+                f"{lost.found}, and no other round of the study has a sum",
+                expected="one round or more that sites opened the sum of",
+                remedy="Begin the study anew, with new folders at its sites.",
+            ) from None
 
     def _prepare(self, round_: int, failures: dict[str, str]) -> _Prepared:
         """Fresh keys and shares of every site that is there; again without those that gave keys and no shares."""
@@ -132,7 +160,7 @@ class _Aggregator:
                     self._fail(failures, answer)
             keys = self._key_set(found.values(), round_)
             if keys is None:
-                raise self._too_few(round_, len(found), failures)
+                raise self._without_keys(round_, set(found), failures)
             wanted: dict[str, Wanted] = {site: SharesWanted(round_, keys.envelopes) for site in keys.sites}
             boxes: dict[str, Mapping[str, bytes]] = {}
             for shares in self._exchange.each(wanted):
@@ -144,12 +172,28 @@ class _Aggregator:
                 return _Prepared(keys, boxes)
             excluded |= set(keys.sites) - set(boxes)
 
+    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError:
+        """Why the round cannot be begun: sites are missing, or have done it before and would do the next one."""
+        failed = self._too_few(round_, len(found), failures)
+        over = {site for site, reason in failures.items() if reason == ROUND_OVER} & set(self._rounds.sites)
+        if not over or len(over | found) < self._fewest:
+            return failed
+        history = self._rounds.checkpoint.history
+        if history and ROUND_OVER in history[-1].given_up:
+            # One round may have lost its sum. Of two, this run is older than what its sites did.
+            return PeerError(
+                failed.found,
+                expected="a run whose sites have done no round that its checkpoints do not have",
+                remedy="Restore the run's newest checkpoints; or begin the study anew, with new folders at its sites.",
+            )
+        return _LostRoundError(failed.found, expected=failed.expected, remedy=failed.remedy)
+
     def _gather(
         self, request: RoundRequest, prepared: _Prepared, failures: dict[str, str]
     ) -> tuple[MaskedSum, list[bytes]]:
         """Every site's masked input, and the next round's keys that came along."""
         keys, following = prepared.keys, list[bytes]()
-        masked = MaskedSum.empty(self._digest, keys, self._spec.values)
+        masked = MaskedSum.empty(self._digest, keys, parameters_digest(request.generator), self._spec.values)
         wanted: dict[str, Wanted] = {
             site: InputWanted(request, keys.session, prepared.for_site(site)) for site in keys.sites
         }
@@ -190,6 +234,10 @@ class _Aggregator:
             following: The next round's keys that came along; None where the sum was found there, and nobody's name is
                 known yet.
             request: The round's.
+
+        Raises:
+            PeerError: the sum was not opened. Where an earlier call failed at it too, and enough sites for a round
+                answered now, as _LostRoundError: those that lack may never come back.
         """
         alive, number = masked.alive, request.round
         keys = self._key_set(following or (), number + 1) if len(following or ()) == len(alive) else None
@@ -201,7 +249,9 @@ class _Aggregator:
         )
         shares: dict[str, Mapping[str, bytes]] = {}
         boxes: dict[str, Mapping[str, bytes]] = {}
+        present: set[str] = set()
         for answer in answers:
+            present |= {answer.site} & set(self._rounds.sites)
             if not isinstance(answer, SumGiven) or answer.session != masked.keys.session:
                 continue
             shares[answer.site] = answer.shares
@@ -209,7 +259,15 @@ class _Aggregator:
                 boxes[answer.site] = answer.next.boxes
         if keys and set(boxes) == set(keys.sites):
             self._prepared = _Prepared(keys, boxes)
-        total = masked.opened(shares, self._terms.threshold, parameters_digest(request.generator))
+        try:
+            total = masked.opened(shares, self._terms.threshold)
+        except PeerError as error:
+            Journal(self._rounds.folder.journal).append("round-failed", round=number, replies=len(shares))
+            if masked.failed and len(present) >= self._fewest:
+                raise _LostRoundError(error.found, expected=error.expected, remedy=error.remedy) from None
+            masked.failed = True
+            masked.keep(self._rounds.folder.root)
+            raise
         weights = sum(int(self._weights[site]) for site in alive)
         flat = FixedPoint(self._terms.clip, self._terms.bits).decode(total, self._spec.pack(request.generator), weights)
         return self._spec.unpack(flat)

@@ -105,7 +105,9 @@ class FlowerSites:
         for reply in replies:
             node = self._grid.node_of(reply)
             if node in wanted:
-                yield node, _answer(reply, wanted[node], self._spec)
+                answer = _answer(reply, wanted[node], self._spec)
+                known = answer.site in self._rounds.sites  # another name is whatever somebody wrote there
+                yield node, answer if known else SiteFailure(_UNKNOWN, _reason_of(answer))
 
 
 def _content(wanted: Wanted, spec: ParameterSpec) -> RecordDict:
@@ -145,3 +147,7 @@ def _answer(message: Message, wanted: Wanted, spec: ParameterSpec) -> Answer:
                 return parse_input_given(record, content.metric_records[METRICS], masked)
     except (PeerError, KeyError, TypeError, ValueError):
         return SiteFailure(_UNKNOWN, "its reply is not laid out as agreed")
+
+
+def _reason_of(answer: Answer) -> str:
+    return answer.reason if isinstance(answer, SiteFailure) else "it comes from a site that is not part of the run"

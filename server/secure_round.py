@@ -1,6 +1,9 @@
-"""The end of a secure round: from the mean of its sum to record and checkpoint, as of a plain one."""
+"""The end of a secure round: from the mean of its sum to record and checkpoint, as of a plain one; or without a sum."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply
 from ..common.journal import Journal
@@ -8,7 +11,7 @@ from .aggregation import mean_metrics, moving_average, with_momentum
 from .checkpoints import Checkpoint, RoundRecord, write_checkpoint
 from .rounds import Rounds
 from .run_pictures import draw_curves, draw_preview
-from .secure_sum import MaskedSum
+from .secure_sum import MaskedSum, forget_sum
 
 
 def close_round(rounds: Rounds, masked: MaskedSum, mean: Parameters, seconds: float) -> RoundRecord:
@@ -23,7 +26,7 @@ def close_round(rounds: Rounds, masked: MaskedSum, mean: Parameters, seconds: fl
     Raises:
         StorageError: the checkpoint could not be written.
     """
-    before, federation, journal = rounds.checkpoint, rounds.study.federation, Journal(rounds.folder.journal)
+    before, federation = rounds.checkpoint, rounds.study.federation
     told = masked.metrics
     replies = [
         RoundReply(site, masked.keys.round, mean, federation.weight_of(site), told[site]) for site in masked.alive
@@ -36,8 +39,8 @@ def close_round(rounds: Rounds, masked: MaskedSum, mean: Parameters, seconds: fl
         left_out=left_out,
         metrics=mean_metrics(replies),
         seconds=round(seconds, 3),
-        epsilon={site: one[EPSILON] for site, one in told.items() if EPSILON in one},
-        noised_steps={site: int(one[NOISED_STEPS]) for site, one in told.items() if NOISED_STEPS in one},
+        epsilon=_epsilon(masked),
+        noised_steps=_noised_steps(masked),
         missed={site: masked.keys.round - rounds.last_round_of(site) for site in left_out},
     )
     aggregate, velocity = mean, None
@@ -46,11 +49,70 @@ def close_round(rounds: Rounds, masked: MaskedSum, mean: Parameters, seconds: fl
     average = moving_average(before.average, aggregate, federation.ema_decay)
     history = (*before.history, record)
     checkpoint = Checkpoint(before.study_digest, record.round, aggregate, average, history, velocity)
-    for site, reason in left_out.items():
-        journal.append("site-left-out", round=record.round, site=site, reason=reason)
-    write_checkpoint(rounds.folder.checkpoints, checkpoint)
-    journal.append("round-done", round=record.round, sites=list(record.sites), seconds=record.seconds)
-    rounds.checkpoint = checkpoint
-    draw_curves(rounds.folder, record)
-    draw_preview(rounds.folder, rounds.study, checkpoint)
+    _write(rounds, checkpoint, left_out)
+    Journal(rounds.folder.journal).append(
+        "round-done", round=record.round, sites=list(record.sites), seconds=record.seconds
+    )
+    _draw(rounds)
     return record
+
+
+def give_up_round(rounds: Rounds, masked: MaskedSum | None, reason: str, seconds: float) -> RoundRecord:
+    """Spend the round's number without a sum; the run stands at the next round, which begins from the same generator.
+
+    To the sites it is a round whose reply was lost: each goes on from its own state, trained or not, and its ledger
+    holds what was spent. The round is not asked for again: who helped to open its sum would have to open a second one.
+
+    Args:
+        rounds: The run, at this round.
+        masked: The round's sum that could not be opened; None where none is left, and sites refuse another.
+        reason: Why, in words.
+        seconds: From the request until now.
+
+    Raises:
+        StorageError: the checkpoint could not be written.
+    """
+    before, number = rounds.checkpoint, rounds.checkpoint.round + 1
+    left_out = dict.fromkeys(rounds.sites, "the round was given up") | (masked.left_out if masked else {})
+    record = RoundRecord(
+        round=number,
+        sites=(),
+        weights=(),
+        left_out={site: left_out[site] for site in rounds.sites},
+        metrics={},
+        seconds=round(seconds, 3),
+        epsilon=_epsilon(masked),
+        noised_steps=_noised_steps(masked),
+        missed={site: number - rounds.last_round_of(site) for site in rounds.sites},
+        given_up=reason,
+    )
+    checkpoint = replace(before, round=number, history=(*before.history, record))
+    _write(rounds, checkpoint, masked.left_out if masked else {})
+    Journal(rounds.folder.journal).append("round-given-up", round=number, reason=reason, seconds=record.seconds)
+    forget_sum(rounds.folder.root)
+    _draw(rounds)
+    return record
+
+
+def _epsilon(masked: MaskedSum | None) -> dict[str, float]:
+    """What each site said that it has spent; of a round that was given up too, for it is spent."""
+    told = masked.metrics if masked else {}
+    return {site: one[EPSILON] for site, one in told.items() if EPSILON in one}
+
+
+def _noised_steps(masked: MaskedSum | None) -> dict[str, int]:
+    told = masked.metrics if masked else {}
+    return {site: int(one[NOISED_STEPS]) for site, one in told.items() if NOISED_STEPS in one}
+
+
+def _write(rounds: Rounds, checkpoint: Checkpoint, left_out: Mapping[str, str]) -> None:
+    journal = Journal(rounds.folder.journal)
+    for site, reason in left_out.items():
+        journal.append("site-left-out", round=checkpoint.round, site=site, reason=reason)
+    write_checkpoint(rounds.folder.checkpoints, checkpoint)
+    rounds.checkpoint = checkpoint
+
+
+def _draw(rounds: Rounds) -> None:
+    draw_curves(rounds.folder, rounds.checkpoint.history[-1])
+    draw_preview(rounds.folder, rounds.study, rounds.checkpoint)

@@ -56,15 +56,16 @@ def test_what_a_round_told_of_its_sites_comes_back_and_a_checkpoint_from_before_
         scaled_back=("site-b",),
         trimmed=1,
         missed={"site-c": 4},
+        given_up="nobody opened its sum",
     )
     path = write_checkpoint(tmp_path, replace(checkpoint(1), history=(record,)))
     assert read_checkpoint(path).history == (record,)
     arrays, facts = decode(path.read_bytes(), "checkpoint")
     (old,) = cast(list[dict[str, Fact]], facts["history"])
-    for name in ("update_norms", "cosines", "scaled_back", "trimmed", "missed"):
+    for name in ("update_norms", "cosines", "scaled_back", "trimmed", "missed", "given_up"):
         del old[name]
     path.write_bytes(encode(arrays, facts))
-    plain = replace(record, update_norms={}, cosines={}, scaled_back=(), trimmed=0, missed={})
+    plain = replace(record, update_norms={}, cosines={}, scaled_back=(), trimmed=0, missed={}, given_up="")
     assert read_checkpoint(path).history == (plain,)
 
 

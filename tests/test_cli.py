@@ -171,7 +171,7 @@ def test_exit_codes_are_those_of_the_contract() -> None:
         "GeometryError",
         "OutputTaken",
     }
-    assert {name for name, code in codes.items() if code == 4} == {"PolicyRefused", "BudgetSpent"}
+    assert {name for name, code in codes.items() if code == 4} == {"PolicyRefused", "BudgetSpent", "RoundOver"}
     assert {name for name, code in codes.items() if code == 5} == {"VerificationFailed", "SignatureInvalid"}
     assert set(codes.values()) == {1, 3, 4, 5}
 

@@ -15,7 +15,15 @@ from fedphantom.client.conditions import Conditions
 from fedphantom.client.egress import EgressRule, check_reply
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder, read_egress_rule
-from fedphantom.common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PolicyRefused, TrainingError
+from fedphantom.common.errors import (
+    BudgetSpent,
+    ConfigError,
+    DataError,
+    FedPhantomError,
+    PolicyRefused,
+    RoundOver,
+    TrainingError,
+)
 from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.journal import read_journal
@@ -189,7 +197,7 @@ def test_a_failure_stays_at_the_site_in_full_and_leaves_as_a_fixed_sentence(fold
     assert UNSAYABLE not in sayable_reason(failed.value)
 
 
-@pytest.mark.parametrize("kind", [TrainingError, DataError, ConfigError, PolicyRefused, BudgetSpent])
+@pytest.mark.parametrize("kind", [TrainingError, DataError, ConfigError, PolicyRefused, BudgetSpent, RoundOver])
 def test_the_sentence_for_a_failure_never_holds_its_text(kind: type[FedPhantomError]) -> None:
     reason = sayable_reason(kind(UNSAYABLE, expected=UNSAYABLE, remedy=UNSAYABLE))
     assert UNSAYABLE not in reason

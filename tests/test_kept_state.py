@@ -12,11 +12,12 @@ from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import PolicyRefused
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
-from fedphantom.common.gan.generation import numpy_parameters
+from fedphantom.common.gan.generation import initial_parameters, numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.site_folder import SiteFolder
+from fedphantom.server.simulation import simulate
 
 TEXT, STUDY = tiny_text(rounds=4, local_steps=2), tiny_study(rounds=4, local_steps=2)
 COMMITTED, PREVIOUS = "committed.safetensors", "previous.safetensors"
@@ -112,6 +113,28 @@ def test_a_state_that_was_removed_is_told_like_a_damaged_one(site: SiteFolder) -
     (site.state / COMMITTED).unlink()
     ask(site, 2)
     assert told(site) == [{"file": COMMITTED, "found": "missing", "round": 2, "goes_on_after_round": 0}]
+
+
+def test_under_masks_a_state_that_was_removed_is_told_as_well(tmp_path: Path) -> None:
+    """What left in an earlier round stands in the journal under another name there."""
+    terms = "[federation]\nsecure_aggregation = { threshold = 3, clip = 20.0 }\n"
+    names = ("site-a", "site-b", "site-c")
+    cohorts = {name: write_tiny_cohort(tmp_path / "cohorts" / name, 4, seed) for seed, name in enumerate(names)}
+    committed = tmp_path / "out" / "sites" / "site-a" / "state" / COMMITTED
+    simulate(
+        tiny_text(rounds=2, local_steps=1) + terms,
+        cohorts,
+        tmp_path / "out",
+        engine="local",
+        prepare_site=create_site_folder,
+        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
+        initial=initial_parameters,
+        progress=lambda record: committed.unlink() if record.round == 1 else None,
+    )
+    site = SiteFolder.open(tmp_path / "out" / "sites" / "site-a")
+    assert told(site) == [{"file": COMMITTED, "found": "missing", "round": 2, "goes_on_after_round": 0}]
+    inputs = [e.facts for e in read_journal(site.journal) if e.facts.get("what") == "input"]
+    assert inputs[0]["incoming"] == parameters_digest(initial_parameters(site.study()))
 
 
 @pytest.mark.parametrize("rounds", [(1,), (1, 2)])

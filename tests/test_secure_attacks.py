@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from fedphantom.common.errors import (
     DataError,
     FedPhantomError,
     PolicyRefused,
+    RoundOver,
     SignatureInvalid,
     VerificationFailed,
 )
@@ -260,9 +262,9 @@ def test_a_second_attempt_at_a_round_whose_sum_was_opened_is_refused(federation:
     """The difference of two sums, one of them without a site, would be that site's update."""
     session = federation.gathered()
     federation.sum("site-a", session)
-    with pytest.raises(PolicyRefused, match="opened before"):
+    with pytest.raises(RoundOver, match="opened before"):
         federation.keys(1, ("site-a",))
-    with pytest.raises(PolicyRefused, match="opened before"):
+    with pytest.raises(RoundOver, match="opened before"):
         federation.site("site-a").answer(SharesWanted(1, (b"",)))
 
 
@@ -281,12 +283,62 @@ def test_a_question_for_another_study_or_round_is_refused(federation: Federation
 
 
 @pytest.mark.parametrize("name", ["opened.json", "round-0000000002.json"])
-def test_a_damaged_state_is_no_reason_to_show_more(federation: Federation, name: str) -> None:
+def test_a_damaged_file_is_named_and_without_it_the_site_goes_on_and_shows_no_more(
+    federation: Federation, name: str
+) -> None:
     session = federation.gathered()
     federation.sum("site-a", session)
-    (federation.folder.site("site-a") / "masking" / name).write_text("{")
-    with pytest.raises(DataError, match="damaged file"):
+    damaged = federation.folder.site("site-a") / "masking" / name
+    damaged.write_text("{")
+    with pytest.raises(DataError, match=f"damaged file masking/{name} in") as found:
         federation.site("site-a").answer(SharesWanted(2, (b"",)))
+    assert found.value.remedy.startswith("Remove it")
+    damaged.unlink()
+    with pytest.raises(RoundOver, match="opened before"):
+        federation.keys(1, ("site-a",))
+    with pytest.raises(PolicyRefused):
+        federation.sum("site-a", session, SITES[:4])
+    assert federation.keys(2, ("site-a",))
+
+
+def test_a_site_that_lost_its_masking_folder_still_opens_no_second_sum(federation: Federation) -> None:
+    session = federation.gathered()
+    federation.sum("site-a", session)
+    shutil.rmtree(federation.folder.site("site-a") / "masking")
+    with pytest.raises(RoundOver, match="opened before"):
+        federation.keys(1, ("site-a",))
+    assert federation.keys(2, ("site-a",))
+
+
+def test_an_older_copy_of_the_masking_folder_makes_a_site_forget_nothing(federation: Federation) -> None:
+    """From before the input, and from before the sum: either could give what the other part of the round hides."""
+    session, boxes = federation.shares(federation.keys())
+    masking = federation.folder.site("site-a") / "masking"
+    shutil.copytree(masking, federation.root / "before-input")
+    for site in SITES:
+        federation.input(site, session, boxes[site])
+    shutil.copytree(masking, federation.root / "before-sum")
+    federation.sum("site-a", session)
+
+    def restore(copy: str) -> None:
+        shutil.rmtree(masking)
+        shutil.copytree(federation.root / copy, masking)
+
+    restore("before-input")
+    with pytest.raises(RoundOver, match="opened before"):
+        federation.input("site-a", session, boxes["site-a"])
+    restore("before-sum")
+    with pytest.raises(RoundOver, match="opened before"):
+        federation.sum("site-a", session, SITES[:4])
+
+
+def test_a_sum_that_was_given_up_is_opened_no_more_once_the_next_input_left(federation: Federation) -> None:
+    """Of two sums that began from one generator, the second without a site, the difference is nearly its update."""
+    first = federation.gathered()
+    second, boxes = federation.shares(federation.keys(2), 2)
+    federation.input("site-a", second, boxes["site-a"], 2)
+    with pytest.raises(PolicyRefused, match="does not have, or no more"):
+        federation.sum("site-a", first)
 
 
 def test_a_refusal_is_told_to_the_site_and_not_to_the_coordinator(federation: Federation) -> None:
@@ -308,25 +360,25 @@ def test_one_wrong_share_is_passed_over_and_too_many_give_no_sum(federation: Fed
     )
     values = sum(array.size for array in federation.start.values())
     begun = parameters_digest(federation.start)
-    masked = MaskedSum.empty(federation.study.digest(), read, values)
+    masked = MaskedSum.empty(federation.study.digest(), read, begun, values)
     for site in SITES:
         given = federation.input(site, session, boxes[site])
         masked.add(site, given.masked, given.metrics)
     shares = {site: dict(federation.sum(site, session).shares) for site in SITES}
-    assert masked.opened(shares, 4, begun).shape == (values,)
+    assert masked.opened(shares, 4).shape == (values,)
     changed = {**shares, "site-a": {**shares["site-a"], "site-c": bytes(32)}}
-    np.testing.assert_array_equal(masked.opened(changed, 4, begun), masked.opened(shares, 4, begun))
+    np.testing.assert_array_equal(masked.opened(changed, 4), masked.opened(shares, 4))
     changed["site-b"] = {**shares["site-b"], "site-c": bytes(32)}
     with pytest.raises(PeerError, match="'site-c' that do not fit"):
-        masked.opened(changed, 4, begun)
+        masked.opened(changed, 4)
     with pytest.raises(PeerError, match="by 3 sites alone"):
-        masked.opened({site: shares[site] for site in SITES[:3]}, 4, begun)
+        masked.opened({site: shares[site] for site in SITES[:3]}, 4)
 
 
 def test_two_questions_at_once_are_not_both_answered(federation: Federation) -> None:
     """Each could else be given the secret that the other must not have."""
     session = federation.gathered()
     folder = SiteFolder.open(federation.folder.site("site-a"))
-    with SecureState(folder.masking).held(), pytest.raises(ConfigError):
+    with SecureState(folder.masking, folder.journal).held(), pytest.raises(ConfigError):
         federation.sum("site-a", session, SITES[:4])
     assert federation.sum("site-a", session, SITES[:4]).shares

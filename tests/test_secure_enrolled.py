@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from enrolment import NOW, Study, days, new_keys
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
+from fedphantom.client.conditions import Conditions
 from fedphantom.client.node.approval import approve
 from fedphantom.client.node.approval_text import proposal_of, proposal_text
 from fedphantom.client.node.joining import join
@@ -26,13 +28,11 @@ from fedphantom.server.coordinator.coordinator import Coordinator
 TERMS = "[federation]\nsecure_aggregation = { threshold = 3, clip = 20.0 }\n"
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Three enrolled sites, one of them with a folder, which joined and approved."""
-    root = tmp_path_factory.mktemp("enrolled")
+def joined(root: Path, others: str) -> Study:
+    """A study of enrolled sites, the first of them with a folder, which joined."""
     study = Study.make(root, text=tiny_text() + TERMS)
-    for name in ("site-b", "site-c"):
-        study.enrolled(name, new_keys())
+    for letter in others:
+        study.enrolled(f"site-{letter}", new_keys())
     write_tiny_cohort(root / "cohort", 6)
     (root / "invitation").write_bytes(study.invite("site-a"))
     init_site(
@@ -49,9 +49,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     join(root / "site", coordinator.folder.roster, coordinator.fingerprint(), NOW)
     limits = root / "site" / LIMITS_FILE
     limits.write_text(limits.read_text().replace("patients = 10 ", "patients = 1 "))
-    folder = SiteFolder.open(root / "site")
+    return study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Three sites; the first approved."""
+    study = joined(tmp_path_factory.mktemp("enrolled"), "bc")
+    folder = SiteFolder.open(study.root / "site")
     approve(folder, proposal_of(folder), proposal_of(folder).seen.word())
     return study
+
+
+def never(_: RoundRequest) -> RoundReply:
+    raise AssertionError("nobody asked for training")
 
 
 @pytest.fixture
@@ -75,9 +86,6 @@ def test_sites_whose_enrolment_expired_are_summed_with_no_more(folder: SiteFolde
 def test_the_masking_keys_of_a_permitted_site_are_signed_by_its_enrolled_identity(
     study: Study, folder: SiteFolder
 ) -> None:
-    def never(_: RoundRequest) -> RoundReply:
-        raise AssertionError("nobody asked for training")
-
     conditions = check_permission(folder)
     assert conditions.fewest_sites == 2  # the site's own limit; the study asks for three
     given = SecureReply(folder, never, conditions).answer(KeysWanted(folder.study().digest(), 1))
@@ -104,3 +112,19 @@ def test_a_site_that_asks_for_more_sites_approves_no_such_study(folder: SiteFold
             proposal_of(folder)
     finally:
         limits.write_text(text)
+
+
+@pytest.mark.parametrize(("others", "why"), [("bcdefg", "two groups of 3 could"), ("b", "2 sites: of two, each")])
+def test_a_study_whose_masks_would_hide_too_little_among_its_sites_is_not_approved(
+    tmp_path: Path, others: str, why: str
+) -> None:
+    """The coordinator that would have refused it may be another program."""
+    folder = SiteFolder.open(joined(tmp_path, others).root / "site")
+    with pytest.raises(PolicyRefused, match=why):
+        proposal_of(folder)
+
+
+def test_nor_does_a_site_give_keys_among_so_many_sites(folder: SiteFolder) -> None:
+    seven = Peers({f"site-{letter}": new_keys().identity.public_key() for letter in "abcdefg"})
+    with pytest.raises(PolicyRefused, match="two groups of 3 could"):
+        SecureReply(folder, never, Conditions(lambda: seven)).answer(KeysWanted(folder.study().digest(), 1))

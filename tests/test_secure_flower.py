@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from flower_messages import InProcessGrid
 from flower_processes import flower_processes
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from linear_run import linear_simulation
 from linear_site import UNSAYABLE, LinearTrainer, linear_generator, order
 from secure_run import cohorts_in, prepared_run, secure_text
@@ -18,7 +19,9 @@ from secure_run import cohorts_in, prepared_run, secure_text
 from fedphantom.client.app import make_client_app
 from fedphantom.common.errors import PeerError
 from fedphantom.common.gan.parameters import ParameterSpec
-from fedphantom.common.wire import FLAT, GENERATOR, MASKED, METRICS, QUESTION
+from fedphantom.common.journal import read_journal
+from fedphantom.common.sayable import ROUND_OVER
+from fedphantom.common.wire import FAILURE, FLAT, GENERATOR, MASKED, METRICS, QUESTION
 from fedphantom.server.app import run_study
 from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
@@ -95,14 +98,14 @@ def test_a_plain_request_to_a_site_of_a_secure_study_brings_no_generator(tmp_pat
         run_study(grid, folder)
 
 
-def _tampered(kind: str, reply: Message) -> Message | None:
+def _tampered(kind: str, asked: Message, reply: Message) -> Message | None:
     content = reply.content
     record, array = content.config_records[QUESTION], content.array_records[GENERATOR][MASKED]
     match kind:
         case "silent":
             return None
         case "error":
-            return Message(Error(code=2, reason=UNSAYABLE), reply_to=reply)
+            return Message(Error(code=2, reason=UNSAYABLE), reply_to=asked)
         case "no question":
             del content[QUESTION]
         case "longer":
@@ -119,39 +122,104 @@ def _tampered(kind: str, reply: Message) -> Message | None:
     return reply
 
 
-TAMPERING = [
-    "silent", "error", "no question", "longer", "a plain array", "another session", "another site's name",
-    "another weight",
-]  # fmt: skip
+NOT_AGREED = "its reply is not laid out as agreed"
+TAMPERING = {
+    "silent": "no reply",
+    "error": "its node failed (Flower code 2)",
+    "no question": NOT_AGREED,
+    "longer": NOT_AGREED,
+    "a plain array": NOT_AGREED,
+    "another session": NOT_AGREED,
+    "another site's name": "it changed its name",
+    "another weight": "its weight is not the one that the study declares",
+}
 
 
 @pytest.mark.usefixtures("identity")
-@pytest.mark.parametrize("kind", TAMPERING)
-def test_a_masked_reply_that_is_not_as_agreed_is_left_out_of_the_sum(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "reason"), TAMPERING.items(), ids=TAMPERING.keys())
+def test_a_masked_reply_that_is_not_as_agreed_is_left_out_of_the_sum(tmp_path: Path, kind: str, reason: str) -> None:
     class Tampering(InProcessGrid):
         def change(self, node: int, reply: Message) -> Message | None:
             masked = reply.content.array_records if reply.has_content() else None
-            return _tampered(kind, reply) if node == 3 and masked else reply
+            return _tampered(kind, self.sent[-1], reply) if node == 3 and masked else reply
 
     text = secure_text(rounds=1, deadline_s=0.3)
     folder, grid = over_messages(tmp_path / "out", cohorts_in(tmp_path), text, Tampering)
     rounds = run_study(grid, folder)
     (record,) = rounds.checkpoint.history
     assert record.sites == ("site-a", "site-c", "site-d")
-    assert "site-b" in record.left_out
+    assert record.left_out == {"site-b": reason}
     assert UNSAYABLE not in folder.journal.read_text()
 
 
 @pytest.mark.usefixtures("identity")
-def test_a_coordinator_killed_while_the_sum_is_opened_goes_on_with_the_same(tmp_path: Path) -> None:
-    class Killed(InProcessGrid):
-        def push_messages(self, messages):  # type: ignore[no-untyped-def]  # as the base
-            for message in (asked := list(messages)):
-                if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 4:
-                    super().push_messages(asked[:2])
-                    raise KeyboardInterrupt
-            return super().push_messages(asked)
+@pytest.mark.parametrize(
+    ("action", "named"),
+    [("query.shares", "site-a"), ("train.masked", "site-a"), ("train.masked", "site-d"), ("query.sum", "site-d")],
+)
+def test_an_answer_in_another_sites_name_is_not_that_sites(tmp_path: Path, action: str, named: str) -> None:
+    """Site b's node answers after site d's and before site a's: either could be put aside by whoever believed it."""
 
+    class Impostor(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message:
+            if node == 3 and self.sent[-1].metadata.message_type == action:
+                content = reply.content
+                content[QUESTION] = ConfigRecord({**content.config_records[QUESTION], "site": named})
+                reply.content = content
+            return reply
+
+    folder, grid = over_messages(tmp_path / "out", cohorts_in(tmp_path), secure_text(rounds=1), Impostor)
+    (record,) = run_study(grid, folder).checkpoint.history
+    impostor_is_in = action == "query.sum"  # its input came before
+    assert record.sites == (FOUR if impostor_is_in else ("site-a", "site-c", "site-d"))
+    assert record.left_out == ({} if impostor_is_in else {"site-b": "it changed its name"})
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_failures_site_is_one_of_the_run_or_unknown(tmp_path: Path) -> None:
+    """What a node writes there goes to the coordinator's terminal and journal."""
+    forged = "site-a\x1b[2J\nround 3 is done; generator released" + "x" * 5000
+
+    class Forging(InProcessGrid):
+        def change(self, node: int, reply: Message) -> Message:
+            if node == 3:
+                reply.content = RecordDict({FAILURE: ConfigRecord({"site": forged, "reason": "it\x1b[2J\nrefused"})})
+            return reply
+
+    folder, grid = over_messages(tmp_path / "out", cohorts_in(tmp_path, "abc"), secure_text(rounds=1), Forging)
+    with pytest.raises(PeerError) as failed:
+        run_study(grid, folder)
+    assert "(unknown: it[2Jrefused)" in failed.value.found
+    (left_out,) = [e.facts for e in read_journal(folder.journal) if e.event == "site-left-out"]
+    assert left_out == {"round": 1, "site": "unknown", "reason": "it[2Jrefused"}
+
+
+class Killed(InProcessGrid):
+    """Ends the coordinator once two sites have opened their first sum."""
+
+    def push_messages(self, messages):  # type: ignore[no-untyped-def]  # as the base
+        for message in (asked := list(messages)):
+            if message.metadata.message_type == "query.sum" and message.metadata.dst_node_id == 4:
+                super().push_messages(asked[:2])
+                raise KeyboardInterrupt
+        return super().push_messages(asked)
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_round_that_sites_call_over_is_given_up_over_flower_as_well(tmp_path: Path) -> None:
+    cohorts = cohorts_in(tmp_path)
+    folder, grid = over_messages(tmp_path / "out", cohorts, secure_text(), Killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(grid, folder)
+    shutil.rmtree(folder.root / "secure")
+    _, grid = over_messages(tmp_path / "out", cohorts, secure_text())
+    history = run_study(grid, folder).checkpoint.history
+    assert [record.sites for record in history] == [(), FOUR, FOUR]
+    assert f"site-a: {ROUND_OVER}; site-b: {ROUND_OVER}" in history[0].given_up
+
+
+@pytest.mark.usefixtures("identity")
+def test_a_coordinator_killed_while_the_sum_is_opened_goes_on_with_the_same(tmp_path: Path) -> None:
     cohorts = cohorts_in(tmp_path)
     folder, grid = over_messages(tmp_path / "out", cohorts, secure_text(), Killed)
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,6 @@ from secure_run import STEP, BentSites, cohorts_in, prepared_run, run_bent, secu
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.secure_reply import MASKED_LEFT
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import ConfigError, PeerError
@@ -37,7 +36,7 @@ from fedphantom.common.masking.messages import (
     Wanted,
 )
 from fedphantom.common.masking.terms import SecureAggregationTable
-from fedphantom.common.site_folder import REPLY_LEFT, SiteFolder
+from fedphantom.common.site_folder import MASKED_LEFT, REPLY_LEFT, SiteFolder
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.study_summary import study_text as in_words
 from fedphantom.server.secure_exchange import Answer

@@ -14,6 +14,7 @@ from ...common.enrolment.fingerprint import fingerprint, parse_fingerprint
 from ...common.errors import ConfigError, PolicyRefused, VerificationFailed
 from ...common.installed_code import installed_code_digest
 from ...common.journal import Journal, read_journal
+from ...common.masking.terms import SUM_EXPECTED
 from ...common.site_folder import SiteFolder
 from ...common.study import Study, differing_keys, parse_study
 from .limits import LIMITS_FILE, SiteLimits, read_limits
@@ -124,7 +125,8 @@ def propose(folder: SiteFolder, *, patients: int, reply_bytes: int) -> Proposal:
         reply_bytes: Size of its largest reply.
 
     Raises:
-        PolicyRefused: the study asks for more than the site's limits, or is not the one that its roster names.
+        PolicyRefused: the study asks for more than the site's limits, is not the one that its roster names, or its
+            secure aggregation would hide too little among the roster's sites.
         ConfigError, VerificationFailed: as :meth:`Seen.now`.
     """
     seen, study, membership, limits = (
@@ -140,6 +142,12 @@ def propose(folder: SiteFolder, *, patients: int, reply_bytes: int) -> Proposal:
             remedy="Ask the coordinator for an invitation to the new study and begin a folder for it.",
         )
     limits.refuse(study, sites=sorted(seen.sites), patients=patients, reply_bytes=reply_bytes)
+    if problem := study.federation.sum_problem(seen.sites):
+        raise PolicyRefused(
+            f"secure aggregation over the sites of the roster: {problem}",
+            expected=SUM_EXPECTED,
+            remedy="Ask the coordinator for a study that fits its sites; in this one masks would hide too little.",
+        )
     before = read_approval(folder)
     return Proposal(seen, study, membership, limits, None if before is None else seen.changes_since(before))
 

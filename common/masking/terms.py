@@ -8,6 +8,8 @@ from ..study_table import StudyTable
 
 FEWEST_SITES = 3
 """In any sum: of two sites each would learn the other's update by taking its own from the sum."""
+SUM_EXPECTED = "3 sites or more, a threshold of more than half of them, and whole weights that fit"
+"""Of a study's sites, in an error's words."""
 
 
 class SecureAggregationTable(StudyTable):

@@ -96,8 +96,14 @@ def audit_verify(
     result: Annotated[Path, typer.Argument(help="audit.json, or its folder.")],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of.")],
 ) -> None:
-    """Check that an audit speaks of this run's generator; exit 5 if it does not."""
+    """Check that an audit speaks of this run's generator, scans and code; exit 5 if it does not.
+
+    It reads the sites' cohorts: an audit is void once a scan or the program has changed.
+    """
     from .run import verify_audit
 
     content = verify_audit(result, run)
-    typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run.")
+    verdict = content["verdict"]
+    typer.echo(
+        f"This audit (verdict {verdict}) speaks of the generator in this run, its sites' scans and this program."
+    )

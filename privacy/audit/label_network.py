@@ -186,7 +186,7 @@ def audit_label_network(
         b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
-        controls.append(blind_control(b0, policy))
+        controls.append(blind_control(b0))
     people = (*memorised.members, *audited.side(member=False))
     memoriser = networks.get("memoriser")
     learnt = None if memoriser is None else attacked(memoriser, lambda network: own.attack(network, people))

@@ -36,6 +36,9 @@ class AuditResult:
             one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
         not_applicable: Attacks that are run where there is something to ask, and were not: why, by identifier.
+        scans_sha256: Of what the sites' journals note of their scans; None for scans that no journal tells of.
+        code_sha256: Of the program that audited (:mod:`fedphantom.common.installed_code`), as it stood at the start;
+            None, as above, where no run's folder was audited.
     """
 
     verdict: Verdict
@@ -53,6 +56,8 @@ class AuditResult:
     earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
     not_applicable: Mapping[str, str] = field(default_factory=dict)
+    scans_sha256: str | None = None
+    code_sha256: str | None = None
 
     def p_values(self) -> PValues:
         """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
@@ -93,6 +98,8 @@ class AuditResult:
             },
             "generator_sha256": self.generator_sha256,
             "cohort_digest": self.cohort_digest,
+            "scans_sha256": self.scans_sha256,
+            "code_sha256": self.code_sha256,
             "synthetic_sha256": self.synthetic_sha256,
             "audit_number": self.evidence.audit_number,
             "claim_confidence": claim_confidence(self.evidence.audit_number),

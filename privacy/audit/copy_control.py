@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
-from ..attacks.interface import AuditedScans, Images, Labels
+from ..attacks.interface import AuditedScans, Images
 from ..attacks.label_copies import label_copies
 from ..attacks.moved_copies import moved_copies
 from ..attacks.once import Once, anew, under
@@ -29,9 +29,10 @@ def positive_copies_control(
 ) -> ControlResult:
     """Copies of ten members' scans and label maps must be found by the searches whose silence the verdict rests on.
 
-    Scans as they are and with noise (5 % of their contrast) by the search voxel by voxel; mirrored from left to right,
-    and shifted, by the search for moved copies; label maps as they are, mirrored and shifted, by theirs. PRIVACY §4
-    asks for nine of ten exact ones and seven perturbed. They are searched among forty patients, not all.
+    Scans as they are and with noise (5 % of their contrast) by the search voxel by voxel; by the search for moved
+    copies, and by that of label maps, five that are mirrored from left to right and five that are shifted: who finds
+    those finds what was not moved. PRIVACY §4 asks for nine of ten exact copies and seven perturbed, so that a search
+    that is blind to either movement does not hold. They are searched among forty patients, not all.
 
     Args:
         scans: Members and holdout.
@@ -39,7 +40,7 @@ def positive_copies_control(
         rng: Chooses members, noise and shifts.
         once: Of both searches.
     """
-    required = f">= 9 of {PLANTED} exact copies found, >= 7 of each kind perturbed, of scans and of label maps"
+    required = f">= 9 of {PLANTED} exact copies found, >= 7 with noise, >= 7 moved, >= 7 moved label maps"
     members = scans.side(member=True)
     if len(members) < PLANTED:
         return ControlResult(COPIES_FOUND, required, f"fewer than {PLANTED} members to plant", ok=False)
@@ -53,34 +54,29 @@ def positive_copies_control(
     def voxel_by_voxel(copies: Images) -> int:
         return confirmed_copies(people, seen, distances(people, seen, copies)).volumes
 
-    def moved(copies: Images, how: str) -> int:
-        found = moved_copies(people, seen, copies, once=under(f"planted scans, {how}", once))
-        return confirmed_copies(people, seen, distances(people, seen, copies), found).volumes
-
-    def as_label_maps(copies: Labels, how: str) -> int:
-        holdout = ~np.array(people.member, dtype=bool)
-        return label_copies(people, holdout, copies, once=under(f"planted label maps, {how}", once)).released
-
     noisy = np.stack([perturbed(volume, "noise", rng) for volume in own])
     shifts = [_shift(maps.shape[1:], rng) for _ in chosen]
-    shifted = np.stack([_shifted(volume, *by) for volume, by in zip(own, shifts, strict=True)])
-    shifted_maps = np.stack([_shifted(labels, *by) for labels, by in zip(maps, shifts, strict=True)])
+    moved = np.stack([_moved(volume, number, *shifts[number]) for number, volume in enumerate(own)])
+    moved_maps = np.stack([_moved(labels, number, *shifts[number]) for number, labels in enumerate(maps)])
+    source = moved_copies(people, seen, moved, once=under("planted scans", once))
+    holdout = ~np.array(people.member, dtype=bool)
     found = {
-        "scans": {
-            "exact": voxel_by_voxel(own),
-            "with noise": voxel_by_voxel(noisy),
-            "mirrored": moved(own[:, :, ::-1], "mirrored"),
-            "shifted": moved(shifted, "shifted"),
-        },
-        "label maps": {
-            "exact": as_label_maps(maps, "exact"),
-            "mirrored": as_label_maps(maps[:, ::-1], "mirrored"),
-            "shifted": as_label_maps(shifted_maps, "shifted"),
-        },
+        "exact": voxel_by_voxel(own),
+        "with noise": voxel_by_voxel(noisy),
+        "moved": confirmed_copies(people, seen, distances(people, seen, moved), source).volumes,
+        "moved label maps": label_copies(people, holdout, moved_maps, once=under("planted label maps", once)).released,
     }
-    told = [f"{of}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}" for of, kinds in found.items()]
-    enough = [n >= (9 if kind == "exact" else 7) for kinds in found.values() for kind, n in kinds.items()]
-    return ControlResult(COPIES_FOUND, required, "; ".join(told), ok=all(enough))
+    return ControlResult(
+        COPIES_FOUND,
+        required,
+        ", ".join(f"{number} {kind}" for kind, number in found.items()),
+        ok=found["exact"] >= 9 and min(found.values()) >= 7,
+    )
+
+
+def _moved(voxels: NDArray[N], number: int, axis: int, by: int) -> NDArray[N]:
+    """Mirrored the even ones, shifted the odd ones; axes (..., X, Y, Z)."""
+    return voxels[..., ::-1, :, :] if number % 2 == 0 else _shifted(voxels, axis, by)
 
 
 def _shift(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:

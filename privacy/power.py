@@ -30,9 +30,9 @@ class Power:
         max_epsilon: Largest lower bound that a perfect attack could show at a threshold fixed beforehand,
             at δ = 1 / (10 n).
         fpr_bound: True false positive rate that cannot be excluded where no holdout patient is flagged.
-        joint_power: Probability that all the binding attacks and the blind baseline show U95 <= τ though none
-            leaks and they are independent; None where the tier sets no τ. Near that of a PASS: attacks that go
-            together make it larger; the isolated quartile and the controls' false alarms make it smaller.
+        joint_power: Probability that all the binding attacks, on everybody and on the isolated quartile, and the blind
+            baseline show U95 <= τ though none leaks and they are independent; None where the tier sets no τ. Near
+            that of a PASS: attacks that go together make it larger, false alarms of attacks and controls smaller.
     """
 
     n_member: int
@@ -44,7 +44,14 @@ class Power:
     joint_power: float | None
 
 
-def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim: float = 0.95) -> Power:
+def power(
+    n_member: int,
+    n_holdout: int,
+    attacks: int,
+    tau: float | None,
+    claim: float = 0.95,
+    outlier_tau: float | None = None,
+) -> Power:
     """Power of an audit.
 
     Args:
@@ -53,7 +60,14 @@ def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim:
         attacks: How many AUCs are held to τ, the blind baseline's among them.
         tau: Of the tier.
         claim: Confidence of the attacks' upper bounds; the baseline's is 95 % always.
+        outlier_tau: Of the tier, for the isolated quartile; None where none is held to any.
     """
+    joint = None
+    if tau is not None:
+        joint = joint_power(n_member, n_holdout, attacks - 1, tau, claim)
+        joint *= joint_power(n_member, n_holdout, 1, tau, spread=BLIND_SPREAD)
+        if outlier_tau is not None:
+            joint *= joint_power(max(1, n_member // 4), max(1, n_holdout // 4), attacks - 1, outlier_tau, claim)
     return Power(
         n_member=n_member,
         n_holdout=n_holdout,
@@ -61,10 +75,7 @@ def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim:
         smallest_auc=smallest_detectable_auc(n_member, n_holdout),
         max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),
         fpr_bound=clopper_pearson(0, n_holdout, confidence=0.9)[1],
-        joint_power=None
-        if tau is None
-        else joint_power(n_member, n_holdout, attacks - 1, tau, claim)
-        * joint_power(n_member, n_holdout, 1, tau, spread=BLIND_SPREAD),
+        joint_power=joint,
     )
 
 

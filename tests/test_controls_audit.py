@@ -335,11 +335,12 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     (told_first,) = told
     assert (told_first.n_member, told_first.n_holdout) == (30, 30)
     assert 0.6 < told_first.smallest_auc < 0.75
-    # Every attack here binds a weights release, guesses of coins add none; the blind baseline, held to the same
-    # limit, spreads wider.
-    tau = TIERS["controlled"].auc_upper_max or 0
-    of_attacks = joint_power(30, 30, attacks=len(OUTSIDE) - len(OF_COINS), tau=tau)
-    assert told_first.joint_power == pytest.approx(of_attacks * joint_power(30, 30, 1, tau, spread=BLIND_SPREAD))
+    # Every attack here binds a weights release, guesses of coins add none; the blind baseline, held to the same limit,
+    # spreads wider; and of the isolated quartile there are seven on each side.
+    attacks, tau = len(OUTSIDE) - len(OF_COINS), TIERS["controlled"].auc_upper_max or 0
+    blind = joint_power(30, 30, 1, tau, spread=BLIND_SPREAD)
+    isolated = joint_power(7, 7, attacks, TIERS["controlled"].outlier_auc_upper_max or 0)
+    assert told_first.joint_power == pytest.approx(joint_power(30, 30, attacks, tau) * blind * isolated)
 
 
 def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None:

@@ -111,6 +111,13 @@ def test_the_blind_baseline_spreads_wider_and_costs_power() -> None:
     assert power(50, 50, attacks=6, tau=0.65).joint_power == pytest.approx(of_attacks * baseline)
 
 
+def test_the_isolated_quartile_costs_the_most_power_of_all() -> None:
+    without, isolated = power(50, 50, attacks=5, tau=0.65), power(50, 50, attacks=5, tau=0.65, outlier_tau=0.75)
+    assert without.joint_power == pytest.approx(0.27, abs=0.01)
+    assert isolated.joint_power == pytest.approx((without.joint_power or 0) * joint_power(12, 12, 4, 0.75))
+    assert isolated.joint_power == pytest.approx(0.05, abs=0.01)  # 3 of 40 audits passed: docs/experiments.md
+
+
 def test_sites_count_by_what_their_patients_can_tell_as_van_elteren_weights_them() -> None:
     # 2 members and 2 holdout patients: 2 * 2 / 5; 10 and 20: 10 * 20 / 31.
     small, large = 4 / 5, 200 / 31

@@ -163,7 +163,7 @@ def run_audit(
     run = [name for name in ATTACKS if name not in left_out]
     binding = 1 + sum(ATTACKS[name] in BINDING[plan.release] for name in run)
     claim = claim_confidence(plan.audit_number)
-    expected = power(members, holdout, binding, policy.auc_upper_max, claim)
+    expected = power(members, holdout, binding, policy.auc_upper_max, claim, policy.outlier_auc_upper_max)
     announce(expected)
 
     memorised = choose_memorised(

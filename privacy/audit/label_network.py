@@ -141,7 +141,7 @@ def audit_label_network(
             remedy="Audit a larger cohort, with a share roles.reference in the study; roles are drawn once.",
         )
     claim = claim_confidence(plan.audit_number)
-    expected = power(members, holdout, 2, policy.auc_upper_max, claim)
+    expected = power(members, holdout, 2, policy.auc_upper_max, claim, policy.outlier_auc_upper_max)
     announce(expected)
 
     memorised = choose_memorised(audited, rows, plan.scans_per_step, numpy_generator(plan.training_seed, "memorised"))

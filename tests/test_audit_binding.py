@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.keys import generate_key
 from fedphantom.common.scan_record import SCANS_PREPARED, hold_scans
 from fedphantom.common.site_folder import SiteFolder, site_material
+from fedphantom.privacy.audit.gathering import gather
 from fedphantom.privacy.audit.run import verify_audit
 from fedphantom.privacy.release.run import pack_run
 
@@ -143,6 +146,36 @@ def test_volumes_planted_where_an_audit_prepares_are_not_audited_in_place_of_the
     monkeypatch.setattr("fedphantom.privacy.audit.run_attack.AuditMaterial", attacked)
     with pytest.raises(Stop):
         audit(spoilt, simulated)
+
+
+def test_control_networks_of_other_code_or_other_scans_are_not_taken_for_an_audits_own(
+    simulated: Path, spoilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def kept(folder: Path, key: str) -> None:
+        keys.append(key)
+        raise Stop
+
+    def begin() -> None:
+        with pytest.raises(Stop):
+            audit(spoilt, simulated)
+
+    monkeypatch.setattr("fedphantom.privacy.audit.run.KeptNetworks", kept)
+    begin()
+    begin()
+    assert len(set(keys)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("fedphantom.privacy.audit.run.installed_code_digest", lambda: "f" * 64)
+        begin()
+
+    def brighter(*arguments: Any) -> Any:
+        scans, *more = gather(*arguments)
+        return replace(scans, volumes=np.asarray(scans.volumes) + np.float32(1e-6)), *more
+
+    monkeypatch.setattr("fedphantom.privacy.audit.run.gather", brighter)
+    begin()
+    assert len(set(keys)) == 3
 
 
 def test_a_site_that_trained_on_scans_that_nobody_noted_goes_no_further(spoilt: Path, tmp_path: Path) -> None:

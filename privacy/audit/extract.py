@@ -155,6 +155,7 @@ class AuditExtract(_Extract):
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None
+    code_sha256: Sha256 | None = None
     generator_named_by: NamedBy | None = None
 
     @model_validator(mode="before")

@@ -110,7 +110,7 @@ class EpsilonMeans(_Extract):
     """What every ε of the table is, and is not."""
 
     kind: Sentence
-    delta: float
+    delta: Annotated[float, Field(gt=0, lt=1)]
     unit: Word
     adjacency: Word
 

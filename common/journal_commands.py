@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 journal_app = typer.Typer(no_args_is_help=True)
 
+_LONG = 16
+"""Entries of a list above which a person is told their number; ``--json`` prints them."""
+
 _Path = Annotated[Path, typer.Argument(metavar="JOURNAL", help="A journal.jsonl.", dir_okay=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -44,11 +47,15 @@ def facts_text(facts: Mapping[str, Fact]) -> str:
 
     >>> facts_text({"verdict": "PASS", "release": "0123456789ab" + 52 * "0", "counts": {"A": 3}})
     'verdict PASS; release 0123456789ab…; counts {"A": 3}'
+    >>> facts_text({"scans": 40 * ["0123456789ab" + 20 * "0"]})
+    'scans 40 entries'
     """
     return "; ".join(f"{name} {_told(value)}" for name, value in facts.items())
 
 
 def _told(value: Fact) -> str:
+    if isinstance(value, list) and len(value) > _LONG:
+        return counted(len(value), "entry", "entries")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1…", text)
 

@@ -36,7 +36,7 @@ import numpy as np
 from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
-from .cohorts.preparation import PreparedScans, joined, prepare
+from .cohorts.preparation import PreparedScans, joined, prepare_digested
 from .cohorts.roles import CoinRecord, load_or_draw_roles
 from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
@@ -44,6 +44,7 @@ from .folder_lock import LOCK
 from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
+from .scan_record import hold_scans
 from .study import Study, read_study
 
 SITE_FILE = "site.toml"
@@ -206,13 +207,14 @@ class SiteMaterial:
 def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     """Check the site's cohort, draw its roles or read them, prepare its scans or map them.
 
-    Scans with an error are left out; by which code and how many, is journalled when the roles are drawn.
+    Scans with an error are left out; by which code and how many, is journalled when the roles are drawn. What was
+    prepared the first time is journalled too, and held against what is there each time after.
 
     Raises:
         DataError: no usable scan.
-        PolicyRefused: the cohort changed since its roles were drawn, or holds a private patient in a study of public
-            material.
-        VerificationFailed: the coin record or the journal was edited.
+        PolicyRefused: the cohort changed since its roles were drawn or it was first prepared, in patients or in scans,
+            or holds a private patient in a study of public material.
+        VerificationFailed: the coin record or the journal was edited, or tells of no scans though the site trained.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
     cohort = report.usable_or_refused()
@@ -249,7 +251,9 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
             expected="the record as it was written when roles were drawn",
             remedy="Restore it from a backup; roles drawn anew would void every audit of this cohort.",
         )
-    return SiteMaterial(cohort, coins, prepare(cohort, study, folder.cache).named_site(folder.name))
+    scans, digests = prepare_digested(cohort, study, folder.cache)
+    hold_scans(journal, coins, scans.patients, digests, folder.state)
+    return SiteMaterial(cohort, coins, scans.named_site(folder.name))
 
 
 def _refuse_lost_journal(journal: Journal) -> None:

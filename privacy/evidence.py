@@ -23,7 +23,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 5
+BATTERY = 6
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -78,7 +78,9 @@ REQUIRED_ATTACKS: dict[ReleaseKind, tuple[str, ...]] = {
     "weights": _OUTSIDE,
 }
 """Without which nothing passes: weights are searched before they leave, volumes have none."""
-_CONTROLS = ("positive-model", "positive-set", "negative", "blind")
+COPIES_FOUND = "positive-copies"
+"""The control of the searches for copies, whose silence says that nothing released repeats a patient."""
+_CONTROLS = ("positive-model", "positive-set", COPIES_FOUND, "negative", "blind")
 REQUIRED_CONTROLS: dict[ReleaseKind, tuple[str, ...]] = {
     "volumes": _CONTROLS,
     "weights": (*_CONTROLS, "positive-white-box"),

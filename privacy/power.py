@@ -13,6 +13,10 @@ from .statistics import clopper_pearson, epsilon_lower_bound, hanley_mcneil_se
 
 _Z95 = float(stats.norm.ppf(0.95))
 
+BLIND_SPREAD = 1.4
+"""How much wider the blind baseline's AUC spreads than Hanley and McNeil's formula says, measured at 25 and at 50
+patients a side: out-of-fold scores depend on each other (:mod:`.attacks.blind`), and its bounds are as much wider."""
+
 
 @dataclass(frozen=True)
 class Power:
@@ -26,10 +30,9 @@ class Power:
         max_epsilon: Largest lower bound that a perfect attack could show at a threshold fixed beforehand,
             at δ = 1 / (10 n).
         fpr_bound: True false positive rate that cannot be excluded where no holdout patient is flagged.
-        joint_power: Probability that all the binding attacks and the blind baseline show U95 <= τ though none
-            leaks and they are independent; None where the tier sets no τ. Near that of a PASS: attacks that go
-            together make it larger; the isolated quartile, the controls' false alarms and the baseline's wider
-            spread make it smaller.
+        joint_power: Probability that all the binding attacks, on everybody and on the isolated quartile, and the blind
+            baseline show U95 <= τ though none leaks and they are independent; None where the tier sets no τ. Near
+            that of a PASS: attacks that go together make it larger, false alarms of attacks and controls smaller.
     """
 
     n_member: int
@@ -41,7 +44,14 @@ class Power:
     joint_power: float | None
 
 
-def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim: float = 0.95) -> Power:
+def power(
+    n_member: int,
+    n_holdout: int,
+    attacks: int,
+    tau: float | None,
+    claim: float = 0.95,
+    outlier_tau: float | None = None,
+) -> Power:
     """Power of an audit.
 
     Args:
@@ -50,7 +60,14 @@ def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim:
         attacks: How many AUCs are held to τ, the blind baseline's among them.
         tau: Of the tier.
         claim: Confidence of the attacks' upper bounds; the baseline's is 95 % always.
+        outlier_tau: Of the tier, for the isolated quartile; None where none is held to any.
     """
+    joint = None
+    if tau is not None:
+        joint = joint_power(n_member, n_holdout, attacks - 1, tau, claim)
+        joint *= joint_power(n_member, n_holdout, 1, tau, spread=BLIND_SPREAD)
+        if outlier_tau is not None:
+            joint *= joint_power(max(1, n_member // 4), max(1, n_holdout // 4), attacks - 1, outlier_tau, claim)
     return Power(
         n_member=n_member,
         n_holdout=n_holdout,
@@ -58,9 +75,7 @@ def power(n_member: int, n_holdout: int, attacks: int, tau: float | None, claim:
         smallest_auc=smallest_detectable_auc(n_member, n_holdout),
         max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),
         fpr_bound=clopper_pearson(0, n_holdout, confidence=0.9)[1],
-        joint_power=None
-        if tau is None
-        else joint_power(n_member, n_holdout, attacks - 1, tau, claim) * joint_power(n_member, n_holdout, 1, tau),
+        joint_power=joint,
     )
 
 
@@ -75,8 +90,13 @@ def smallest_detectable_auc(n_member: int, n_holdout: int, wanted: float = 0.8) 
     return float(optimize.brentq(shortfall, 0.5, 1.0)) if shortfall(1.0) > 0 else 1.0
 
 
-def joint_power(n_member: int, n_holdout: int, attacks: int, tau: float, claim: float = 0.95) -> float:
-    """Probability that each of independent attacks without any effect shows U <= τ, U at the claim's confidence."""
+def joint_power(
+    n_member: int, n_holdout: int, attacks: int, tau: float, claim: float = 0.95, spread: float = 1.0
+) -> float:
+    """Probability that each of independent attacks without any effect shows U <= τ, U at the claim's confidence.
+
+    ``spread`` is how many times wider than the formula's their AUCs spread, and so do their bounds.
+    """
     z = stats.norm.ppf(claim)
-    single = stats.norm.cdf((tau - 0.5) / hanley_mcneil_se(0.5, n_member, n_holdout) - z)
+    single = stats.norm.cdf((tau - 0.5) / (spread * hanley_mcneil_se(0.5, n_member, n_holdout)) - z)
     return float(single**attacks)

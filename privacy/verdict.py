@@ -56,6 +56,10 @@ def decide(evidence: AuditEvidence, policy: ReleasePolicy) -> Verdict:
     Below twenty holdout patients attack statistics, and controls that rest on them, give neither FAIL nor
     INVALID. A leak is called FAIL only where B0 and the negative control hold: else a bad split explains it.
 
+    PRIVACY §4 asks of B0 that its interval holds one half and that U95 is at most τ. Only the first speaks of a biased
+    split, and its breach is INVALID; the second is a matter of numbers, and its breach INCONCLUSIVE: at the smallest
+    holdout of the controlled tier it is breached by half of all fair splits, and would hide a leak that is proven.
+
     Stricter than PRIVACY §4, INCONCLUSIVE and no PASS: fewer than twenty members, of whom no figure may leave; an
     attack that rejects in this audit by itself, though not over all audits of the holdout, so that no number of audits
     turns a FAIL into a PASS; and an attack that is surely wrong, since whoever turns it round is right.
@@ -185,6 +189,11 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
     for attack in evidence.attacks:
         if is_binding(attack, evidence):
             yield from _unproven(attack, evidence, policy)
+        elif attack.id == BLIND and policy.auc_upper_max is not None and attack.upper95 > policy.auc_upper_max:
+            yield (
+                f"The blind baseline could have an AUC up to {attack.upper95:.2f} (95 % confidence): too few patients"
+                f" to show that the split is fair; to be shown: at most {policy.auc_upper_max:.2f}."
+            )
 
 
 def _list(names: Iterable[str]) -> str:

@@ -238,6 +238,16 @@ def test_a_patients_own_scans_are_no_neighbours() -> None:
     assert min(lonely.values()) > 0.5
 
 
+def test_loneliness_is_the_mean_distance_to_five_neighbours_so_that_a_lonely_pair_is_lonely() -> None:
+    scans = make_scans(8)
+    images = np.zeros_like(scans.images)
+    images[:] = np.array([0, 1, 2, 3, 4, 5, 50, 50.5], np.float32)[:, None, None, None, None]
+    lonely = isolation(replace(scans, images=images), np.ones(scans.labels.shape, bool))
+    assert lonely["p000"] == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
+    assert lonely["p006"] == pytest.approx((0.5 + 45 + 46 + 47 + 48) / 5)
+    assert sorted(lonely, key=lonely.__getitem__)[-2:] == ["p006", "p007"]
+
+
 def test_background_and_padding_are_not_judged() -> None:
     labels = np.zeros((1, 16, 16, 16), np.uint8)
     labels[0, 8, 8, 8] = 1

@@ -116,7 +116,7 @@ def test_a_site_cut_off_between_coins_and_journal_goes_on(simulated: Path, spoil
     shutil.rmtree(folder.state)
     Journal(folder.journal).begin()
     site_material(folder, folder.study())
-    assert [entry.event for entry in read_journal(folder.journal)] == ["roles-drawn"]
+    assert [entry.event for entry in read_journal(folder.journal)] == ["roles-drawn", "scans-prepared"]
 
 
 def test_a_generator_of_another_study_and_foreign_volumes_are_refused(simulated: Path, spoilt: Path) -> None:

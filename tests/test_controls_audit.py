@@ -32,7 +32,7 @@ from fedphantom.privacy.evidence import (
     CopiedLabels,
 )
 from fedphantom.privacy.policy import TIERS
-from fedphantom.privacy.power import Power, joint_power, power
+from fedphantom.privacy.power import BLIND_SPREAD, Power, joint_power, power
 from fedphantom.privacy.verdict import decide
 
 
@@ -71,10 +71,12 @@ def test_a_generator_that_saw_nobody_passes_where_the_cohort_is_large_enough(cle
     assert {c.id: c.ok for c in result.evidence.controls} == {
         "blind": True,
         "positive-set": True,
+        "positive-copies": True,
         "positive-model": True,
         "negative": True,
     }
-    assert result.power.joint_power == pytest.approx(0.972, abs=0.002)
+    assert result.power.joint_power == pytest.approx(0.767, abs=0.002)
+    assert result.delta == 1 / (10 * (130 + 20)), "a tenth of one in all who trained"
 
 
 def test_a_reduced_audit_is_at_best_inconclusive_and_says_why() -> None:
@@ -107,6 +109,16 @@ def test_a_members_scan_in_the_released_set_fails_even_with_ten_holdout_patients
     synthetic[4] = material.images[0]
     result = audit(replace(material, synthetic=synthetic), "internal")
     assert result.evidence.confirmed_copies == 1
+    assert result.verdict.outcome == "FAIL"
+
+
+def test_a_members_scan_is_found_in_the_released_set_though_it_was_mirrored() -> None:
+    material = make_material()
+    synthetic = material.synthetic.copy()
+    synthetic[4] = material.images[0, :, ::-1]
+    spoilt = replace(material, synthetic=synthetic)
+    result = audit(spoilt, "internal", release="volumes", negative_seeds=1, blind_permutations=2)
+    assert (result.evidence.confirmed_copies, result.evidence.copied_members) == (1, 1)
     assert result.verdict.outcome == "FAIL"
 
 
@@ -323,18 +335,20 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
     (told_first,) = told
     assert (told_first.n_member, told_first.n_holdout) == (30, 30)
     assert 0.6 < told_first.smallest_auc < 0.75
-    # Every attack here binds a weights release, guesses of coins add none; the blind baseline has the same limit.
-    assert told_first.joint_power == pytest.approx(
-        joint_power(30, 30, attacks=1 + len(OUTSIDE) - len(OF_COINS), tau=TIERS["controlled"].auc_upper_max or 0)
-    )
+    # Every attack here binds a weights release, guesses of coins add none; the blind baseline, held to the same limit,
+    # spreads wider; and of the isolated quartile there are seven on each side.
+    attacks, tau = len(OUTSIDE) - len(OF_COINS), TIERS["controlled"].auc_upper_max or 0
+    blind = joint_power(30, 30, 1, tau, spread=BLIND_SPREAD)
+    isolated = joint_power(7, 7, attacks, TIERS["controlled"].outlier_auc_upper_max or 0)
+    assert told_first.joint_power == pytest.approx(joint_power(30, 30, attacks, tau) * blind * isolated)
 
 
 def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None:
     few = power_text(power(12, 11, attacks=1, tau=0.6), TIERS["controlled"])
     assert "12 members against 11 holdout patients" in few
     assert "A PASS is out of reach: the controlled tier asks for 50 holdout patients" in few
-    many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])
-    assert "passes with a probability of about 80% in the controlled tier" in many
+    many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])  # the blind baseline's alone
+    assert "passes with a probability of about 55% in the controlled tier" in many
 
 
 def test_progress_runs_to_its_end() -> None:

@@ -216,6 +216,11 @@ def test_a_series_that_nobody_wants_may_be_as_it_is(source: Path, capsys: pytest
 
 FAULTS: dict[str, tuple[dict[str, Any], int, str]] = {
     "burned-in": ({"BurnedInAnnotation": "YES"}, 4, "burned into the image"),
+    "features that the header calls recognisable": (
+        {"RecognizableVisualFeatures": "YES"},
+        4,
+        "neither skull-stripped nor defaced",
+    ),
     "no position": ({"ImagePositionPatient": None}, 3, "no-geometry"),
     "no orientation": ({"ImageOrientationPatient": None}, 3, "no-geometry"),
     "no pixel spacing": ({"PixelSpacing": None}, 3, "no-geometry"),

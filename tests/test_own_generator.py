@@ -103,7 +103,7 @@ def test_a_site_killed_between_its_journal_and_its_file_writes_the_file_when_ask
     answer(folder)  # the answer was lost on its way: asked once more
     assert folder.generator.read_bytes() == undisturbed.generator.read_bytes()
     events = [entry.event for entry in read_journal(folder.journal)]
-    assert events == ["roles-drawn", "generator-kept", "round-failed", "reply-left", "reply-left"]
+    assert events == ["roles-drawn", "scans-prepared", "generator-kept", "round-failed", "reply-left", "reply-left"]
 
 
 def test_a_site_folder_of_a_study_without_weights_lets_none_pass_whatever_it_was_given(

@@ -320,6 +320,9 @@ def test_networks_made_to_memorise_are_caught(tmp_path: Path) -> None:
     controls = {row["id"]: row for row in content["controls"]}
     assert "after 720 steps" in controls["positive-model"]["got"]
     assert controls["positive-model"]["ok"], controls["positive-model"]["got"]
-    assert controls.keys() == {"blind", "positive-set", "positive-model", "positive-insider", "negative"}
+    assert controls.keys() == {
+        *("blind", "positive-set", "positive-copies", "positive-model", "positive-insider", "negative")
+    }
+    assert controls["positive-copies"]["ok"], controls["positive-copies"]["got"]
     assert controls["positive-insider"]["ok"], controls["positive-insider"]["got"]
     assert content["verdict"] != "PASS"

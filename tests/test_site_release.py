@@ -18,8 +18,10 @@ from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
+from fedphantom.common.installed_code import installed_code_digest
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.keys import generate_key, load_private_key
+from fedphantom.common.scan_record import scans_digest
 from fedphantom.common.signing import verify
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.privacy.audit.history import AUDITED, DONE
@@ -120,6 +122,8 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "channels": list(study_of(load_weights(site / "generator.safetensors")[1]).channels),
         "synthetic_sha256": synthetic_digest(site / "synthetic"),
         "cohort_digest": "0" * 64,
+        "scans_sha256": scans_digest([site / "journal.jsonl"]),
+        "code_sha256": installed_code_digest(),
         "attacks": rows(),
         "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
         "counts": {"member": 120, "holdout": 120},

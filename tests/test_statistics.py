@@ -102,6 +102,35 @@ def test_joint_power_is_the_published_one() -> None:
     assert [round(joint_power(n, n, k, 0.60), 2) for n in (104, 200) for k in (6, 11)] == [0.27, 0.09, 0.81, 0.68]
 
 
+def test_the_blind_baseline_spreads_wider_and_costs_power() -> None:
+    of_attacks = joint_power(50, 50, 5, 0.65)
+    assert of_attacks == pytest.approx(0.38, abs=0.01)
+    baseline = joint_power(50, 50, 1, 0.65, spread=1.4)
+    assert baseline == pytest.approx(0.58, abs=0.01)
+    assert baseline < joint_power(50, 50, 1, 0.65)
+    assert power(50, 50, attacks=6, tau=0.65).joint_power == pytest.approx(of_attacks * baseline)
+
+
+def test_the_isolated_quartile_costs_the_most_power_of_all() -> None:
+    without, isolated = power(50, 50, attacks=5, tau=0.65), power(50, 50, attacks=5, tau=0.65, outlier_tau=0.75)
+    assert without.joint_power == pytest.approx(0.27, abs=0.01)
+    assert isolated.joint_power == pytest.approx((without.joint_power or 0) * joint_power(12, 12, 4, 0.75))
+    assert isolated.joint_power == pytest.approx(0.05, abs=0.01)  # 3 of 40 audits passed: docs/experiments.md
+
+
+def test_sites_count_by_what_their_patients_can_tell_as_van_elteren_weights_them() -> None:
+    # 2 members and 2 holdout patients: 2 * 2 / 5; 10 and 20: 10 * 20 / 31.
+    small, large = 4 / 5, 200 / 31
+    scores = Scores.of(
+        [1.0, 1.0, *[0.0] * 10],
+        [0.0, 0.0, *[1.0] * 20],
+        ["A", "A", *["B"] * 10],
+        ["A", "A", *["B"] * 20],
+    )
+    assert scores.weights.tolist() == pytest.approx([small / (small + large), large / (small + large)])
+    assert auc(scores) == pytest.approx(small / (small + large))  # 1 at A, 0 at B
+
+
 def test_three_patients_cannot_find_even_a_perfect_attack_more_often_than_said() -> None:
     assert smallest_detectable_auc(1, 1) == 1.0
 

@@ -222,6 +222,16 @@ CASES = {
         "INCONCLUSIVE",
         "though not over all 12 audits of this holdout",
     ),
+    "a blind baseline at chance that too few patients leave open": (
+        with_attack(GOOD, attack("B0", 0.54, half=0.13)),
+        "INCONCLUSIVE",
+        "The blind baseline could have an AUC up to 0.67 (95 % confidence): too few patients",
+    ),
+    "a significant attack beside such a blind baseline": (
+        with_attack(with_attack(GOOD, LEAK), attack("B0", 0.54, half=0.13)),
+        "FAIL",
+        "tells members",
+    ),
     "an attack that is surely wrong": (
         with_attack(GOOD, attack("A3", 0.25)),
         "INCONCLUSIVE",

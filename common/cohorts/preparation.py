@@ -29,12 +29,13 @@ from ..volumes.nifti import read_header, read_label_map, read_volume
 from ..volumes.placement import place_labels, place_volume
 from .acquisition import acquisition
 from .disk_rows import DiskRows, Rows, chosen
+from .scan_digests import ARRAYS, digests_on_disk, scan_digest
 
-ARRAYS = ("volumes.npy", "classes.npy", "headers.npy")
 HASHES = "hashes.json"
-"""SHA-256 of each array's file; written last."""
-_LOOKED_THROUGH: set[tuple[str, int, int, int]] = set()
-"""Files whose hash was found right: path, size, time of change, inode."""
+"""SHA-256 of each scan (:mod:`.scan_digests`); written last."""
+_Facts = tuple[tuple[int, int, int], ...]
+_LOOKED_THROUGH: dict[str, tuple[_Facts, tuple[str, ...]]] = {}
+"""Folders whose scans were hashed: size, time of change and inode of each array's file, and each scan's hash."""
 
 VERSION = 4  # raise it whenever preparation gives other voxels or headers
 ABSENT = -1.0  # every voxel of a channel that a scan lacks: what background is
@@ -145,49 +146,65 @@ def prepare(cohort: Cohort, study: Study, folder: Path, progress: Progress | Non
             and prepare its ``usable`` cohort.
         StorageError: the disk is full.
     """
+    return prepare_digested(cohort, study, folder, progress)[0]
+
+
+def prepare_digested(
+    cohort: Cohort, study: Study, folder: Path, progress: Progress | None = None
+) -> tuple[PreparedScans, tuple[str, ...]]:
+    """As :func:`prepare`, with each scan's hash (:mod:`.scan_digests`), taken of what was written or is mapped."""
     scans = cohort.scans
     if not scans:
         raise DataError(
             "a cohort without a usable scan", expected="one or more", remedy="Run 'fedphantom cohort check'."
         )
     target = folder / content_key(cohort, study)
-    if target.is_dir() and not _is_whole(target):
+    digests = _looked_through(target)
+    if digests is None and target.is_dir():
         with storage_errors():
             shutil.rmtree(target)  # damaged since: nothing is lost that its sources do not give again
-    if not target.is_dir():
+    if digests is None:
         with storage_errors(), making_errors():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # scans of patients: for their owner alone
         try:
             with atomic_folder(target) as partial:
-                _write(partial, scans, study, progress)
+                written = _write(partial, scans, study, progress)
         except StorageError:
             # Another process may have prepared the same scans meanwhile: under a content key they are the same.
-            if not target.is_dir():
+            digests = _looked_through(target)
+            if digests is None:
                 raise
+        else:
+            digests = written
+            _LOOKED_THROUGH[str(target)] = _facts(target), digests
     sites = {patient.patient_id: patient.site or "" for patient in cohort.patients}
-    return PreparedScans(
+    mapped = PreparedScans(
         np.load(target / "volumes.npy", mmap_mode="r", allow_pickle=False),
         np.load(target / "classes.npy", mmap_mode="r", allow_pickle=False),
         tuple(scan.patient_id for scan in scans),
         tuple(sites[scan.patient_id] for scan in scans),
         np.load(target / "headers.npy", allow_pickle=False),
     )
+    return mapped, digests
 
 
-def _is_whole(target: Path) -> bool:
-    """Whether every array is what was written; looked through once a process while its files do not change."""
+def _facts(target: Path) -> _Facts:
+    found = [(target / name).stat() for name in ARRAYS]
+    return tuple((facts.st_size, facts.st_mtime_ns, facts.st_ino) for facts in found)
+
+
+def _looked_through(target: Path) -> tuple[str, ...] | None:
+    """Each scan's hash, where it is what was written; read once a process while the files do not change."""
     try:
-        noted: dict[str, str] = json.loads((target / HASHES).read_bytes())
-        for name in ARRAYS:
-            facts = (target / name).stat()
-            seen = (str(target / name), facts.st_size, facts.st_mtime_ns, facts.st_ino)
-            if seen not in _LOOKED_THROUGH:
-                if _file_hash(target / name) != noted[name]:
-                    return False
-                _LOOKED_THROUGH.add(seen)
+        noted = json.loads((target / HASHES).read_bytes())["scans"]
+        facts, seen = _facts(target), _LOOKED_THROUGH.get(str(target))
+        found = seen[1] if seen and seen[0] == facts else digests_on_disk(target)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True
+        return None
+    if list(found) != noted:
+        return None
+    _LOOKED_THROUGH[str(target)] = facts, found
+    return found
 
 
 def content_key(cohort: Cohort, study: Study) -> str:
@@ -205,8 +222,9 @@ def content_key(cohort: Cohort, study: Study) -> str:
     return digest.hexdigest()
 
 
-def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> None:
+def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress | None) -> tuple[str, ...]:
     grid, shape = study.volume_grid(), study.grid.shape
+    digests: list[str] = []
     # Written, not memory-mapped: a full disk kills who writes to a map (SIGBUS), and is an error to who writes.
     with (folder / "volumes.npy").open("wb") as volumes, (folder / "classes.npy").open("wb") as classes:
         _write_header(volumes, np.dtype(np.float32), (len(scans), len(study.channels), *shape))
@@ -214,21 +232,21 @@ def _write(folder: Path, scans: Sequence[Scan], study: Study, progress: Progress
         headers: list[NDArray[np.float64]] = []
         for row, scan in enumerate(scans, start=1):
             sources, label = _files(scan, study)
-            scales: list[NDArray[np.floating[Any]]] = []
-            for source in sources:
-                channel, scale = _channel(source, grid)
-                volumes.write(channel.tobytes())
-                scales.append(scale)
-            classes.write(class_index(*read_label_map(label), study).tobytes())
+            made = [_channel(source, grid) for source in sources]
+            volume, labels = np.stack([channel for channel, _ in made]), class_index(*read_label_map(label), study)
             found = [read_header(source.path) if source else None for source in (*sources, ChannelSource(label))]
-            headers.append(acquisition(found, scales))
+            headers.append(acquisition(found, [scale for _, scale in made]))
+            volumes.write(volume.tobytes())
+            classes.write(labels.tobytes())
+            digests.append(scan_digest(volume, labels, headers[-1]))
             if progress:
                 progress(row, len(scans))
     table = np.stack(headers)
     with (folder / "headers.npy").open("wb") as file:
         _write_header(file, table.dtype, table.shape)
         file.write(table.tobytes())
-    (folder / HASHES).write_text(json.dumps({name: _file_hash(folder / name) for name in ARRAYS}))
+    (folder / HASHES).write_text(json.dumps({"scans": digests}))
+    return tuple(digests)
 
 
 def _channel(source: ChannelSource | None, grid: Grid) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]]]:

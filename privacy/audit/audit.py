@@ -55,6 +55,7 @@ from .controls import (
     positive_shadow_control,
     positive_white_box_control,
 )
+from .copy_control import positive_copies_control
 from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
@@ -162,7 +163,7 @@ def run_audit(
     run = [name for name in ATTACKS if name not in left_out]
     binding = 1 + sum(ATTACKS[name] in BINDING[plan.release] for name in run)
     claim = claim_confidence(plan.audit_number)
-    expected = power(members, holdout, binding, policy.auc_upper_max, claim)
+    expected = power(members, holdout, binding, policy.auc_upper_max, claim, policy.outlier_auc_upper_max)
     announce(expected)
 
     memorised = choose_memorised(
@@ -246,10 +247,12 @@ def run_audit(
         b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
-        controls.append(blind_control(b0, policy))
+        controls.append(blind_control(b0))
 
     course.at("attacking the controls", 1)
     controls.append(positive_set_control(battery, target, numpy_generator(plan.seed, "planted copies")))
+    planted = numpy_generator(plan.seed, "copies to be found")
+    controls.append(positive_copies_control(audited, battery.known.judged, planted, once))
     found_by = numpy_generator(plan.seed, "positive-model")
     controls.append(positive_model_control(battery, memorised, generators.get("memoriser"), found_by))
     if searched:

@@ -168,8 +168,13 @@ def audit_verify(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run it should speak of, or a site's folder.")],
     generator: Annotated[Path | None, typer.Option(help="The generator, where RUN is a site's folder.")] = None,
 ) -> None:
-    """Check that an audit speaks of this run's generator; exit 5 if it does not."""
+    """Check that an audit speaks of this run's generator, scans and code; exit 5 if it does not.
+
+    It reads the sites' cohorts: an audit is void once a scan or the program has changed.
+    """
     from .run import verify_audit
 
     content = verify_audit(result, run, generator)
-    typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run.")
+    signed = ": the sites signed what it combines"
+    of = signed if content.get("combined_from") else ", its sites' scans and this program"
+    typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run{of}.")

@@ -34,7 +34,6 @@ from ..evidence import (
     ControlResult,
 )
 from ..intervals import auc_interval, perfect_lower_bound
-from ..policy import ReleasePolicy
 from ..statistics import auc, holm, null_p_value
 
 T = TypeVar("T", AttackScores, tuple[AttackScores, ...])
@@ -370,19 +369,17 @@ def strangers_told(
     return result, tuple(runs)
 
 
-def blind_control(b0: AttackResult, policy: ReleasePolicy) -> ControlResult:
-    """Members and holdout must look alike without the model.
+def blind_control(b0: AttackResult) -> ControlResult:
+    """Members and holdout must not be told apart without the model: B0's interval holds one half.
 
-    The upper bound is held to the tier's τ where the holdout has the size that the tier asks for. On a
-    smaller one even a baseline at chance exceeds τ: that is too few patients (INCONCLUSIVE), and no sign of
-    a biased split (INVALID). The bound stays at 95 % in every audit of a holdout: it judges the split and claims
-    nothing of a generator; a wider one would turn later finds of a leak into INVALID.
+    That its upper bound stays below the tier's τ as well, as a PASS asks, is no part of it: a fair split that too few
+    patients show to be fair is unproven (INCONCLUSIVE), not biased (INVALID), and hides no leak. The interval stays at
+    95 % in every audit of a holdout: it judges the split and claims nothing of a generator; a wider one would turn
+    later finds of a leak into INVALID.
     """
-    tau = policy.auc_upper_max if b0.n_holdout >= policy.min_holdout else None
-    bound = "" if tau is None else f" and U95 <= {tau:.2f}"
     return ControlResult(
         "blind",
-        f"B0's 95 % interval holds 0.5{bound}",
+        "B0's 95 % interval holds 0.5",
         f"AUC {b0.auc:.2f} [{b0.auc_ci[0]:.2f}, {b0.auc_ci[1]:.2f}], U95 {b0.upper95:.2f}",
-        ok=b0.auc_ci[0] <= 0.5 <= b0.auc_ci[1] and (tau is None or b0.upper95 <= tau),
+        ok=b0.auc_ci[0] <= 0.5 <= b0.auc_ci[1],
     )

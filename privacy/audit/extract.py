@@ -110,7 +110,7 @@ class EpsilonMeans(_Extract):
     """What every ε of the table is, and is not."""
 
     kind: Sentence
-    delta: float
+    delta: Annotated[float, Field(gt=0, lt=1)]
     unit: Word
     adjacency: Word
 
@@ -159,6 +159,7 @@ class AuditExtract(_Extract):
     canary_excess: bool | None = None
     epsilon_means: EpsilonMeans | None = None
     synthetic_sha256: Sha256 | None = None
+    code_sha256: Sha256 | None = None
     generator_named_by: NamedBy | None = None
     combined_from: Annotated[tuple[Sha256, ...], Field(max_length=1000)] = ()
 

@@ -38,7 +38,7 @@ class KeptNetworks:
 
     Attributes:
         folder: Of the audit's own.
-        key: Names generator under audit, coins and version of the program.
+        key: Names generator under audit, coins, every scan's content, and the program's code.
     """
 
     folder: Path

@@ -141,7 +141,7 @@ def audit_label_network(
             remedy="Audit a larger cohort, with a share roles.reference in the study; roles are drawn once.",
         )
     claim = claim_confidence(plan.audit_number)
-    expected = power(members, holdout, 2, policy.auc_upper_max, claim)
+    expected = power(members, holdout, 2, policy.auc_upper_max, claim, policy.outlier_auc_upper_max)
     announce(expected)
 
     memorised = choose_memorised(audited, rows, plan.scans_per_step, numpy_generator(plan.training_seed, "memorised"))
@@ -186,7 +186,7 @@ def audit_label_network(
         b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
         attacks.append(b0)
         rocs[BLIND] = roc(baseline.scores.scores())
-        controls.append(blind_control(b0, policy))
+        controls.append(blind_control(b0))
     people = (*memorised.members, *audited.side(member=False))
     memoriser = networks.get("memoriser")
     learnt = None if memoriser is None else attacked(memoriser, lambda network: own.attack(network, people))

@@ -38,6 +38,9 @@ class AuditResult:
         parameters_sha256: Over the generator's parameters, whatever its file's header says; None where it has no file.
         channels: The study's, which are all that the attacks read of a volume.
         not_applicable: Attacks that are run where there is something to ask, and were not: why, by identifier.
+        scans_sha256: Of what the sites' journals note of their scans; None for scans that no journal tells of.
+        code_sha256: Of the program that audited (:mod:`fedphantom.common.installed_code`), as it stood at the start;
+            None, as above, where no run's folder was audited.
     """
 
     verdict: Verdict
@@ -57,6 +60,8 @@ class AuditResult:
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     parameters_sha256: str | None = None
     channels: tuple[str, ...] = ()
+    scans_sha256: str | None = None
+    code_sha256: str | None = None
 
     def p_values(self) -> PValues:
         """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
@@ -99,6 +104,8 @@ class AuditResult:
             },
             "generator_sha256": self.generator_sha256,
             "cohort_digest": self.cohort_digest,
+            "scans_sha256": self.scans_sha256,
+            "code_sha256": self.code_sha256,
             "synthetic_sha256": self.synthetic_sha256,
             "audit_number": self.evidence.audit_number,
             "claim_confidence": claim_confidence(self.evidence.audit_number),

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, maps_of, read_weights_header, study_of
+from ...common.installed_code import installed_code_digest
 from ...common.journal import Fact, Journal, read_journal
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
+from ...common.scan_record import scans_digest
 from ...common.site_folder import SITE_FILE, SiteFolder, site_folders, site_material
 from ...common.study import Study
 from ..evidence import ReleaseKind
@@ -33,11 +34,12 @@ from ..synthetic_cohort import painters
 from ..synthetic_digest import synthetic_digest
 from ..synthetic_files import synthetic_volumes
 from .audit import AuditPlan
+from .binding import refuse_void
 from .course import Estimate
 from .critics import kept_critics
 from .gathering import gather
 from .history import DONE, end_audit, failed_before, refuse_forgotten, take_turn
-from .inputs import inputs_digest, insiders_digest
+from .inputs import inputs_digest, insiders_digest, material_digest
 from .kept_findings import FINDINGS, KeptFindings
 from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
@@ -184,11 +186,12 @@ def audit_run_folder(
     site_steps = study.training.rounds * study.training.local_steps
     insider = kept_critics(folders, study, chosen) if paints else None
     rounds = kept_trajectory(folders, study, chosen)
+    code, scans_sha256 = installed_code_digest(), scans_digest([folder.journal for folder in folders])
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider, rounds)
-    kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {version('fedphantom')}")
+    read = material_digest(scans, roles, code)
+    kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {read}")
     inputs = inputs_digest(
-        scans,
-        roles,
+        read,
         (
             *(generator.sha256, digest, study.digest(), insiders_digest(folders), stands_in, named_by),
             *(synthetic_digest(synthetic) if synthetic and paints else None, release, sizes, policy, str(chosen.torch)),
@@ -221,13 +224,19 @@ def audit_run_folder(
                 derived_seed(study.seed, "shadows"),
                 sizes.steps or site_steps,
                 out / SHADOWS,
-                f"{generator.sha256} {digest}",
+                f"{generator.sha256} {digest} {read}",
             )
             if sizes.shadows
             else None,
         )
         found = attack(plan, policy, lambda _, done, total: progress(done, total), announce, estimate)
-        result = replace(found, parameters_sha256=parameters, channels=study.channels)
+        result = replace(
+            found,
+            parameters_sha256=parameters,
+            channels=study.channels,
+            scans_sha256=scans_sha256,
+            code_sha256=code,
+        )
         text = result.to_json()
         _keep(out, turn.number, text.encode())
         end_audit(
@@ -257,10 +266,10 @@ def _keep(out: Path, number: int, content: bytes) -> None:
 
 
 def verify_audit(result: Path, run: Path, generator_file: Path | None = None) -> dict[str, Any]:
-    """Check that an audit's result speaks of this run's generator, and is what the run's sites noted.
+    """Check that an audit's result speaks of this run's generator, scans and code, and is what its sites noted.
 
-    A folder of no site (a generator that was received) has no journal to ask; everything else is checked there too. For
-    an audit that was combined from several sites' the sites' signatures stand in their journals' place.
+    A folder of no site (a generator that was received) has no journal and no scans to ask; everything else is checked
+    there too. For an audit that was combined from several sites' the sites' signatures stand in their journals' place.
 
     Args:
         result: The result file, or the folder that it lies in.
@@ -270,8 +279,9 @@ def verify_audit(result: Path, run: Path, generator_file: Path | None = None) ->
     Raises:
         SignatureInvalid, PolicyRefused: a combined audit that the sites did not sign, or not all of them.
         DataError: no readable result, or no folder at ``run``.
-        VerificationFailed: it is the audit of another generator, its verdict is better than its figures allow, a
-            site's journal does not hold its SHA-256, or an earlier audit of this generator failed.
+        VerificationFailed: it is the audit of another generator, other scans or by other code, its verdict is better
+            than its figures allow, a site's journal does not hold its SHA-256, or an earlier audit of this generator
+            failed.
     """
     content = read_consistent_result(result)
     raw = (result / RESULT if result.is_dir() else result).read_bytes()
@@ -320,6 +330,7 @@ def verify_audit(result: Path, run: Path, generator_file: Path | None = None) ->
                     expected="no FAIL among its audits: another try, with other luck, does not undo one",
                     remedy="Train another generator, with fewer steps, more patients or differential privacy.",
                 )
+    refuse_void(content, folders)
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def attack_on_painter(
     study, device, scans = run.generator.study, run.generator.device, run.scans
     promised = read_dp(run.generator.dp, study)
     volumes = synthetic_digest(synthetic)
+    # Nothing that lies there is believed: what is attacked comes from the files that were hashed.
+    shutil.rmtree(cache, ignore_errors=True)
     made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
     material = AuditMaterial(
         images=np.asarray(scans.volumes),

@@ -76,6 +76,11 @@ _CONTROLS = {
         "planted copies",
         "We hide copies of patients' scans among synthetic volumes. The attacks have to find them.",
     ),
+    "positive-copies": (
+        "copies, searched for",
+        "We hide copies of patients' scans and label maps, mirrored and shifted ones too. The searches for copies have "
+        "to find them.",
+    ),
     "positive-insider": (
         "a discriminator made to memorise",
         "We train a discriminator on a few patients for long. The attack on discriminators has to notice; no release "

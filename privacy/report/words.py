@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
-from ..evidence import BINDING, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
+from ..evidence import BINDING, BLIND, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
 from ..multiplicity import claim_confidence
-from ..power import joint_power
+from ..power import power
 from ..verdict import MIN_HOLDOUT
 from .cells import Cells
 from .content import ReportAudit
@@ -166,8 +166,9 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
         )
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
-    if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in binding):
-        patients = _patients_for(len(binding), tau)
+    judged = [*binding, *(attack for attack in audit.attacks if attack.id == BLIND)]
+    if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in judged):
+        patients = _patients_for(binding, tau, policy.outlier_auc_upper_max)
         yield (
             f"More patients, so that the intervals become narrow enough to lie below {tau:.2f}: for "
             f"{len(binding)} attacks that all find nothing, roughly {patients} members and {patients} holdout patients "
@@ -181,9 +182,11 @@ def _named(attacks: Iterable[str]) -> str:
     return "; ".join(f"{name} ({attack_name(name)})" for name in attacks)
 
 
-def _patients_for(attacks: int, tau: float) -> int:
+def _patients_for(binding: Iterable[AttackRow], tau: float, outlier_tau: float | None) -> int:
+    """On each side; the blind baseline is held to the same limit, and the isolated quartile to its own."""
+    whole = sum(not attack.id.endswith(OUTLIERS) and attack.id not in OF_COINS for attack in binding)
     n = MIN_HOLDOUT
-    while joint_power(n, n, attacks, tau) < 0.8 and n < 5000:
+    while n < 5000 and (power(n, n, 1 + whole, tau, outlier_tau=outlier_tau).joint_power or 0) < 0.8:
         n += 5
     return n
 

@@ -37,3 +37,8 @@ def hold_folder(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def holds_anything(root: Path) -> bool:
+    """Whether anything but its lock lies in a folder."""
+    return any(path.name != LOCK for path in root.glob("*"))

@@ -11,6 +11,7 @@ from .cohorts.roles import CoinRecord
 from .cohorts.scan_digests import patients_digests
 from .counted import counted
 from .errors import PolicyRefused, VerificationFailed
+from .folder_lock import holds_anything
 from .journal import Journal, JournalEntry, read_journal
 
 SCANS_PREPARED = "scans-prepared"
@@ -40,7 +41,7 @@ def hold_scans(
     with journal.held() as held:
         then = _noted(held.entries())
         if then is None:
-            if any(state.glob("*")):
+            if holds_anything(state):
                 raise VerificationFailed(
                     "a site that has trained, whose journal does not tell on which scans",
                     expected="a journal that noted them before the first round",

@@ -40,7 +40,7 @@ from .cohorts.preparation import PreparedScans, joined, prepare_digested
 from .cohorts.roles import CoinRecord, load_or_draw_roles
 from .errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from .exchange import check_site_name
-from .folder_lock import LOCK
+from .folder_lock import holds_anything
 from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
 from .randomness import numpy_generator
@@ -241,7 +241,7 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     digest = hashlib.sha256(folder.coins.read_bytes()).hexdigest()
     noted = noted_coins(folder)
     if noted is None:  # new, or cut off between the record and this line
-        if any(path.name != LOCK for path in folder.state.glob("*")):
+        if holds_anything(folder.state):
             raise _lost_journal()
         left_out = {problem.code: problem.scans for problem in report.errors}
         journal.append(ROLES_DRAWN, cohort=coins.cohort_digest, coins=digest, left_out=left_out)

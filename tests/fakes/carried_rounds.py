@@ -15,7 +15,7 @@ from fedphantom.client.node.file_round import ReplyHandedOut, answer_request, ex
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.joining import join
 from fedphantom.client.node.keys import make_keys
-from fedphantom.client.node.limits import write_first_limits
+from fedphantom.client.node.limits import LIMITS_FILE, LIMITS_TEXT
 from fedphantom.client.node.setup import make_request
 from fedphantom.client.site_round import OpenTrainer
 from fedphantom.client.site_setup import create_site_folder, read_egress_rule
@@ -75,7 +75,7 @@ class Carried:
         sent = Path(invite(self.lead, name, None, 14, NOW).file)
         spec = ParameterSpec.of(linear_generator(parse_study(text)))
         site = create_site_folder(self.site(name), name, cohort, text, spec, coins_from="system")
-        write_first_limits(site.root)
+        (site.root / LIMITS_FILE).write_text(LIMITS_TEXT.replace("sites = 2 ", "sites = 1 "))
         node = NodeFolder(site.root)
         keys = make_keys(node.keys)
         write_atomic(node.authority, read_invitation(sent)[0].authority.encode())

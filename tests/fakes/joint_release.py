@@ -17,7 +17,7 @@ from tiny_release import STUDY, Releasable, release_study
 from fedphantom.cli import run as fedphantom
 from fedphantom.common.enrolment.signed_file import signed
 from fedphantom.common.gan.parameters import parameters_digest
-from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import Journal
 from fedphantom.common.run_result import RUN_FINISHED, RUN_STARTED
 from fedphantom.privacy.audit.history import DONE
@@ -68,6 +68,8 @@ class Joint:
         return {
             "generator_sha256": self.made.generator_sha256,
             "synthetic_sha256": synthetic_digest(self.made.synthetic),
+            "parameters_sha256": parameters_digest(load_weights(self.made.generator)[0]),
+            "channels": study_of(load_weights(self.made.generator)[1]).channels,
         }
 
     def combine(self, *extracts: Path, out: str = "audit.json") -> int:

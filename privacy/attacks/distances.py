@@ -6,13 +6,13 @@ import math
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...common.cohorts.disk_rows import let_go
 from ...common.parallel import in_order
 from ..statistics import Floats
 from .interface import AuditedScans, Images
+from .products import product
 
 _AT_ONCE = 1_000_000
 """Voxel values compared at once on a core: bounds memory to some tens of megabytes, whatever the number of volumes."""
@@ -51,17 +51,12 @@ def _squares(weight: NDArray[np.bool_], ours: Images, theirs: Images, voxels: ND
         inside = weight[:, some].astype(np.float64)  # (N, v)
         y = theirs[:, :, some].astype(np.float64)  # (S, C, v)
         x = (ours[:, :, some] * inside[:, None]).reshape(len(ours), -1)  # (N, C v)
-        total += _product(inside, np.einsum("scv,scv->sv", y, y))
-        total -= 2 * _product(x, y.reshape(len(theirs), -1))
+        total += product(inside, np.einsum("scv,scv->sv", y, y).T)
+        total -= 2 * product(x, y.reshape(len(theirs), -1).T)
         total += np.einsum("nv,nv->n", x, x)[:, None]
     let_go(ours)
     let_go(theirs)
     return total
-
-
-def _product(rows: Floats, columns: Floats) -> Floats:
-    """Of (N, V) and (S, V) along V: by torch, which uses one thread here, where BLAS would ask for every core again."""
-    return np.asarray((torch.from_numpy(rows) @ torch.from_numpy(columns).T).numpy())
 
 
 def isolation(scans: AuditedScans, judged: NDArray[np.bool_], neighbours: int = 5) -> dict[str, float]:

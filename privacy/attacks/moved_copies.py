@@ -27,6 +27,7 @@ from .copies import SAME_ERROR
 from .grids import cube, mostly, shrunk
 from .interface import AuditedScans, Images
 from .once import Arrays, Once, anew
+from .products import product
 from .registration import Laid, Motion, Volume, descent, places_of, scaled, unexplained
 
 UNEXPLAINED = 0.2
@@ -201,7 +202,7 @@ class _Search:
         self, centre: Floats, volume: NDArray[np.float32], centred: list[tuple[Floats, NDArray[np.float32]]]
     ) -> list[Candidate]:
         """As :meth:`_nearest_people`, each laid with its centre of mass on the volume's."""
-        scores = [values @ volume for _, values in centred]
+        scores = [product(values, volume) for _, values in centred]
 
         def start(i: int, mirrored: bool) -> Motion:
             return np.hstack([np.eye(3), (centre - centred[mirrored][0][i])[:, None]])
@@ -210,8 +211,8 @@ class _Search:
 
     def _one_a_person(
         self,
-        plain: NDArray[np.floating[Any]],
-        mirrored: NDArray[np.floating[Any]],
+        plain: NDArray[np.float32],
+        mirrored: NDArray[np.float32],
         start: Callable[[int, bool], Motion],
     ) -> list[Candidate]:
         """Of the people whose scan, or its mirror image, scores best: which scan, whether mirrored, and its start."""

@@ -16,6 +16,9 @@ from .products import product
 
 _AT_ONCE = 1_000_000
 """Voxel values compared at once on a core: bounds memory to some tens of megabytes, whatever the number of volumes."""
+_VOLUMES = 128
+"""Volumes compared at once. Of a file each part touches some voxels of every volume, and the system maps 64 KiB around
+whatever is touched."""
 _PARTS = 16
 """Of the voxels; cores take them in turn, and sums are those of the parts in their order, however many cores."""
 
@@ -37,8 +40,10 @@ def distances(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images)
     ours, theirs = (x.reshape(len(x), channels, volume) for x in (scans.images, synthetic))
     total = np.zeros((len(scans), len(synthetic)))
     parts = np.array_split(np.flatnonzero(weight.any(axis=0)), _PARTS)
-    for part in in_order([partial(_squares, weight, ours, theirs, voxels) for voxels in parts]):
-        total += part
+    for start in range(0, len(theirs), _VOLUMES):
+        some = slice(start, start + _VOLUMES)
+        for part in in_order([partial(_squares, weight, ours, theirs[some], voxels) for voxels in parts]):
+            total[:, some] += part
     return np.asarray(np.sqrt(np.maximum(total, 0) / (weight.sum(axis=1) * channels)[:, None]))
 
 

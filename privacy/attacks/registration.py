@@ -53,12 +53,13 @@ class Laid:
     """A scan that can be looked up anywhere.
 
     Attributes:
-        table: Of each voxel, whether it counts, then of each channel the value and its three slopes; shape
-            (X · Y · Z, 1 + 4 C).
+        counting: Of each voxel, whether it counts, shape (X · Y · Z,); 0 or 1.
+        table: Of each voxel, of each channel the value and its three slopes; shape (X · Y · Z, 4 C).
         shape: X, Y, Z.
         size: Voxels that count.
     """
 
+    counting: NDArray[np.float32]
     table: NDArray[np.float32]
     shape: tuple[int, ...]
     size: int
@@ -66,10 +67,11 @@ class Laid:
     @classmethod
     def of(cls, image: Volume, mask: Mask) -> Laid:
         """From a scan and the voxels of it that count."""
-        columns: list[NDArray[np.float32]] = [mask.astype(np.float32)]
+        columns: list[NDArray[np.float32]] = []
         for channel in image:
             columns += [channel, *np.gradient(channel)]
-        return cls(np.stack(columns, axis=-1).reshape(-1, len(columns)), mask.shape, int(mask.sum()))
+        table = np.stack(columns, axis=-1).reshape(-1, len(columns))
+        return cls(mask.astype(np.float32).reshape(-1), table, mask.shape, int(mask.sum()))
 
     def at(self, places: Floats) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Which of some places (P, 3) lie where the scan counts, and what it holds there, shape (p, 4 C)."""
@@ -82,15 +84,15 @@ class Laid:
         corners = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
         row = [(ends[0][i] * self.shape[1] + ends[1][j]) * self.shape[2] + ends[2][k] for i, j, k in corners]
         share = [shares[0][i] * shares[1][j] * shares[2][k] for i, j, k in corners]
-        found = np.zeros((len(within), self.table.shape[1]), np.float32)
+        counts = np.flatnonzero(sum(self.counting[r] * w for r, w in zip(row, share, strict=True)) > 0.5)
+        found = np.zeros((len(counts), self.table.shape[1]), np.float32)
         for r, w in zip(row, share, strict=True):
-            corner = np.take(self.table, r, axis=0)
-            corner *= w[:, None]
+            corner = np.take(self.table, r[counts], axis=0)
+            corner *= w[counts, None]
             found += corner
-        counts = found[:, 0] > 0.5
         inside = np.zeros(len(places), bool)
         inside[within[counts]] = True
-        return inside, found[counts, 1:]
+        return inside, found
 
 
 def descent(scan: Laid, volume: Volume, motion: Motion, places: Places) -> tuple[Motion, float]:

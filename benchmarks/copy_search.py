@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from resident_peak import resident_peak_gib
 from scipy import ndimage
 
+from fedphantom.common.cohorts.disk_rows import let_go
 from fedphantom.common.randomness import numpy_generator
 from fedphantom.privacy.attacks.copies import confirmed_copies
 from fedphantom.privacy.attacks.distances import distances
@@ -43,9 +44,11 @@ def main(folder: Path) -> None:
     labels = np.empty((SCANS, SIDE, SIDE, SIDE), np.uint8)
     for i in range(SCANS):
         images[i], labels[i] = head(rng)
+        let_go(images)
     synthetic = np.lib.format.open_memmap(folder / "volumes.npy", "w+", np.float32, (VOLUMES, 1, SIDE, SIDE, SIDE))
     for i in range(VOLUMES):
         synthetic[i] = head(rng)[0]
+        let_go(synthetic)
     for i in range(PLANTED):
         moved = np.roll(images[i][:, :: -1 if i % 2 else 1], rng.integers(-4, 5, 3), axis=(1, 2, 3))
         synthetic[i] = 2 * ((moved + 1) / 2) ** 1.2 - 1

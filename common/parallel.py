@@ -64,6 +64,17 @@ def side_by_side(tasks: Sequence[Callable[[], T]], workers: int | None = None) -
         over.set()  # what has not begun shall not begin
 
 
+def in_order(tasks: Sequence[Callable[[], T]], workers: int | None = None) -> Iterator[T]:
+    """As :func:`side_by_side`, but the results alone, in the order of the tasks; those that came early wait."""
+    early: dict[int, T] = {}
+    due = 0
+    for index, value in side_by_side(tasks, workers):
+        early[index] = value
+        while due in early:
+            yield early.pop(due)
+            due += 1
+
+
 def usable_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

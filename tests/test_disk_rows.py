@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedphantom.common.cohorts.disk_rows import DiskRows, chosen
+from fedphantom.common.cohorts.disk_rows import DiskRows, chosen, let_go
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
 
 ONE = np.arange(5 * 6, dtype=np.float32).reshape(5, 2, 3)
@@ -91,3 +91,43 @@ def test_rows_on_disk_are_no_array_without_a_copy(rows: DiskRows[np.float32]) ->
     with pytest.raises(ValueError, match="copy"):
         np.asarray(rows, copy=False)
     assert np.asarray(rows, dtype=np.float64).dtype == np.float64
+
+
+def resident_file_kib(path: Path) -> int:
+    """How much of a file's mapping this process holds in memory."""
+    parts = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    return sum(int(part.split("Rss:")[1].split()[0]) for part in parts if str(path) in part)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is looked up where Linux tells it")
+@pytest.mark.parametrize("view", [lambda array: array, lambda array: np.asarray(array).reshape(8, -1)[1:]])
+def test_what_was_read_of_a_file_is_let_go_and_read_again(
+    tmp_path: Path, view: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> None:
+    path = tmp_path / "volumes.npy"
+    np.save(path, np.ones((4, 2, 100_000), np.float32))
+    array = np.load(path, mmap_mode="r")
+    assert array.sum() == 800_000
+    assert resident_file_kib(path) > 3000
+    let_go(view(array))
+    assert resident_file_kib(path) < 100
+    assert array.sum() == 800_000
+
+
+@pytest.mark.parametrize("mode", ["w+", "r+", "c"])
+def test_letting_go_loses_nothing_that_was_written(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "volumes.npy"
+    np.save(path, ONE)
+    if mode == "w+":
+        array = np.lib.format.open_memmap(path, "w+", np.float32, ONE.shape)
+    else:
+        array = np.load(path, mmap_mode="r+" if mode == "r+" else "c")
+    array[:] = OTHER[0]
+    let_go(array)
+    assert np.array_equal(array, np.broadcast_to(OTHER[0], ONE.shape))
+
+
+def test_an_array_in_memory_stays_there() -> None:
+    array = ONE.copy()
+    let_go(array[1:])
+    assert np.array_equal(array, ONE)

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from fedphantom.common.parallel import side_by_side, usable_cores
+from fedphantom.common.parallel import in_order, side_by_side, usable_cores
 
 
 def test_every_task_answers_under_its_own_index() -> None:
@@ -28,6 +28,20 @@ def test_results_come_as_they_end_not_as_they_were_given() -> None:
     assert next(results) == (1, "quick")
     first_may_end.set()
     assert list(results) == [(0, "slow")]
+
+
+def test_results_in_order_wait_for_those_before_them() -> None:
+    first_may_end = threading.Event()
+
+    def slow() -> str:
+        assert first_may_end.wait(10)
+        return "slow"
+
+    def quick() -> str:
+        first_may_end.set()
+        return "quick"
+
+    assert list(in_order([slow, quick, lambda: "last"], workers=2)) == ["slow", "quick", "last"]
 
 
 def test_one_worker_runs_tasks_in_order() -> None:

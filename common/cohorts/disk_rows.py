@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -75,6 +76,19 @@ class DiskRows(Generic[_Number]):
 
 Rows = NDArray[_Number] | DiskRows[_Number]
 """Rows (n, ...) in memory or on disk: what both can do, reading by row number, is all that most readers need."""
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Give back the memory that reading a memory-mapped array took; whoever reads it again, reads from the disk.
+
+    What lies in memory stays there, and so does a private mapping, whose changes are nowhere else.
+    """
+    base: Any = array
+    while base is not None and not (isinstance(base, np.memmap) and base.mode != "c"):
+        base = getattr(base, "base", None)
+    mapped = getattr(base, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def chosen(array: Rows[_Number], rows: Sequence[int] | NDArray[np.intp]) -> Rows[_Number]:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..device import Device
 from ..errors import DataError, about
 from ..exchange import Parameters
 from ..labels.sampler import SampledLabels
+from ..parallel import side_by_side
 from ..randomness import derived_seed, torch_generator
 from ..run_result import RUN_FILE
 from ..site_folder import SITE_FILE
@@ -322,5 +324,12 @@ def as_written(volume: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def as_read_back(volumes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Painted volumes (n, C, X, Y, Z) as whoever prepares the written cohort gets them, without the disk between."""
-    channels = as_written(volumes).reshape(-1, *volumes.shape[2:])
-    return np.stack([normalise(channel) for channel in channels]).reshape(volumes.shape)
+    out = np.empty(volumes.shape, np.float32)
+
+    def read(i: int) -> None:
+        for c, channel in enumerate(volumes[i]):
+            out[i, c] = normalise(as_written(channel))
+
+    for _ in side_by_side([partial(read, i) for i in range(len(volumes))]):
+        pass
+    return out

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..randomness import torch_generator
 from ..study import Maps, Study
+from .cpu_layers import PairedConvolution, PointConvolution, VolumeNorm
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -92,10 +93,11 @@ class Generator(nn.Module):
                     mode="nontrainable",
                     interp_mode="linear",
                     align_corners=not local,
+                    pre_conv="default" if local else PointConvolution(deep, shallow, 1),
                 )
             )
             self.merge.append(_block(2 * shallow, shallow, stride=1, local=local))
-        self.head = nn.Conv3d(widths[0] + given, made, kernel_size=1)
+        self.head = (nn.Conv3d if local else PointConvolution)(widths[0] + given, made, kernel_size=1)
 
     def forward(self, given: Tensor, noise: Tensor) -> Tensor:
         """What is given (B, G, X, Y, Z) and noise (B, N, X, Y, Z) to what is made (B, M, X, Y, Z)."""
@@ -143,6 +145,11 @@ def _block(before: int, width: int, stride: int, *, local: bool) -> UnetBasicBlo
     block = UnetBasicBlock(3, before, width, kernel_size=3, stride=stride, norm_name="INSTANCE")
     if local:
         block.norm1, block.norm2 = VoxelNorm(), VoxelNorm()
+    else:
+        block.norm1, block.norm2 = VolumeNorm(width), VolumeNorm(width)
+        convolutions = [block.conv1, block.conv2] if stride == 1 else [block.conv2]
+        for one in convolutions:
+            one.conv = PairedConvolution.instead_of(one.conv)
     return block
 
 

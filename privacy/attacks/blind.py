@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ...common.cohorts.disk_rows import let_go
 from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import numpy_generator
@@ -114,10 +115,10 @@ def _out_of_fold(features: Floats, truth: NDArray[np.bool_], rng: np.random.Gene
 def _features_by_patient(scans: AuditedScans, header: Floats | None) -> tuple[tuple[str, ...], Floats]:
     values = [int(v) for v in np.unique(scans.labels) if v]
     judged = foreground(scans.images, scans.labels)
-    rows = [
-        np.concatenate([_image_features(image, inside), _label_features(label, values)])
-        for image, label, inside in zip(scans.images, scans.labels, judged, strict=True)
-    ]
+    rows: list[Floats] = []
+    for image, label, inside in zip(scans.images, scans.labels, judged, strict=True):
+        rows.append(np.concatenate([_image_features(image, inside), _label_features(label, values)]))
+        let_go(scans.images)
     table = np.stack(rows) if header is None else np.concatenate([np.stack(rows), header], axis=1)
     if not np.isfinite(table).all():
         raise DataError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
+from ...common.cohorts.disk_rows import let_go
 from ..statistics import Floats
 from .distances import distances
 from .interface import AuditedScans
@@ -49,7 +50,10 @@ def confirmed_copies(
         distance: From :func:`~fedphantom.privacy.attacks.distances.distances`, shape (N, S).
         moved: From :func:`~fedphantom.privacy.attacks.moved_copies.moved_copies`, shape (N, S); None: not searched.
     """
-    spread = np.array([scans.images[i][:, judged[i]].var(dtype=np.float64) for i in range(len(scans))])
+    spread = np.zeros(len(scans))
+    for i, inside in enumerate(judged):
+        spread[i] = scans.images[i][:, inside].var(dtype=np.float64)
+        let_go(scans.images)
     repeats = distance**2 < COPY_ERROR * spread[:, None]
     names, owner = np.unique(np.array(scans.patients, dtype=str), return_inverse=True)
     repeated = _any_of(repeats, owner, len(names))  # (patients, S)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.cohorts.disk_rows import let_go
+from ...common.parallel import in_order
 from ..statistics import Floats
 from .interface import AuditedScans, Images
+from .products import product
 
-_AT_ONCE = 4_000_000
-"""Voxel values compared at once: bounds memory to some tens of megabytes, whatever the number of volumes."""
+_AT_ONCE = 1_000_000
+"""Voxel values compared at once on a core: bounds memory to some tens of megabytes, whatever the number of volumes."""
+_VOLUMES = 128
+"""Volumes compared at once. Of a file each part touches some voxels of every volume, and the system maps 64 KiB around
+whatever is touched."""
+_PARTS = 16
+"""Of the voxels; cores take them in turn, and sums are those of the parts in their order, however many cores."""
 
 
 def distances(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images) -> Floats:
@@ -30,20 +39,29 @@ def distances(scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images)
     weight = judged.reshape(len(scans), volume)
     ours, theirs = (x.reshape(len(x), channels, volume) for x in (scans.images, synthetic))
     total = np.zeros((len(scans), len(synthetic)))
-    block = max(1, _AT_ONCE // (channels * max(1, len(scans) + len(synthetic))))
-    for start in range(0, volume, block):
-        voxels = slice(start, start + block)
-        inside = weight[:, voxels].astype(np.float64)  # (N, v)
-        seen = inside.any(axis=0)
-        if not seen.any():
-            continue
-        inside = inside[:, seen]
-        y = theirs[:, :, voxels][:, :, seen].astype(np.float64)  # (S, C, v)
-        x = ours[:, :, voxels][:, :, seen] * inside[:, None]  # (N, C, v)
-        total += inside @ (y**2).sum(axis=1).T
-        total -= 2 * np.tensordot(x, y, axes=((1, 2), (1, 2)))
-        total += (x**2).sum(axis=(1, 2))[:, None]
+    parts = np.array_split(np.flatnonzero(weight.any(axis=0)), _PARTS)
+    for start in range(0, len(theirs), _VOLUMES):
+        some = slice(start, start + _VOLUMES)
+        for part in in_order([partial(_squares, weight, ours, theirs[some], voxels) for voxels in parts]):
+            total[:, some] += part
     return np.asarray(np.sqrt(np.maximum(total, 0) / (weight.sum(axis=1) * channels)[:, None]))
+
+
+def _squares(weight: NDArray[np.bool_], ours: Images, theirs: Images, voxels: NDArray[np.intp]) -> Floats:
+    """Sums of squared differences (N, S) of rows (N, C, V) and (S, C, V) in some voxels, where a scan is judged."""
+    total = np.zeros((len(ours), len(theirs)))
+    block = max(1, _AT_ONCE // (ours.shape[1] * max(1, len(ours) + len(theirs))))
+    for start in range(0, len(voxels), block):
+        some = voxels[start : start + block]
+        inside = weight[:, some].astype(np.float64)  # (N, v)
+        y = theirs[:, :, some].astype(np.float64)  # (S, C, v)
+        x = (ours[:, :, some] * inside[:, None]).reshape(len(ours), -1)  # (N, C v)
+        total += product(inside, np.einsum("scv,scv->sv", y, y).T)
+        total -= 2 * product(x, y.reshape(len(theirs), -1).T)
+        total += np.einsum("nv,nv->n", x, x)[:, None]
+    let_go(ours)
+    let_go(theirs)
+    return total
 
 
 def isolation(scans: AuditedScans, judged: NDArray[np.bool_], neighbours: int = 5) -> dict[str, float]:

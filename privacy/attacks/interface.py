@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ...common.cohorts.disk_rows import let_go
 from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.randomness import derived_seed
@@ -265,4 +266,5 @@ def foreground(images: Images, labels: Labels, margin: int = 3) -> NDArray[np.bo
         tissue = ndimage.binary_dilation(label > 0, iterations=margin) if label.any() else np.ones(label.shape, bool)
         judged = tissue & (image != image[:, :1, :1, :1]).any(axis=0)
         out[i] = judged if judged.any() else tissue
+        let_go(images)
     return out

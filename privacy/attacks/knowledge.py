@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.cohorts.disk_rows import let_go
 from ...common.errors import DataError
 from ..statistics import Floats
 from .distances import distances
@@ -130,4 +131,6 @@ def _gathered(batches: Iterable[Images]) -> Iterator[Images]:
     """The same volumes in larger batches, so that each is compared with every scan in few products."""
     singly = (batch[i : i + 1] for batch in batches for i in range(len(batch)))
     while some := list(islice(singly, _AT_ONCE)):
-        yield np.concatenate(some)
+        together = np.concatenate(some)
+        let_go(some[0])
+        yield together

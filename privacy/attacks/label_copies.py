@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,14 @@ def copied_label_maps(
     once: Once = anew,
 ) -> NDArray[np.bool_]:
     """Whose label map each released one is, shape (N, S); at most one a map. Arguments as :func:`label_copies`."""
-    classes = int(max(scans.labels.max(initial=0), released.max(initial=0), 1))
     around = np.stack([ndimage.binary_dilation(label > 0, iterations=_MARGIN) for label in scans.labels])
-    pictured = replace(scans, images=_pictures(scans.labels, classes))
-    return moved_copies(pictured, around, _pictures(released, classes), progress, workers, by_centre=True, once=once)
+    pictured = replace(scans, images=_pictures(scans.labels))
+    return moved_copies(pictured, around, _pictures(released), progress, workers, by_centre=True, once=once)
 
 
-def _pictures(labels: Labels, classes: int) -> Images:
-    """Label maps as images of one channel from 0 to 1: the search is blind to contrast, not to which label is which."""
-    return np.asarray(labels[:, None] / np.float32(classes), dtype=np.float32)
+def _pictures(labels: Labels) -> Images:
+    """Label maps as images of one channel: the search is blind to contrast, not to which label is which.
+
+    Bytes still, whatever the type says: the search makes floats of what it looks at, one by one or on a coarse grid.
+    """
+    return cast("Images", labels[:, None])

@@ -12,6 +12,7 @@ than about ten degrees, shifts of more than a quarter of the grid, and anything 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -19,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from ...common.cohorts.disk_rows import let_go
 from ...common.parallel import side_by_side, usable_cores
 from ..statistics import Floats
 from .copies import SAME_ERROR
-from .grids import cube, shrunk
+from .grids import cube, mostly, shrunk
 from .interface import AuditedScans, Images
 from .once import Arrays, Once, anew
+from .products import product
 from .registration import Laid, Motion, Volume, descent, places_of, scaled, unexplained
 
 UNEXPLAINED = 0.2
@@ -77,18 +80,21 @@ def moved_copies(
         once: Of this search: what is found of so many volumes at a time (:data:`SEARCHED_TOGETHER`).
     """
     found = np.zeros((len(scans), len(synthetic)), dtype=bool)
-    search = cache(lambda: _Search(scans, judged, synthetic, by_centre=by_centre))
+    search = cache(lambda: _Search(scans, judged, by_centre=by_centre))
     total = len(synthetic)
 
     together = max(SEARCHED_TOGETHER, 4 * (workers or usable_cores()))
 
     def sources(block: range) -> Arrays:
         out = np.full(len(block), -1, dtype=np.int64)
-        tasks = [partial(search().source_of, s) for s in block]
+        volumes = search().volumes(synthetic[block.start : block.stop])
+        tasks = [partial(search().source_of, volumes, s) for s in range(len(block))]
         for done, (task, source) in enumerate(side_by_side(tasks, workers), start=1):
             out[task] = -1 if source is None else source
             if done < len(block):
                 progress(block.start + done, total)
+        let_go(scans.images)
+        let_go(synthetic)
         return {"source": out}
 
     for first in range(0, total, together):
@@ -100,42 +106,64 @@ def moved_copies(
     return found
 
 
-class _Search:
-    """Scans and volumes on three grids; none of it changes once it is made, so that several threads may search."""
+@dataclass(frozen=True, eq=False)
+class _Volumes:
+    """Some of the volumes searched.
 
-    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], synthetic: Images, *, by_centre: bool) -> None:
+    Attributes:
+        coarse: On the coarse grid, without what varies slowly.
+        grids: On the middle and the fine grid.
+        centred: As :func:`_centred`, where scans are laid by their centres.
+    """
+
+    coarse: Images
+    grids: tuple[Images, Images]
+    centred: tuple[Floats, NDArray[np.float32]] | None
+
+
+class _Search:
+    """Scans on three grids; none of it changes once it is made, so that several threads may search.
+
+    On the fine one only those are made that come into question: of all scans they would be most of a search's memory.
+    """
+
+    def __init__(self, scans: AuditedScans, judged: NDArray[np.bool_], *, by_centre: bool) -> None:
         self._scans = scans
-        coarse = shrunk(judged[:, None], _COARSE)
+        coarse = np.concatenate([shrunk(mask[None, None], _COARSE) for mask in judged])
         small = _high_pass(shrunk(scans.images, _COARSE)) * coarse
         small /= np.sqrt((small**2).sum(axis=(1, 2, 3, 4), keepdims=True)) + 1e-12
-        self._volumes = _high_pass(shrunk(synthetic, _COARSE))
         self._reach = [max(1, round(_REACH * n)) for n in small.shape[2:]]
         self._padded = [fft.next_fast_len(n + r, real=True) for n, r in zip(small.shape[2:], self._reach, strict=True)]
         self._images = [self._transformed(x) for x in (small, small[:, :, ::-1])]
         self._masks = [self._transformed(x) for x in (coarse, coarse[:, :, ::-1])]
-        self._grids = [
-            (shrunk(scans.images, most), shrunk(judged[:, None], most)[:, 0] > 0.5, shrunk(synthetic, most))
-            for most in (_MIDDLE, _FINE)
-        ]
-        self._places = [places_of(masks) for _, masks, _ in self._grids]
+        self._middle = shrunk(scans.images, _MIDDLE)
+        self._judged = [mostly(judged, most) for most in (_MIDDLE, _FINE)]
+        self._places = [places_of(masks) for masks in self._judged]
         block = [cube(judged.shape[1:], most) for most in (_COARSE, _MIDDLE, _FINE)]
         self._to_middle, self._to_fine = block[0] / block[1], block[1] / block[2]
-        self._centred = None
-        if by_centre:
-            images, _, volumes = self._grids[0]
-            self._centred = [_centred(x) for x in (images, images[:, :, ::-1], volumes)]
+        self._centred = [_centred(x) for x in (self._middle, self._middle[:, :, ::-1])] if by_centre else None
 
-    def source_of(self, s: int) -> int | None:
-        """The scan that this volume repeats, if it repeats one person's."""
-        candidates = self._nearest_people(s) if self._centred is None else self._nearest_by_centre(s, self._centred)
+    def volumes(self, some: Images) -> _Volumes:
+        """Volumes (s, C, X, Y, Z) as they are searched."""
+        middle = shrunk(some, _MIDDLE)
+        centred = None if self._centred is None else _centred(middle)
+        return _Volumes(_high_pass(shrunk(some, _COARSE)), (middle, shrunk(some, _FINE)), centred)
+
+    def source_of(self, volumes: _Volumes, s: int) -> int | None:
+        """The scan that the volume repeats that is ``s`` among these, if it repeats one person's."""
+        if self._centred is None or volumes.centred is None:
+            candidates = self._nearest_people(volumes.coarse[s])
+        else:
+            candidates = self._nearest_by_centre(volumes.centred[0][s], volumes.centred[1][s], self._centred)
+        middle, fine = (grid[s] for grid in volumes.grids)
         near = sorted(
-            (*self._registered(s, i, mirrored, start, 0, (1.0,)), i, mirrored) for i, mirrored, start in candidates
+            (*self._registered(middle, i, mirrored, start, 0, (1.0,)), i, mirrored) for i, mirrored, start in candidates
         )
         finer: list[tuple[float, int]] = []
         for share, motion, i, mirrored in near[:_CONTRASTED]:
             if not finer and share > _HOPELESS:
                 return None
-            share, _ = self._registered(s, i, mirrored, scaled(np.array(motion), self._to_fine), 1, (1.0, 0.0))
+            share, _ = self._registered(fine, i, mirrored, scaled(np.array(motion), self._to_fine), 1, (1.0, 0.0))
             finer.append((share, i))
             if min(finer)[0] >= UNEXPLAINED:
                 return None
@@ -150,9 +178,8 @@ class _Search:
         a, b = self._scans.images[one].astype(np.float64), self._scans.images[other]
         return bool(((a - b) ** 2).mean() < SAME_ERROR * a.var())
 
-    def _nearest_people(self, s: int) -> list[Candidate]:
+    def _nearest_people(self, volume: NDArray[np.float32]) -> list[Candidate]:
         """Scan, whether mirrored, and where it lies on the middle grid."""
-        volume = self._volumes[s]
         seen, energy = self._transformed(volume), self._transformed((volume**2).sum(axis=0, keepdims=True))
         window = [np.r_[0 : r + 1, -r:0] for r in self._reach]
         scores, places = [], []
@@ -171,17 +198,23 @@ class _Search:
 
         return self._one_a_person(scores[0], scores[1], start)
 
-    def _nearest_by_centre(self, s: int, centred: list[tuple[Floats, NDArray[np.float32]]]) -> list[Candidate]:
+    def _nearest_by_centre(
+        self, centre: Floats, volume: NDArray[np.float32], centred: list[tuple[Floats, NDArray[np.float32]]]
+    ) -> list[Candidate]:
         """As :meth:`_nearest_people`, each laid with its centre of mass on the volume's."""
-        centre, volume = centred[2][0][s], centred[2][1][s]
-        scores = [values @ volume for _, values in centred[:2]]
+        scores = [product(values, volume) for _, values in centred]
 
         def start(i: int, mirrored: bool) -> Motion:
             return np.hstack([np.eye(3), (centre - centred[mirrored][0][i])[:, None]])
 
         return self._one_a_person(scores[0], scores[1], start)
 
-    def _one_a_person(self, plain: Floats, mirrored: Floats, start: Callable[[int, bool], Motion]) -> list[Candidate]:
+    def _one_a_person(
+        self,
+        plain: NDArray[np.float32],
+        mirrored: NDArray[np.float32],
+        start: Callable[[int, bool], Motion],
+    ) -> list[Candidate]:
         """Of the people whose scan, or its mirror image, scores best: which scan, whether mirrored, and its start."""
         out: dict[str, Candidate] = {}
         for i in np.argsort(-np.maximum(plain, mirrored)):
@@ -192,13 +225,15 @@ class _Search:
         return list(out.values())
 
     def _registered(
-        self, s: int, i: int, mirrored: bool, motion: Motion, grid: int, blurs: tuple[float, ...]
+        self, whole: Volume, i: int, mirrored: bool, motion: Motion, grid: int, blurs: tuple[float, ...]
     ) -> tuple[float, Any]:
-        images, masks, volumes = self._grids[grid]
-        image, mask = (images[i, :, ::-1], masks[i, ::-1]) if mirrored else (images[i], masks[i])
+        image = self._middle[i] if grid == 0 else shrunk(self._scans.images[i : i + 1], _FINE)[0]
+        mask = self._judged[grid][i]
+        if mirrored:
+            image, mask = image[:, ::-1], mask[::-1]
         share, places = 1.0, self._places[grid]
         for blur in blurs:
-            volume = _blurred(volumes[s], blur)
+            volume = _blurred(whole, blur)
             motion, share = descent(Laid.of(_blurred(image, blur), mask), volume, motion, places)
             if share > _HOPELESS:
                 break

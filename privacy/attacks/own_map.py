@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.cohorts.disk_rows import let_go
+from ...common.parallel import in_order
 from ..statistics import Floats
 from .interface import AuditedScans, Images, Reconstruct, paint
 from .once import Arrays, Once, anew
@@ -32,14 +34,13 @@ class OwnMapErrors:
 
     def seen(self, draw: Iterator[Images]) -> Iterator[Images]:
         """One volume a scan, in their order, in batches; the same batches, each compared with its scans."""
-        errors, i = np.empty(len(self._scans)), 0
+        errors: list[float] = []
         for batch in draw:
-            for volume in batch:
-                difference = (volume - self._scans.images[i])[:, self._judged[i]].astype(np.float64)
-                errors[i] = float(np.mean(difference**2))
-                i += 1
+            tasks = [partial(self._error, i, volume) for i, volume in enumerate(batch, start=len(errors))]
+            errors += in_order(tasks)
+            let_go(self._scans.images)
             yield batch
-        self.each.append(errors)
+        self.each.append(np.array(errors))
 
     def after(self, draws: int, generator: Reconstruct, seed: int) -> Floats:
         """The smallest over so many draws, of which draw d is painted with ``seed + d``; the first may be there."""
@@ -61,6 +62,12 @@ class OwnMapErrors:
                 break
             draws, before = min(2 * draws, most), now
         return draws
+
+    def _error(self, i: int, volume: NDArray[np.float32]) -> float:
+        """Mean squared difference of a volume (C, X, Y, Z) from scan i where it is judged."""
+        difference = volume - self._scans.images[i]
+        squares = np.square(difference, out=difference).sum(axis=0)[self._judged[i]]
+        return float(squares.mean(dtype=np.float64)) / len(volume)
 
     def _painted(self, draw: int, generator: Reconstruct, seed: int) -> Arrays:
         for _ in self.seen(paint(generator, self._scans.labels, seed + draw)):

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from ...common.randomness import numpy_generator
 from ..statistics import Floats
+from .products import product
 
 Volume = NDArray[np.float32]
 """Shape (C, X, Y, Z)."""
@@ -52,12 +53,13 @@ class Laid:
     """A scan that can be looked up anywhere.
 
     Attributes:
-        table: Of each voxel, whether it counts, then of each channel the value and its three slopes; shape
-            (X · Y · Z, 1 + 4 C).
+        counting: Of each voxel, whether it counts, shape (X · Y · Z,); 0 or 1.
+        table: Of each voxel, of each channel the value and its three slopes; shape (X · Y · Z, 4 C).
         shape: X, Y, Z.
         size: Voxels that count.
     """
 
+    counting: NDArray[np.float32]
     table: NDArray[np.float32]
     shape: tuple[int, ...]
     size: int
@@ -65,10 +67,11 @@ class Laid:
     @classmethod
     def of(cls, image: Volume, mask: Mask) -> Laid:
         """From a scan and the voxels of it that count."""
-        columns: list[NDArray[np.float32]] = [mask.astype(np.float32)]
+        columns: list[NDArray[np.float32]] = []
         for channel in image:
             columns += [channel, *np.gradient(channel)]
-        return cls(np.stack(columns, axis=-1).reshape(-1, len(columns)), mask.shape, int(mask.sum()))
+        table = np.stack(columns, axis=-1).reshape(-1, len(columns))
+        return cls(mask.astype(np.float32).reshape(-1), table, mask.shape, int(mask.sum()))
 
     def at(self, places: Floats) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Which of some places (P, 3) lie where the scan counts, and what it holds there, shape (p, 4 C)."""
@@ -81,10 +84,12 @@ class Laid:
         corners = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
         row = [(ends[0][i] * self.shape[1] + ends[1][j]) * self.shape[2] + ends[2][k] for i, j, k in corners]
         share = [shares[0][i] * shares[1][j] * shares[2][k] for i, j, k in corners]
-        counts = sum(self.table[r, 0] * w for r, w in zip(row, share, strict=True)) > 0.5
-        found = np.zeros((int(counts.sum()), self.table.shape[1] - 1), np.float32)
+        counts = np.flatnonzero(sum(self.counting[r] * w for r, w in zip(row, share, strict=True)) > 0.5)
+        found = np.zeros((len(counts), self.table.shape[1]), np.float32)
         for r, w in zip(row, share, strict=True):
-            found += self.table[r[counts], 1:] * w[counts, None]
+            corner = np.take(self.table, r[counts], axis=0)
+            corner *= w[counts, None]
+            found += corner
         inside = np.zeros(len(places), bool)
         inside[within[counts]] = True
         return inside, found
@@ -141,7 +146,7 @@ def _compared(scan: Laid, wanted: Floats, places: Places, motion: Motion, before
     Where the share is not below the one before, the step is none.
     """
     back, offset = _inverse(motion, scan.shape)
-    inside, found = scan.at(places @ back.T + offset)
+    inside, found = scan.at(product(places.astype(np.float64), back.T) + offset)
     # As many as lie over the whole scan, were all looked at.
     seen = inside.sum() * (math.prod(scan.shape) / len(places))
     if seen <= max(_LEAST_OVERLAP * scan.size, 64):
@@ -161,9 +166,9 @@ def _compared(scan: Laid, wanted: Floats, places: Places, motion: Motion, before
     moves = np.concatenate([place, np.ones((len(place), 1))], axis=1)
     for slope, residual, gain in channels:
         # Moved on by d, the scan's value at a place changes by -slope · d.
-        turned = (slope @ back) * -gain[:, None]
+        turned = product(slope, back) * -gain[:, None]
         jacobian = (turned[:, :, None] * moves[:, None, :]).reshape(-1, 12)
-        square, right = square + jacobian.T @ jacobian, right + jacobian.T @ residual
+        square, right = square + product(jacobian.T, jacobian), right + product(jacobian.T, residual)
     return share, _solved(square, right).reshape(3, 4)
 
 
@@ -183,10 +188,10 @@ def _smooth(place: Floats, shape: tuple[int, ...]) -> Floats:
 def _fitted(smooth: Floats, inside: Floats, wanted: Floats) -> tuple[Floats, Floats, Floats]:
     """What a scan and a smooth background leave of the values wanted, what the latter alone does, and the gain."""
     design = np.concatenate([smooth, smooth[:, :4] * inside[:, None]], axis=1)
-    square, right = design.T @ design, design.T @ wanted
+    square, right = product(design.T, design), product(design.T, wanted)
     fit = _solved(square, right)
     alone = _solved(square[:10, :10], right[:10])
-    return wanted - design @ fit, wanted - smooth @ alone, smooth[:, :4] @ fit[10:]
+    return wanted - product(design, fit), wanted - product(smooth, alone), product(smooth[:, :4], fit[10:])
 
 
 def _after(step: Motion, motion: Motion) -> Motion:

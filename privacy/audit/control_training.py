@@ -25,7 +25,7 @@ from ...common.gan.losses import l1
 from ...common.gan.networks import Generator, make_generator
 from ...common.gan.training import draw_batch, places_of_step, train_from_scratch
 from ...common.gan.training_state import TrainingState, new_state
-from ...common.parallel import side_by_side
+from ...common.parallel import in_order
 from ...common.randomness import derived_seed
 from ...common.study import Study
 from ..attacks.interface import Images, Labels, Networks, Reconstruct, foreground
@@ -72,8 +72,7 @@ def painter(network: Generator, study: Study, device: Device) -> Reconstruct:
         together = painted_at_once(network, labels.shape[1:])
         parts = [slice(start, start + together) for start in range(0, len(labels), together)]
         tasks = [partial(paint_each, network, labels[part], study, seeds[part], device) for part in parts]
-        done = dict(side_by_side(tasks))
-        return np.concatenate([done[i] for i in range(len(parts))])
+        return np.concatenate(list(in_order(tasks)))
 
     return reconstruct
 

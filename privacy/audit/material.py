@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.cohorts.disk_rows import let_go
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError
 from ...common.run_result import NamedBy
@@ -84,7 +85,7 @@ class AuditMaterial:
                 expected="one role, site, header and label map per scan; synthetic volumes and label maps on that grid",
                 remedy="Prepare the cohort and the synthetic set with the same study.",
             )
-        if not (np.isfinite(self.images).all() and np.isfinite(self.synthetic).all()):
+        if not (_finite(self.images) and _finite(self.synthetic)):
             raise DataError(
                 "audit material with non-finite voxels",
                 expected="finite intensities",
@@ -100,3 +101,12 @@ class AuditMaterial:
     def scans_of(self, *roles: Role) -> NDArray[np.intp]:
         """Indices of the scans of patients with one of these roles, ascending."""
         return np.flatnonzero([role in roles for role in self.roles])
+
+
+def _finite(images: Images) -> bool:
+    """Of every voxel, read volume by volume."""
+    for volume in images:
+        if not np.isfinite(volume).all():
+            return False
+        let_go(images)
+    return True

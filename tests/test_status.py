@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,12 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.client.node.leaving import leave
 from fedphantom.common import watched_status
 from fedphantom.common.site_folder import SiteFolder
+from fedphantom.server.checkpoints import latest_checkpoint, write_checkpoint
 from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.enrolling import take_notice
+from fedphantom.server.coordinator.running import RunResult
 from fedphantom.server.coordinator.status import server_facts, status_text
+from fedphantom.server.run_folder import RunFolder
 
 
 def facts(carried: Carried) -> dict[str, Any]:
@@ -135,3 +139,16 @@ def test_a_sites_status_holds_counts_and_no_identifier(carried: Carried, capsys:
     assert "1 round of 3 answered" in told
     assert "enrolled until 2028-02-29" in told
     assert str(carried.root) not in told
+
+
+def test_a_round_that_was_given_up_is_named_as_such(carried: Carried) -> None:
+    carried.round()
+    folder = carried.lead / "run" / "checkpoints"
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint is not None
+    lost = replace(checkpoint.history[0], given_up="two sites did not come back", sites=())
+    write_checkpoint(folder, replace(checkpoint, history=(lost,)))
+    assert facts(carried)["rounds_given_up"] == [1]
+    assert "round 1 was given up" in said(carried)
+    told = RunResult(RunFolder(carried.lead / "run"), None, 1, {1: lost.given_up}).text()
+    assert told.splitlines()[0].endswith("no site's training of it counts: two sites did not come back")

@@ -116,7 +116,6 @@ def server_status(
 
 
 def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
-    from ...common.counted import counted
     from ...common.progress import stages
     from .folder import CoordinatorFolder
     from .running import run_study
@@ -127,9 +126,16 @@ def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
         result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
     where = str(result.generator) if result.generator else None
     typer.echo(
-        json.dumps({"rounds": result.rounds, "generator": where, "run": str(result.folder.root)})
+        json.dumps(
+            {
+                "rounds": result.rounds,
+                "rounds_given_up": list(result.given_up),
+                "generator": where,
+                "run": str(result.folder.root),
+            }
+        )
         if as_json
-        else f"{counted(result.rounds, 'round')} done; generator: {where or 'none left a site'}"
+        else result.text()
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,11 +37,22 @@ class RunResult:
         folder: The run's folder.
         generator: Path of the result; None where no weights left a site.
         rounds: Rounds done.
+        given_up: Which of them gave no average: why, by number.
     """
 
     folder: RunFolder
     generator: Path | None
     rounds: int
+    given_up: Mapping[int, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """For a terminal."""
+        given_up = [
+            f"round {number} was given up, and no site's training of it counts: {why}"
+            for number, why in self.given_up.items()
+        ]
+        done = f"{counted(self.rounds, 'round')} done; generator: {self.generator or 'none left a site'}"
+        return "\n".join([*given_up, done])
 
 
 def run_study(
@@ -96,7 +107,8 @@ def run_study(
             )
         run.write_results(study, sites, checkpoint, "flower")
         name_generator(folder, study, checkpoint)
-    return RunResult(run, run.result(study), checkpoint.round)
+    given_up = {record.round: record.given_up for record in checkpoint.history if record.given_up}
+    return RunResult(run, run.result(study), checkpoint.round, given_up)
 
 
 def stop_run(folder: CoordinatorFolder) -> bool:

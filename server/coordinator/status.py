@@ -45,6 +45,7 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "study_digest": study.digest(),
         "serving": serving,
         "rounds": {"done": len(history), "of": study.training.rounds},
+        "rounds_given_up": [record.round for record in history if record.given_up],
         "by_files": by_files,
         "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
         "last_round": asdict(history[-1]) if history else None,
@@ -71,6 +72,7 @@ def status_text(facts: dict[str, Any]) -> str:
             if facts["by_files"]
             else "nobody serves: 'fedphantom server start'"
         ),
+        *(f"round {number} was given up: its sum could not be had" for number in facts["rounds_given_up"]),
         *([carried_text(facts["carried"])] if facts["carried"] else []),
         "",
     ]

@@ -51,6 +51,7 @@ def audited(root: Path, site: str, policy: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_hospitals_release_their_generators_volumes_by_their_own_audits_alone(
     institutions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -304,7 +304,7 @@ def test_no_reply_is_handed_out_before_there_is_one(carried: Carried) -> None:
 
 def test_a_study_with_secure_aggregation_is_refused_with_a_sentence_on_both_sides(tmp_path: Path) -> None:
     table = "secure_aggregation = { threshold = 3, clip = 4.0, bits = 20 }"
-    carried = Carried.make(tmp_path / "carried", study_text(federation=table))
+    carried = Carried.make(tmp_path / "carried", study_text(federation=table), (*SITES, "site-c"))
     refused(3, "several exchanges each", carried.export)
     refused(3, "several exchanges each", carried.take)
     request = carried.root / "study.toml"  # any file: it is refused unread

@@ -128,7 +128,7 @@ def test_others_read_totals_and_the_head_and_no_line_of_it() -> None:
     page = words_of(render_report(promised_content(an_excerpt()), "shareable"))
     assert "This run reserved 40 noised steps; 30 of them count: ε = 1.13 at δ = 0.005." in page
     assert "cd" * 32 in page
-    for line in ("14:09", "reserved in line", "another run", "beyond 100"):
+    for line in ("14:09", "reserved in line", "steps reserved, another run", "beyond 100"):
         assert line not in page
 
 

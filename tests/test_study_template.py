@@ -72,7 +72,7 @@ def studies(draw: st.DrawFn) -> Study:
             generator_lr=draw(rates(1e-300, 1e300)),
             patch=draw(st.sampled_from([None, PatchTable(shape=(16, 16, 16), foreground=0.25)])),
         ),
-        federation=FederationTable(deadline_s=draw(rates(1e-9, 1e9)), ema_decay=draw(rates(0, 0.999))),
+        federation=FederationTable(deadline_s=draw(rates(1e-9, 2e6)), ema_decay=draw(rates(0, 0.999))),
         roles=RolesTable(test=draw(rates(0, 0.2)), audit=draw(rates(0, 0.4))),
     )
 

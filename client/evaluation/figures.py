@@ -48,7 +48,8 @@ def over_patients(values: Floats, lowest: float = 0.0, highest: float = 1.0) -> 
         lowest: The least that a patient can score.
         highest: The most.
     """
-    mean = float(values.mean())
+    # Between them, whatever the sum's rounding.
+    mean = float(np.clip(values.mean(), values.min(), values.max()))
     if np.ptp(values) <= 1e-9 * (highest - lowest):
         # Resampling equals gives no width. Up to this share of all patients could differ, at 95 %, by anything.
         unseen = 1 - (1 - CONFIDENCE) ** (1 / len(values))

@@ -22,6 +22,7 @@ from fedphantom.common.errors import FedPhantomError, VerificationFailed
 from fedphantom.common.gan.generation import generate_cohort, initial_parameters, load_generator
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
+from fedphantom.common.installed_code import installed_code_digest
 from fedphantom.common.labels.choice import declare_sources, newly_sampled
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import Study, parse_study
@@ -150,6 +151,7 @@ class Releasable:
             "parameters_sha256": parameters_digest(load_weights(self.generator)[0]),
             "channels": list(study_of(load_weights(self.generator)[1]).channels),
             "synthetic_sha256": synthetic_digest(self.synthetic),
+            "code_sha256": installed_code_digest(),
             "attacks": rows(),
             "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
             "counts": {"member": 120, "holdout": 120},

@@ -31,8 +31,9 @@ def hold_folder(root: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigError(
                 "another process is running in this folder",
-                expected="one run a folder",
-                remedy="Wait for it, or choose another --out.",
+                expected="one command at a time in a folder",
+                remedy="Wait for it, or end it: 'site start' and 'server start' stay until Ctrl-C. Where there is an"
+                " --out, another folder will do.",
             ) from None
         yield
     finally:

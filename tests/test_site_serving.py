@@ -10,10 +10,11 @@ import pytest
 from deployed_site import approve_as_it_stands, deploy
 
 from fedphantom.client.node import serving
+from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.serving import serve
 from fedphantom.client.node.status import site_facts, site_text
 from fedphantom.client.node.supernode import SuperNode
-from fedphantom.common.errors import PeerError
+from fedphantom.common.errors import ConfigError, PeerError, PolicyRefused
 from fedphantom.common.site_folder import SiteFolder
 
 ANSWERED = [("reply-left", {"round": 1, "bytes": 4_000_000})]
@@ -120,3 +121,23 @@ def test_status_counts_what_left_in_a_sum(tmp_path: Path) -> None:
     facts_told = site_facts(site)
     assert (facts_told["rounds_answered"], facts_told["bytes_left"]) == ([1], 3_000_100)
     assert "1 round of 2 answered" in site_text(facts_told)
+
+
+def test_a_site_that_withdraws_while_it_serves_ends_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_POLL_S", 0.05)
+    site = approve_as_it_stands(deploy(tmp_path).site)
+    withdraws = "from pathlib import Path; from fedphantom.client.node.standing import withdraw;"
+    withdraws += "from fedphantom.common.site_folder import SiteFolder;"
+    withdraws += f"withdraw(SiteFolder.open(Path({str(site.root)!r})), 'the board said so')"
+    monkeypatch.setattr(SuperNode, "command", lambda self: [sys.executable, "-c", withdraws])
+    with pytest.raises(PolicyRefused, match="this site has withdrawn"):
+        serve(site, lambda text: None)
+
+
+def test_before_a_site_has_joined_it_is_told_to_join(tmp_path: Path) -> None:
+    site = deploy(tmp_path).site
+    NodeFolder(site.root).roster.unlink()
+    with pytest.raises(ConfigError, match="has not joined"):
+        serve(site, lambda text: None)

@@ -16,6 +16,7 @@ from fedphantom.client.node.leaving import leave
 from fedphantom.common import watched_status
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import latest_checkpoint, write_checkpoint
+from fedphantom.server.coordinator import running
 from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.enrolling import take_notice
 from fedphantom.server.coordinator.running import RunResult
@@ -152,3 +153,27 @@ def test_a_round_that_was_given_up_is_named_as_such(carried: Carried) -> None:
     assert "round 1 was given up" in said(carried)
     told = RunResult(RunFolder(carried.lead / "run"), None, 1, {1: lost.given_up}).text()
     assert told.splitlines()[0].endswith("no site's training of it counts: two sites did not come back")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "absent"),
+    [
+        ({"1": "online", "2": "online"}, []),
+        ({"1": "online", "2": "registered"}, ["site-b"]),
+        ({"1": "offline"}, ["site-a", "site-b"]),
+        ({}, ["site-a", "site-b"]),
+    ],
+)
+def test_whoever_is_asked_and_not_there_is_named(
+    carried: Carried, monkeypatch: pytest.MonkeyPatch, nodes: dict[str, str], absent: list[str]
+) -> None:
+    folder = Coordinator.open(carried.lead).folder
+    known = [SimpleNamespace(site="site-a", node="1"), SimpleNamespace(site="site-b", node="2")]
+    monkeypatch.setattr(running, "control_of", lambda folder: SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(running, "nodes_of", lambda folder: SimpleNamespace(read=lambda: known))
+    assert running._not_connected(folder, ["site-a", "site-b"]) == absent
+
+
+def test_nobody_is_said_to_run_what_nobody_began(carried: Carried) -> None:
+    assert not running.goes_on(Coordinator.open(carried.lead).folder)
+    assert facts(carried)["running"] is False

@@ -19,6 +19,7 @@ from ..site_setup import read_egress_rule
 from .answers import round_over
 from .membership import Membership, read_membership
 from .permission import check_permission
+from .standing import refuse_absent, standing
 from .supernode import SuperNode
 
 RESTART_S = 15.0
@@ -48,8 +49,8 @@ def serve(folder: SiteFolder, say: Callable[[str], None], *, once: bool = False)
         ConfigError: another process serves this folder, the site has not joined, or Flower is not installed.
         StorageError: the disk is full, read-only or forbidden.
     """
+    membership = read_membership(folder)  # first: before a site has joined there is nothing to approve
     check_permission(folder)
-    membership = read_membership(folder)
     place = folder.root / "node"
     with storage_errors():
         place.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,8 @@ class _Serving:
                     f"the SuperNode ended with code {ended[1]}; it is started again in {RESTART_S:.0f} s",
                     code=ended[1],
                 )
+                if standing(self._folder) == "withdrawn":
+                    refuse_absent(self._folder)
                 time.sleep(RESTART_S)
                 self._start()
 

@@ -122,8 +122,12 @@ def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
-    with stages() as stage:
-        result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
+    try:
+        with stages() as stage:
+            result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
+    except KeyboardInterrupt:
+        _say_aside("if it had begun, the run goes on: 'server stop DIR' ends it, 'server resume DIR' follows it again")
+        raise
     where = str(result.generator) if result.generator else None
     typer.echo(
         json.dumps(

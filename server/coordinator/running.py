@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from ...common.masking.peers import Peers, write_peers
 from ...common.progress import Report
 from ...common.study import Study, read_study_text
 from ..following import follow
+from ..gathering import GATHERING_S
 from ..rounds import Rounds
 from ..run_folder import RunFolder
 from ..simulation import MakeInitial
@@ -97,6 +98,12 @@ def run_study(
             identifier = control.submit(_bundle(folder, study))
             write_atomic(folder.superlink / _RUN, identifier.encode())
             say(f"asking {', '.join(present)}")
+            if absent := _not_connected(folder, present):
+                say(
+                    f"not connected: {', '.join(absent)}. A round begins without them once {GATHERING_S:.0f} s have"
+                    f" passed and {counted(study.federation.quorum, 'site')} are there; it waits"
+                    f" {rounds.deadline_s / 60:.0f} min for so many"
+                )
             checkpoint = follow(
                 run,
                 control,
@@ -109,6 +116,22 @@ def run_study(
         name_generator(folder, study, checkpoint)
     given_up = {record.round: record.given_up for record in checkpoint.history if record.given_up}
     return RunResult(run, run.result(study), checkpoint.round, given_up)
+
+
+def _not_connected(folder: CoordinatorFolder, sites: Sequence[str]) -> list[str]:
+    """Of these sites, those whose node is not there now."""
+    known = control_of(folder).nodes()
+    there = {each.site for each in nodes_of(folder).read() if known.get(each.node) == "online"}
+    return [site for site in sites if site not in there]
+
+
+def goes_on(folder: CoordinatorFolder) -> bool:
+    """Whether a run is under way, followed by a command or not."""
+    try:
+        identifier = (folder.superlink / _RUN).read_text(encoding="ascii")
+        return control_of(folder).status(identifier) == "running"
+    except (OSError, PeerError):
+        return False
 
 
 def stop_run(folder: CoordinatorFolder) -> bool:

@@ -82,7 +82,7 @@ class _Serving:
         self._folder, self._service = folder, service
         self._link, self._control, self._nodes = superlink_of(folder), control_of(folder), nodes_of(folder)
         configuration = read_configuration(folder.configuration)
-        self._listen = configuration.listen
+        self._address, self._listen = configuration.address, configuration.listen
         self._proxy = Proxy(
             folder.nginx.resolve(),
             self._listen,
@@ -110,7 +110,7 @@ class _Serving:
         self._service.report(
             "info",
             "serving",
-            f"sites reach this coordinator at {', '.join(self._listen)}",
+            f"sites reach this coordinator at {self._address} (it listens on {', '.join(self._listen)})",
             listen=list(self._listen),
         )
         while True:

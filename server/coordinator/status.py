@@ -13,6 +13,7 @@ from ..run_folder import RunFolder
 from .carried_status import carried_facts, carried_text, goes_by_files
 from .folder import CoordinatorFolder
 from .registry import Registry
+from .running import goes_on
 from .serving import control_of, nodes_of, superlink_of
 
 
@@ -45,6 +46,7 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "study_digest": study.digest(),
         "serving": serving,
         "rounds": {"done": len(history), "of": study.training.rounds},
+        "running": serving and goes_on(folder),
         "rounds_given_up": [record.round for record in history if record.given_up],
         "by_files": by_files,
         "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
@@ -65,6 +67,7 @@ def status_text(facts: dict[str, Any]) -> str:
     lines = [
         f"study {facts['study']} ({facts['study_digest'][:16]})",
         f"round {rounds['done']} of {rounds['of']} done; "
+        + ("a run is under way; " if facts["running"] else "")
         + (
             "sites can reach this coordinator"
             if facts["serving"]

@@ -183,7 +183,7 @@ def test_thresholds_that_a_site_changed_are_shown_with_the_reason() -> None:
     }
     page = words_of(render_report(content(audit=an_audit(policy=policy)), "shareable"))
     assert "auc_upper_max: the data are old (the board, 2026-11-20)" in page
-    assert "0.51 (0.36 to 0.66) 0.71" in page
+    assert "0.51 (0.36 to 0.66) 0.640 0.71" in page
 
 
 def test_a_later_audit_says_what_its_finds_and_its_limits_are_held_against() -> None:
@@ -202,7 +202,7 @@ def test_an_attack_on_too_few_unusual_patients_is_said_to_need_more_of_them() ->
 def test_the_attack_table_holds_every_figure_with_its_interval() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "A3: nearest neighbour" in page
-    assert "the synthetic volumes 0.51 (0.36 to 0.66) 0.65 12% (3% to 31%) 0.31 < 0.001" in page
+    assert "the synthetic volumes 0.51 (0.36 to 0.66) 0.640 0.65 12% (3% to 31%) 0.31 < 0.001" in page
     assert "25 members were compared with 24 holdout patients" in page
     assert "This was audit 1 of these holdout patients" in page
 
@@ -260,8 +260,22 @@ def test_an_attack_on_a_handful_of_patients_is_said_to_mean_nothing() -> None:
 
 def test_a_limit_is_told_only_where_the_tier_sets_one_for_this_release() -> None:
     page = words_of(render_report(content(audit=an_audit(tier="internal")), "internal"))
-    assert "0.51 (0.36 to 0.66) no limit in this tier" in page
-    assert "0.52 (0.37 to 0.67) not judged" in page
+    assert "0.51 (0.36 to 0.66) 0.640 no limit in this tier" in page
+    assert "0.52 (0.37 to 0.67) 0.650 not judged" in page
+
+
+def test_the_bound_that_is_judged_is_shown_rounded_upwards_and_with_its_confidence() -> None:
+    attacks = [an_attack("A3", "S", 0.51) | {"auc_upper95": 0.6501}, an_attack("B0", "none", 0.49)]
+    first = words_of(render_report(content(audit=an_audit(attacks=attacks)), "shareable"))
+    assert "bound that is judged (95 %, one-sided) bound allowed up to" in first
+    assert "0.51 (0.36 to 0.66) 0.651 0.65" in first, "it does not look as if it met the limit"
+    assert "0.49 (0.34 to 0.64) 0.620 0.65" in first, "the blind baseline is held to the limit too"
+    later = an_audit(audit_number=2, earlier_audits=[None], attacks=attacks)
+    second = words_of(render_report(content(audit=later), "internal"))
+    assert "bound that is judged (97.5 %, one-sided)" in second
+    assert "0.49 (0.34 to 0.64) 0.620 (95 %) 0.65" in second
+    untold = an_audit(attacks=[an_attack("A3", "S", 0.51) | {"auc_upper95": None}])
+    assert "0.51 (0.36 to 0.66) – 0.65" in words_of(render_report(content(audit=untold), "internal"))
 
 
 def test_what_is_missing_is_said_to_be_missing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
 from ...common.output_place import refuse_used
-from ..evidence import ReleaseKind
+from ..evidence import BINDING, BLIND, ReleaseKind
 from ..multiplicity import claim_confidence
-from ..policy import ReleasePolicy, read_thresholds
+from ..policy import TIERS, ReleasePolicy, read_thresholds
 from ..power import Power
 from ..synthetic_cohort import synthetic_of
 from ..verdict import MIN_HOLDOUT
 from .course import duration
+from .judged_bound import allowed, judged_bound
 from .kept_findings import FINDINGS
 from .kept_networks import CONTROLS
 from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
@@ -113,12 +115,18 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
     for reason in result.get("reasons", []):
         console.print(f"  - {reason}", highlight=False)
-    attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
+    confidence = f"{100 * claim_confidence(result.get('audit_number') or 1):.5g} %"
+    judged = f"bound judged ({confidence}, one-sided)"
+    attacks = Table(
+        "attack", "threat model", "AUC [95 % interval]", judged, "allowed", "TPR at 0 FP", "ε at least", "p"
+    )
     for a in result["attacks"]:
         low, high = a["auc_ci"] or (None, None)
         auc = f"{_figure(a['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
         epsilon, p = _figure(a["eps_lower_bound"], 2), _figure(a["p_value"], 3)
-        attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
+        bound = judged_bound(a.get("auc_upper95")) or "-"
+        named = _no_false_alarm(a)
+        attacks.add_row(a["id"], str(a["threat_model"]), auc, bound, _allowed(a, result), named, epsilon, p)
     sites = Table(
         "attack", "site", "members", "holdout", "AUC [95 % interval]", title="By site: shown, decides nothing"
     )
@@ -130,6 +138,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
     for c in result["controls"]:
         controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
     console.print(attacks)
+    if result.get("audit_number", 1) > 1:
+        console.print(f"The bound of {BLIND} is at 95 % in every audit.", highlight=False)
     means = result.get("epsilon_means")
     if means:
         console.print(
@@ -157,6 +167,15 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(_turn(result), highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()
+
+
+def _allowed(attack: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What the attack's bound is held against; a dash where the result does not say for which release."""
+    if result.get("release") not in BINDING:
+        return "-"
+    policy = result.get("policy") or asdict(TIERS[result["tier"]])
+    whole, isolated = policy["auc_upper_max"], policy["outlier_auc_upper_max"]
+    return allowed(attack["id"], attack["threat_model"], result["release"], whole, isolated)
 
 
 def _turn(result: Mapping[str, Any]) -> str:

@@ -20,13 +20,13 @@ from markupsafe import Markup
 from ...common.counted import counted
 from ...common.labels.chain import states_licence
 from ...common.study import Study
-from ..audit.extract import AttackRow
 from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
 from ..release.readme import MEANT_FOR
 from . import names as names
 from . import words as words
+from .attack_rows import attack_table, with_interval
 from .cells import Cells
 from .content import (
     Rendition,
@@ -36,11 +36,11 @@ from .content import (
     ReportEvaluation,
     ReportFigure,
     ReportRound,
-    RocCurve,
 )
-from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot, roc_plot
+from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot
 from .film import film_of
 from .ledger_rows import ledger_tables
+from .legal import legal_rows
 from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
 from .slices import SHOWN, legend, show_volumes
 
@@ -94,7 +94,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit, cells) if audit else (),
         facts=(*_people(shown.people, cells), *shown.facts.items()),
-        **_attacks(audit, shown.roc, cells),
+        **attack_table(audit, shown.roc, cells),
         roc_hidden=[curve.name for curve in content.roc if curve not in shown.roc],
         smallest_cell=SMALLEST_CELL,
         controls=_controls(audit) if audit else (),
@@ -109,6 +109,7 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
+        legal=legal_rows(audit, shown.release, cells),
         limits=words.limits(shown.study),
         sources=_sources(shown),
         making=_making(shown.label_making),
@@ -151,77 +152,6 @@ def _share(people: PeopleCounts | None, cells: Cells) -> str:
     if people.kind == "mixed" and cells.hides(people.real):  # the total less the rest would tell them
         return "most" if people.procedural > people.real else "some"
     return f"{cells.number(people.procedural)} of {cells.number(people.procedural + people.real)}"
-
-
-def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -> dict[str, Any]:
-    if audit is None or not audit.attacks:
-        return {"attacks": (), "auc_plot": None, "roc_plots": (), "binding_note": False}
-    policy = audit.thresholds()
-    rows = [_attack(attack, audit, cells) for attack in audit.attacks]
-    drawn = [
-        Interval(f"{attack.id}: {names.attack_name(attack.id)}", attack.auc, _bounds(attack))
-        for attack in audit.attacks
-        if attack.auc is not None
-    ]
-    limits = [
-        Reference(value, name, dash)
-        for value, name, dash in (
-            (policy.auc_upper_max, "allowed at most", "6 3"),
-            (policy.outlier_auc_upper_max, "on unusual patients", "10 3 2 3"),
-        )
-        if value is not None
-    ]
-    chance = Reference(0.5, "coin flip", "3 4")
-    told = "; ".join(f"{row['id']} {row['auc']}" for row in rows)
-    return {
-        "attacks": rows,
-        "binding_note": any(row["binding"] for row in rows),
-        "auc_plot": interval_plot(drawn, [chance, *limits], "AUC", f"AUC of each attack: {told}") if drawn else None,
-        "roc_plots": [
-            (whom, roc_plot(curves, f"ROC curves {whom}: " + ", ".join(curve.name for curve in curves)))
-            for whom, curves in _gathered(roc).items()
-        ],
-    }
-
-
-def _gathered(roc: Sequence[RocCurve]) -> dict[str, list[RocCurve]]:
-    """The curves of an audit are too many for one picture."""
-    out: dict[str, list[RocCurve]] = {}
-    for curve in roc:
-        out.setdefault(names.on_whom(curve.name), []).append(curve)
-    return out
-
-
-def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, Any]:
-    bounds, row = _bounds(attack), words.no_false_alarm(attack)
-    named = (
-        _NONE
-        if row is None
-        else f"{row.tpr:.0%}" + ("" if row.ci is None else f" ({row.ci[0]:.0%} to {row.ci[1]:.0%})")
-    )
-    if isinstance(attack.tpr, float):
-        named = f"{attack.tpr:.0%}"
-    epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
-    return {
-        "id": attack.id,
-        "name": names.attack_name(attack.id),
-        "deed": names.attack_deed(attack.id),
-        "group": words.group(attack, cells),
-        "holds": names.attacker_holds(attack.threat_model),
-        "binding": words.is_binding(attack, audit),
-        "limit": words.limit(attack, audit),
-        "auc": _NONE if attack.auc is None else _with_interval(attack.auc, bounds),
-        "named": named,
-        "epsilon": epsilon,
-        "p": _NONE if attack.p_value is None else "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}",
-    }
-
-
-def _bounds(attack: AttackRow) -> tuple[float, float] | None:
-    if attack.auc_ci is None:
-        return None
-    low, high = attack.auc_ci
-    return None if low is None or high is None else (low, high)
 
 
 def _controls(audit: ReportAudit) -> list[dict[str, str]]:
@@ -277,7 +207,7 @@ def _usefulness(evaluation: ReportEvaluation | None, study: Study, kind: Kind, c
         if region not in (evaluation.region, repeated)
     ]
     intervals = [Interval(n, arm.dice.mean, arm.dice.ci) for n, arm in zip(names, evaluation.arms, strict=True)]
-    told = "; ".join(f"{interval.name} {_with_interval(interval.value, interval.ci)}" for interval in intervals)
+    told = "; ".join(f"{interval.name} {with_interval(interval.value, interval.ci)}" for interval in intervals)
     references = [] if real is None else [Reference(real, arm_name("real", kind), "6 3")]
     return {
         "evaluation": evaluation,
@@ -323,11 +253,7 @@ def _ratio(arm: ReportArm, evaluation: ReportEvaluation, real: float | None) -> 
 
 
 def _figure(figure: ReportFigure | None) -> str:
-    return _NONE if figure is None else _with_interval(figure.mean, figure.ci)
-
-
-def _with_interval(value: float, bounds: tuple[float, float] | None) -> str:
-    return f"{value:.2f}" if bounds is None else f"{value:.2f} ({bounds[0]:.2f} to {bounds[1]:.2f})"
+    return _NONE if figure is None else with_interval(figure.mean, figure.ci)
 
 
 def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
+from ..audit.judged_bound import allowed
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, BLIND, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
@@ -197,12 +198,9 @@ def is_binding(attack: AttackRow, audit: ReportAudit) -> bool:
 
 
 def limit(attack: AttackRow, audit: ReportAudit) -> str:
-    """How large this attack's AUC may be at its upper end."""
-    if not is_binding(attack, audit):
-        return "not judged"
+    """How large this attack's AUC may be at its one-sided upper bound; the blind baseline is held to one too."""
     policy = audit.thresholds()
-    most = policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
-    return "no limit in this tier" if most is None else f"{most:.2f}"
+    return allowed(attack.id, attack.threat_model, audit.release, policy.auc_upper_max, policy.outlier_auc_upper_max)
 
 
 def linkage(audit: ReportAudit) -> str:
@@ -216,7 +214,7 @@ def linkage(audit: ReportAudit) -> str:
         else " The site changed it from EMA policy 0070's 0.09 for the risk of re-identification,"
     )
     return (
-        "Linkage: at most so many members may have a scan copied in the set, at the upper end of the interval:"
+        "Linkage: at most so many members may have a scan copied in the set, at the one-sided upper bound:"
         f" {most:.2f}.{source} used for linkage alone: no AUC is held against it."
         " Links short of a copy are not measured."
     )

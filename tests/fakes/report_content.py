@@ -59,6 +59,7 @@ def an_attack(identifier: str, model: str, auc: float, half_width: float = 0.15)
         "threat_model": model,
         "auc": auc,
         "auc_ci": [max(auc - half_width, 0), min(auc + half_width, 1)],
+        "auc_upper95": min(auc + half_width - 0.02, 1),
         "tpr": [at_zero, {**at_zero, "fpr": 0.1, "tpr": 0.77}],
         "eps_lower_bound": 0.31,
         "p_value": 0.0004,

@@ -41,6 +41,7 @@ from fedphantom.privacy.report.page import render_report
 from fedphantom.privacy.report.slices import show_volumes
 from fedphantom.privacy.report.words import beyond_release, headline, needed
 
+
 ALL = Cells(hide_small=False)
 
 
@@ -262,20 +263,6 @@ def test_a_limit_is_told_only_where_the_tier_sets_one_for_this_release() -> None
     page = words_of(render_report(content(audit=an_audit(tier="internal")), "internal"))
     assert "0.51 (0.36 to 0.66) 0.640 no limit in this tier" in page
     assert "0.52 (0.37 to 0.67) 0.650 not judged" in page
-
-
-def test_the_bound_that_is_judged_is_shown_rounded_upwards_and_with_its_confidence() -> None:
-    attacks = [an_attack("A3", "S", 0.51) | {"auc_upper95": 0.6501}, an_attack("B0", "none", 0.49)]
-    first = words_of(render_report(content(audit=an_audit(attacks=attacks)), "shareable"))
-    assert "bound that is judged (95 %, one-sided) bound allowed up to" in first
-    assert "0.51 (0.36 to 0.66) 0.651 0.65" in first, "it does not look as if it met the limit"
-    assert "0.49 (0.34 to 0.64) 0.620 0.65" in first, "the blind baseline is held to the limit too"
-    later = an_audit(audit_number=2, earlier_audits=[None], attacks=attacks)
-    second = words_of(render_report(content(audit=later), "internal"))
-    assert "bound that is judged (97.5 %, one-sided)" in second
-    assert "0.49 (0.34 to 0.64) 0.620 (95 %) 0.65" in second
-    untold = an_audit(attacks=[an_attack("A3", "S", 0.51) | {"auc_upper95": None}])
-    assert "0.51 (0.36 to 0.66) – 0.65" in words_of(render_report(content(audit=untold), "internal"))
 
 
 def test_what_is_missing_is_said_to_be_missing() -> None:

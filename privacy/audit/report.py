@@ -16,8 +16,8 @@ from ..evidence import BINDING, BLIND, ReleaseKind
 from ..multiplicity import claim_confidence
 from ..policy import TIERS, ReleasePolicy, read_thresholds
 from ..power import Power
+from ..power_words import chance_of_a_pass, power_points
 from ..synthetic_cohort import synthetic_of
-from ..verdict import MIN_HOLDOUT
 from .course import duration
 from .judged_bound import allowed, judged_bound
 from .kept_findings import FINDINGS
@@ -85,25 +85,10 @@ def _beyond_reach(kind: ReleaseKind, sizes: AuditSizes) -> str:
 
 def power_text(power: Power, policy: ReleasePolicy) -> str:
     """What an audit of this size can show, to be read before it runs (PRIVACY §3.4)."""
-    lines = [
-        f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:",
-        f"  - a leak with an AUC from {power.smallest_auc:.2f} is found by one attack four times in five;",
-        f"  - a perfect attack would prove ε ≥ {power.max_epsilon:.1f}, no more;",
-        f"  - no false alarm among them still allows a false positive rate of up to {power.fpr_bound:.1%}.",
-    ]
-    wanted = max(MIN_HOLDOUT, policy.min_holdout)
-    if power.n_holdout < wanted:
-        lines.append(
-            f"A PASS is out of reach: the {policy.tier} tier asks for {wanted} holdout patients. A leak can still be"
-            " found."
-        )
-    elif power.joint_power is not None:
-        chance = f"about {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
-        lines.append(
-            f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier, its"
-            " attacks taken as independent."
-        )
-    return "\n".join(lines)
+    points = ";\n".join(f"  - {point}" for point in power_points(power))
+    heading = f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:"
+    chance = chance_of_a_pass(power, policy.tier, policy.min_holdout)
+    return f"{heading}\n{points}." + (f"\n{chance}" if chance else "")
 
 
 def audit_text(result: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from ...common.study import Study
 from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
+from ..power_words import chance_of_a_pass, power_points
 from ..release.readme import MEANT_FOR
 from . import names as names
 from . import words as words
@@ -93,6 +94,9 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         linkage=words.linkage(audit) if audit else "",
         holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit, cells) if audit else (),
+        power_points=power_points(audit.power) if audit and audit.power else (),
+        power_chance=_chance(audit),
+        power_stays=content.audit is not None and content.audit.power is not None,
         facts=(*_people(shown.people, cells), *shown.facts.items()),
         **attack_table(audit, shown.roc, cells),
         roc_hidden=[curve.name for curve in content.roc if curve not in shown.roc],
@@ -116,6 +120,12 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         making_overlaps=shown.label_making is not None and shown.label_making.overlaps,
         terms=words.TERMS,
     )
+
+
+def _chance(audit: ReportAudit | None) -> str:
+    if audit is None or audit.power is None:
+        return ""
+    return chance_of_a_pass(audit.power, audit.tier, audit.thresholds().min_holdout)
 
 
 def _counts(audit: ReportAudit, cells: Cells) -> list[tuple[str, str]]:

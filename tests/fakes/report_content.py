@@ -91,6 +91,15 @@ def an_audit(verdict: str = "INCONCLUSIVE", **changes: Any) -> ReportAudit:
         "counts": {"member": 25, "holdout": 24},
         "reasons": ["24 holdout patients; the controlled tier asks for 50."],
         "audit_number": 1,
+        "power": {
+            "n_member": 25,
+            "n_holdout": 24,
+            "standard_error": 0.083,
+            "smallest_auc": 0.697,
+            "max_epsilon": 1.86,
+            "fpr_bound": 0.117,
+            "joint_power": 0.0031,
+        },
     }
     return ReportAudit.read(table | changes)
 

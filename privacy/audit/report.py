@@ -17,6 +17,7 @@ from ..multiplicity import claim_confidence
 from ..policy import TIERS, ReleasePolicy, read_thresholds
 from ..power import Power
 from ..power_words import chance_of_a_pass, power_points
+from ..report.plain import plainly
 from ..synthetic_cohort import synthetic_of
 from .course import duration
 from .judged_bound import allowed, judged_bound
@@ -99,7 +100,7 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console = Console(file=StringIO(), width=110)
     console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
     for reason in result.get("reasons", []):
-        console.print(f"  - {reason}", highlight=False)
+        console.print(f"  - {plainly(reason)}", highlight=False, markup=False)
     confidence = f"{100 * claim_confidence(result.get('audit_number') or 1):.5g} %"
     judged = f"bound judged ({confidence}, one-sided)"
     attacks = Table(

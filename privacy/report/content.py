@@ -252,6 +252,7 @@ class ReportContent:
         audit: None: none was run.
         roc: One curve an attack.
         evaluation: None: none was run, or it is withheld.
+        audit_sha256: Of the audit's result file; None where the page was made without one.
         promise: The generator's formal promise; None where there is none.
         ledgers: What the sites' ledgers say of it, of every site whose folder was at hand.
         evaluation_withheld: It was run on too few patients for its figures to be told.
@@ -286,6 +287,7 @@ class ReportContent:
     times_note: str = ""
     evaluation_withheld: bool = False
     promise: DpStatement | None = None
+    audit_sha256: str | None = None
     ledgers: tuple[LedgerExcerpt, ...] = ()
 
     @property

@@ -43,6 +43,7 @@ from .film import film_of
 from .ledger_rows import ledger_tables
 from .legal import legal_rows
 from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
+from .plain import plainly
 from .slices import SHOWN, legend, show_volumes
 
 __all__ = ["render_report"]
@@ -81,8 +82,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         style_hash=f"sha256-{digest}",
         headline=words.headline(audit),
         audit=audit,
-        reasons=tuple(map(cells.sentence, audit.reasons)) if audit else (),
-        refusals=tuple(map(cells.sentence, shown.release.reasons)) if shown.release else (),
+        reasons=tuple(plainly(cells.sentence(reason)) for reason in audit.reasons) if audit else (),
+        refusals=tuple(plainly(cells.sentence(reason)) for reason in shown.release.reasons) if shown.release else (),
         stands_in=audit and audit.reference_stands_in and cells.sentence(audit.reference_stands_in),
         tier_meaning=MEANT_FOR[audit.tier] if audit else "",
         needed=words.needed(audit, cells) if audit else (),
@@ -170,8 +171,8 @@ def _controls(audit: ReportAudit) -> list[dict[str, str]]:
             "id": control.id,
             "name": names.control_name(control.id),
             "deed": names.control_deed(control.id),
-            "required": _NONE if control.required is None else str(control.required),
-            "got": _NONE if control.got is None else str(control.got),
+            "required": _NONE if control.required is None else plainly(str(control.required)),
+            "got": _NONE if control.got is None else plainly(str(control.got)),
             "held": "✓ yes" if control.ok else "✗ NO" if control.ok is False else "? unknown",
         }
         for control in audit.controls

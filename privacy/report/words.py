@@ -157,7 +157,8 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     done = {attack.id for attack in audit.attacks}
     if audit.too_small:
         yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
-    shown = {*done, *audit.too_small, *excused(audit.not_applicable)}
+    told = set() if "blind" in have else {BLIND}  # the control is the baseline
+    shown = {*done, *told, *audit.too_small, *excused(audit.not_applicable)}
     if absent := [name for name in REQUIRED_ATTACKS[audit.release] if name not in shown]:
         yield f"Attacks that were not run: {_named(absent)}."
     if WHITE_BOX in absent:

@@ -166,7 +166,7 @@ def test_inconclusive_says_what_would_be_needed() -> None:
     assert "The control 'a generator made to memorise' to hold; in this audit it did not." in told
     assert "The control 'planted copies', which was not run." in told
     assert "Attacks that were not run: A1 (reconstruction); A3/own (nearest neighbour, own label maps); A4" in told
-    assert "narrow enough to lie below 0.65: for 1 attacks" in told
+    assert "come to lie below 0.65: for 1 test of attacks" in told
 
 
 def test_only_inconclusive_says_what_would_be_needed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ...common.counted import counted
 from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.judged_bound import allowed
@@ -169,12 +170,12 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
     judged = [*binding, *(attack for attack in audit.attacks if attack.id == BLIND)]
-    if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in judged):
+    if tau is not None and any(a.auc_upper95 is not None and a.auc_upper95 > tau for a in judged):
         patients = _patients_for(binding, tau, policy.outlier_auc_upper_max)
         yield (
-            f"More patients, so that the intervals become narrow enough to lie below {tau:.2f}: for "
-            f"{len(binding)} attacks that all find nothing, roughly {patients} members and {patients} holdout patients "
-            "give a chance of 80 %."
+            f"More patients, so that the bounds that are judged come to lie below {tau:.2f}: for "
+            f"{counted(len(binding), 'test')} of attacks that find nothing, roughly {patients} members and {patients}"
+            " holdout patients give a chance of 80 %."
         )
     if any("Reduced audit" in reason for reason in audit.reasons):
         yield "The full set of control generators; this audit trained fewer, to save time."

@@ -178,8 +178,10 @@ def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[
             f" {counted(evidence.control_steps, 'step')}, the audited one {evidence.target_steps}."
         )
     if evidence.too_small:
-        yield f"Not scored: {_list(evidence.too_small)}; too few members or holdout patients are that isolated."
+        yield (f"Not scored, since too few members or holdout patients are that isolated: {_list(evidence.too_small)}.")
     done = {*(attack.id for attack in evidence.attacks), *evidence.too_small, *excused(evidence.not_applicable)}
+    if _control(evidence, "blind") is None:
+        done.add(BLIND)  # the control is the baseline: told already
     if absent := [name for name in REQUIRED_ATTACKS[evidence.release] if name not in done]:
         yield f"Attacks that were not run: {_list(absent)}."
     for model in BINDING[evidence.release]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -68,6 +69,10 @@ def test_a_run_gets_both_pages_and_the_shareable_one_names_nobody(
     assert {Path(path).name for path in paths.values()} == {"report.html", "report-shareable.html"}
     assert (copied / "pages" / "report.html").stat().st_mode & 0o077 == 0
     internal, shareable = words_of(page(copied)), words_of(page(copied, "report-shareable"))
+    result = (copied / "run" / "audit" / "audit.json").read_bytes()
+    for digest in (hashlib.sha256(result).hexdigest(), json.loads(result)["synthetic_sha256"]):
+        assert digest in internal[internal.index("Decision and signature The tool") :]
+        assert digest in shareable[shareable.index("Decision and signature The tool") :]
     for told in (internal, shareable):
         assert "INCONCLUSIVE" in told
         assert "no evaluation was given to this page" in told

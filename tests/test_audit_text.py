@@ -66,6 +66,16 @@ def test_what_a_release_does_not_tell_of_a_small_group_is_a_dash() -> None:
     assert "too few patients are that isolated: A3/outliers." in text
 
 
+def test_the_bound_that_is_judged_stands_beside_its_limit_and_with_its_confidence() -> None:
+    rows = [row | {"auc_upper95": 0.6501} for row in RESULT["attacks"]]  # type: ignore[attr-defined]  # JSON
+    text = audit_text(RESULT | {"attacks": rows, "release": "weights"})
+    assert "0.651" in text
+    assert "0.65 " in text
+    assert "97.5 %," in text
+    assert "The bound of B0 is at 95 % in every audit." in text
+    assert "not judged" in audit_text(RESULT | {"attacks": rows, "release": "volumes"})
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_audit_show_reads_a_result_file_or_its_folder(
     options: list[str], releasable: Releasable, capsys: pytest.CaptureFixture[str]

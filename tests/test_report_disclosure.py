@@ -129,7 +129,7 @@ def test_the_shareable_page_tells_no_number_of_patients_under_twenty() -> None:
     assert "18 scans" not in shared
     assert "Fewer than 20 holdout patients: no attack statistic means anything." in shared
     assert "figures are told in steps of 0.05" in shared
-    assert "0.50 (0.35 to 0.70) 0.65 – 0.00 0.050" in shared
+    assert "0.50 (0.35 to 0.70) 0.650 0.65 – 0.00 0.050" in shared
     for gone in ("17 members", "13 holdout", "13 patients", "of 17", "16.2", "0.79", " 30 ", "12%"):
         assert gone in internal or gone == "of 17", gone
         assert gone not in shared, gone

@@ -215,7 +215,7 @@ CASES = {
     "a subgroup too small to score": (
         replace(GOOD, attacks=tuple(a for a in GOOD.attacks if a.id != "A3/outliers"), too_small=("A3/outliers",)),
         "INCONCLUSIVE",
-        "Not scored: A3/outliers; too few",
+        "Not scored, since too few members or holdout patients are that isolated: A3/outliers.",
     ),
     "an attack that rejects in its own audit, not over all of them": (
         with_attack(replace(GOOD, audit_number=12), attack("A3", 0.56, alone=True)),
@@ -277,6 +277,18 @@ def test_weights_pass_once_they_were_searched_and_else_are_told_how_to_be() -> N
     assert "Attacks that were not run: A3-WB, A3-WB/outliers." in unsearched.reasons
     assert any("threat model W; none was run" in r and "'audit run --white-box'" in r for r in unsearched.reasons)
     assert decide(replace(GOOD, release="volumes"), CONTROLLED).outcome == "PASS"
+
+
+def test_a_blind_baseline_that_was_not_run_is_told_once() -> None:
+    without = replace(
+        GOOD,
+        attacks=tuple(one for one in GOOD.attacks if one.id != "B0"),
+        controls=tuple(one for one in GOOD.controls if one.id != "blind"),
+    )
+    verdict = decide(without, CONTROLLED)
+    assert (verdict.outcome, verdict.reasons) == ("INCONCLUSIVE", ("The control 'blind' was not run.",))
+    alone = decide(replace(without, controls=GOOD.controls), CONTROLLED)
+    assert (alone.outcome, alone.reasons) == ("INCONCLUSIVE", ("Attacks that were not run: B0.",))
 
 
 def test_for_weights_the_reconstruction_attack_binds() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ...common.counted import counted
 from ...common.errors import DataError, TrainingError
 from ..attacks.battery import Battery
 from ..attacks.interface import AttackScores, AuditedScans, Networks
@@ -363,7 +364,7 @@ def strangers_told(
         "negative",
         "every |AUC - 0.5| within chance, by Holm over seeds and attacks",
         f"furthest {worst.attack} AUC {worst.auc:.2f} (p = {worst.p_value:.2g}) of {len(runs)}"
-        f" over {len({run.seed for run in runs})} seeds",
+        f" over {counted(len({run.seed for run in runs}), 'seed')}",
         ok=not any(holm([run.p_value for run in runs])),
     )
     return result, tuple(runs)

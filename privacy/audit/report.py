@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
 from ...common.output_place import refuse_used
-from ..evidence import ReleaseKind
+from ..evidence import BINDING, BLIND, ReleaseKind
 from ..multiplicity import claim_confidence
-from ..policy import ReleasePolicy, read_thresholds
+from ..policy import TIERS, ReleasePolicy, read_thresholds
 from ..power import Power
+from ..power_words import chance_of_a_pass, power_points
+from ..report.plain import plainly
 from ..synthetic_cohort import synthetic_of
-from ..verdict import MIN_HOLDOUT
 from .course import duration
+from .judged_bound import allowed, judged_bound
 from .kept_findings import FINDINGS
 from .kept_networks import CONTROLS
 from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
@@ -83,25 +86,10 @@ def _beyond_reach(kind: ReleaseKind, sizes: AuditSizes) -> str:
 
 def power_text(power: Power, policy: ReleasePolicy) -> str:
     """What an audit of this size can show, to be read before it runs (PRIVACY §3.4)."""
-    lines = [
-        f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:",
-        f"  - a leak with an AUC from {power.smallest_auc:.2f} is found by one attack four times in five;",
-        f"  - a perfect attack would prove ε ≥ {power.max_epsilon:.1f}, no more;",
-        f"  - no false alarm among them still allows a false positive rate of up to {power.fpr_bound:.1%}.",
-    ]
-    wanted = max(MIN_HOLDOUT, policy.min_holdout)
-    if power.n_holdout < wanted:
-        lines.append(
-            f"A PASS is out of reach: the {policy.tier} tier asks for {wanted} holdout patients. A leak can still be"
-            " found."
-        )
-    elif power.joint_power is not None:
-        chance = f"about {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
-        lines.append(
-            f"A generator that leaks nothing passes with a probability of {chance} in the {policy.tier} tier, its"
-            " attacks taken as independent."
-        )
-    return "\n".join(lines)
+    points = ";\n".join(f"  - {point}" for point in power_points(power))
+    heading = f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:"
+    chance = chance_of_a_pass(power, policy.tier, policy.min_holdout)
+    return f"{heading}\n{points}." + (f"\n{chance}" if chance else "")
 
 
 def audit_text(result: Mapping[str, Any]) -> str:
@@ -112,13 +100,19 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console = Console(file=StringIO(), width=110)
     console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
     for reason in result.get("reasons", []):
-        console.print(f"  - {reason}", highlight=False)
-    attacks = Table("attack", "threat model", "AUC [95 % interval]", "TPR at 0 FP", "ε lower bound", "p")
+        console.print(f"  - {plainly(reason)}", highlight=False, markup=False)
+    confidence = f"{100 * claim_confidence(result.get('audit_number') or 1):.5g} %"
+    judged = f"bound judged ({confidence}, one-sided)"
+    attacks = Table(
+        "attack", "threat model", "AUC [95 % interval]", judged, "allowed", "TPR at 0 FP", "ε at least", "p"
+    )
     for a in result["attacks"]:
         low, high = a["auc_ci"] or (None, None)
         auc = f"{_figure(a['auc'], 3)} [{_figure(low, 3)}, {_figure(high, 3)}]"
         epsilon, p = _figure(a["eps_lower_bound"], 2), _figure(a["p_value"], 3)
-        attacks.add_row(a["id"], str(a["threat_model"]), auc, _no_false_alarm(a), epsilon, p)
+        bound = judged_bound(a.get("auc_upper95")) or "-"
+        named = _no_false_alarm(a)
+        attacks.add_row(a["id"], str(a["threat_model"]), auc, bound, _allowed(a, result), named, epsilon, p)
     sites = Table(
         "attack", "site", "members", "holdout", "AUC [95 % interval]", title="By site: shown, decides nothing"
     )
@@ -130,6 +124,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
     for c in result["controls"]:
         controls.add_row(c["id"], c["required"], c["got"], "yes" if c["ok"] else "NO")
     console.print(attacks)
+    if result.get("audit_number", 1) > 1:
+        console.print(f"The bound of {BLIND} is at 95 % in every audit.", highlight=False)
     means = result.get("epsilon_means")
     if means:
         console.print(
@@ -157,6 +153,15 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(_turn(result), highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()
+
+
+def _allowed(attack: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What the attack's bound is held against; a dash where the result does not say for which release."""
+    if result.get("release") not in BINDING:
+        return "-"
+    policy = result.get("policy") or asdict(TIERS[result["tier"]])
+    whole, isolated = policy["auc_upper_max"], policy["outlier_auc_upper_max"]
+    return allowed(attack["id"], attack["threat_model"], result["release"], whole, isolated)
 
 
 def _turn(result: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from ..dp.statement import DpStatement
 from ..evidence import SMALLEST_CELL
 from ..label_making import LabelMaking
 from ..policy import TIERS
+from ..power import Power
 from ..statistics import Floats
 from .people import Kind, PeopleCounts
 
@@ -102,16 +103,23 @@ class ReportAudit(AuditExtract):
 
     Attributes:
         policy: None where the file does not say: then the tier's own thresholds.
+        power: What its size could show; None where the file does not say.
         reference_stands_in: Who stood in for reference or control patients.
     """
 
     policy: ReportPolicy | None = None
+    power: Power | None = None
     reference_stands_in: str | None = None
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Self:
         """From the parsed JSON. Raises DataError, naming the key."""
         return _read(cls, table, "fedphantom audit run --json")
+
+    def leaving(self) -> Self:
+        """What of it may leave the site; what follows from fewer than twenty patients on a side stays."""
+        few = self.power is not None and min(self.power.n_member, self.power.n_holdout) < SMALLEST_CELL
+        return travelling(self).model_copy(update={"power": None} if few else {})
 
     def thresholds(self) -> ReportPolicy:
         """What the attacks are held against."""
@@ -244,6 +252,7 @@ class ReportContent:
         audit: None: none was run.
         roc: One curve an attack.
         evaluation: None: none was run, or it is withheld.
+        audit_sha256: Of the audit's result file; None where the page was made without one.
         promise: The generator's formal promise; None where there is none.
         ledgers: What the sites' ledgers say of it, of every site whose folder was at hand.
         evaluation_withheld: It was run on too few patients for its figures to be told.
@@ -278,6 +287,7 @@ class ReportContent:
     times_note: str = ""
     evaluation_withheld: bool = False
     promise: DpStatement | None = None
+    audit_sha256: str | None = None
     ledgers: tuple[LedgerExcerpt, ...] = ()
 
     @property
@@ -308,7 +318,7 @@ class ReportContent:
         in every file of figures. Nobody stands behind a procedural patient: figures about those are told however few.
         Which hospital took part in a study, or dropped out of it, is for that hospital to tell.
         """
-        audit = self.audit if self.kind == "procedural" else self.audit and travelling(self.audit)
+        audit = self.audit if self.kind == "procedural" else self.audit and self.audit.leaving()
         evaluation = self.evaluation if self.kind == "procedural" else self.evaluation and self.evaluation.over_enough()
         return replace(
             self,

@@ -155,9 +155,13 @@ def curve_plot(values: Sequence[tuple[int, float]], name: str, index: int, alt: 
     x = _linear(min(rounds), max(rounds), left, right)
     y = _linear(low, high, bottom - 6, top + 6)
     colour, dash = STROKES[index % len(STROKES)]
+    digits = max(2, math.ceil(math.log10(10 / (high - low))))  # rounding moves no tick by a tenth of their distance
     parts = [text(14, 16, name), line(left, bottom, right, bottom), line(left, top, left, bottom)]
     for value in (low, (low + high) / 2, high):
-        parts += [line(left, y(value), right, y(value), _GRID), text(left - 6, y(value) + 4, f"{value:.2f}", "end", 12)]
+        parts += [
+            line(left, y(value), right, y(value), _GRID),
+            text(left - 6, y(value) + 4, f"{value:.{digits}f}", "end", 12),
+        ]
     for tick in _whole_ticks(min(rounds), max(rounds)):
         parts += [line(x(tick), bottom, x(tick), bottom + 4), text(x(tick), bottom + 17, str(tick), "middle", 12)]
     points = [(x(r), y(v)) for r, v in values]

@@ -20,13 +20,14 @@ from markupsafe import Markup
 from ...common.counted import counted
 from ...common.labels.chain import states_licence
 from ...common.study import Study
-from ..audit.extract import AttackRow
 from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
+from ..power_words import chance_of_a_pass, power_points
 from ..release.readme import MEANT_FOR
 from . import names as names
 from . import words as words
+from .attack_rows import attack_table, with_interval
 from .cells import Cells
 from .content import (
     Rendition,
@@ -36,12 +37,13 @@ from .content import (
     ReportEvaluation,
     ReportFigure,
     ReportRound,
-    RocCurve,
 )
-from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot, roc_plot
+from .figures import Interval, Reference, curve_plot, interval_plot, reply_plot
 from .film import film_of
 from .ledger_rows import ledger_tables
+from .legal import legal_rows
 from .people import PATIENTS, Kind, PeopleCounts, arm_meaning, arm_name
+from .plain import plainly
 from .slices import SHOWN, legend, show_volumes
 
 __all__ = ["render_report"]
@@ -80,8 +82,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         style_hash=f"sha256-{digest}",
         headline=words.headline(audit),
         audit=audit,
-        reasons=tuple(map(cells.sentence, audit.reasons)) if audit else (),
-        refusals=tuple(map(cells.sentence, shown.release.reasons)) if shown.release else (),
+        reasons=tuple(plainly(cells.sentence(reason)) for reason in audit.reasons) if audit else (),
+        refusals=tuple(plainly(cells.sentence(reason)) for reason in shown.release.reasons) if shown.release else (),
         stands_in=audit and audit.reference_stands_in and cells.sentence(audit.reference_stands_in),
         tier_meaning=MEANT_FOR[audit.tier] if audit else "",
         needed=words.needed(audit, cells) if audit else (),
@@ -93,8 +95,11 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         linkage=words.linkage(audit) if audit else "",
         holds_with=words.holds_with(audit) if audit else None,
         counts=_counts(audit, cells) if audit else (),
+        power_points=power_points(audit.power) if audit and audit.power else (),
+        power_chance=_chance(audit),
+        power_stays=content.audit is not None and content.audit.power is not None,
         facts=(*_people(shown.people, cells), *shown.facts.items()),
-        **_attacks(audit, shown.roc, cells),
+        **attack_table(audit, shown.roc, cells),
         roc_hidden=[curve.name for curve in content.roc if curve not in shown.roc],
         smallest_cell=SMALLEST_CELL,
         controls=_controls(audit) if audit else (),
@@ -109,12 +114,19 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
         legend=legend(shown.study),
+        legal=legal_rows(audit, shown.release, cells),
         limits=words.limits(shown.study),
         sources=_sources(shown),
         making=_making(shown.label_making),
         making_overlaps=shown.label_making is not None and shown.label_making.overlaps,
         terms=words.TERMS,
     )
+
+
+def _chance(audit: ReportAudit | None) -> str:
+    if audit is None or audit.power is None:
+        return ""
+    return chance_of_a_pass(audit.power, audit.tier, audit.thresholds().min_holdout)
 
 
 def _counts(audit: ReportAudit, cells: Cells) -> list[tuple[str, str]]:
@@ -153,85 +165,14 @@ def _share(people: PeopleCounts | None, cells: Cells) -> str:
     return f"{cells.number(people.procedural)} of {cells.number(people.procedural + people.real)}"
 
 
-def _attacks(audit: ReportAudit | None, roc: Sequence[RocCurve], cells: Cells) -> dict[str, Any]:
-    if audit is None or not audit.attacks:
-        return {"attacks": (), "auc_plot": None, "roc_plots": (), "binding_note": False}
-    policy = audit.thresholds()
-    rows = [_attack(attack, audit, cells) for attack in audit.attacks]
-    drawn = [
-        Interval(f"{attack.id}: {names.attack_name(attack.id)}", attack.auc, _bounds(attack))
-        for attack in audit.attacks
-        if attack.auc is not None
-    ]
-    limits = [
-        Reference(value, name, dash)
-        for value, name, dash in (
-            (policy.auc_upper_max, "allowed at most", "6 3"),
-            (policy.outlier_auc_upper_max, "on unusual patients", "10 3 2 3"),
-        )
-        if value is not None
-    ]
-    chance = Reference(0.5, "coin flip", "3 4")
-    told = "; ".join(f"{row['id']} {row['auc']}" for row in rows)
-    return {
-        "attacks": rows,
-        "binding_note": any(row["binding"] for row in rows),
-        "auc_plot": interval_plot(drawn, [chance, *limits], "AUC", f"AUC of each attack: {told}") if drawn else None,
-        "roc_plots": [
-            (whom, roc_plot(curves, f"ROC curves {whom}: " + ", ".join(curve.name for curve in curves)))
-            for whom, curves in _gathered(roc).items()
-        ],
-    }
-
-
-def _gathered(roc: Sequence[RocCurve]) -> dict[str, list[RocCurve]]:
-    """The curves of an audit are too many for one picture."""
-    out: dict[str, list[RocCurve]] = {}
-    for curve in roc:
-        out.setdefault(names.on_whom(curve.name), []).append(curve)
-    return out
-
-
-def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, Any]:
-    bounds, row = _bounds(attack), words.no_false_alarm(attack)
-    named = (
-        _NONE
-        if row is None
-        else f"{row.tpr:.0%}" + ("" if row.ci is None else f" ({row.ci[0]:.0%} to {row.ci[1]:.0%})")
-    )
-    if isinstance(attack.tpr, float):
-        named = f"{attack.tpr:.0%}"
-    epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
-    return {
-        "id": attack.id,
-        "name": names.attack_name(attack.id),
-        "deed": names.attack_deed(attack.id),
-        "group": words.group(attack, cells),
-        "holds": names.attacker_holds(attack.threat_model),
-        "binding": words.is_binding(attack, audit),
-        "limit": words.limit(attack, audit),
-        "auc": _NONE if attack.auc is None else _with_interval(attack.auc, bounds),
-        "named": named,
-        "epsilon": epsilon,
-        "p": _NONE if attack.p_value is None else "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}",
-    }
-
-
-def _bounds(attack: AttackRow) -> tuple[float, float] | None:
-    if attack.auc_ci is None:
-        return None
-    low, high = attack.auc_ci
-    return None if low is None or high is None else (low, high)
-
-
 def _controls(audit: ReportAudit) -> list[dict[str, str]]:
     rows = [
         {
             "id": control.id,
             "name": names.control_name(control.id),
             "deed": names.control_deed(control.id),
-            "required": _NONE if control.required is None else str(control.required),
-            "got": _NONE if control.got is None else str(control.got),
+            "required": _NONE if control.required is None else plainly(str(control.required)),
+            "got": _NONE if control.got is None else plainly(str(control.got)),
             "held": "✓ yes" if control.ok else "✗ NO" if control.ok is False else "? unknown",
         }
         for control in audit.controls
@@ -277,7 +218,7 @@ def _usefulness(evaluation: ReportEvaluation | None, study: Study, kind: Kind, c
         if region not in (evaluation.region, repeated)
     ]
     intervals = [Interval(n, arm.dice.mean, arm.dice.ci) for n, arm in zip(names, evaluation.arms, strict=True)]
-    told = "; ".join(f"{interval.name} {_with_interval(interval.value, interval.ci)}" for interval in intervals)
+    told = "; ".join(f"{interval.name} {with_interval(interval.value, interval.ci)}" for interval in intervals)
     references = [] if real is None else [Reference(real, arm_name("real", kind), "6 3")]
     return {
         "evaluation": evaluation,
@@ -323,11 +264,7 @@ def _ratio(arm: ReportArm, evaluation: ReportEvaluation, real: float | None) -> 
 
 
 def _figure(figure: ReportFigure | None) -> str:
-    return _NONE if figure is None else _with_interval(figure.mean, figure.ci)
-
-
-def _with_interval(value: float, bounds: tuple[float, float] | None) -> str:
-    return f"{value:.2f}" if bounds is None else f"{value:.2f} ({bounds[0]:.2f} to {bounds[1]:.2f})"
+    return _NONE if figure is None else with_interval(figure.mean, figure.ci)
 
 
 def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:

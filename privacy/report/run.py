@@ -83,7 +83,8 @@ def write_reports(
     Raises:
         VerificationFailed: the ledger behind a formal promise cannot be trusted.
     """
-    audited = json.loads(audit.read_bytes())
+    result = audit.read_bytes()
+    audited = json.loads(result)
     simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
     at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
     sources, metadata = generator.with_name(PUBLIC_LABELS), load_weights(generator)[1]
@@ -95,6 +96,7 @@ def write_reports(
         generator_sha256=hashlib.sha256(generator.read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
+        audit_sha256=hashlib.sha256(result).hexdigest(),
         roc=read_roc(audited),
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),

@@ -14,9 +14,17 @@ STROKES = (
     ("#000000", "4 2"),
     ("#7a5c00", "12 4"),
     ("#56646e", "1 4"),
+    ("#b3261e", "6 2 1 2 1 2"),
+    ("#4b3fa0", "14 3 2 3"),
+    ("#007d8a", "3 2 8 2"),
+    ("#8a4b00", "10 6"),
+    ("#444444", "5 5 1 5"),
+    ("#c2185b", "1 7"),
 )
-"""Colour and dash of the k-th line. Colours stay apart for the colour-blind (Okabe & Ito 2008); dashes do in black
-and white."""
+"""Colour and dash of the k-th line, no two alike: as many as one picture of an audit's curves holds.
+
+Colours of the first seven stay apart for the colour-blind (Okabe & Ito 2008); dashes of all do in black and white.
+"""
 
 MARKERS = ("circle", "square", "triangle", "diamond", "cross")
 

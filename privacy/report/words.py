@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from ...common.counted import counted
 from ...common.study import Study
 from ..audit.extract import AttackRow, Cell, TprRow
+from ..audit.judged_bound import allowed
 from ..audit.small_cells import SMALL
 from ..evidence import BINDING, BLIND, OF_COINS, OUTLIERS, REQUIRED_ATTACKS, WHITE_BOX, excused, required_controls
 from ..finding import NOTHING_SUCCEEDED, beyond, finding
@@ -156,7 +158,8 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     done = {attack.id for attack in audit.attacks}
     if audit.too_small:
         yield f"More patients: too few were unusual enough to score {_named(audit.too_small)}."
-    shown = {*done, *audit.too_small, *excused(audit.not_applicable)}
+    told = set() if "blind" in have else {BLIND}  # the control is the baseline
+    shown = {*done, *told, *audit.too_small, *excused(audit.not_applicable)}
     if absent := [name for name in REQUIRED_ATTACKS[audit.release] if name not in shown]:
         yield f"Attacks that were not run: {_named(absent)}."
     if WHITE_BOX in absent:
@@ -167,12 +170,12 @@ def _needed(audit: ReportAudit, cells: Cells) -> Iterator[str]:
     tau = policy.auc_upper_max
     binding = [attack for attack in audit.attacks if is_binding(attack, audit)]
     judged = [*binding, *(attack for attack in audit.attacks if attack.id == BLIND)]
-    if tau is not None and any(a.auc_ci and a.auc_ci[1] is not None and a.auc_ci[1] > tau for a in judged):
+    if tau is not None and any(a.auc_upper95 is not None and a.auc_upper95 > tau for a in judged):
         patients = _patients_for(binding, tau, policy.outlier_auc_upper_max)
         yield (
-            f"More patients, so that the intervals become narrow enough to lie below {tau:.2f}: for "
-            f"{len(binding)} attacks that all find nothing, roughly {patients} members and {patients} holdout patients "
-            "give a chance of 80 %."
+            f"More patients, so that the bounds that are judged come to lie below {tau:.2f}: for "
+            f"{counted(len(binding), 'test')} of attacks that find nothing, roughly {patients} members and {patients}"
+            " holdout patients give a chance of 80 %."
         )
     if any("Reduced audit" in reason for reason in audit.reasons):
         yield "The full set of control generators; this audit trained fewer, to save time."
@@ -197,12 +200,9 @@ def is_binding(attack: AttackRow, audit: ReportAudit) -> bool:
 
 
 def limit(attack: AttackRow, audit: ReportAudit) -> str:
-    """How large this attack's AUC may be at its upper end."""
-    if not is_binding(attack, audit):
-        return "not judged"
+    """How large this attack's AUC may be at its one-sided upper bound; the blind baseline is held to one too."""
     policy = audit.thresholds()
-    most = policy.outlier_auc_upper_max if attack.id.endswith(OUTLIERS) else policy.auc_upper_max
-    return "no limit in this tier" if most is None else f"{most:.2f}"
+    return allowed(attack.id, attack.threat_model, audit.release, policy.auc_upper_max, policy.outlier_auc_upper_max)
 
 
 def linkage(audit: ReportAudit) -> str:
@@ -216,7 +216,7 @@ def linkage(audit: ReportAudit) -> str:
         else " The site changed it from EMA policy 0070's 0.09 for the risk of re-identification,"
     )
     return (
-        "Linkage: at most so many members may have a scan copied in the set, at the upper end of the interval:"
+        "Linkage: at most so many members may have a scan copied in the set, at the one-sided upper bound:"
         f" {most:.2f}.{source} used for linkage alone: no AUC is held against it."
         " Links short of a copy are not measured."
     )

@@ -59,6 +59,7 @@ def an_attack(identifier: str, model: str, auc: float, half_width: float = 0.15)
         "threat_model": model,
         "auc": auc,
         "auc_ci": [max(auc - half_width, 0), min(auc + half_width, 1)],
+        "auc_upper95": min(auc + half_width - 0.02, 1),
         "tpr": [at_zero, {**at_zero, "fpr": 0.1, "tpr": 0.77}],
         "eps_lower_bound": 0.31,
         "p_value": 0.0004,
@@ -90,6 +91,15 @@ def an_audit(verdict: str = "INCONCLUSIVE", **changes: Any) -> ReportAudit:
         "counts": {"member": 25, "holdout": 24},
         "reasons": ["24 holdout patients; the controlled tier asks for 50."],
         "audit_number": 1,
+        "power": {
+            "n_member": 25,
+            "n_holdout": 24,
+            "standard_error": 0.083,
+            "smallest_auc": 0.697,
+            "max_epsilon": 1.86,
+            "fpr_bound": 0.117,
+            "joint_power": 0.0031,
+        },
     }
     return ReportAudit.read(table | changes)
 

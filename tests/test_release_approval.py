@@ -25,6 +25,7 @@ from fedphantom.common.keys import key_id
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.audit.history import DONE
+from fedphantom.privacy.page_mark import marked
 from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.approval import approval_file, check_approvals
 from fedphantom.privacy.release.folder import verify_content, verify_release
@@ -98,8 +99,7 @@ def test_a_second_person_signs_beside_the_officer_and_with_a_key_of_their_own(st
 
 
 def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable: Releasable) -> None:
-    page = consortium.root / "report.html"
-    page.write_text("<html>")
+    page = a_page(consortium.root, releasable.audit.read_bytes())
     assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
     payload = verify(consortium.approval("site-a").read_bytes(), [OFFICERS["site-a"].public_key()])
     said = json.loads(payload)
@@ -113,7 +113,58 @@ def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable
     )
     assert predicate["looked_at"]["audit"] == statement_of(consortium.release)["predicate"]["audit"]["sha256"]
     assert set(predicate["looked_at"]) == {"policy", "audit", "report"}
+    assert predicate["looked_at"]["report"] == hashlib.sha256(page.read_bytes()).hexdigest()
     assert all(len(digest) == 64 for digest in predicate["looked_at"].values())
+
+
+def a_page(root: Path, audit: bytes) -> Path:
+    """As 'audit report' marks one."""
+    page = root / "report.html"
+    page.write_text(marked("<html><head></head><body>", hashlib.sha256(audit).hexdigest()))
+    return page
+
+
+NO_PAGE: dict[str, Callable[[bytes], str]] = {
+    "a page of another run": lambda audit: marked("<head></head>", "0" * 64),
+    "a page without a mark": lambda audit: "<html><head></head><body>",
+    "a mark in a page's body": lambda audit: "<head></head>" + marked("</head>", hashlib.sha256(audit).hexdigest()),
+    "two marks": lambda audit: marked(
+        marked("<head></head>", hashlib.sha256(audit).hexdigest()), hashlib.sha256(b"").hexdigest()
+    ),
+    "participants.tsv": lambda audit: "participant_id\tsex\nsub-001\tF\n",
+    "the result itself": lambda audit: audit.decode(),
+    "nothing": lambda audit: "",
+}
+
+
+@pytest.mark.parametrize("file", NO_PAGE.values(), ids=NO_PAGE.keys())
+def test_what_is_no_page_of_the_audit_is_not_signed_as_one(
+    consortium: Consortium, releasable: Releasable, file: Callable[[bytes], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = consortium.root / "given.html"
+    given.write_text(file(releasable.audit.read_bytes()))
+    assert consortium.approve("site-a", "--report", str(given)) == 5
+    assert "no page of the audit" in capsys.readouterr().err
+    assert not consortium.approval("site-a").exists()
+
+
+def test_verification_says_what_each_approver_looked_at(
+    consortium: Consortium, releasable: Releasable, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = a_page(consortium.root, releasable.audit.read_bytes())
+    assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
+    assert consortium.approve("site-b") == 0
+    capsys.readouterr()
+    assert consortium.verify(*SITES) == 0
+    looked_at = {one["key"]: one["looked_at"] for one in told()["approvals"]}
+    assert looked_at == {
+        key_id(OFFICERS["site-a"].public_key()): ["result file", "page"],
+        key_id(OFFICERS["site-b"].public_key()): [],
+    }
+    assert fedphantom(["release", "verify", str(consortium.release), *consortium.public("packer", *SITES)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("who looked at the audit's result file and page.") == 1
+    assert text.count("who looked at neither the audit's whole result file nor its page.") == 1
 
 
 def test_statement_approvals_and_readme_name_keys_and_neither_people_nor_sites(consortium: Consortium) -> None:

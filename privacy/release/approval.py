@@ -36,6 +36,10 @@ STATEMENT: Final = "statement"
 """Subject of an approval: the payload of the release's ``manifest.dsse.json``."""
 
 
+Seen = Literal["result file", "page"]
+"""What an officer may look at beside the release, of an audit."""
+
+
 class OfRelease(Record):
     """The release that something is said about: the bytes that its packer signed."""
 
@@ -55,6 +59,10 @@ class LookedAt(Record):
     policy: Sha256
     audit: Sha256 | None = None
     report: Sha256 | None = None
+
+    def seen(self) -> tuple[Seen, ...]:
+        """What of it not every approval names."""
+        return (*(("result file",) if self.audit else ()), *(("page",) if self.report else ()))
 
 
 class ApprovalPredicate(Record):
@@ -98,12 +106,28 @@ class ApprovalStatement(Record):
 
 @dataclass(frozen=True)
 class Approval:
-    """A verified approval: by which key, as what, when, on which audit of the site's patients."""
+    """A verified approval.
+
+    Attributes:
+        key: By which key.
+        role: As what.
+        time: When, UTC, ISO 8601.
+        grounds: On which audit of the site's patients.
+        looked_at: What lay before the signer beside the release itself: ``result file`` and ``page`` of an audit, one
+            of them or neither.
+    """
 
     key: str
     role: SignerRole
     time: str
     grounds: Grounds
+    looked_at: tuple[Seen, ...]
+
+    def seen(self) -> str:
+        """What its signer looked at, in words."""
+        if not self.looked_at:
+            return "who looked at neither the audit's whole result file nor its page"
+        return f"who looked at the audit's {' and '.join(self.looked_at)}"
 
 
 def approval_file(key: str) -> str:
@@ -136,9 +160,9 @@ def check_approvals(
     return tuple(_check(name, files[name], statement_sha256, predicate, keys, now) for name in sorted(files))
 
 
-def missing_approvals(predicate: ReleasePredicate, approvals: Iterable[Approval]) -> tuple[str, ...]:
-    """What a release lacks before it is approved, in words; no site is named but by its policy's digest."""
-    given = {approval.key for approval in approvals}
+def missing_approvals(predicate: ReleasePredicate, keys: Iterable[str]) -> tuple[str, ...]:
+    """What a release lacks beside approvals by these keys, in words; no site is named but by its policy's digest."""
+    given = set(keys)
     number = len(predicate.approving_sites)
     return tuple(
         f"{f'site {n} of {number}' if number > 1 else 'the site'} (policy {site.policy_sha256[:12]}…): no approval by"
@@ -171,7 +195,8 @@ def _check(
         if statement.subject[0].digest.sha256 != statement_sha256:
             raise _foreign("an approval of another release")
         _check_signer(signer, statement.predicate, predicate, now or datetime.now(UTC))
-        return Approval(signer, statement.predicate.role, statement.predicate.time, statement.predicate.grounds)
+        said = statement.predicate
+        return Approval(signer, said.role, said.time, said.grounds, said.looked_at.seen())
 
 
 def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredicate, now: datetime) -> None:

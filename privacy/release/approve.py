@@ -22,12 +22,14 @@ from ..audit.history import DONE, failed_before
 from ..audit.reading import read_audit
 from ..dp.run_spent import refuse_understated
 from ..dp.statement import NONE
+from ..joint.combination import check_combined, is_combined
+from ..page_mark import audit_of_page
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
 from ..synthetic_files import image_keys
 from ..verdict import Outcome
-from .approval import Approval, ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
+from .approval import ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
 from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
 from .grounds import Grounds, grounds_of, said_of
@@ -90,13 +92,14 @@ def approve_release(
         packed_by: The packer's public key, a file.
         audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator, which
             is needed where the release's is none that this site took part in.
-        report: The audit's page, if it was looked at.
+        report: The audit's page, if it was looked at: of the release's audit, of the given one, or of the site's own
+            part in it.
 
     Raises:
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
             than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
-            the site's journal does not tell of.
+            the site's journal does not tell of, or a file that is no page of it.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
             patients stands for it.
         OutputTaken: this key has approved it already.
@@ -118,7 +121,8 @@ def approve_release(
     with refusals_noted(home.root, **facts):
         _refuse_other_grounds(verified.predicate, own, home)
         verdict, audited, grounds = _judged(verified, own, home, audit)
-    looked_at = LookedAt(policy=own.sha256, audit=audited, report=_digest(report, "report") if report else None)
+        page = _page(report, verified.predicate, home, audit) if report else None
+    looked_at = LookedAt(policy=own.sha256, audit=audited, report=page)
     said = ApprovalPredicate(
         decision="approved",
         role=signer.role,
@@ -131,7 +135,7 @@ def approve_release(
     note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=looked_at.model_dump(mode="json"))
     write_atomic(release / file, envelope)
     given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
-    missing = missing_approvals(verified.predicate, [Approval(one, signer.role, said.time, grounds) for one in given])
+    missing = missing_approvals(verified.predicate, given)
     return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
 
 
@@ -150,7 +154,8 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
 
     Raises:
         SignatureInvalid: another key, or no signed statement.
-        PolicyRefused: the reason names a patient or site of this run.
+        PolicyRefused: the reason names a patient or site of this run, a scan, a date or a record number.
+        OutputTaken: this key has withdrawn it already, in that folder.
         DataError: a reason that is no sentence.
     """
     private = load_private_key(key)
@@ -159,9 +164,9 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
     refuse_stranger(private.public_key(), packer, predicate)
     if names_someone(run, reason):
         raise PolicyRefused(
-            "a reason that names a patient or a site",
+            "a reason with a patient's or site's name, a subject's label, a date or a record number in it",
             expected="a sentence that everyone with the release may read",
-            remedy="Say why without naming anybody.",
+            remedy="Say why in words that name nobody and no day; the notice is dated itself.",
         )
     folder = notices or release.absolute().parent / "notices"
     return write_notice(
@@ -236,8 +241,26 @@ def _judged(
     return verdict, digest, grounds_of(predicate, content, done, policy, home.study())
 
 
-def _digest(path: Path, what: str) -> str:
-    return hashlib.sha256(_bytes(path, what)).hexdigest()
+def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:
+    """The page's digest, once it is known to be about an audit that the approval rests on."""
+    content = _bytes(report, "report")
+    about = {predicate.audit.sha256}
+    if audit is not None:
+        given = _bytes(audit, "audit result")
+        about.add(hashlib.sha256(given).hexdigest())
+        if is_combined(given):
+            done = {entry.facts.get("sha256") for entry in read_journal(home.journal) if entry.event == DONE}
+            parts = {part.result_sha256 for part in check_combined(given, home.study())}
+            about |= {part for part in parts if part in done}
+    if audit_of_page(content) not in about:
+        raise VerificationFailed(
+            "a --report that is no page of the audit that is approved by",
+            expected="report.html as 'fedphantom audit report' made it of the release's audit, or of the one that"
+            " --audit names",
+            remedy="Make the page of that audit with 'fedphantom audit report', read it and name it; or leave --report"
+            " out, and the approval says that no page was looked at.",
+        )
+    return hashlib.sha256(content).hexdigest()
 
 
 def _bytes(path: Path, what: str) -> bytes:

@@ -177,7 +177,7 @@ def release_verify(
 def release_withdraw(
     folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="A copy of the release.")],
     key: Annotated[Path, typer.Option(help="Private key of its packer, or of one whom it names for its approval.")],
-    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone with the release may read.")],
+    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone may read: no name, no date.")],
     run: Annotated[Path, typer.Option(help="The run's or site's folder, whose journal notes it.")],
     notices: Annotated[
         Path | None, typer.Option(help="Where notices are collected; 'notices' beside RELEASE by default.")

@@ -17,7 +17,7 @@ from planted_files import another_channel, signed_as_if_it_belonged
 from tiny_release import KEY, STUDY, Releasable, an_attack, files_of, rows, sign_again, statement_of
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import ConfigError, PolicyRefused, SignatureInvalid, VerificationFailed
+from fedphantom.common.errors import ConfigError, PolicyRefused, SignatureInvalid, StorageError, VerificationFailed
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.journal import Journal, read_journal
@@ -248,6 +248,39 @@ def test_a_policy_that_changed_since_packing_no_longer_approves(consortium: Cons
     path = consortium.root / "site-a.toml"
     path.write_text(path.read_text() + "# a remark\n")
     assert consortium.approve("site-a") == 5
+
+
+def test_a_policy_of_thresholds_alone_says_that_it_lists_nobody(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (consortium.root / "site-a.toml").write_text('tier = "internal"\n')
+    assert consortium.approve("site-a") == 3
+    assert "a policy that lists nobody who may sign" in capsys.readouterr().err
+
+
+def test_a_name_that_nobody_wrote_into_the_policy_is_told_to_who_approves(
+    releasable: Releasable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = consort(tmp_path / "consortium", releasable, {})
+    path = made.root / "site-a.toml"
+    path.write_text(path.read_text().replace("Anna Berg", "to be filled in"))
+    assert made.approve("site-a") == 5, "the policy changed since packing"
+    assert "still names its compliance officer 'to be filled in'" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space is left on the disk", expected="a writable disk", remedy="Free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fedphantom.privacy.release.approve.note", full)
+        assert consortium.approve("site-a") == 1
+        assert "--site: no space" in capsys.readouterr().err
+    monkeypatch.setattr("fedphantom.privacy.release.approve.write_atomic", full)
+    assert consortium.approve("site-a") == 1
+    assert "RELEASE: no space" in capsys.readouterr().err
 
 
 def test_a_site_of_another_study_approves_nothing(consortium: Consortium) -> None:
@@ -506,7 +539,9 @@ def test_an_approval_by_a_key_that_the_reader_does_not_have_is_exit_5(
     assert consortium.approve("site-a") == 0
     assert consortium.verify() == 5
     named = f"the approval {key_id(OFFICER.public_key())[:12]}…"
-    assert f"{named}: a signature by the unknown key" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{named}: a signature by the unknown key" in told
+    assert "Give the approvers' keys too" in told
 
 
 def test_a_release_does_not_lapse_with_its_officers_keys(releasable: Releasable, tmp_path: Path) -> None:

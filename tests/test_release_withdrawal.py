@@ -14,7 +14,7 @@ from officers import OFFICERS, STRANGER
 from tiny_release import KEY, TRUSTED, Releasable
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import DataError, VerificationFailed
+from fedphantom.common.errors import DataError, StorageError, VerificationFailed
 from fedphantom.common.journal import read_journal
 from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.release.folder import verify_release
@@ -141,6 +141,22 @@ def test_a_notice_that_was_passed_on_is_not_replaced(
     assert consortium.events("site-a").count("release-withdrawn") == 1
     assert withdraw(consortium, "site-a", "the label maps were under another licence") == 0, "another signer may add"
     assert len(list(notices(consortium).iterdir())) == 2
+
+
+@pytest.mark.parametrize(("step", "named"), [("approve.note", "--run"), ("withdrawal.write_atomic", "--notices")])
+def test_a_place_that_cannot_be_written_is_named(
+    consortium: Consortium,
+    step: str,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space is left on the disk", expected="a writable disk", remedy="Free some space.")
+
+    monkeypatch.setattr(f"fedphantom.privacy.release.{step}", full)
+    assert withdraw(consortium, "packer") == 1
+    assert f"{named}: no space" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there_is_bad_input(consortium: Consortium) -> None:

@@ -224,7 +224,7 @@ def test_a_generator_that_the_sites_journal_does_not_name_is_refused(root: Path,
             root / "edited.json",
             None,
             None,
-            lambda done, total: None,
+            lambda stage: lambda done, total: None,
         )
     assert not (root / "release").exists()
 

@@ -17,8 +17,9 @@ from typing import Final, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, ValidationError
 
-from ...common.errors import VerificationFailed, about
+from ...common.errors import SignatureInvalid, VerificationFailed, about
 from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time
+from ...common.keys import key_id
 from ...common.labels.chain import Sha256
 from ...common.signing import unverified, verify
 from ..approving_site import ApprovingSite
@@ -187,6 +188,13 @@ def _check(
         signer, _ = unverified(content)
         if signer != found["key"]:
             raise _foreign("a file named by another key than signed it")
+        if signer not in map(key_id, trusted):
+            raise SignatureInvalid(
+                f"a signature by the unknown key {signer[:12]}…",
+                expected="the public key of everyone who approved, beside the packer's",
+                remedy="Give the approvers' keys too, each with --key and from its holder; where that key is nobody's"
+                " whom you know, do not use this release.",
+            )
         payload = verify(content, trusted)
         try:
             statement = ApprovalStatement.model_validate_json(payload)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.atomic import write_atomic
-from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed
+from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed, about
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import load_weights
 from ...common.journal import read_journal
@@ -34,6 +35,7 @@ from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
 from .grounds import Grounds, grounds_of, said_of
 from .history import APPROVED, WITHDRAWN, note, refusals_noted
+from .policy_file import unnamed_signers
 from .text_scan import names_someone
 from .unfinished import forget_unfinished
 from .withdrawal import refuse_stranger, write_notice
@@ -80,7 +82,14 @@ class ApprovalReport:
 
 
 def approve_release(
-    release: Path, key: Path, policy: Path, site: Path, packed_by: Path, audit: Path | None, report: Path | None
+    release: Path,
+    key: Path,
+    policy: Path,
+    site: Path,
+    packed_by: Path,
+    audit: Path | None,
+    report: Path | None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ApprovalReport:
     """``release approve``: check the release against the site's own policy, study and journal, then sign exactly it.
 
@@ -94,6 +103,7 @@ def approve_release(
             is needed where the release's is none that this site took part in.
         report: The audit's page, if it was looked at: of the release's audit, of the given one, or of the site's own
             part in it.
+        say: Told what a person should know of the policy.
 
     Raises:
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
@@ -108,7 +118,10 @@ def approve_release(
     private, own, home = load_private_key(key), read_policy(policy), SiteFolder.open(site)
     now = datetime.now(UTC)
     signer = signer_of(own.signers, key_id(private.public_key())).current(now.date())
-    forget_unfinished(release)
+    for remark in unnamed_signers([own]):
+        say(remark)
+    with about("RELEASE"):
+        forget_unfinished(release)
     verified = verify_content(release, [load_public_key(packed_by)])
     file = approval_file(signer.key)
     if file in verified.approvals:
@@ -132,8 +145,11 @@ def approve_release(
         time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     envelope = sign(ApprovalStatement.about(verified.statement_sha256, said).encode(), private)
-    note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=looked_at.model_dump(mode="json"))
-    write_atomic(release / file, envelope)
+    with about("--site"):
+        seen = looked_at.model_dump(mode="json")
+        note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=seen)
+    with about("RELEASE"):
+        write_atomic(release / file, envelope)
     given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
     missing = missing_approvals(verified.predicate, given)
     return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
@@ -168,6 +184,11 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
             expected="a sentence that everyone with the release may read",
             remedy="Say why in words that name nobody and no day; the notice is dated itself.",
         )
+
+    def noted() -> None:
+        with about("--run"):
+            note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason)
+
     folder = notices or release.absolute().parent / "notices"
     return write_notice(
         folder,
@@ -175,7 +196,7 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
         predicate,
         private,
         reason,
-        before=lambda: note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason),
+        before=noted,
     )
 
 
@@ -244,15 +265,15 @@ def _judged(
 def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:
     """The page's digest, once it is known to be about an audit that the approval rests on."""
     content = _bytes(report, "report")
-    about = {predicate.audit.sha256}
+    meant = {predicate.audit.sha256}
     if audit is not None:
         given = _bytes(audit, "audit result")
-        about.add(hashlib.sha256(given).hexdigest())
+        meant.add(hashlib.sha256(given).hexdigest())
         if is_combined(given):
             done = {entry.facts.get("sha256") for entry in read_journal(home.journal) if entry.event == DONE}
             parts = {part.result_sha256 for part in check_combined(given, home.study())}
-            about |= {part for part in parts if part in done}
-    if audit_of_page(content) not in about:
+            meant |= {part for part in parts if part in done}
+    if audit_of_page(content) not in meant:
         raise VerificationFailed(
             "a --report that is no page of the audit that is approved by",
             expected="report.html as 'fedphantom audit report' made it of the release's audit, or of the one that"

@@ -97,9 +97,14 @@ def release_pack(
     from .run import pack_run
 
     with stages() as begin:
-        progress = begin("making every scan again")
-        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or (), policy or ())
+        report = pack_run(
+            run, out, kind, tier, key, audit, synthetic, public, begin, evaluation or (), policy or (), _say
+        )
     typer.echo(report.to_json() if as_json else report.to_text())
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 @release_app.command("approve")
@@ -121,7 +126,7 @@ def release_approve(
     """
     from .approve import approve_release
 
-    done = approve_release(folder, key, policy, site, packed_by, audit, report)
+    done = approve_release(folder, key, policy, site, packed_by, audit, report, _say)
     typer.echo(done.to_json() if as_json else done.to_text())
 
 

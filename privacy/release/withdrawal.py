@@ -103,7 +103,8 @@ def write_notice(
         )
     payload = WithdrawalStatement.about(statement_sha256, said).model_dump_json(by_alias=True).encode()
     before()
-    write_atomic(path, sign(payload, key))
+    with about("--notices"):
+        write_atomic(path, sign(payload, key))
     return path
 
 

@@ -18,7 +18,7 @@ INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
 SAID = (
     "interrupted: the same command goes on from what it keeps part by part, as 'simulate', 'demo' and 'evaluate --out'"
-    " do; what makes one whole output begins again"
+    " do; 'audit run' goes on as the same audit, and counts once; what makes one whole output begins again"
 )
 """True of every command."""
 

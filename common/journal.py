@@ -29,7 +29,7 @@ from pathlib import Path
 
 from .atomic import sync_folder, write_atomic
 from .counted import counted
-from .errors import VerificationFailed
+from .errors import DataError, VerificationFailed
 from .storage import storage_errors
 
 Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
@@ -189,6 +189,17 @@ def read_journal(path: Path, *, without_head: bool = False) -> tuple[JournalEntr
             remedy="Give the journal's path; if it was removed, the history is lost and the run counts as unverified.",
         ) from None
     return _up_to_head(tuple(_entries(content)), path, head)
+
+
+def refuse_nothing_there(path: Path) -> None:
+    """Tell a mistyped path from a journal that was removed, which leaves its head. Raises DataError for the first."""
+    if not path.exists() and not _head_file(path).exists():
+        raise DataError(
+            f"no journal '{path.name}' at the path given",
+            expected="the journal.jsonl that a run or site keeps",
+            remedy="Check the path; if both it and its head were removed, its history is lost and the run counts as"
+            " unverified.",
+        )
 
 
 def verify_journal(path: Path, *, head: str | None = None) -> int:

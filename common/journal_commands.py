@@ -34,9 +34,10 @@ def journal() -> None:
 @journal_app.command()
 def show(path: _Path, as_json: _Json = False) -> None:
     """Print every event, after the whole chain was verified; exit 5 if it is broken."""
-    from .journal import read_journal
+    from .journal import read_journal, refuse_nothing_there
 
     with about("JOURNAL"):
+        refuse_nothing_there(path)
         entries = [asdict(entry) for entry in read_journal(path)]
     lines = [f"{e['n']:>5}  {e['time']}  {e['event']:<17}  {facts_text(e['facts'])}".rstrip() for e in entries]
     typer.echo(json.dumps({"entries": entries}) if as_json else "\n".join(lines))
@@ -70,9 +71,12 @@ def verify(
     as_json: _Json = False,
 ) -> None:
     """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""
-    from .journal import last_hash, verify_journal
+    from .journal import last_hash, refuse_nothing_there, verify_journal
 
+    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
+        raise typer.BadParameter("a hash is 64 of the signs 0-9 and a-f", param_hint="--head")
     with about("JOURNAL"):
+        refuse_nothing_there(path)
         number = verify_journal(path, head=head)
         head = last_hash(path)
     text = f"{counted(number, 'entry', 'entries')}, unbroken. Head: {head}"

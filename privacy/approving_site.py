@@ -9,10 +9,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..common.errors import ConfigError
 from ..common.labels.chain import Sha256
 from .policy import TIERS, OverrideReason, SitePolicy, Tier
-from .signers import SignerRole
+from .signers import SignerRole, nobody_signs
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
 _Said = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]*$")]
@@ -77,11 +76,7 @@ class ApprovingSite(_Record):
         for role in _roles_needed(policy.second_person):
             holders = sorted((s for s in policy.signers if s.role == role), key=lambda s: s.expires)
             if not holders:
-                raise ConfigError(
-                    "a policy that lists nobody who may sign",
-                    expected="[[signer]] tables with name, role, key and expires",
-                    remedy="Add the compliance officer's; 'fedphantom release policy' writes a policy to start from.",
-                )
+                raise nobody_signs()
             holders[-1].current(day)
         signers = [s for s in policy.signers if s.expires >= day]
         return cls(

@@ -242,9 +242,7 @@ def parse_policy(text: str) -> SitePolicy:
     try:
         file = _PolicyFile.model_validate(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError):
-        raise ConfigError(
-            "the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file, or leave it out."
-        ) from None
+        raise ConfigError("the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file.") from None
     except ValidationError as error:
         misfit = first_misfit(error)
         raise ConfigError(
@@ -272,7 +270,7 @@ def read_policy(path: Path) -> SitePolicy:
         raise ConfigError(
             f"no readable policy file '{path.name}'",
             expected="a UTF-8 TOML file",
-            remedy="Check its name, or leave it out for the controlled tier.",
+            remedy="Check its name; 'fedphantom release policy' writes one to start from.",
         ) from None
     return parse_policy(text)
 

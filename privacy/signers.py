@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..common.errors import SignatureInvalid
+from ..common.errors import ConfigError, SignatureInvalid
 from ..common.keys import key_id, public_key_of
 
 SignerRole = Literal["compliance officer", "second person"]
@@ -47,6 +47,15 @@ def expired_key(key: str, role: SignerRole, last_day: str) -> SignatureInvalid:
     )
 
 
+def nobody_signs() -> ConfigError:
+    """For a policy of thresholds alone, where somebody has to sign."""
+    return ConfigError(
+        "a policy that lists nobody who may sign",
+        expected="[[signer]] tables with name, role, key and expires",
+        remedy="Add the compliance officer's; 'fedphantom release policy' writes a policy to start from.",
+    )
+
+
 class SignerTable(BaseModel):
     """A ``[[signer]]`` table of a policy file."""
 
@@ -78,7 +87,9 @@ class SignerTable(BaseModel):
 
 
 def signer_of(signers: Sequence[Signer], key: str) -> Signer:
-    """Who signs with this key. Raises SignatureInvalid where it is nobody's."""
+    """Who signs with this key. Raises ConfigError where nobody may sign, SignatureInvalid where it is nobody's."""
+    if not signers:
+        raise nobody_signs()
     for signer in signers:
         if signer.key == key:
             return signer

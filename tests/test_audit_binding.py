@@ -97,7 +97,7 @@ def test_an_audit_is_void_once_two_patients_scans_were_exchanged(
             audited / "audit",
             audited / "synthetic",
             None,
-            lambda done, total: None,
+            lambda stage: lambda done, total: None,
         )
     assert not (audited / "release").exists()
 

@@ -85,6 +85,20 @@ def test_audit_show_reads_a_result_file_or_its_folder(
     assert run(["audit", "show", str(releasable.audit.parent)]) == 0
     shown = capsys.readouterr().out
     assert "INCONCLUSIVE" in shown
+    assert f"Shown as '{releasable.audit}' has it" in shown
+
+
+def test_audit_show_of_a_run_shows_its_latest_audit(
+    releasable: Releasable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    releasable.write_audit()
+    (tmp_path / "a-run" / "audit").mkdir(parents=True)
+    file = tmp_path / "a-run" / "audit" / "audit.json"
+    file.write_bytes(releasable.audit.read_bytes())
+    assert run(["audit", "show", str(tmp_path / "a-run")]) == 0
+    assert f"Shown as '{file}' has it" in capsys.readouterr().out
+    file.unlink()
+    assert run(["audit", "show", str(tmp_path / "a-run")]) == 3
 
 
 def test_audit_show_of_a_verdict_better_than_its_figures_is_refused(releasable: Releasable) -> None:

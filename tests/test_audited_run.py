@@ -170,7 +170,7 @@ def test_a_generator_that_the_runs_rounds_did_not_make_is_neither_audited_nor_ve
     generate_key(spoilt / "keys")
     arguments = (run, spoilt / "release", "volumes", "controlled", spoilt / "keys" / "key.pem", spoilt / "audit")
     with pytest.raises(VerificationFailed, match="the run's journal does not know"):
-        pack_run(*arguments, spoilt / "synthetic", None, lambda done, total: None)
+        pack_run(*arguments, spoilt / "synthetic", None, lambda stage: lambda done, total: None)
 
     file.write_bytes(own)
     (run / "journal.jsonl").unlink()  # nor is a run without its journal
@@ -198,7 +198,7 @@ def test_without_one_sites_folder_there_is_no_audit_no_verification_and_no_relea
         spoilt / "audit",
     )
     with pytest.raises(VerificationFailed, match=told):
-        pack_run(*arguments, spoilt / "synthetic", None, lambda done, total: None)
+        pack_run(*arguments, spoilt / "synthetic", None, lambda stage: lambda done, total: None)
     shutil.copytree(simulated / "run" / "sites" / "site-b", spoilt / "run" / "sites" / "site-c")
     settings = spoilt / "run" / "sites" / "site-c" / "site.toml"
     settings.write_text(settings.read_text().replace("site-b", "site-c", 1))

@@ -142,6 +142,25 @@ def test_a_broken_chain_is_5(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "what to do: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_journal_at_a_mistyped_path_is_3_and_one_that_was_removed_is_5(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert run(["journal", command, str(journal.path)]) == 3
+    assert "JOURNAL: no journal 'journal.jsonl' at the path given" in capsys.readouterr().err
+    journal.append("round-done", round=1)
+    journal.path.unlink()
+    assert run(["journal", command, str(journal.path)]) == 5
+
+
+@pytest.mark.parametrize("head", ["", "abc", "g" * 64, "A" * 64, "0" * 65])
+def test_a_head_that_is_no_hash_is_2(head: str, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("round-done", round=1)
+    assert run(["journal", "verify", str(journal.path), "--head", head]) == 2
+
+
 def test_interrupted_is_130_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

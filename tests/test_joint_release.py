@@ -12,9 +12,10 @@ from site_audits import a_site_audit
 from tiny_release import Releasable, release_study
 
 from fedphantom.common.enrolment.signed_file import signed
-from fedphantom.common.journal import Journal
+from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.run_result import RUN_FINISHED
 from fedphantom.privacy.joint.site_extract import SITE_EXTRACT, SiteExtract
+from fedphantom.privacy.page_mark import marked
 from fedphantom.privacy.policy import parse_policy
 
 
@@ -46,6 +47,18 @@ def test_two_hospitals_audits_pass_together_and_their_release_is_packed_approved
     packed = json.loads((combined.root / "release" / "audit.json").read_text())
     assert "signed_extracts" not in packed, "one site's figures are nobody's business outside"
     assert packed["combined_from"] == told["combined_from"]
+
+
+def test_the_page_of_the_sites_own_part_stands_for_a_combined_audit_and_that_of_another_sites_does_not(
+    combined: Joint,
+) -> None:
+    assert combined.pack() == 0
+    of = {site: read_journal(combined.root / site / "journal.jsonl")[-1].facts for site in SITES}
+    for site in SITES:
+        (combined.root / f"{site}.html").write_text(marked("<head></head>", str(of[site]["sha256"])))
+    line = ["--audit", str(combined.audit), "--report"]
+    assert combined.approve("site-a", *line, str(combined.root / "site-b.html")) == 5
+    assert combined.approve("site-a", *line, str(combined.root / "site-a.html")) == 0
 
 
 def test_the_combined_file_is_needed_to_approve_by_it(combined: Joint, capsys: pytest.CaptureFixture[str]) -> None:

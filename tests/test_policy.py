@@ -12,6 +12,7 @@ from fedphantom.cli import run
 from fedphantom.common.errors import ConfigError
 from fedphantom.common.keys import key_id
 from fedphantom.privacy.policy import TIERS, OverrideReason, parse_policy, read_policy, read_thresholds
+from fedphantom.privacy.release.policy_file import unnamed_signers
 
 
 def test_the_tiers_hold_the_published_thresholds() -> None:
@@ -50,6 +51,23 @@ def test_people_who_may_sign_are_known_by_their_keys() -> None:
     }
     assert {signer.expires.isoformat() for signer in policy.signers} == {LAST_DAY}
     assert policy.second_person
+
+
+def test_no_policy_is_written_whose_keys_no_longer_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, officer = key_files(tmp_path, "officer", OFFICERS["site-a"])
+    line = ["release", "policy", str(tmp_path / "p.toml"), "--officer", str(officer), "--expires", "2026-11-01"]
+    assert run(line) == 3
+    assert "2026-11-01, that is over" in capsys.readouterr().err
+    assert not (tmp_path / "p.toml").exists()
+
+
+def test_a_name_that_nobody_wrote_in_is_told(tmp_path: Path) -> None:
+    _, officer = key_files(tmp_path, "officer", OFFICERS["site-a"])
+    line = ["release", "policy", str(tmp_path / "p.toml"), "--officer", str(officer), "--expires", LAST_DAY]
+    assert run(line) == 0
+    (told,) = unnamed_signers([read_policy(tmp_path / "p.toml")])
+    assert "still names its compliance officer 'to be filled in'" in told
+    assert unnamed_signers([parse_policy(policy_text("site-a"))]) == ()
 
 
 @pytest.mark.parametrize("second", [False, True])

@@ -17,7 +17,7 @@ from planted_files import another_channel, signed_as_if_it_belonged
 from tiny_release import KEY, STUDY, Releasable, an_attack, files_of, rows, sign_again, statement_of
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import ConfigError, PolicyRefused, SignatureInvalid, VerificationFailed
+from fedphantom.common.errors import ConfigError, PolicyRefused, SignatureInvalid, StorageError, VerificationFailed
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.journal import Journal, read_journal
@@ -25,6 +25,7 @@ from fedphantom.common.keys import key_id
 from fedphantom.common.signing import sign, verify
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.audit.history import DONE
+from fedphantom.privacy.page_mark import marked
 from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.approval import approval_file, check_approvals
 from fedphantom.privacy.release.folder import verify_content, verify_release
@@ -98,8 +99,7 @@ def test_a_second_person_signs_beside_the_officer_and_with_a_key_of_their_own(st
 
 
 def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable: Releasable) -> None:
-    page = consortium.root / "report.html"
-    page.write_text("<html>")
+    page = a_page(consortium.root, releasable.audit.read_bytes())
     assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
     payload = verify(consortium.approval("site-a").read_bytes(), [OFFICERS["site-a"].public_key()])
     said = json.loads(payload)
@@ -113,7 +113,58 @@ def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable
     )
     assert predicate["looked_at"]["audit"] == statement_of(consortium.release)["predicate"]["audit"]["sha256"]
     assert set(predicate["looked_at"]) == {"policy", "audit", "report"}
+    assert predicate["looked_at"]["report"] == hashlib.sha256(page.read_bytes()).hexdigest()
     assert all(len(digest) == 64 for digest in predicate["looked_at"].values())
+
+
+def a_page(root: Path, audit: bytes) -> Path:
+    """As 'audit report' marks one."""
+    page = root / "report.html"
+    page.write_text(marked("<html><head></head><body>", hashlib.sha256(audit).hexdigest()))
+    return page
+
+
+NO_PAGE: dict[str, Callable[[bytes], str]] = {
+    "a page of another run": lambda audit: marked("<head></head>", "0" * 64),
+    "a page without a mark": lambda audit: "<html><head></head><body>",
+    "a mark in a page's body": lambda audit: "<head></head>" + marked("</head>", hashlib.sha256(audit).hexdigest()),
+    "two marks": lambda audit: marked(
+        marked("<head></head>", hashlib.sha256(audit).hexdigest()), hashlib.sha256(b"").hexdigest()
+    ),
+    "participants.tsv": lambda audit: "participant_id\tsex\nsub-001\tF\n",
+    "the result itself": lambda audit: audit.decode(),
+    "nothing": lambda audit: "",
+}
+
+
+@pytest.mark.parametrize("file", NO_PAGE.values(), ids=NO_PAGE.keys())
+def test_what_is_no_page_of_the_audit_is_not_signed_as_one(
+    consortium: Consortium, releasable: Releasable, file: Callable[[bytes], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = consortium.root / "given.html"
+    given.write_text(file(releasable.audit.read_bytes()))
+    assert consortium.approve("site-a", "--report", str(given)) == 5
+    assert "no page of the audit" in capsys.readouterr().err
+    assert not consortium.approval("site-a").exists()
+
+
+def test_verification_says_what_each_approver_looked_at(
+    consortium: Consortium, releasable: Releasable, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = a_page(consortium.root, releasable.audit.read_bytes())
+    assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
+    assert consortium.approve("site-b") == 0
+    capsys.readouterr()
+    assert consortium.verify(*SITES) == 0
+    looked_at = {one["key"]: one["looked_at"] for one in told()["approvals"]}
+    assert looked_at == {
+        key_id(OFFICERS["site-a"].public_key()): ["result file", "page"],
+        key_id(OFFICERS["site-b"].public_key()): [],
+    }
+    assert fedphantom(["release", "verify", str(consortium.release), *consortium.public("packer", *SITES)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("who looked at the audit's result file and page.") == 1
+    assert text.count("who looked at neither the audit's whole result file nor its page.") == 1
 
 
 def test_statement_approvals_and_readme_name_keys_and_neither_people_nor_sites(consortium: Consortium) -> None:
@@ -197,6 +248,39 @@ def test_a_policy_that_changed_since_packing_no_longer_approves(consortium: Cons
     path = consortium.root / "site-a.toml"
     path.write_text(path.read_text() + "# a remark\n")
     assert consortium.approve("site-a") == 5
+
+
+def test_a_policy_of_thresholds_alone_says_that_it_lists_nobody(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (consortium.root / "site-a.toml").write_text('tier = "internal"\n')
+    assert consortium.approve("site-a") == 3
+    assert "a policy that lists nobody who may sign" in capsys.readouterr().err
+
+
+def test_a_name_that_nobody_wrote_into_the_policy_is_told_to_who_approves(
+    releasable: Releasable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = consort(tmp_path / "consortium", releasable, {})
+    path = made.root / "site-a.toml"
+    path.write_text(path.read_text().replace("Anna Berg", "to be filled in"))
+    assert made.approve("site-a") == 5, "the policy changed since packing"
+    assert "still names its compliance officer 'to be filled in'" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    consortium: Consortium, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space is left on the disk", expected="a writable disk", remedy="Free some space.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fedphantom.privacy.release.approve.note", full)
+        assert consortium.approve("site-a") == 1
+        assert "--site: no space" in capsys.readouterr().err
+    monkeypatch.setattr("fedphantom.privacy.release.approve.write_atomic", full)
+    assert consortium.approve("site-a") == 1
+    assert "RELEASE: no space" in capsys.readouterr().err
 
 
 def test_a_site_of_another_study_approves_nothing(consortium: Consortium) -> None:
@@ -455,7 +539,9 @@ def test_an_approval_by_a_key_that_the_reader_does_not_have_is_exit_5(
     assert consortium.approve("site-a") == 0
     assert consortium.verify() == 5
     named = f"the approval {key_id(OFFICER.public_key())[:12]}…"
-    assert f"{named}: a signature by the unknown key" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{named}: a signature by the unknown key" in told
+    assert "Give the approvers' keys too" in told
 
 
 def test_a_release_does_not_lapse_with_its_officers_keys(releasable: Releasable, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_whatever_is_planted_in_a_volume_is_found(
 ) -> None:
     source = _volume(releasable.synthetic)
     source.write_bytes(plant(source))
-    with pytest.raises(VerificationFailed, match=named) as caught:
+    with pytest.raises(VerificationFailed, match=f"the synthetic cohort: .*{named}") as caught:
         releasable.pack()
     assert not {"DOE", "1970", "0042"} & set(str(caught.value).replace("^", " ").split())
     signed = _volume(volumes_release)

@@ -14,7 +14,7 @@ from officers import OFFICERS, STRANGER
 from tiny_release import KEY, TRUSTED, Releasable
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import DataError, VerificationFailed
+from fedphantom.common.errors import DataError, StorageError, VerificationFailed
 from fedphantom.common.journal import read_journal
 from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.release.folder import verify_release
@@ -110,6 +110,11 @@ REASONS = {
     "two lines": ("it was a mistake\nof ours", 3),
     "a book": ("it was " + "long " * 120, 3),
     "a site": ("the ethics board of site-a asked for it", 4),
+    "a scan and a day": ("patient sub-001 MUSTERMANN withdrew on 2024-05-06", 4),
+    "a scan": ("the patient behind sub-001 withdrew", 4),
+    "a day in words": ("a member withdrew on 6 May 2024", 4),
+    "a record number": ("patient 12345678 withdrew consent", 4),
+    "a number's name": ("the patient with MRN 4711 withdrew", 4),
 }
 
 
@@ -118,6 +123,40 @@ def test_a_reason_is_a_sentence_that_names_nobody(consortium: Consortium, reason
     assert withdraw(consortium, "packer", reason) == code
     assert not notices(consortium).exists()
     assert consortium.events("site-a")[-1] == "release-approved"
+
+
+def test_a_reason_may_speak_of_a_released_volume_and_of_a_year(consortium: Consortium) -> None:
+    assert withdraw(consortium, "packer", "volume sub-0123456789abcdef shows a face, by the findings of 2026") == 0
+
+
+def test_a_notice_that_was_passed_on_is_not_replaced(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert withdraw(consortium, "packer") == 0
+    (path,) = notices(consortium).iterdir()
+    first = path.read_bytes()
+    assert withdraw(consortium, "packer", "the label maps were under another licence") == 3
+    assert "is there already" in capsys.readouterr().err
+    assert path.read_bytes() == first
+    assert consortium.events("site-a").count("release-withdrawn") == 1
+    assert withdraw(consortium, "site-a", "the label maps were under another licence") == 0, "another signer may add"
+    assert len(list(notices(consortium).iterdir())) == 2
+
+
+@pytest.mark.parametrize(("step", "named"), [("approve.note", "--run"), ("withdrawal.write_atomic", "--notices")])
+def test_a_place_that_cannot_be_written_is_named(
+    consortium: Consortium,
+    step: str,
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space is left on the disk", expected="a writable disk", remedy="Free some space.")
+
+    monkeypatch.setattr(f"fedphantom.privacy.release.{step}", full)
+    assert withdraw(consortium, "packer") == 1
+    assert f"{named}: no space" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there_is_bad_input(consortium: Consortium) -> None:

@@ -213,7 +213,7 @@ def test_a_result_written_by_hand_is_not_packed(simulated: Path, spoilt: Path) -
             result,
             spoilt / "synthetic",
             None,
-            lambda done, total: None,
+            lambda stage: lambda done, total: None,
         )
 
 

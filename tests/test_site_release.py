@@ -146,11 +146,15 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     assert pack(site, root / "release", key_of(root), *more) == 5, "nobody noted such an audit"
     done = {"sha256": hashlib.sha256((root / "pass.json").read_bytes()).hexdigest(), "number": 2}
     Journal(site / "journal.jsonl").append(DONE, **done)
+    capsys.readouterr()
     assert pack(site, root / "release", key_of(root), *more) == 4, "nobody is named who could approve it"
+    assert "making every scan again" not in capsys.readouterr().err, "asked before what takes long"
     line = ["--policy", str(root / "site.toml")]
     capsys.readouterr()
     assert pack(site, root / "release", key_of(root), *more, *line) == 4, "so few patients carry every structure"
     told = capsys.readouterr().err
+    assert "making every scan again ..." in told
+    assert "still names its compliance officer 'to be filled in'" in told
     assert "fewer than 10 of the training patients carry: csf, grey, white" in told
     refused = [entry.facts["reason"] for entry in read_journal(site / "journal.jsonl") if "reason" in entry.facts]
     assert str(refused[-1]) in told
@@ -224,7 +228,7 @@ def test_a_generator_that_the_sites_journal_does_not_name_is_refused(root: Path,
             root / "edited.json",
             None,
             None,
-            lambda done, total: None,
+            lambda stage: lambda done, total: None,
         )
     assert not (root / "release").exists()
 

@@ -80,7 +80,7 @@ def _say(text: str) -> None:
 
 @audit_app.command("show")
 def audit_show(
-    result: Annotated[Path, typer.Argument(help="audit.json or an earlier result, or their folder for the latest.")],
+    result: Annotated[Path, typer.Argument(help="audit.json or an earlier result, or their folder or RUN.")],
     as_json: _Json = False,
 ) -> None:
     """Show an audit's verdict, attacks and controls; exit 5 if the verdict is better than its own figures allow.
@@ -88,12 +88,13 @@ def audit_show(
     A folder's latest audit is audit.json; each one's own result is beside it, as audit-001.json and so on.
     """
     from .report import audit_text
-    from .run import read_consistent_result
+    from .run import read_consistent_result, result_file
 
-    content = read_consistent_result(result)
+    file = result_file(result)
+    content = read_consistent_result(file)
     typer.echo(json.dumps(content, indent=1) if as_json else audit_text(content))
     if not as_json:
-        typer.echo("Shown as the file has it; whether it is what the audit left, 'fedphantom audit verify' says.")
+        typer.echo(f"Shown as '{file}' has it; whether it is what the audit left, 'fedphantom audit verify' says.")
 
 
 @audit_app.command("report")

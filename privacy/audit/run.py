@@ -14,7 +14,7 @@ from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.device import choose_device
 from ...common.enrolment.named_generator import named_by_coordinator
-from ...common.errors import ConfigError, DataError, VerificationFailed
+from ...common.errors import ConfigError, DataError, VerificationFailed, about
 from ...common.folder_lock import hold_folder
 from ...common.gan.generation import load_generator, numpy_parameters
 from ...common.gan.parameters import parameters_digest
@@ -178,7 +178,8 @@ def audit_run_folder(
                 expected="the cohort that is to be released",
                 remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
             )
-        synthetic_volumes(synthetic, study)  # whatever else lies there would leave without an attack on it
+        with about("the synthetic cohort"):
+            synthetic_volumes(synthetic, study)  # whatever else lies there would leave without an attack on it
         _refuse_foreign_volumes(synthetic, generator.sha256)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = gather(sites, public, study, run / "cache")
@@ -334,6 +335,12 @@ def verify_audit(result: Path, run: Path, generator_file: Path | None = None) ->
     return content
 
 
+def result_file(path: Path) -> Path:
+    """A result file itself, or the latest one in an audit's folder, or in that of a run or site."""
+    places = (path, path / "audit") if path.is_dir() else ()
+    return next((place / RESULT for place in places if (place / RESULT).is_file()), path)
+
+
 def read_consistent_result(path: Path) -> dict[str, Any]:
     """As :func:`read_result`; that the file is what an audit left, only :func:`verify_audit` can tell.
 
@@ -347,14 +354,15 @@ def read_consistent_result(path: Path) -> dict[str, Any]:
 
 def read_result(path: Path) -> dict[str, Any]:
     """Parse ``audit.json``. Raises DataError where there is none."""
+    file = path / RESULT if path.is_dir() else path
     try:
-        content = json.loads((path / RESULT if path.is_dir() else path).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict) and {"verdict", "attacks", "controls", "counts"} <= content.keys():
             return content
     except (OSError, ValueError, RecursionError):
         pass
     raise DataError(
-        "no readable audit result",
+        f"no readable audit result in '{file.name}' at the path given",
         expected=f"{RESULT} of 'fedphantom audit run'",
         remedy="Give the path of that file or of its folder.",
     )

@@ -15,6 +15,7 @@ from ...common.cohorts.layouts import read_cohort
 from ...common.cohorts.preparation import PreparedScans, prepare
 from ...common.cohorts.roles import Role
 from ...common.device import Device
+from ...common.errors import about
 from ...common.gan.generation import LoadedGenerator, as_read_back
 from ...common.run_result import NamedBy
 from ...common.study import Study
@@ -95,7 +96,8 @@ def attack_on_painter(
     volumes = synthetic_digest(synthetic)
     # Nothing that lies there is believed: what is attacked comes from the files that were hashed.
     shutil.rmtree(cache, ignore_errors=True)
-    made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
+    with about("the synthetic cohort"):
+        made = prepare(read_cohort(synthetic), study.without_remapping(), cache)
     material = AuditMaterial(
         images=np.asarray(scans.volumes),
         labels=np.asarray(scans.classes),

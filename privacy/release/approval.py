@@ -17,8 +17,9 @@ from typing import Final, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, ValidationError
 
-from ...common.errors import VerificationFailed, about
+from ...common.errors import SignatureInvalid, VerificationFailed, about
 from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time
+from ...common.keys import key_id
 from ...common.labels.chain import Sha256
 from ...common.signing import unverified, verify
 from ..approving_site import ApprovingSite
@@ -34,6 +35,10 @@ LARGEST = 1 << 16
 """Bytes of an approval, or of a notice."""
 STATEMENT: Final = "statement"
 """Subject of an approval: the payload of the release's ``manifest.dsse.json``."""
+
+
+Seen = Literal["result file", "page"]
+"""What an officer may look at beside the release, of an audit."""
 
 
 class OfRelease(Record):
@@ -55,6 +60,10 @@ class LookedAt(Record):
     policy: Sha256
     audit: Sha256 | None = None
     report: Sha256 | None = None
+
+    def seen(self) -> tuple[Seen, ...]:
+        """What of it not every approval names."""
+        return (*(("result file",) if self.audit else ()), *(("page",) if self.report else ()))
 
 
 class ApprovalPredicate(Record):
@@ -98,12 +107,28 @@ class ApprovalStatement(Record):
 
 @dataclass(frozen=True)
 class Approval:
-    """A verified approval: by which key, as what, when, on which audit of the site's patients."""
+    """A verified approval.
+
+    Attributes:
+        key: By which key.
+        role: As what.
+        time: When, UTC, ISO 8601.
+        grounds: On which audit of the site's patients.
+        looked_at: What lay before the signer beside the release itself: ``result file`` and ``page`` of an audit, one
+            of them or neither.
+    """
 
     key: str
     role: SignerRole
     time: str
     grounds: Grounds
+    looked_at: tuple[Seen, ...]
+
+    def seen(self) -> str:
+        """What its signer looked at, in words."""
+        if not self.looked_at:
+            return "who looked at neither the audit's whole result file nor its page"
+        return f"who looked at the audit's {' and '.join(self.looked_at)}"
 
 
 def approval_file(key: str) -> str:
@@ -136,9 +161,9 @@ def check_approvals(
     return tuple(_check(name, files[name], statement_sha256, predicate, keys, now) for name in sorted(files))
 
 
-def missing_approvals(predicate: ReleasePredicate, approvals: Iterable[Approval]) -> tuple[str, ...]:
-    """What a release lacks before it is approved, in words; no site is named but by its policy's digest."""
-    given = {approval.key for approval in approvals}
+def missing_approvals(predicate: ReleasePredicate, keys: Iterable[str]) -> tuple[str, ...]:
+    """What a release lacks beside approvals by these keys, in words; no site is named but by its policy's digest."""
+    given = set(keys)
     number = len(predicate.approving_sites)
     return tuple(
         f"{f'site {n} of {number}' if number > 1 else 'the site'} (policy {site.policy_sha256[:12]}…): no approval by"
@@ -163,6 +188,13 @@ def _check(
         signer, _ = unverified(content)
         if signer != found["key"]:
             raise _foreign("a file named by another key than signed it")
+        if signer not in map(key_id, trusted):
+            raise SignatureInvalid(
+                f"a signature by the unknown key {signer[:12]}…",
+                expected="the public key of everyone who approved, beside the packer's",
+                remedy="Give the approvers' keys too, each with --key and from its holder; where that key is nobody's"
+                " whom you know, do not use this release.",
+            )
         payload = verify(content, trusted)
         try:
             statement = ApprovalStatement.model_validate_json(payload)
@@ -171,7 +203,8 @@ def _check(
         if statement.subject[0].digest.sha256 != statement_sha256:
             raise _foreign("an approval of another release")
         _check_signer(signer, statement.predicate, predicate, now or datetime.now(UTC))
-        return Approval(signer, statement.predicate.role, statement.predicate.time, statement.predicate.grounds)
+        said = statement.predicate
+        return Approval(signer, said.role, said.time, said.grounds, said.looked_at.seen())
 
 
 def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredicate, now: datetime) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...common.atomic import write_atomic
-from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed
+from ...common.errors import DataError, OutputTaken, PolicyRefused, VerificationFailed, about
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import load_weights
 from ...common.journal import read_journal
@@ -22,16 +23,19 @@ from ..audit.history import DONE, failed_before
 from ..audit.reading import read_audit
 from ..dp.run_spent import refuse_understated
 from ..dp.statement import NONE
+from ..joint.combination import check_combined, is_combined
+from ..page_mark import audit_of_page
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
 from ..synthetic_files import image_keys
 from ..verdict import Outcome
-from .approval import Approval, ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
+from .approval import ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
 from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
 from .grounds import Grounds, grounds_of, said_of
 from .history import APPROVED, WITHDRAWN, note, refusals_noted
+from .policy_file import unnamed_signers
 from .text_scan import names_someone
 from .unfinished import forget_unfinished
 from .withdrawal import refuse_stranger, write_notice
@@ -78,7 +82,14 @@ class ApprovalReport:
 
 
 def approve_release(
-    release: Path, key: Path, policy: Path, site: Path, packed_by: Path, audit: Path | None, report: Path | None
+    release: Path,
+    key: Path,
+    policy: Path,
+    site: Path,
+    packed_by: Path,
+    audit: Path | None,
+    report: Path | None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ApprovalReport:
     """``release approve``: check the release against the site's own policy, study and journal, then sign exactly it.
 
@@ -90,13 +101,15 @@ def approve_release(
         packed_by: The packer's public key, a file.
         audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator, which
             is needed where the release's is none that this site took part in.
-        report: The audit's page, if it was looked at.
+        report: The audit's page, if it was looked at: of the release's audit, of the given one, or of the site's own
+            part in it.
+        say: Told what a person should know of the policy.
 
     Raises:
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
             than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
-            the site's journal does not tell of.
+            the site's journal does not tell of, or a file that is no page of it.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
             patients stands for it.
         OutputTaken: this key has approved it already.
@@ -105,7 +118,10 @@ def approve_release(
     private, own, home = load_private_key(key), read_policy(policy), SiteFolder.open(site)
     now = datetime.now(UTC)
     signer = signer_of(own.signers, key_id(private.public_key())).current(now.date())
-    forget_unfinished(release)
+    for remark in unnamed_signers([own]):
+        say(remark)
+    with about("RELEASE"):
+        forget_unfinished(release)
     verified = verify_content(release, [load_public_key(packed_by)])
     file = approval_file(signer.key)
     if file in verified.approvals:
@@ -118,7 +134,8 @@ def approve_release(
     with refusals_noted(home.root, **facts):
         _refuse_other_grounds(verified.predicate, own, home)
         verdict, audited, grounds = _judged(verified, own, home, audit)
-    looked_at = LookedAt(policy=own.sha256, audit=audited, report=_digest(report, "report") if report else None)
+        page = _page(report, verified.predicate, home, audit) if report else None
+    looked_at = LookedAt(policy=own.sha256, audit=audited, report=page)
     said = ApprovalPredicate(
         decision="approved",
         role=signer.role,
@@ -128,10 +145,13 @@ def approve_release(
         time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     envelope = sign(ApprovalStatement.about(verified.statement_sha256, said).encode(), private)
-    note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=looked_at.model_dump(mode="json"))
-    write_atomic(release / file, envelope)
+    with about("--site"):
+        seen = looked_at.model_dump(mode="json")
+        note(home.root, APPROVED, **facts, verdict=verdict, grounds=grounds, looked_at=seen)
+    with about("RELEASE"):
+        write_atomic(release / file, envelope)
     given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
-    missing = missing_approvals(verified.predicate, [Approval(one, signer.role, said.time, grounds) for one in given])
+    missing = missing_approvals(verified.predicate, given)
     return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
 
 
@@ -150,7 +170,8 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
 
     Raises:
         SignatureInvalid: another key, or no signed statement.
-        PolicyRefused: the reason names a patient or site of this run.
+        PolicyRefused: the reason names a patient or site of this run, a scan, a date or a record number.
+        OutputTaken: this key has withdrawn it already, in that folder.
         DataError: a reason that is no sentence.
     """
     private = load_private_key(key)
@@ -159,10 +180,15 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
     refuse_stranger(private.public_key(), packer, predicate)
     if names_someone(run, reason):
         raise PolicyRefused(
-            "a reason that names a patient or a site",
+            "a reason with a patient's or site's name, a subject's label, a date or a record number in it",
             expected="a sentence that everyone with the release may read",
-            remedy="Say why without naming anybody.",
+            remedy="Say why in words that name nobody and no day; the notice is dated itself.",
         )
+
+    def noted() -> None:
+        with about("--run"):
+            note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason)
+
     folder = notices or release.absolute().parent / "notices"
     return write_notice(
         folder,
@@ -170,7 +196,7 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
         predicate,
         private,
         reason,
-        before=lambda: note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason),
+        before=noted,
     )
 
 
@@ -236,8 +262,26 @@ def _judged(
     return verdict, digest, grounds_of(predicate, content, done, policy, home.study())
 
 
-def _digest(path: Path, what: str) -> str:
-    return hashlib.sha256(_bytes(path, what)).hexdigest()
+def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:
+    """The page's digest, once it is known to be about an audit that the approval rests on."""
+    content = _bytes(report, "report")
+    meant = {predicate.audit.sha256}
+    if audit is not None:
+        given = _bytes(audit, "audit result")
+        meant.add(hashlib.sha256(given).hexdigest())
+        if is_combined(given):
+            done = {entry.facts.get("sha256") for entry in read_journal(home.journal) if entry.event == DONE}
+            parts = {part.result_sha256 for part in check_combined(given, home.study())}
+            meant |= {part for part in parts if part in done}
+    if audit_of_page(content) not in meant:
+        raise VerificationFailed(
+            "a --report that is no page of the audit that is approved by",
+            expected="report.html as 'fedphantom audit report' made it of the release's audit, or of the one that"
+            " --audit names",
+            remedy="Make the page of that audit with 'fedphantom audit report', read it and name it; or leave --report"
+            " out, and the approval says that no page was looked at.",
+        )
+    return hashlib.sha256(content).hexdigest()
 
 
 def _bytes(path: Path, what: str) -> bytes:

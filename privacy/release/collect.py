@@ -88,7 +88,7 @@ def collect_approvals(
         note(run, COLLECTED, release=digest, key=approval.key, role=approval.role, signed=approval.time, file=sha256)
         write_atomic(release / file, content)
     collected = tuple(approval for _, approval in taken.values())
-    missing = missing_approvals(verified.predicate, (*before, *collected))
+    missing = missing_approvals(verified.predicate, (one.key for one in (*before, *collected)))
     approved = bool(verified.predicate.approving_sites) and not missing
     return ApprovalsCollected(digest, collected, before, missing, approved)
 

@@ -97,9 +97,14 @@ def release_pack(
     from .run import pack_run
 
     with stages() as begin:
-        progress = begin("making every scan again")
-        report = pack_run(run, out, kind, tier, key, audit, synthetic, public, progress, evaluation or (), policy or ())
+        report = pack_run(
+            run, out, kind, tier, key, audit, synthetic, public, begin, evaluation or (), policy or (), _say
+        )
     typer.echo(report.to_json() if as_json else report.to_text())
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 @release_app.command("approve")
@@ -121,7 +126,7 @@ def release_approve(
     """
     from .approve import approve_release
 
-    done = approve_release(folder, key, policy, site, packed_by, audit, report)
+    done = approve_release(folder, key, policy, site, packed_by, audit, report, _say)
     typer.echo(done.to_json() if as_json else done.to_text())
 
 
@@ -177,7 +182,7 @@ def release_verify(
 def release_withdraw(
     folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="A copy of the release.")],
     key: Annotated[Path, typer.Option(help="Private key of its packer, or of one whom it names for its approval.")],
-    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone with the release may read.")],
+    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone may read: no name, no date.")],
     run: Annotated[Path, typer.Option(help="The run's or site's folder, whose journal notes it.")],
     notices: Annotated[
         Path | None, typer.Option(help="Where notices are collected; 'notices' beside RELEASE by default.")

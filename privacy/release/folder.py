@@ -126,7 +126,7 @@ class ReleaseReport:
 
     def _approval_lines(self) -> tuple[str, ...]:
         given = tuple(
-            f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}, {said_of(one.grounds)}."
+            f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}, {said_of(one.grounds)}, {one.seen()}."
             for one in self.approvals
         )
         if not self.approving_sites:
@@ -255,7 +255,7 @@ def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Verifi
 def _report(verified: VerifiedRelease, trusted: Iterable[Ed25519PublicKey], *, notices_read: bool) -> ReleaseReport:
     predicate = verified.predicate
     approvals = check_approvals(verified.approvals, verified.statement_sha256, predicate, trusted)
-    missing = missing_approvals(predicate, approvals)
+    missing = missing_approvals(predicate, (approval.key for approval in approvals))
     return ReleaseReport(
         release_sha256=verified.statement_sha256,
         kind=predicate.kind,

@@ -121,7 +121,7 @@ def refuse_rare_labels(carriers: LabelCarriers | None, policies: Sequence[SitePo
         )
         raise PolicyRefused(
             f"structures that fewer than {fewest} of the training patients carry: {', '.join(rare)}",
-            expected=f"{fewest} or more patients for each structure of a release, or none at all (PRIVACY §5)",
+            expected=f"{fewest} or more patients for each structure, or none, by the policies given (PRIVACY §5)",
             remedy=merge + ("" if tier == "public" and fewest == FEWEST_FOR_PUBLIC else override),
         )
     return fewest

@@ -17,7 +17,7 @@ from ...common.cohort import ChannelSource, Cohort, Scan
 from ...common.cohorts.layouts import read_cohort
 from ...common.device import choose_device
 from ...common.edits.replay import SourceMissing, replay_chain, rounded_alike
-from ...common.errors import ConfigError, DataError, PolicyRefused
+from ...common.errors import ConfigError, DataError, PolicyRefused, about
 from ...common.gan.generation import (
     FLOOR,
     WRITTEN_MAXIMUM,
@@ -68,18 +68,19 @@ def check_origin(
     study = generator.study
     declared = parse_public_sources(_bytes(run / "public-labels.json"))
     at_hand = {known.source.sha256: known.labels for known in public_label_maps(study, public)}
-    synthetic_volumes(synthetic, study)  # what is not painted again here was not painted at all
-    scans = read_cohort(synthetic).scans
-    together = painted_at_once(generator.network, study.grid.shape)
-    for start in range(0, len(scans), together):
-        some = scans[start : start + together]
-        claims = [_claim(scan, generator, declared, at_hand) for scan in some]
-        classes = np.stack([np.searchsorted(study.label_values, labels).astype(np.uint8) for labels, _ in claims])
-        seeds = [sidecar.noise_seed for _, sidecar in claims]
-        painted = paint_each(generator.network, classes, study, seeds, generator.device)
-        for done, (scan, volume) in enumerate(zip(some, painted, strict=True), start=start + 1):
-            _check_painted(scan, as_written(volume), study)
-            progress(done, len(scans))
+    with about("the synthetic cohort"):
+        synthetic_volumes(synthetic, study)  # what is not painted again here was not painted at all
+        scans = read_cohort(synthetic).scans
+        together = painted_at_once(generator.network, study.grid.shape)
+        for start in range(0, len(scans), together):
+            some = scans[start : start + together]
+            claims = [_claim(scan, generator, declared, at_hand) for scan in some]
+            classes = np.stack([np.searchsorted(study.label_values, labels).astype(np.uint8) for labels, _ in claims])
+            seeds = [sidecar.noise_seed for _, sidecar in claims]
+            painted = paint_each(generator.network, classes, study, seeds, generator.device)
+            for done, (scan, volume) in enumerate(zip(some, painted, strict=True), start=start + 1):
+                _check_painted(scan, as_written(volume), study)
+                progress(done, len(scans))
     return len(scans)
 
 

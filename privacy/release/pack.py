@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ...common.atomic import atomic_folder
 from ...common.cohorts.bids_writer import special_channels
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
-from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
 from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
 from ...common.run_result import contributing_sites
@@ -138,17 +138,8 @@ def pack(
             "Paint the volumes with the very generator file in this folder: 'fedphantom generate' writes it there.",
         )
     )
-    extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
-    if (extract.parameters_sha256, extract.channels) != (parameters, study.channels):
-        raise VerificationFailed(
-            "an audit that does not say that it read this generator's parameters and all of the study's channels",
-            expected="the result of this version's 'fedphantom audit run' on this generator",
-            remedy="Run the audit again.",
-        )
-    for policy in policies:
-        refuse_by_policy(extract, policy.thresholds, kind, tier)
     now = (created or datetime.now(UTC)).astimezone(UTC)
-    sites = approving_sites(study, policies, tier, now.date(), contributing_sites(run))
+    extract, claim, sites = permitted(run, generator_sha256, study, parameters, kind, tier, audit, policies, now.date())
     fewest = refuse_rare_labels(carriers, policies, tier)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -165,7 +156,8 @@ def pack(
                 "no synthetic cohort", expected="one for a release of volumes", remedy="Name it with '--synthetic'."
             )
         else:
-            used, making, facts = _add_cohort(writer, synthetic, study, generator_sha256, public)
+            with about("the synthetic cohort"):
+                used, making, facts = _add_cohort(writer, synthetic, study, generator_sha256, public)
             volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
             if digest_of_hashes(volumes) != extract.synthetic_sha256:
                 raise VerificationFailed(
@@ -214,6 +206,33 @@ def pack(
         report = verify_folder(folder, [key.public_key()])
         before(report)
     return report
+
+
+def permitted(
+    run: Path,
+    generator_sha256: str,
+    study: Study,
+    parameters: str,
+    kind: ReleaseKind,
+    tier: Tier,
+    audit: Path | None,
+    policies: Sequence[SitePolicy],
+    day: date,
+) -> tuple[AuditExtract, AuditClaim, tuple[ApprovingSite, ...]]:
+    """What audit and policies say to a release of this generator: the audit, its claim, and whose approval is needed.
+
+    It takes no time. Raises as :func:`pack`.
+    """
+    extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
+    if (extract.parameters_sha256, extract.channels) != (parameters, study.channels):
+        raise VerificationFailed(
+            "an audit that does not say that it read this generator's parameters and all of the study's channels",
+            expected="the result of this version's 'fedphantom audit run' on this generator",
+            remedy="Run the audit again.",
+        )
+    for policy in policies:
+        refuse_by_policy(extract, policy.thresholds, kind, tier)
+    return extract, claim, approving_sites(study, policies, tier, day, contributing_sites(run))
 
 
 def _days(claim: AuditClaim, sites: Sequence[ApprovingSite]) -> Iterator[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from ...common.atomic import write_atomic
-from ...common.errors import OutputTaken
+from ...common.errors import ConfigError, OutputTaken
 from ...common.keys import load_public_key
 from ...common.storage import CHOOSE_ANOTHER, refuse_unwritable
-from ..policy import Tier, parse_policy
+from ..policy import SitePolicy, Tier, parse_policy
+
+_NO_NAME = "to be filled in"
 
 
 def write_policy(out: Path, tier: Tier, officer: Path, second_person: Path | None, expires: date) -> None:
@@ -17,19 +20,25 @@ def write_policy(out: Path, tier: Tier, officer: Path, second_person: Path | Non
 
     Raises:
         OutputTaken: the file is there already.
-        ConfigError: no readable key, or one for both people.
+        ConfigError: no readable key, one for both people, or a last day that is over.
         StorageError: it cannot be written.
     """
     refuse_unwritable(out.absolute().parent)
     if out.exists() or out.is_symlink():
         raise OutputTaken(f"'{out.name or out}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+    if expires < datetime.now(UTC).date():
+        raise ConfigError(
+            f"a last day, {expires.isoformat()}, that is over",
+            expected="a day on which somebody can still sign",
+            remedy="Give a later day with --expires.",
+        )
     people = {"compliance officer": officer, **({"second person": second_person} if second_person else {})}
     for key in people.values():
         load_public_key(key)
     signers = "".join(
         f"""
 [[signer]]
-name = "to be filled in"            # stays in this file
+name = "{_NO_NAME}"            # stays in this file
 role = "{role}"
 expires = {expires.isoformat()}                # last day on which a signature by this key counts
 key = '''
@@ -51,3 +60,15 @@ second_person = {"true" if second_person else "false"}                  # whethe
 """
     parse_policy(text)  # what is written can be read
     write_atomic(out, text.encode())
+
+
+def unnamed_signers(policies: Iterable[SitePolicy]) -> tuple[str, ...]:
+    """What to say of signers whose names nobody has written into the policy since :func:`write_policy` made it."""
+    return tuple(
+        f"Note: the policy {policy.sha256[:12]}… still names its {signer.role} '{_NO_NAME}'. The keys alone count, but"
+        " who reads that file later cannot tell whose they were; a name written in now changes the policy's digest, and"
+        " the release is then packed anew."
+        for policy in policies
+        for signer in policy.signers
+        if signer.name == _NO_NAME
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from ..joint.combination import is_combined, verify_combined
 from ..joint.site_extract import FEWEST_TOLD
 from ..policy import SitePolicy, Tier, read_policy
 from ..synthetic_cohort import painters, synthetic_of
-from .content import GENERATOR
+from .content import GENERATOR, check_weights
 from .history import PACKED, keeps_history, note, refusals_noted
 from .label_carriers import LabelCarriers, count_label_carriers, fewest_carriers
 from .origin import check_origin
-from .pack import ReleaseReport, pack, verify_release
+from .pack import ReleaseReport, pack, permitted, verify_release
+from .policy_file import unnamed_signers
 
 REFUSED = "release-refused.json"
 
@@ -45,9 +47,10 @@ def pack_run(
     audit: Path | None,
     synthetic: Path | None,
     public: Path | None,
-    progress: Callable[[int, int], None],
+    stage: Callable[[str], Callable[[int, int], None]],
     evaluations: Sequence[Path] = (),
     policies: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> ReleaseReport:
     """``release pack``: make every scan again from its public source, then pack, sign and write it down.
 
@@ -60,9 +63,10 @@ def pack_run(
         audit: Result file of ``audit run``; None for the one in ``run``, if there is one.
         synthetic: For kind ``volumes``; None for the cohort in or beside ``run``, if there is one.
         public: The public cohort, where the study's label maps come from one.
-        progress: (scans made again, scans in all).
+        stage: Begins a named stage; returns (scans made again, scans in all).
         evaluations: As :func:`~fedphantom.privacy.release.pack.pack`.
         policies: Policy files of the sites behind it.
+        say: Told what a person should know of them.
 
     Raises:
         OutputTaken: ``out`` is there already.
@@ -77,8 +81,10 @@ def pack_run(
     private = load_private_key(key)
     refuse_several_generators(run)
     by = [read_policy(path) for path in policies]
+    for remark in unnamed_signers(by):
+        say(remark)
     with refusals_noted(run, kind=kind, tier=tier):
-        return _packed(run, out, kind, tier, private, audit, synthetic, public, progress, evaluations, by)
+        return _packed(run, out, kind, tier, private, audit, synthetic, public, stage, evaluations, by)
 
 
 def _packed(
@@ -90,7 +96,7 @@ def _packed(
     audit: Path | None,
     synthetic: Path | None,
     public: Path | None,
-    progress: Callable[[int, int], None],
+    stage: Callable[[str], Callable[[int, int], None]],
     evaluations: Sequence[Path],
     policies: Sequence[SitePolicy],
 ) -> ReleaseReport:
@@ -118,7 +124,11 @@ def _packed(
                 remedy="Pack where the sites' folders lie.",
             )
     if kind == "volumes" and synthetic is not None and audit is not None:  # else pack says what is missing
-        check_origin(run, synthetic, cohort, progress=progress)
+        content = (run / GENERATOR).read_bytes()
+        digest, parameters, day = hashlib.sha256(content).hexdigest(), check_weights(content)[2], datetime.now(UTC)
+        # Before what takes long, though pack asks again.
+        permitted(run, digest, study, parameters, kind, tier, audit, policies, day.date())
+        check_origin(run, synthetic, cohort, progress=stage("making every scan again"))
     counts = told is None and has_sites and audit is not None and fewest_carriers(policies, tier) is not None
     return pack(
         run,

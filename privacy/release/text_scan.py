@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from ...common.cohorts.identifying import text_is_identifying
 from ...common.cohorts.roles import CoinRecord, Role
 from ...common.federation import Sharing
 from ...common.labels.chain import PublicSources
@@ -38,6 +39,9 @@ _DATE = re.compile(
     re.IGNORECASE,
 )
 """ISO 8601, a time after it or not, DICOM's YYYYMMDD, and what people write, in English."""
+_SUBJECT = re.compile(r"(?<![0-9A-Za-z])sub-[0-9A-Za-z]", re.IGNORECASE)
+_RELEASED = re.compile(r"(?<![0-9A-Za-z])sub-[0-9a-f]{16}(?![0-9A-Za-z])")
+"""The random name that a release gives one of its volumes: a person may speak of that."""
 _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9])")
 _OWN_WORDS = frozenset(
     (*ATTACKS, BLIND, *BINDING, *TIERS, *get_args(Role), *get_args(Sharing), "public", "synthetic", "site")
@@ -93,7 +97,14 @@ class TextScan:
 
 
 def names_someone(run: Path, text: str) -> bool:
-    """Whether a sentence names a patient or a site that the files under a run or site know."""
+    """Whether a person's sentence could tell of whom it speaks: it holds a date, a record number, a scan's label in a
+    cohort, or a patient or site that the files under a run or site know.
+
+    Persons' names are not looked for, nor an identifier that no file under the folder knows.
+    """
+    text = _RELEASED.sub("", text)
+    if text_is_identifying(text) or _dates(text) or _SUBJECT.search(text):
+        return True
     return _holds([text], (frozenset(_identifiers(run)) | frozenset(_sites(run))) - _OWN_WORDS)
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, ValidationError
 
 from ...common.atomic import write_atomic
-from ...common.errors import DataError, SignatureInvalid, VerificationFailed, about
+from ...common.errors import DataError, OutputTaken, SignatureInvalid, VerificationFailed, about
 from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time, read_small, time_text
 from ...common.keys import key_id
 from ...common.labels.chain import Sha256
@@ -81,6 +81,7 @@ def write_notice(
 
     Raises:
         DataError: a reason that is no sentence.
+        OutputTaken: a notice about this release by this key is there: what was passed on is not replaced.
         StorageError: the folder cannot be written.
     """
     stamp = time_text(datetime.now(UTC))
@@ -94,9 +95,16 @@ def write_notice(
         kind=predicate.kind, generator_sha256=predicate.generator_sha256, reason=reason, time=stamp
     )
     path = notices / f"{statement_sha256[:16]}-{key_id(key.public_key())[:16]}{ENDING}"
+    if os.path.lexists(path):
+        raise OutputTaken(
+            f"a notice about this release by the key {key_id(key.public_key())[:12]}… is there already",
+            expected="a release that this key has not withdrawn",
+            remedy="Pass on the notice that is there; for another reason beside it, name another folder by --notices.",
+        )
     payload = WithdrawalStatement.about(statement_sha256, said).model_dump_json(by_alias=True).encode()
     before()
-    write_atomic(path, sign(payload, key))
+    with about("--notices"):
+        write_atomic(path, sign(payload, key))
     return path
 
 

@@ -22,6 +22,7 @@ from ...common.study import Study
 from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
+from ..page_mark import marked
 from ..release.content import PUBLIC_LABELS
 from ..release.sidecar import parse_public_sources
 from .content import (
@@ -84,7 +85,7 @@ def write_reports(
         VerificationFailed: the ledger behind a formal promise cannot be trusted.
     """
     result = audit.read_bytes()
-    audited = json.loads(result)
+    audited, mark = json.loads(result), hashlib.sha256(result).hexdigest()
     simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
     at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
     sources, metadata = generator.with_name(PUBLIC_LABELS), load_weights(generator)[1]
@@ -96,7 +97,7 @@ def write_reports(
         generator_sha256=hashlib.sha256(generator.read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
-        audit_sha256=hashlib.sha256(result).hexdigest(),
+        audit_sha256=mark,
         roc=read_roc(audited),
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
@@ -111,11 +112,11 @@ def write_reports(
         promise=read_dp(metadata["dp"], study),
         ledgers=ledger_excerpts(at_hand, study),
     )
-    write_atomic(out / INTERNAL, render_report(report, "internal").encode(), mode=0o600)
+    write_atomic(out / INTERNAL, marked(render_report(report, "internal"), mark).encode(), mode=0o600)
     if not may_share_volumes(audited["verdict"], release):
         # Slices of volumes that the gate holds back would leave with the page.
         report = replace(report, synthetic=None)
-    write_atomic(out / SHAREABLE, render_report(report, "shareable").encode())
+    write_atomic(out / SHAREABLE, marked(render_report(report, "shareable"), mark).encode())
 
 
 def _outcome(release: Mapping[str, Any]) -> ReleaseOutcome:

@@ -87,7 +87,7 @@ class Browser:
 
     def _rest_scrolling(self, start: str) -> None:
         """Wait until something has scrolled, on a busy machine perhaps long after it was asked for, and stopped."""
-        begin, end = time.monotonic() + 5, time.monotonic() + 15
+        begin, end = time.monotonic() + 15, time.monotonic() + 30
         before, now = "", self.eval(_SCROLLED)
         while (now == start and time.monotonic() < begin) or (before != now and time.monotonic() < end):
             time.sleep(0.4)

@@ -209,7 +209,7 @@ def test_a_handful_of_isolated_patients_is_said_to_be_too_small_and_not_scored()
     assert few.evidence.too_small == tuple(name + OUTLIERS for name in OUTSIDE if name not in OF_COINS)
     assert few.verdict.outcome == "INCONCLUSIVE"
     assert few.verdict.reasons[0] == (
-        f"Not scored: {', '.join(few.evidence.too_small)}; too few members or holdout patients are that isolated."
+        f"Not scored, since too few members or holdout patients are that isolated: {', '.join(few.evidence.too_small)}."
     )
     content = json.loads(few.to_json())
     assert content["too_small"] == list(few.evidence.too_small)

@@ -163,8 +163,12 @@ def test_an_interrupt_while_volumes_are_compressed_leaves_nothing(
         write_volume(path, *arguments, **options)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(bids_writer, "write_volume", slowly)
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "out") as out:
-        out.add("p1", volumes(4), labels(), {})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a command in this process may have left its own
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), writer(tmp_path / "out") as out:
+            out.add("p1", volumes(4), labels(), {})
+    finally:
+        signal.signal(signal.SIGINT, before)
     time.sleep(0.5)  # whoever still wrote would have by now
     assert not [*tmp_path.iterdir()]

@@ -20,7 +20,7 @@ from fedphantom.common.wire import FLAT, GENERATOR
 from fedphantom.server.app import run_study
 
 SITES = ("site-a", "site-b", "site-c")
-VOLUMES = study_text(rounds=1, federation='sharing = "volumes"')
+VOLUMES = study_text(rounds=1, deadline_s=120.0, federation='sharing = "volumes"')
 
 
 @pytest.fixture

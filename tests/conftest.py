@@ -12,6 +12,8 @@ import pytest
 
 if TYPE_CHECKING:
     from carried_rounds import Carried
+    from consortium import Consortium
+    from enrolment import Study
     from tiny_release import Releasable
 
     from fedphantom.common.gan.generation import LoadedGenerator
@@ -41,6 +43,14 @@ def releasable(release_template: Path, tmp_path: Path) -> Releasable:
 
     ignored = shutil.ignore_patterns("release", "weights")
     return Releasable(Path(shutil.copytree(release_template, tmp_path / "made", ignore=ignored)))
+
+
+@pytest.fixture
+def consortium(releasable: Releasable, tmp_path: Path) -> Consortium:
+    """A release of two sites, whose officers have not approved it yet."""
+    from consortium import consort
+
+    return consort(tmp_path / "consortium", releasable, {})
 
 
 @pytest.fixture(params=["release", "weights"])
@@ -145,3 +155,32 @@ def three_template(tmp_path_factory: pytest.TempPathFactory) -> Carried:
 def three(three_template: Carried, tmp_path: Path) -> Carried:
     """Three hospitals, for a quorum of two."""
     return three_template.copy(tmp_path / "three")
+
+
+@pytest.fixture(scope="session")
+def made_coordinator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from enrolment import Study
+
+    return Study.make(tmp_path_factory.mktemp("coordinator")).root
+
+
+@pytest.fixture
+def enrolling(made_coordinator: Path, tmp_path: Path) -> Study:
+    """A coordinator without sites, of one's own."""
+    from enrolment import Study
+
+    return Study(Path(shutil.copytree(made_coordinator, tmp_path / "study")))
+
+
+@pytest.fixture(scope="session")
+def invited_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coordinator that invited site-a, a cohort for it, and the site's folder."""
+    from enrolled_site import invited
+
+    return invited(tmp_path_factory.mktemp("invited"))
+
+
+@pytest.fixture
+def invited(invited_site: Path, tmp_path: Path) -> Path:
+    """A copy; the site's folder knows its cohort by the path in the original."""
+    return Path(shutil.copytree(invited_site, tmp_path / "made"))

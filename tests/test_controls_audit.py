@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedphantom.common.cohorts.roles import Role
 from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.battery import Battery, Reference
-from fedphantom.privacy.attacks.interface import AuditedScans, Networks
+from fedphantom.privacy.attacks.interface import Networks
 from fedphantom.privacy.attacks.knowledge import ShownSet
 from fedphantom.privacy.audit.audit import run_audit
 from fedphantom.privacy.audit.controls import TrainGenerator, positive_set_control
@@ -230,20 +230,9 @@ def test_planted_copies_are_named_in_every_disguise() -> None:
 def positive_set(nearest: float) -> ControlResult:
     """The control where the released set comes as near as this to every scan; scans vary by 1 about their labels."""
     material = make_material()
-
-    def scans_of(*roles: Role) -> AuditedScans:
-        rows = material.scans_of(*roles)
-        return AuditedScans(
-            images=material.images[rows],
-            labels=material.labels[rows],
-            patients=tuple(material.patients[i] for i in rows),
-            sites=tuple(material.sites[i] for i in rows),
-            member=tuple(material.roles[i] == "member" for i in rows),
-        )
-
-    scans = scans_of("member", "holdout")
+    scans = material.audited(material.scans_of("member", "holdout"))
     reference = trainer(material)(material.scans_of("reference"), PLAN.steps, 0)
-    calibrating = Reference(scans_of("reference"), reference)
+    calibrating = Reference(material.audited(material.scans_of("reference")), reference)
     battery = Battery.calibrate(
         scans, calibrating, material.synthetic_labels, draws=1, seed=0, as_released=material.as_released
     )

@@ -18,14 +18,7 @@ from fedphantom.privacy.evidence import CopiedLabels
 
 def people(members: int = 20) -> AuditedScans:
     material = make_material(member=members)
-    rows = material.scans_of("member", "holdout")
-    return AuditedScans(
-        images=material.images[rows],
-        labels=material.labels[rows],
-        patients=tuple(material.patients[i] for i in rows),
-        sites=tuple(material.sites[i] for i in rows),
-        member=tuple(material.roles[i] == "member" for i in rows),
-    )
+    return material.audited(material.scans_of("member", "holdout"))
 
 
 def found_among(scans: AuditedScans) -> tuple[bool, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audited_run import SIZES
+from audited_run import SIZES, audit_site
 from carried_rounds import Carried
 from linear_site import study_text
 from named_generator import Naming
@@ -86,28 +86,14 @@ def test_another_generator_study_or_coordinator_is_refused(finished: Carried, tm
     refused(3, "signed, but no named-generator", lambda: named_by(finished, statement=roster))
 
 
-def audited(simulated: Path, spoilt: Path, statement: Path | None) -> dict[str, Any]:
-    return audit_run_folder(
-        spoilt / "run" / "sites" / "site-a",
-        spoilt / "synthetic",
-        read_cohort(simulated / "public"),
-        spoilt / "audit",
-        SIZES,
-        TIERS["internal"],
-        generator_file=spoilt / "run" / "generator.safetensors",
-        named_by_file=statement,
-        device="cpu",
-    )
-
-
 def test_a_sites_audit_of_a_generator_that_the_coordinator_names_says_by_whose_word_it_is_theirs(
     simulated: Path, spoilt: Path
 ) -> None:
     generator, naming = spoilt / "run" / "generator.safetensors", Naming.of(spoilt / "lead", spoilt / "run")
     other = naming.statement(spoilt / "other", generator, parameters="0" * 64)
-    refused(5, "it names another generator", lambda: audited(simulated, spoilt, other))
+    refused(5, "it names another generator", lambda: audit_site(simulated, spoilt, "site-a", other))
     assert not (spoilt / "audit" / "audit.json").exists(), "no look at the holdout"
-    content = audited(simulated, spoilt, naming.statement(spoilt / "named", generator))
+    content = audit_site(simulated, spoilt, "site-a", naming.statement(spoilt / "named", generator))
     assert content["generator_named_by"] == "the coordinator's signature"
     assert not any("No journal at hand names" in reason for reason in content["reasons"])
     assert content["generator_sha256"] == hashlib.sha256(generator.read_bytes()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,8 @@ from killed import Killed
 from refusals import refused
 
 from fedphantom.common.enrolment.invitation import open_invitation
-from fedphantom.common.enrolment.roster import ROSTER, Roster
-from fedphantom.common.enrolment.signed_file import opened
 from fedphantom.common.errors import ConfigError, OutputTaken, PolicyRefused, VerificationFailed
-from fedphantom.common.journal import read_journal, verify_journal
-from fedphantom.common.keys import load_public_key
+from fedphantom.common.journal import verify_journal
 from fedphantom.server.coordinator import registry as registry_file
 from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.enrolling import invite
@@ -27,63 +23,42 @@ from fedphantom.server.coordinator.folder import CoordinatorFolder
 from fedphantom.server.coordinator.renewal import renew
 from fedphantom.server.coordinator.setup import make_coordinator
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Study.make(tmp_path_factory.mktemp("made")).root
-
-
-@pytest.fixture
-def study(made: Path, tmp_path: Path) -> Study:
-    """A coordinator without sites, of one's own."""
-    return Study(Path(shutil.copytree(made, tmp_path / "study")))
-
-
-def roster_of(study: Study) -> Roster:
-    folder = CoordinatorFolder(study.folder)
-    return opened(ROSTER, folder.roster.read_bytes(), [load_public_key(folder.public_key)])
-
-
-def events(study: Study) -> list[str]:
-    return [entry.event for entry in read_journal(CoordinatorFolder(study.folder).journal)]
-
-
 # A new coordinator.
 
 
-def test_a_coordinators_secrets_are_for_its_owner_alone(study: Study) -> None:
-    study.invite("site-a")
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in study.folder.rglob("*") if path.is_file()}
+def test_a_coordinators_secrets_are_for_its_owner_alone(enrolling: Study) -> None:
+    enrolling.invite("site-a")
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in enrolling.folder.rglob("*") if path.is_file()}
     secret = {p for p in modes if p.suffix == ".key" or p.name == "key.pem" or p.parent.name == "invitations"}
     assert len(secret) == 6
-    assert {modes[path] for path in secret | {CoordinatorFolder(study.folder).registry}} == {0o600}
-    assert stat.S_IMODE(study.folder.stat().st_mode) == 0o700
+    assert {modes[path] for path in secret | {CoordinatorFolder(enrolling.folder).registry}} == {0o600}
+    assert stat.S_IMODE(enrolling.folder.stat().st_mode) == 0o700
 
 
-def test_a_coordinator_is_made_whole_or_not_at_all(tmp_path: Path, made: Path) -> None:
-    study, out = made / "study.toml", tmp_path / "out"
-    refused(3, "HOST:PORT", lambda: make_coordinator(out, study, "fed", (), 365, None, NOW))
+def test_a_coordinator_is_made_whole_or_not_at_all(tmp_path: Path, made_coordinator: Path) -> None:
+    enrolling, out = made_coordinator / "study.toml", tmp_path / "out"
+    refused(3, "HOST:PORT", lambda: make_coordinator(out, enrolling, "fed", (), 365, None, NOW))
     refused(3, "--study", lambda: make_coordinator(out, tmp_path / "none", "fed:443", (), 365, None, NOW))
     assert list(tmp_path.iterdir()) == []
-    make_coordinator(out, study, "fed:443", (), 365, None, NOW)
+    make_coordinator(out, enrolling, "fed:443", (), 365, None, NOW)
     with pytest.raises(OutputTaken):
-        make_coordinator(out, study, "fed:443", (), 365, None, NOW)
+        make_coordinator(out, enrolling, "fed:443", (), 365, None, NOW)
 
 
-def test_another_study_put_in_its_place_is_found(study: Study) -> None:
-    folder = CoordinatorFolder(study.folder)
+def test_another_study_put_in_its_place_is_found(enrolling: Study) -> None:
+    folder = CoordinatorFolder(enrolling.folder)
     folder.study.write_text(folder.study.read_text().replace("seed = 5", "seed = 6"))
-    refused(5, "another study.toml", lambda: study.invite("site-a"))
+    refused(5, "another study.toml", lambda: enrolling.invite("site-a"))
 
 
 @pytest.mark.parametrize("text", ["", "x =", 'address = "a:1"', "unheard = 1"])
-def test_settings_that_do_not_hold_name_their_key(study: Study, text: str) -> None:
-    CoordinatorFolder(study.folder).configuration.write_text(text)
-    refused(3, "DIR: ", lambda: study.invite("site-a"))
+def test_settings_that_do_not_hold_name_their_key(enrolling: Study, text: str) -> None:
+    CoordinatorFolder(enrolling.folder).configuration.write_text(text)
+    refused(3, "DIR: ", lambda: enrolling.invite("site-a"))
 
 
-def test_settings_are_read_as_they_were_written(study: Study) -> None:
-    table = Coordinator.open(study.folder).configuration
+def test_settings_are_read_as_they_were_written(enrolling: Study) -> None:
+    table = Coordinator.open(enrolling.folder).configuration
     assert table.hosts == ("fed.example.org", "10.0.0.1")
     assert (table.listen, table.link_port, table.valid_days) == (("0.0.0.0:443",), 9200, 365)
 
@@ -92,11 +67,11 @@ def test_settings_are_read_as_they_were_written(study: Study) -> None:
 
 
 @pytest.mark.parametrize("spoil", ["edited", "missing", "restored"])
-def test_a_registry_other_than_the_journal_names_is_refused(study: Study, spoil: str) -> None:
-    study.enrolled("site-a", new_keys())
-    path = CoordinatorFolder(study.folder).registry
+def test_a_registry_other_than_the_journal_names_is_refused(enrolling: Study, spoil: str) -> None:
+    enrolling.enrolled("site-a", new_keys())
+    path = CoordinatorFolder(enrolling.folder).registry
     before = path.read_bytes()
-    study.revoke("site-a")
+    enrolling.revoke("site-a")
     match spoil:
         case "edited":
             path.write_bytes(path.read_bytes().replace(b'"revoked"', b'"renewed"'))
@@ -104,30 +79,30 @@ def test_a_registry_other_than_the_journal_names_is_refused(study: Study, spoil:
             path.unlink()
         case "restored":  # a backup from before the revocation
             path.write_bytes(before)
-    refused(5, "registry.json other than", lambda: study.membership())
-    refused(5, "registry.json other than", lambda: study.invite("site-b"))
+    refused(5, "registry.json other than", lambda: enrolling.membership())
+    refused(5, "registry.json other than", lambda: enrolling.invite("site-b"))
 
 
-def test_a_journal_cut_short_is_refused(study: Study) -> None:
-    study.enrolled("site-a", new_keys())
-    journal = CoordinatorFolder(study.folder).journal
+def test_a_journal_cut_short_is_refused(enrolling: Study) -> None:
+    enrolling.enrolled("site-a", new_keys())
+    journal = CoordinatorFolder(enrolling.folder).journal
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
-    refused(5, "journal", lambda: study.membership())
+    refused(5, "journal", lambda: enrolling.membership())
 
 
-def test_other_events_in_the_journal_do_not_hide_the_registrys_last(study: Study) -> None:
+def test_other_events_in_the_journal_do_not_hide_the_registrys_last(enrolling: Study) -> None:
     from fedphantom.common.journal import Journal
 
-    study.enrolled("site-a", new_keys())
-    Journal(CoordinatorFolder(study.folder).journal).append("round-finished", round=1)
-    assert study.active() == ["site-a"]
+    enrolling.enrolled("site-a", new_keys())
+    Journal(CoordinatorFolder(enrolling.folder).journal).append("round-finished", round=1)
+    assert enrolling.active() == ["site-a"]
 
 
 @pytest.mark.parametrize(("cut", "there"), [("write_atomic", ["site-a"]), ("append", ["site-a"]), ("replace", [])])
 def test_a_kill_anywhere_in_a_revocation_leaves_it_done_or_undone_and_the_registry_readable(
-    study: Study, monkeypatch: pytest.MonkeyPatch, cut: str, there: list[str]
+    enrolling: Study, monkeypatch: pytest.MonkeyPatch, cut: str, there: list[str]
 ) -> None:
-    study.enrolled("site-a", new_keys())
+    enrolling.enrolled("site-a", new_keys())
 
     def killed(*_: Any, **__: Any) -> None:
         raise Killed
@@ -141,34 +116,34 @@ def test_a_kill_anywhere_in_a_revocation_leaves_it_done_or_undone_and_the_regist
             case "replace":  # journalled: what the journal tells, holds
                 patched.setattr(registry_file.Registry, "_put_in_place", killed)
         with pytest.raises(Killed):
-            study.revoke("site-a")
-    assert study.active() == there
-    assert ("site-revoked" in events(study)) == (there == [])
+            enrolling.revoke("site-a")
+    assert enrolling.active() == there
+    assert ("site-revoked" in enrolling.events()) == (there == [])
     if there:
-        study.revoke("site-a")
-    verify_journal(CoordinatorFolder(study.folder).journal)
-    renew(study.folder, NOW)
-    assert [gone.name for gone in roster_of(study).revoked] == ["site-a"]
+        enrolling.revoke("site-a")
+    verify_journal(CoordinatorFolder(enrolling.folder).journal)
+    renew(enrolling.folder, NOW)
+    assert [gone.name for gone in enrolling.roster().revoked] == ["site-a"]
 
 
-def test_a_refused_change_leaves_everything_as_it_was(study: Study) -> None:
-    request = study.request(study.invite("site-a"), new_keys())
-    study.enroll(request)
-    before = {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()}
+def test_a_refused_change_leaves_everything_as_it_was(enrolling: Study) -> None:
+    request = enrolling.request(enrolling.invite("site-a"), new_keys())
+    enrolling.enroll(request)
+    before = {path: path.read_bytes() for path in enrolling.folder.rglob("*") if path.is_file()}
     with pytest.raises(PolicyRefused):
-        study.enroll(request)
-    assert {path: path.read_bytes() for path in study.folder.rglob("*") if path.is_file()} == before
+        enrolling.enroll(request)
+    assert {path: path.read_bytes() for path in enrolling.folder.rglob("*") if path.is_file()} == before
 
 
-def test_the_registry_and_the_journal_hold_no_token(study: Study) -> None:
-    invitation = study.invite("site-a")
-    study.enroll(study.request(invitation, new_keys()))
-    folder, token = CoordinatorFolder(study.folder), open_invitation(invitation).token
+def test_the_registry_and_the_journal_hold_no_token(enrolling: Study) -> None:
+    invitation = enrolling.invite("site-a")
+    enrolling.enroll(enrolling.request(invitation, new_keys()))
+    folder, token = CoordinatorFolder(enrolling.folder), open_invitation(invitation).token
     for path in (folder.registry, folder.journal, folder.roster):
         assert token not in path.read_text()
 
 
-def test_a_damaged_registry_whose_hash_the_journal_names_is_told(study: Study) -> None:
+def test_a_damaged_registry_whose_hash_the_journal_names_is_told(enrolling: Study) -> None:
     from fedphantom.server.coordinator.membership import parse_membership
 
     with pytest.raises(VerificationFailed, match="damaged registry"):
@@ -180,10 +155,10 @@ def test_a_folder_that_is_no_coordinators_is_told(tmp_path: Path) -> None:
         Coordinator.open(tmp_path)
 
 
-def test_an_invitation_is_not_written_over_another_file(study: Study, tmp_path: Path) -> None:
+def test_an_invitation_is_not_written_over_another_file(enrolling: Study, tmp_path: Path) -> None:
     out = tmp_path / "taken"
     out.write_text("mine")
     with pytest.raises(OutputTaken, match="--out: 'taken' is there already"):
-        invite(study.folder, "site-a", out, 14, NOW)
+        invite(enrolling.folder, "site-a", out, 14, NOW)
     assert out.read_text() == "mine"
-    assert not os.listdir(study.folder).count("invitations")
+    assert not os.listdir(enrolling.folder).count("invitations")

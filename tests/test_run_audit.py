@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from audited_run import SIZES, audit, events, make_run
+from audited_run import SIZES, audit, audit_site, events, make_run
 
 from fedphantom.cli import run as fedphantom
 from fedphantom.common.cohorts.layouts import read_cohort
@@ -103,16 +103,7 @@ def test_every_audit_is_kept_and_judged_with_what_those_before_it_showed(
 
 def test_a_result_is_never_written_over_by_an_audit_of_other_sites(simulated: Path, spoilt: Path) -> None:
     for site in ("site-a", "site-b"):
-        audit_run_folder(
-            spoilt / "run" / "sites" / site,
-            spoilt / "synthetic",
-            read_cohort(simulated / "public"),
-            spoilt / "audit",
-            SIZES,
-            TIERS["internal"],
-            generator_file=spoilt / "run" / "generator.safetensors",
-            device="cpu",
-        )
+        audit_site(simulated, spoilt, site)
     kept = sorted((spoilt / "audit").glob("audit-*.json"))
     assert len(kept) == 2
     assert kept[1].name == "audit-001.json"
@@ -260,17 +251,7 @@ def test_the_same_audit_gives_the_same_figures(simulated: Path, tmp_path: Path) 
 
 
 def test_one_sites_own_folder_is_audited_with_the_generator_named(simulated: Path, spoilt: Path) -> None:
-    site = spoilt / "run" / "sites" / "site-a"
-    content = audit_run_folder(
-        site,
-        spoilt / "synthetic",
-        read_cohort(simulated / "public"),
-        spoilt / "audit",
-        SIZES,
-        TIERS["internal"],
-        generator_file=spoilt / "run" / "generator.safetensors",
-        device="cpu",
-    )
+    content = audit_site(simulated, spoilt, "site-a")
     assert json.loads(json.dumps(content))["counts"]["sites"] == 1
     assert content["generator_named_by"] is None  # the site received it
     assert "No journal at hand names this generator" in audit_text(content)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from sites_alone import SITES, audit, pack, paint, simulate_sites_alone
-from tiny_release import a_control, rows
+from tiny_release import NO_TROUBLE, a_control, rows
 
 from fedphantom.cli import run as fedphantom
 from fedphantom.common.errors import DataError, VerificationFailed
@@ -127,14 +127,7 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
         "attacks": rows(),
         "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
         "counts": {"member": 120, "holdout": 120},
-        "audit_number": 1,
-        "negative_seeds": 3,
-        "target_steps": 100,
-        "control_steps": 100,
-        "confirmed_copies": 0,
-        "copied_members": 0,
-        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
-        "canary_excess": False,
+        **NO_TROUBLE,
         "reasons": ["Read them."],
         "generator_named_by": "the site's journal",
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_release import TRIED, a_control, an_attack
+from tiny_release import NO_TROUBLE, TRIED, a_control, an_attack
 
 from fedphantom.privacy.audit.extract import AuditExtract
 from fedphantom.privacy.audit.reading import read_audit
@@ -44,14 +44,7 @@ def an_extract(
             "sites": 3,
             "synthetic": 12,
         },
-        "audit_number": 1,
-        "negative_seeds": 3,
-        "target_steps": 100,
-        "control_steps": 100,
-        "confirmed_copies": 0,
-        "copied_members": 0,
-        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
-        "canary_excess": False,
+        **NO_TROUBLE,
         "generator_named_by": "the coordinator's journal",
         "epsilon_means": {
             "kind": "lower bound",

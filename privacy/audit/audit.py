@@ -63,7 +63,6 @@ from .result import AuditResult
 from .shadow_training import ShadowPlan, seconds_for_shadows, seconds_to_measure, train_shadows
 
 T = TypeVar("T")
-N = TypeVar("N", np.float32, np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +140,7 @@ def run_audit(
         TrainingError: the reference generator's training came to nothing; without it no attack is calibrated.
     """
     audited_index = material.scans_of("member", "holdout")
-    audited = _audited(material, audited_index)
+    audited = material.audited(audited_index)
     members, holdout = len(audited.compared(member=True)), len(audited.compared(member=False))
     if not members:
         raise DataError(
@@ -199,7 +198,7 @@ def run_audit(
         estimate(WHITE_BOX, searches * material.target.search.seconds(audited, voxels))
     shadow_number = 0 if plan.shadows is None else plan.shadows.number
     course = Course(progress, len(trainings) + shadow_number + 3 + (2 + searches) * LONG)
-    reference_scans = _audited(material, reference_index)
+    reference_scans = material.audited(reference_index)
     shadows = None
     if plan.shadows is not None:
         measure = _measure(audited, reference_scans, plan.draws, plan.shadows.seed)
@@ -267,7 +266,7 @@ def run_audit(
         controls.append(negative)
 
     held_index = material.scans_of(*_HELD, *(() if material.reference_stands_in else ("reference",)))
-    held = _audited(material, held_index)
+    held = material.audited(held_index)
     judged_voxels = foreground(held.images, held.labels)
 
     course.at("searching for moved copies", 1)
@@ -356,23 +355,6 @@ def _measure(audited: AuditedScans, reference: AuditedScans, draws: int, seed: i
 
 def _seeds(number: int, rng: np.random.Generator) -> list[int]:
     return [int(seed) for seed in rng.choice(2**31, size=number, replace=False)]
-
-
-def _audited(material: AuditMaterial, index: NDArray[np.intp]) -> AuditedScans:
-    return AuditedScans(
-        images=_rows(material.images, index),
-        labels=_rows(material.labels, index),
-        patients=tuple(material.patients[i] for i in index),
-        sites=tuple(material.sites[i] for i in index),
-        member=tuple(material.roles[i] == "member" for i in index),
-    )
-
-
-def _rows(array: NDArray[N], index: NDArray[np.intp]) -> NDArray[N]:
-    """These rows: in place where they follow each other, since a copy of all scans would double an audit's memory."""
-    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
-        return array[index[0] : index[0] + len(index)]
-    return array[index]
 
 
 def _counts(material: AuditMaterial) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,11 @@ from ...common.cohorts.disk_rows import let_go
 from ...common.cohorts.roles import Role
 from ...common.errors import DataError
 from ...common.run_result import NamedBy
-from ..attacks.interface import AsReleased, Images, Labels, Networks
+from ..attacks.interface import AsReleased, AuditedScans, Images, Labels, Networks
 from ..dp.canaries import CanaryRun
 from ..statistics import Floats
+
+N = TypeVar("N", np.float32, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,23 @@ class AuditMaterial:
     def scans_of(self, *roles: Role) -> NDArray[np.intp]:
         """Indices of the scans of patients with one of these roles, ascending."""
         return np.flatnonzero([role in roles for role in self.roles])
+
+    def audited(self, index: NDArray[np.intp]) -> AuditedScans:
+        """The scans at these indices as attacks read them."""
+        return AuditedScans(
+            images=_rows(self.images, index),
+            labels=_rows(self.labels, index),
+            patients=tuple(self.patients[i] for i in index),
+            sites=tuple(self.sites[i] for i in index),
+            member=tuple(self.roles[i] == "member" for i in index),
+        )
+
+
+def _rows(array: NDArray[N], index: NDArray[np.intp]) -> NDArray[N]:
+    """These rows: in place where they follow each other, since a copy of all scans would double an audit's memory."""
+    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+        return array[index[0] : index[0] + len(index)]
+    return array[index]
 
 
 def _finite(images: Images) -> bool:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ...common.errors import DataError, VerificationFailed
+from ...common.errors import DataError
 from ..approving_site import overrides_of
 from ..finding import finding
 from ..statement import AuditClaim
 from .extract import AuditExtract
-from .recomputation import RANK, best_verdict, policy_of, with_rejections
+from .recomputation import policy_of, refuse_better, with_rejections
 from .small_cells import travelling
 
 
@@ -36,13 +36,12 @@ def read_audit(content: bytes) -> tuple[AuditExtract, AuditClaim]:
             expected="the result file of 'fedphantom audit run'",
             remedy="Give that file, or run the audit again.",
         ) from None
-    best = best_verdict(extract)
-    if RANK.index(extract.verdict) > RANK.index(best):
-        raise VerificationFailed(
-            f"an audit result that says {extract.verdict}, but whose figures give {best}",
-            expected="the result file as 'fedphantom audit run' left it",
-            remedy="Give that file, or run the audit again.",
-        )
+    refuse_better(
+        extract,
+        "an audit result",
+        expected="the result file as 'fedphantom audit run' left it",
+        remedy="Give that file, or run the audit again.",
+    )
     policy = policy_of(extract)
     claim = AuditClaim(
         verdict=extract.verdict,

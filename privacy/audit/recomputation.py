@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast, get_args
 
+from ...common.errors import VerificationFailed
 from ..evidence import OUTLIERS, AttackResult, AuditEvidence, ControlResult, CopiedLabels, ThreatModel
 from ..multiplicity import claim_confidence, finds
 from ..policy import TIERS, OverrideReason, ReleasePolicy
@@ -27,6 +28,22 @@ def best_verdict(extract: AuditExtract, policy: ReleasePolicy | None = None) -> 
     """
     outcome = decided_anew(extract, policy).outcome
     return outcome if _is_whole(extract) or outcome != "PASS" else "INCONCLUSIVE"
+
+
+def refuse_better(extract: AuditExtract, what: str, expected: str, remedy: str) -> None:
+    """Raise VerificationFailed for a verdict better than its own figures allow.
+
+    Args:
+        extract: Verdict and figures.
+        what: That says so, e.g. ``an audit result``.
+        expected: Instead.
+        remedy: What to do.
+    """
+    best = best_verdict(extract)
+    if RANK.index(extract.verdict) > RANK.index(best):
+        raise VerificationFailed(
+            f"{what} that says {extract.verdict}, but whose figures give {best}", expected=expected, remedy=remedy
+        )
 
 
 def decided_anew(extract: AuditExtract, policy: ReleasePolicy | None = None) -> Verdict:

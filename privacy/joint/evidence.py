@@ -19,7 +19,7 @@ from ..audit.extract import (
     EpsilonMeans,
     PolicyRow,
 )
-from ..audit.recomputation import RANK, best_verdict, decided_anew, with_rejections
+from ..audit.recomputation import RANK, best_verdict, decided_anew, refuse_better, with_rejections
 from ..audit.small_cells import SMALL
 from ..evidence import BATTERY, SMALLEST_CELL, excused
 from ..multiplicity import claim_confidence
@@ -27,6 +27,10 @@ from ..policy import ReleasePolicy
 from ..verdict import Outcome
 from .rows import SiteRow, combined_row, told
 
+_AS_SHARED = {
+    "expected": "an extract as 'fedphantom audit share' writes it",
+    "remedy": "Have that site share its audit anew.",
+}
 _DECIDE: tuple[Outcome, ...] = ("FAIL", "INVALID")
 """Verdicts of one site that are the verdict of all."""
 _SAME_SET = ("synthetic",)
@@ -147,18 +151,8 @@ def _refuse_different(sites: Sequence[AuditExtract]) -> None:
     for site in sites:
         names = [*(row.id for row in site.attacks), *(row.id for row in site.controls)]
         if len(set(names)) < len(names):  # one given twice could stand in for another site's
-            raise VerificationFailed(
-                "a site's audit with an attack or a control twice",
-                expected="an extract as 'fedphantom audit share' writes it",
-                remedy="Have that site share its audit anew.",
-            )
-        best = best_verdict(site)
-        if RANK.index(site.verdict) > RANK.index(best):
-            raise VerificationFailed(
-                f"a site's audit that says {site.verdict}, but whose figures give {best}",
-                expected="an extract as 'fedphantom audit share' writes it",
-                remedy="Have that site share its audit anew.",
-            )
+            raise VerificationFailed("a site's audit with an attack or a control twice", **_AS_SHARED)
+        refuse_better(site, "a site's audit", **_AS_SHARED)
 
 
 def _attacks(sites: Sequence[AuditExtract], too_small: set[str], number: int) -> tuple[AttackRow, ...]:

@@ -128,9 +128,8 @@ def _not_connected(folder: CoordinatorFolder, sites: Sequence[str]) -> list[str]
 def goes_on(folder: CoordinatorFolder) -> bool:
     """Whether a run is under way, followed by a command or not."""
     try:
-        identifier = (folder.superlink / _RUN).read_text(encoding="ascii")
-        return control_of(folder).status(identifier) == "running"
-    except (OSError, PeerError):
+        return _under_way(folder) is not None
+    except PeerError:
         return False
 
 
@@ -181,19 +180,23 @@ def _active(folder: CoordinatorFolder) -> tuple[EnrolledSite, ...]:
     return Registry(folder).read().active(datetime.now(UTC))
 
 
-def _end_earlier(folder: CoordinatorFolder) -> bool:
-    """End the run that was started last, so that no two write into one folder; forget how it ended."""
-    control, ended = control_of(folder), False
+def _under_way(folder: CoordinatorFolder) -> str | None:
+    """Flower's identifier of the run that was started last, unless it has ended."""
     try:
         identifier = (folder.superlink / _RUN).read_text(encoding="ascii")
     except FileNotFoundError:
-        identifier = ""
-    if identifier and not control.status(identifier).startswith(("finished", "unknown")):
+        return None
+    return None if control_of(folder).status(identifier).startswith(("finished", "unknown")) else identifier
+
+
+def _end_earlier(folder: CoordinatorFolder) -> bool:
+    """End the run that was started last, so that no two write into one folder; forget how it ended."""
+    identifier = _under_way(folder)
+    if identifier is not None:
         with contextlib.suppress(PeerError):  # it may have ended by itself meanwhile
-            control.stop(identifier)
-        ended = True
+            control_of(folder).stop(identifier)
     RunFolder(folder.run).forget_outcome()
-    return ended
+    return identifier is not None
 
 
 def _bundle(folder: CoordinatorFolder, study: Study) -> Path:

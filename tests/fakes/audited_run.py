@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
@@ -76,3 +77,18 @@ def audit(root: Path, made: Path, sizes: AuditSizes = SIZES) -> dict[str, object
 def events(root: Path, site: str) -> list[tuple[str, object]]:
     entries = read_journal(root / "run" / "sites" / site / "journal.jsonl")
     return [(e.event, e.facts.get("number")) for e in entries if e.event.startswith("audit")]
+
+
+def audit_site(simulated: Path, spoilt: Path, site: str, named_by: Path | None = None) -> dict[str, Any]:
+    """A site's own audit of the generator that all trained, into ``audit`` beside the run's copy."""
+    return audit_run_folder(
+        spoilt / "run" / "sites" / site,
+        spoilt / "synthetic",
+        read_cohort(simulated / "public"),
+        spoilt / "audit",
+        SIZES,
+        TIERS["internal"],
+        generator_file=spoilt / "run" / "generator.safetensors",
+        named_by_file=named_by,
+        device="cpu",
+    )

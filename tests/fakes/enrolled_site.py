@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from enrolment import NOW, Study
+from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.client.node.joining import SiteJoined, join
 from fedphantom.client.node.setup import SiteMade, init_site
 from fedphantom.server.coordinator.coordinator import Coordinator
+
+
+def invited(root: Path) -> Path:
+    """A coordinator that invited site-a, a cohort for it, and the site's folder; returns what they lie in."""
+    study = Study.make(root)
+    write_tiny_cohort(root / "cohort", 2)
+    (root / "invitation").write_bytes(study.invite("site-a"))
+    init(root)
+    return root
 
 
 def init(root: Path, *, site: Path | None = None, **changes: Any) -> SiteMade:
@@ -36,3 +46,7 @@ def enroll(root: Path, *, now: Any = NOW) -> None:
 def joined(root: Path, *, now: Any = NOW, roster: Path | None = None, fingerprint: str | None = None) -> SiteJoined:
     coordinator = Coordinator.open(root / "coordinator")
     return join(root / "site", roster or coordinator.folder.roster, fingerprint or coordinator.fingerprint(), now)
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -13,12 +13,16 @@ from tiny_cohorts import tiny_text
 from fedphantom.client.node.keys import KeyPair
 from fedphantom.common.enrolment.invitation import open_invitation
 from fedphantom.common.enrolment.request import RequestContent, open_request, sign_request
-from fedphantom.common.enrolment.signed_file import file_digest
+from fedphantom.common.enrolment.roster import ROSTER, Roster
+from fedphantom.common.enrolment.signed_file import file_digest, opened
 from fedphantom.common.enrolment.site_keys import new_node_key
 from fedphantom.common.in_toto import time_text
+from fedphantom.common.journal import read_journal
+from fedphantom.common.keys import load_public_key
 from fedphantom.common.signing import sign, unverified
 from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.enrolling import SiteChanged, enroll, invite, revoke
+from fedphantom.server.coordinator.folder import CoordinatorFolder
 from fedphantom.server.coordinator.membership import Membership
 from fedphantom.server.coordinator.setup import make_coordinator
 
@@ -87,6 +91,14 @@ class Study:
 
     def membership(self) -> Membership:
         return Coordinator.open(self.folder).registry.read()
+
+    def roster(self) -> Roster:
+        folder = CoordinatorFolder(self.folder)
+        return opened(ROSTER, folder.roster.read_bytes(), [load_public_key(folder.public_key)])
+
+    def events(self) -> list[str]:
+        """Of the coordinator's journal."""
+        return [entry.event for entry in read_journal(CoordinatorFolder(self.folder).journal)]
 
     def active(self, now: datetime = NOW) -> list[str]:
         return [site.name for site in self.membership().active(now)]

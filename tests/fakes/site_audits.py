@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tiny_release import TRIED, a_control, an_attack
+from tiny_release import NO_TROUBLE, TRIED, a_control, an_attack
 
 from fedphantom.common.randomness import numpy_generator
 from fedphantom.privacy.audit.extract import AttackRow, AuditExtract
@@ -77,14 +77,7 @@ def a_site_audit(member: int = 60, holdout: int = 60, outliers: int = 15, **chan
             "sites": 1,
             "synthetic": 12,
         },
-        "audit_number": 1,
-        "negative_seeds": 3,
-        "target_steps": 100,
-        "control_steps": 100,
-        "confirmed_copies": 0,
-        "copied_members": 0,
-        "copied_labels": {"released": 0, "member": 0, "holdout": 0},
-        "canary_excess": False,
+        **NO_TROUBLE,
         "generator_named_by": "the coordinator's signature",
         "epsilon_means": {"kind": "lower", "delta": 1e-3, "unit": "patient", "adjacency": "add or remove one"},
     }

@@ -78,6 +78,19 @@ def an_attack(identifier: str, model: str, auc: float = 0.52, **changes: Any) ->
     } | changes
 
 
+NO_TROUBLE = {
+    "audit_number": 1,
+    "negative_seeds": 3,
+    "target_steps": 100,
+    "control_steps": 100,
+    "confirmed_copies": 0,
+    "copied_members": 0,
+    "copied_labels": {"released": 0, "member": 0, "holdout": 0},
+    "canary_excess": False,
+}
+"""Of an audit's result: a first audit, whole, that found no copy."""
+
+
 def a_control(identifier: str, ok: bool = True) -> dict[str, Any]:
     return {"id": identifier, "required": "|AUC − .5| ≤ 1.96·SE", "got": "0.51", "ok": ok}
 
@@ -155,14 +168,7 @@ class Releasable:
             "attacks": rows(),
             "controls": [a_control(name) for name in REQUIRED_CONTROLS["weights"]],
             "counts": {"member": 120, "holdout": 120},
-            "audit_number": 1,
-            "negative_seeds": 3,
-            "target_steps": 100,
-            "control_steps": 100,
-            "confirmed_copies": 0,
-            "copied_members": 0,
-            "copied_labels": {"released": 0, "member": 0, "holdout": 0},
-            "canary_excess": False,
+            **NO_TROUBLE,
             "reasons": ["Read them."],
             "generator_named_by": "the coordinator's journal",
         }

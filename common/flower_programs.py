@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .atomic import write_atomic
 from .errors import ConfigError
 
 QUIET = {
@@ -23,6 +25,9 @@ LOOPBACK = "127.0.0.1"
 
 _SUPERNODE = "fedphantom.client.node.flower_node"
 """Stands in for ``flower-supernode``."""
+
+_SUPEREXEC = "fedphantom.client.node.flower_superexec"
+"""Stands in for ``flower-superexec`` beside a SuperNode."""
 
 
 def flower_program(name: str) -> Path:
@@ -50,6 +55,27 @@ def supernode_command() -> list[str]:
     flower_program("flower-supernode")
     # -I: neither the folder it is started in nor the environment decides what is imported.
     return [sys.executable, "-I", "-m", _SUPERNODE]
+
+
+def write_program(folder: Path, name: str, *line: str) -> None:
+    """A program of this name in a folder that stands first on PATH; ``line`` is its command, arguments are passed on.
+
+    Raises:
+        StorageError: the disk is full, read-only or forbidden.
+    """
+    write_atomic(folder / name, f'#!/bin/sh\nexec {shlex.join(line)} "$@"\n'.encode(), mode=0o755)
+
+
+def write_superexec(folder: Path, site: Path | None) -> None:
+    """The ``flower-superexec`` that a SuperNode finds first on its PATH, and whose tasks have not to be loaded first.
+
+    Args:
+        folder: Stands first on PATH.
+        site: The site's folder, whose launcher is a task then; None in a simulation, where Flower's own program is.
+    """
+    # -P: the folder it is started in decides nothing; in a simulation the environment may say where an app lies.
+    alone = "-P" if site is None else "-I"
+    write_program(folder, "flower-superexec", sys.executable, alone, "-m", _SUPEREXEC, str(site or ""))
 
 
 def flower_environment(home: Path, first_on_path: Sequence[Path] = ()) -> dict[str, str]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from ..common.atomic import write_atomic
 from ..common.errors import PeerError
 from ..common.flower_bundle import BUNDLE_FILE, CLIENT_APP, bundle_text
-from ..common.flower_programs import LOOPBACK, flower_environment, flower_program, free_ports, supernode_command
+from ..common.flower_programs import (
+    LOOPBACK,
+    flower_environment,
+    flower_program,
+    free_ports,
+    supernode_command,
+    write_superexec,
+)
 from ..common.processes import ProcessSet
 from ..common.storage import storage_errors
 from .checkpoints import Checkpoint
@@ -25,6 +32,7 @@ from .run_folder import RUN_VARIABLE, RunFolder
 
 _START_S = 120.0  # a cold Python on a loaded machine takes its time
 _POLL_S = 0.25
+_NODE = "supernode-"
 
 
 def run_flower(rounds: Rounds, progress: Progress, client_app: str = CLIENT_APP) -> Checkpoint:
@@ -55,6 +63,7 @@ class _Federation:
     def __init__(self, folder: RunFolder, processes: ProcessSet) -> None:
         self._folder = folder
         self._processes = processes
+        self._programs = folder.flower / "bin"
         flower_program("flower-superlink")  # before anything is begun
         with storage_errors():
             # An earlier run's outcome and logs are not this one's.
@@ -79,11 +88,12 @@ class _Federation:
             if time.monotonic() > deadline:
                 raise self.failure(f"the SuperLink did not answer within {_START_S:.0f} s", "superlink.log")
             time.sleep(_POLL_S)
+        write_superexec(self._programs, None)
         for site, port in zip(sites, node_ports, strict=True):
             config = self._toml(f"node-{site}.toml", "site-dir", self._folder.site(site))
             where = ["--superlink", link, "--host", LOOPBACK, "--port", str(port)]
             command = [*supernode_command(), "--insecure", *where, "--node-config", str(config)]
-            self._spawn(f"supernode-{site}", *command)
+            self._spawn(f"{_NODE}{site}", *command)
 
     def submit(self, bundle: str) -> str:
         """Start the run; returns its identifier."""
@@ -114,8 +124,9 @@ class _Federation:
         )
 
     def _environment(self, name: str) -> dict[str, str]:
+        programs = [self._programs] if name.startswith(_NODE) else []
         return {
-            **flower_environment(self._folder.flower / f"home-{name}"),
+            **flower_environment(self._folder.flower / f"home-{name}", programs),
             RUN_VARIABLE: str(self._folder.root),
             # One thread a site, as the local engine trains: the same bits, and no site stalls another.
             "OMP_NUM_THREADS": "1",

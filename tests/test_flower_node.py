@@ -1,12 +1,18 @@
-"""Flower's SuperNode, asking more often: its pauses are shorter where this Flower is known, and its own elsewhere."""
+"""Flower's SuperNode, asking more often: its pauses are shorter where this Flower is known, and its own elsewhere.
+
+It ends where its SuperExec has ended.
+"""
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import flwr.supernode.start_client_internal as flower
 import pytest
@@ -19,19 +25,20 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds asked for of the real clock; nobody waits."""
     seconds: list[float] = []
     monkeypatch.setattr(flower, "time", time)  # put back afterwards
+    monkeypatch.setattr(flower, "subprocess", subprocess)
     monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
 
 
 def test_a_message_is_asked_for_every_second_and_a_reply_looked_for_every_tenth(slept: list[float]) -> None:
-    assert flower_node.ask_more_often()
+    assert flower_node.adapt()
     flower.time.sleep(3)
     flower.time.sleep(0.5)
     assert slept == [1.0, 0.1]
 
 
 def test_no_pause_grows(slept: list[float]) -> None:
-    assert flower_node.ask_more_often()
+    assert flower_node.adapt()
     flower.time.sleep(0.01)
     assert slept == [0.01]
 
@@ -44,13 +51,47 @@ def test_flower_pauses_nowhere_else_in_that_module(slept: list[float]) -> None:
 
 def test_a_flower_with_another_pause_is_left_as_it_is(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower_node, "_ASKING", "time.sleep(4)")
-    assert not flower_node.ask_more_often()
+    assert not flower_node.adapt()
     assert flower.time is time
+
+
+def test_a_flower_that_starts_its_superexec_otherwise_is_left_as_it_is(
+    slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_node, "_STARTING", "os.spawnv(command)")
+    assert not flower_node.adapt()
+    assert flower.subprocess is subprocess
+
+
+def test_flower_starts_nothing_else_in_that_module(slept: list[float]) -> None:
+    source = inspect.getsource(flower)
+    assert re.findall(r"\bsubprocess\.(\w+)\(", source) == ["Popen"]
+
+
+def test_a_node_whose_superexec_has_ended_ends_itself(
+    slept: list[float], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    signals: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", signals.append)
+    assert flower_node.adapt()
+    gate = os.pipe()
+    waits = "import os, sys; os.read(int(sys.argv[1]), 1); sys.exit(7)"
+    os.set_inheritable(gate[0], True)
+    monkeypatch.setattr(subprocess, "Popen", partial(subprocess.Popen, pass_fds=[gate[0]]))
+    flower.subprocess.Popen([sys.executable, "-c", waits, str(gate[0])])
+    flower.time.sleep(3)
+    assert not signals
+    os.write(gate[1], b"x")
+    deadline = time.monotonic() + 60
+    while not signals and time.monotonic() < deadline:
+        flower.time.sleep(3)
+    assert set(signals) == {signal.SIGTERM}
+    assert "the SuperExec ended with code 7: its SuperNode ends with it" in capfd.readouterr().err
 
 
 def test_a_flower_without_that_module_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower_node, "_MODULE", "flwr.nowhere")
-    assert not flower_node.ask_more_often()
+    assert not flower_node.adapt()
 
 
 def test_the_program_is_flowers_own_with_its_own_arguments() -> None:

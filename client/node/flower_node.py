@@ -1,22 +1,28 @@
 """``python -I -m fedphantom.client.node.flower_node ARGUMENT...``: Flower's SuperNode, which asks more often.
 
 Flower's own asks its SuperLink for a message every three seconds, and its ClientApp for a reply every half: of a round
-of two sites that is more than two seconds of waiting. Both pauses are arguments of one ``sleep`` that Flower has no
-option for, so the name ``time`` of that one module is replaced, where it is what it is in flwr 1.41. Elsewhere nothing
-is replaced: rounds then take longer, and are the same.
+of two sites that is more than two seconds of waiting. Nor does it notice that its SuperExec has ended: it would take
+messages in for ever and answer none, where ending lets whoever keeps it start both again. The pauses are arguments of
+one ``sleep`` that Flower has no option for, and the SuperExec is started by one ``Popen``, so the names ``time`` and
+``subprocess`` of that one module are replaced, where it is what it is in flwr 1.41. Elsewhere nothing is replaced:
+rounds then take longer, and are the same.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 
 _MODULE = "flwr.supernode.start_client_internal"
 _ASKING = "time.sleep(3)"
+_STARTING = "subprocess.Popen(command)"
 
 ASK_S = 1.0
 """Between two questions for a message; sixty sites ask the SuperLink sixty times a second."""
@@ -25,20 +31,32 @@ REPLY_S = 0.1
 """Between two looks for a reply, in the node's own memory."""
 
 
-def ask_more_often() -> bool:
-    """Replace Flower's pauses; False where this Flower is not known, and nothing is replaced."""
+def adapt() -> bool:
+    """Shorten Flower's pauses, and end with its SuperExec; False where this Flower is unknown: nothing is replaced."""
     try:
         module = importlib.import_module(_MODULE)
-        known = getattr(module, "time", None) is time and _ASKING in inspect.getsource(module)
+        source = inspect.getsource(module)
     except (ImportError, OSError):
         return False
-    if known:
-        names = {name: value for name, value in vars(time).items() if not name.startswith("_")}
-        vars(module)["time"] = SimpleNamespace(**{**names, "sleep": _sleep})
+    names = vars(module)
+    known = names.get("time") is time and names.get("subprocess") is subprocess
+    if known := known and _ASKING in source and _STARTING in source:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def popen(command: Sequence[str]) -> None:
+            started.append(subprocess.Popen(command))  # noqa: S603  # Flower's own list of arguments, no shell
+
+        names["subprocess"] = SimpleNamespace(Popen=popen)
+        public = {name: value for name, value in vars(time).items() if not name.startswith("_")}
+        names["time"] = SimpleNamespace(**{**public, "sleep": partial(_sleep, started)})
     return known
 
 
-def _sleep(seconds: float) -> None:
+def _sleep(started: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    for process in started:
+        if (code := process.poll()) is not None:
+            print(f"the SuperExec ended with code {code}: its SuperNode ends with it", file=sys.stderr, flush=True)
+            signal.raise_signal(signal.SIGTERM)  # Flower's own way to end, by which its SuperLink is told
     time.sleep(min(seconds, ASK_S if seconds > 1 else REPLY_S))
 
 
@@ -46,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     """Be ``flower-supernode``; returns when it does, or exits with its code."""
     from flwr.supernode.cli import flower_supernode
 
-    ask_more_often()
+    adapt()
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...common.atomic import write_atomic
-from ...common.flower_programs import LOOPBACK, flower_environment, supernode_command
+from ...common.flower_programs import (
+    LOOPBACK,
+    flower_environment,
+    supernode_command,
+    write_program,
+    write_superexec,
+)
 
 LAUNCHED = "flwr-clientapp"
 """What Flower starts for a round, found on PATH: here the site's launcher stands first."""
@@ -51,10 +56,11 @@ class SuperNode:
             StorageError: the disk is full, read-only or forbidden.
         """
         # -I: neither the folder it is started in nor the environment decides what is imported.
-        launcher = shlex.join([sys.executable, "-I", "-m", "fedphantom.client.node.launcher", str(self.site)])
-        self._program(LAUNCHED, f'exec {launcher} "$@"')
+        launcher = "fedphantom.client.node.launcher"
+        write_program(self.programs, LAUNCHED, sys.executable, "-I", "-m", launcher, str(self.site))
+        write_superexec(self.programs, self.site)
         for name in REFUSED:
-            self._program(name, f"echo 'this site starts no {name}' >&2; exit 1")
+            write_program(self.programs, name, "sh", "-c", f"echo 'this site starts no {name}' >&2; exit 1")
         site = json.dumps(str(self.site), ensure_ascii=False)
         write_atomic(self.folder / "node.toml", f"site-dir = {site}\n".encode())
 
@@ -71,6 +77,3 @@ class SuperNode:
     def environment(self) -> dict[str, str]:
         """Of its process and of what it starts."""
         return flower_environment(self.folder / "home", [self.programs])
-
-    def _program(self, name: str, line: str) -> None:
-        write_atomic(self.programs / name, f"#!/bin/sh\n{line}\n".encode(), mode=0o755)

@@ -21,10 +21,13 @@ from pathlib import Path
 from tutorial import ADDRESS, COORDINATOR, HOSPITALS, PORT, Tutorial, tutorial
 from two_networks import networks_problem
 
+from fedphantom.client.node.flower_superexec import TASK
+
 ROUNDS, STEPS, SPARE = 12, 2, 40
 TARGETS = {
     "a site's node": (HOSPITALS, "fedphantom.client.node.flower_node"),
-    "a site's training": (HOSPITALS, "fedphantom.client.node.launcher"),
+    "a site's SuperExec": (HOSPITALS, "fedphantom.client.node.flower_superexec"),
+    "a site's training": (HOSPITALS, TASK),
     "the ServerApp": ((COORDINATOR,), "flwr-serverapp"),
     "the SuperLink": ((COORDINATOR,), "flower-superlink"),
 }
@@ -119,15 +122,7 @@ def kill(terminals: Tutorial, chance: random.Random) -> str | None:
     listed = subprocess.run(
         ["ip", "netns", "pids", terminals.networks.names[role]], capture_output=True, text=True, check=True
     ).stdout.split()
-    found = []
-    for pid in listed:
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        # A program of Flower's is a script that Python runs; the keeper above it names it too, and must live.
-        if any(part.endswith(program.encode()) for part in command[:4]) and b"process_keeper" not in b" ".join(command):
-            found.append(int(pid))
+    found = [int(pid) for pid in listed if _runs(program, Path("/proc") / pid)]
     if not found:
         return None
     try:
@@ -135,6 +130,19 @@ def kill(terminals: Tutorial, chance: random.Random) -> str | None:
     except ProcessLookupError:
         return None
     return f"{what} ({role})" if len(roles) > 1 else what
+
+
+def _runs(program: str, process: Path) -> bool:
+    try:
+        command = (process / "cmdline").read_bytes().split(b"\0")
+        called = (process / "comm").read_text().strip()
+    except OSError:  # it has ended
+        return False
+    # A training divided itself off from the SuperExec, whose command it keeps: its own name tells it apart.
+    if TASK in (called, program):
+        return called == program
+    # A program of Flower's is a script that Python runs; the keeper above it names it too, and must live.
+    return any(part.endswith(program.encode()) for part in command[:4]) and b"process_keeper" not in b" ".join(command)
 
 
 def strike(terminals: Tutorial, kills: int, seed: int) -> Faults:

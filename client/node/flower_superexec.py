@@ -1,0 +1,152 @@
+"""``python -I -m fedphantom.client.node.flower_superexec SITE ARGUMENT...``: Flower's SuperExec, tasks start at once.
+
+For every round Flower starts a process that loads Flower and torch: three seconds of a core before it has read the
+round's message. Here a process that has loaded them waits beside the SuperExec and divides itself. Each task is still a
+process of its own, which begins as loading left it and ends with its round. SITE is the site's folder, and the task is
+then the site's own launcher; where it is empty, as in a simulation, the task is Flower's ``flwr-clientapp``.
+
+The one name replaced is private to Flower, where it is what it is in flwr 1.41. Elsewhere, where the waiting process
+has ended, and where the installed package has changed since it was loaded, Flower starts ``flwr-clientapp`` by its
+PATH as ever: rounds then take longer, and are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+from ...common.installed_code import installed_code_digest
+
+TASK = "flwr-clientapp"
+"""What Flower starts for a round, and what a process that does its work is called."""
+
+_MODULE = "flwr.supercore.superexec.executor.subprocess_executor"
+_LAUNCHING = "subprocess.Popen("
+_LOADED = (
+    "flwr.supernode.cli",
+    "flwr.supernode.runtime.run_clientapp",
+    "fedphantom.client.app",
+    "fedphantom.client.local_training",
+    "fedphantom.client.node.launcher",
+    "fedphantom.client.node.permission",
+)
+"""What every round needs; none may start a thread or touch a GPU by being loaded."""
+
+_LONGEST_REQUEST = 1 << 16
+
+
+class WaitingProcess:
+    """A process that has loaded what a task needs; it ends when the channel to it closes."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def start(self, arguments: Sequence[str]) -> bool:
+        """Let it divide itself into a task with these arguments; False where it has ended."""
+        try:
+            self._channel.sendall(json.dumps(arguments).encode() + b"\n")
+        except OSError:
+            return False
+        return True
+
+    @classmethod
+    def beside(cls, run: Callable[[Sequence[str]], object], code: str) -> WaitingProcess:
+        """Begin one, from a process that has no thread yet. In a task's process this does not return.
+
+        Args:
+            run: What a task does with its arguments.
+            code: The installed package's digest before anything of it was loaded for a task.
+        """
+        ours, theirs = socket.socketpair()
+        if os.fork():
+            theirs.close()
+            return cls(ours)
+        ours.close()
+        # Ctrl-C at a terminal is the SuperExec's to answer: the channel's end tells of it here.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets tasks that have ended
+        for name in _LOADED:
+            importlib.import_module(name)
+        with theirs, theirs.makefile("rb") as requests:
+            arguments = _divided(requests)
+        if arguments is None:
+            os._exit(0)
+        if installed_code_digest() != code:
+            # What was approved is what lies on disk now, not what was loaded.
+            os.execvp(TASK, [TASK, *arguments])  # noqa: S606  # no shell; the site's launcher stands first on PATH
+        run(arguments)
+        sys.exit(0)
+
+
+def _divided(requests: IO[bytes]) -> list[str] | None:
+    """In the waiting process, None once the channel is closed; in every task's, its arguments."""
+    while (line := requests.readline(_LONGEST_REQUEST)).endswith(b"\n"):
+        if os.fork():
+            continue
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # Linux alone; for those who look at what runs
+            Path("/proc/self/comm").write_text(TASK, encoding="ascii")
+        return list(map(str, json.loads(line)))
+    return None
+
+
+def task_of(site: str) -> Callable[[Sequence[str]], object]:
+    """What a task does with what Flower gives ``flwr-clientapp``."""
+
+    def guarded(arguments: Sequence[str]) -> None:
+        from .launcher import main as launch
+
+        sys.exit(launch([site, *arguments]))
+
+    def flowers_own(arguments: Sequence[str]) -> None:
+        from flwr.supernode.cli import flwr_clientapp
+
+        sys.argv = [TASK, *arguments]
+        flwr_clientapp()
+
+    return guarded if site else flowers_own
+
+
+def start_at_once(waiting: WaitingProcess) -> bool:
+    """Let Flower start its tasks so; False where this Flower is not known, and nothing is replaced."""
+    try:
+        module = importlib.import_module(_MODULE)
+        known = getattr(module, "subprocess", None) is subprocess and _LAUNCHING in inspect.getsource(module)
+    except (ImportError, OSError):
+        return False
+
+    def popen(command: Sequence[str], **options: Any) -> object:
+        if command[0] == TASK and not options and waiting.start(command[1:]):
+            return None
+        return subprocess.Popen(command, **options)  # noqa: S603  # Flower's own list of arguments, no shell
+
+    if known:
+        vars(module)["subprocess"] = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)
+    return known
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Be ``flower-superexec``; returns when it does, or exits with its code."""
+    site, *given = arguments
+    waiting = WaitingProcess.beside(task_of(site), installed_code_digest())
+    from flwr.supercore.cli import flower_superexec
+
+    start_at_once(waiting)
+    sys.argv = ["flower-superexec", *given]
+    flower_superexec()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

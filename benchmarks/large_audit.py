@@ -1,13 +1,17 @@
 """``large_audit.py FOLDER``: an audit of 100 members and 100 holdout patients, in a process of its own; prints JSON.
 
 48³ voxels, four channels, 500 synthetic volumes of a generator of the ``small`` size. Generators are at hand untrained:
-what is timed is all that an audit does beside training them. Scans are painted with a contrast of their own and noise,
-so that nobody is a copy of anyone. One control is trained for a few steps, to say what all of them take.
+what is timed is all that an audit does beside training them. Every scan has noise of its own, so that nobody is a copy
+of anyone, and more or less of it: logarithms of errors differ between scans by as much as a trained generator's do
+(docs/experiments.md, "How many draws an adversarial generator needs"). ``large_audit.py FOLDER alike``: all have as
+much, and every generator is asked for as many draws as an audit allows. One control is trained for a few steps, to say
+what all of them take.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -38,6 +42,8 @@ SIDE, SYNTHETIC, OTHERS = 100, 500, 16
 MAPS = 64
 """Label maps drawn; patients and volumes share them, mirrored and shifted."""
 STEPS, TIMED_STEPS = 2000, 10
+NOISE, SPREAD = 0.1, 0.3
+"""Standard deviation of a scan's noise, and of the logarithm of its square between scans."""
 STUDY = phantom_study("large-audit", 1, Grid((48, 48, 48), (4, 4, 4)))
 
 
@@ -53,7 +59,7 @@ def label_maps(number: int, rng: np.random.Generator) -> Labels:
     return out
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, spread: float) -> None:
     """Make patients, audit, print what it took."""
     device, rng = choose_device("cpu"), numpy_generator(1, "large audit")
     network = make_generator(STUDY, STUDY.seed)
@@ -65,7 +71,8 @@ def main(folder: Path) -> None:
     shape = (len(STUDY.channels), *labels.shape[1:])
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.float32, (len(roles), *shape))
     for i, some in enumerate(labels):
-        images[i] = paint(network, some[None], STUDY, i, device)[0] + rng.normal(0, 0.1, images.shape[1:])
+        noise = NOISE * math.exp(spread / 2 * rng.normal())
+        images[i] = paint(network, some[None], STUDY, i, device)[0] + rng.normal(0, noise, images.shape[1:])
         let_go(images)
     synthetic = np.lib.format.open_memmap(folder / "synthetic.npy", "w+", np.float32, (SYNTHETIC, *shape))
     for i, some in enumerate(synthetic_labels):
@@ -126,4 +133,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), 0.0 if "alike" in sys.argv[2:] else SPREAD)

@@ -22,12 +22,14 @@ def markdown(result: dict[str, Any]) -> str:
         f" {facts['memory_gib']} GiB; {facts['system']}",
         f"- Versions: Python {facts['python']}{cuda}, {versions}",
         "",
-        "| name | value | unit | baseline | target | |",
-        "|---|---|---|---|---|---|",
+        "| name | value | unit | baseline | target | | measured |",
+        "|---|---|---|---|---|---|---|",
     ]
     names = [field.name for field in fields(Row)]
-    # A row of an earlier version says less.
-    lines += [_line(Row(**{name: row[name] for name in names if name in row})) for row in result["rows"]]
+    for row in result["rows"]:
+        # A row of an earlier version says less.
+        known = Row(**{name: row[name] for name in names if name in row})
+        lines.append(_line(known, row.get("measured", result["measured"])))
     return "\n".join(lines) + "\n"
 
 
@@ -36,6 +38,6 @@ def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _line(row: Row) -> str:
+def _line(row: Row, measured: str) -> str:
     figures = [figure(value) for value in (row.value, row.baseline, row.target)]
-    return f"| `{row.name}` | {figures[0]} | {row.unit} | {figures[1]} | {figures[2]} | {row.verdict} |"
+    return f"| `{row.name}` | {figures[0]} | {row.unit} | {figures[1]} | {figures[2]} | {row.verdict} | {measured} |"

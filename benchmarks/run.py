@@ -1,11 +1,14 @@
-"""``make bench``: measure, print a table, and keep it as ``results/<hardware>.json`` and ``.md``."""
+"""``make bench``: measure, print a table, and keep it as ``results/<hardware>.json`` and ``.md``.
+
+``run.py PART...`` measures these parts alone; rows of others stay as they were, each with its day.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,24 +34,25 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     """Benchmark every device there is, the GPU first."""
+    wanted = sys.argv[1:]
     for name in (["cuda"] if torch.cuda.is_available() else []) + ["cpu"]:
         device = choose_device(name)
-        rows = measure(device)
+        rows = measure(device, wanted)
         facts = hardware(device.torch)
-        result = {
-            "hardware": facts,
-            "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "rows": [{**asdict(row), "value": round(row.value, 5)} for row in rows],
-        }
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"{hardware_name(device.torch)}.json"
+        measured = {row.name: {**asdict(row), "value": round(row.value, 5), "measured": today} for row in rows}
+        before = json.loads(file.read_text(encoding="utf-8"))["rows"] if wanted and file.exists() else []
+        kept = {row["name"]: row for row in before}
+        result = {"hardware": facts, "measured": today, "rows": list({**kept, **measured}.values())}
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         file.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
         show(rows, facts, file)
 
 
-def measure(device: Device) -> list[Row]:
-    """All rows on one device."""
+def measure(device: Device, wanted: Sequence[str] = ()) -> list[Row]:
+    """All rows on one device, or those of the wanted parts."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         material = make_material(Path(folder))
@@ -67,7 +71,11 @@ def measure(device: Device) -> list[Row]:
             parts |= {"many sites": aggregation_rows, "rounds over Flower": flower_rows}
             parts |= {"secure rounds over Flower": secure_rows, "tutorial": tutorial_rows}
         parts["help"] = help_rows
+        if unknown := sorted(set(wanted) - set(parts)):
+            sys.exit(f"no such part: {', '.join(unknown)}; there are: {', '.join(parts)}")
         for name, part in parts.items():
+            if wanted and name not in wanted:
+                continue
             print(f"{name} on {device.torch} ...", file=sys.stderr, flush=True)
             rows += part()
     return rows

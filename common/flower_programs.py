@@ -46,15 +46,25 @@ def flower_program(name: str) -> Path:
     return program
 
 
-def supernode_command() -> list[str]:
+ASK_S = 1.0
+"""Between a node's two questions for a message; sixty sites ask the SuperLink sixty times a second."""
+
+ASK_FOR_SUMS_S = 0.25
+"""The same in a study with secure aggregation, whose every round asks its sites twice or more, one after the other."""
+
+
+def supernode_command(*, sums: bool) -> list[str]:
     """What is typed for a SuperNode, before its arguments.
+
+    Args:
+        sums: Whether its study has secure aggregation.
 
     Raises:
         ConfigError: Flower is not installed there.
     """
     flower_program("flower-supernode")
     # -I: neither the folder it is started in nor the environment decides what is imported.
-    return [sys.executable, "-I", "-m", _SUPERNODE]
+    return [sys.executable, "-I", "-m", _SUPERNODE, str(ASK_FOR_SUMS_S if sums else ASK_S)]
 
 
 def write_program(folder: Path, name: str, *line: str) -> None:

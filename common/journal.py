@@ -162,7 +162,8 @@ class HeldJournal:
                 lines += line
             line, digest = _line(n + 1, previous, event, facts)
             _write(self._descriptor, content_size, torn, lines + line)
-            sync_folder(self._path.parent)
+            if not entry:  # the file's own name is on the disk from its first line on
+                sync_folder(self._path.parent)
             write_atomic(_head_file(self._path), f"{n + 1} {digest}\n".encode())
 
 

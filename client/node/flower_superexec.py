@@ -34,6 +34,7 @@ TASK = "flwr-clientapp"
 _MODULE = "flwr.supercore.superexec.executor.subprocess_executor"
 _LAUNCHING = "subprocess.Popen("
 _LOADED = (
+    "httpcore",
     "flwr.supernode.cli",
     "flwr.supernode.runtime.run_clientapp",
     "fedphantom.client.app",

@@ -35,6 +35,7 @@ class SuperNode:
         authority: Certificate of the authority that the door's own is signed by.
         key: The site's private node key (ECDSA, OpenSSH).
         port: For its own Runtime API, on loopback.
+        sums: Whether the study has secure aggregation.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class SuperNode:
     authority: Path
     key: Path
     port: int
+    sums: bool = False
 
     @property
     def programs(self) -> Path:
@@ -67,7 +69,7 @@ class SuperNode:
     def command(self) -> Sequence[str]:
         """The program and its arguments."""
         return (
-            *supernode_command(),
+            *supernode_command(sums=self.sums),
             *("--superlink", self.coordinator, "--root-certificates", str(self.authority)),
             *("--auth-supernode-private-key", str(self.key)),
             *("--host", LOOPBACK, "--port", str(self.port)),

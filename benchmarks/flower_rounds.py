@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class FlowerRounds:
 
 
 def flower_rounds(
-    megabytes: float, rounds: int, sites: int = 2, federation: str = "", fails_in: int | None = None
+    megabytes: float, rounds: int, sites: int = 2, federation: str = "", fails_in: Sequence[int] = ()
 ) -> FlowerRounds:
     """Do the rounds.
 
@@ -56,7 +57,7 @@ def flower_rounds(
         rounds: How many.
         sites: How many.
         federation: What else the study's ``[federation]`` says.
-        fails_in: A round in which the last site fails, and is left out.
+        fails_in: Rounds in which the last site fails, and is left out.
     """
     generator = still_generator(megabytes)
     relays: dict[str, CountingRelay] = {}
@@ -77,10 +78,10 @@ def flower_rounds(
         cohorts = {f"site-{n}": folder / f"cohort-{n}" for n in range(sites)}
         for cohort in cohorts.values():
             cohort.mkdir()
-        if fails_in is not None:
-            (cohort / failing(fails_in)).touch()
+        for round_ in fails_in:
+            (cohort / failing(round_)).touch()
         result = simulate(
-            still_study(rounds, sites if fails_in is None else sites - 1, federation),
+            still_study(rounds, sites - 1 if fails_in else sites, federation),
             cohorts,
             folder / "run",
             engine="flower",

@@ -33,6 +33,8 @@ from fedphantom.common.installed_code import installed_code_digest
 
 def told(arguments):
     import numpy, torch
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    key = X25519PrivateKey.generate()
     facts = {
         "arguments": arguments,
         "pid": os.getpid(),
@@ -42,7 +44,7 @@ def told(arguments):
         "comm": Path("/proc/self/comm").read_text().strip(),
         "interrupts": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "children": signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL,
-        "chance": [random.random(), float(numpy.random.default_rng().random())],
+        "chance": [random.random(), float(numpy.random.default_rng().random()), key.private_bytes_raw().hex()],
     }
     path = Path(arguments[0])
     path.with_suffix(".part").write_text(json.dumps(facts))

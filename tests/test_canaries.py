@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from promised import promised_text
+from audited_run import audit
+from promised import promised_text, write_start
+from tiny_cohorts import write_tiny_cohort
 from torch import Tensor
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.common.device import choose_device
 from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.audit.controls import canary_control
@@ -14,6 +20,7 @@ from fedphantom.privacy.dp import canaries, step
 from fedphantom.privacy.dp.canaries import CanaryRun, run_canaries
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
+from fedphantom.privacy.evidence import CANARY
 
 CPU = choose_device("cpu")
 
@@ -121,3 +128,32 @@ def test_canaries_that_show_nothing_even_without_noise_are_no_control() -> None:
     run = CanaryRun(coins=64, bare=0.4, promised=0.1, epsilon=3.0, noise=1.0, draws=1000, reach=1.0)
     assert not run.excess
     assert not canary_control(run).ok
+
+
+@pytest.mark.slow
+def test_an_audit_of_a_promised_generator_fails_once_the_noise_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start.safetensors"
+    roles = "test = 0.0\nreference = 0.0\ncontrol = 0.2\naudit = 0.5"
+    text = promised_text(write_start(start), promise='noised = "norms"', rounds=1, local_steps=2, roles=roles)
+    (tmp_path / "study.toml").write_text(text + "[federation]\nquorum = 1\n")
+    cohort, public = write_tiny_cohort(tmp_path / "cohort", 20), write_tiny_cohort(tmp_path / "public", 4, seed=9)
+    out, synthetic = tmp_path / "run", tmp_path / "synthetic"
+    given = ["simulate", str(tmp_path / "study.toml"), "--site", f"site-a={cohort}", "--start", str(start)]
+    assert fedphantom([*given, "--out", str(out)]) == 0
+    painted = ["generate", str(out / "generator.safetensors"), str(synthetic), "--sample", "4"]
+    assert fedphantom([*painted, "--public", str(public)]) == 0
+
+    paid = (out / "sites" / "site-a" / "ledger.jsonl").read_bytes()
+    kept = audit(tmp_path, tmp_path)
+    monkeypatch.setattr(canaries, "SecretRandom", Silent)
+    broken = audit(tmp_path, tmp_path)
+    assert [found["verdict"] for found in (kept, broken)] == ["INCONCLUSIVE", "FAIL"]  # too few patients for more
+    assert [ok_of_canaries(found) for found in (kept, broken)] == [True, False]
+    assert (out / "sites" / "site-a" / "ledger.jsonl").read_bytes() == paid
+
+
+def ok_of_canaries(result: dict[str, Any]) -> bool:
+    (control,) = (row for row in result["controls"] if row["id"] == CANARY)
+    return bool(control["ok"])

@@ -32,6 +32,7 @@ from ..common.gan.parameters import parameters_digest
 from ..common.gan.training import StepLosses, train
 from ..common.gan.training_state import TrainingState
 from ..common.journal import Fact
+from ..common.labels.schematic import schematic_classes
 from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
 from ..common.site_folder import SiteFolder, site_material
@@ -205,13 +206,3 @@ def pictured(
         inferred = class_of[infer(network, volume, study, device).argmax(axis=0)]
         shown += [Pictured(f"scan {i + 1}", classes[i], volume), Pictured("inferred", inferred, volume)]
     return shown
-
-
-def schematic_classes(study: Study) -> NDArray[np.uint8]:
-    """Nested ellipsoids of all classes, (X, Y, Z): a label map that is public by construction, as large as a patch."""
-    shape = study.training.patch.shape if study.training.patch else study.grid.shape
-    axes = [np.linspace(-1, 1, n) for n in shape]
-    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
-    classes = len(study.labels)
-    inside = np.clip(np.ceil((0.9 - radius) / 0.9 * (classes - 1)), 0, classes - 1)
-    return np.asarray(inside, dtype=np.uint8)

@@ -12,7 +12,7 @@ from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
-from fedphantom.client.local_training import LocalTrainer, made_of_schema, schematic_classes
+from fedphantom.client.local_training import LocalTrainer, made_of_schema
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
@@ -22,6 +22,7 @@ from fedphantom.common.gan.generation import initial_parameters, load_generator
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.labels.schematic import schematic_classes
 from fedphantom.common.study import Study, parse_study
 
 ROLES = "test = 0\nreference = 0.1\ncontrol = 0.1\naudit = 0.4"

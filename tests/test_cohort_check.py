@@ -301,6 +301,23 @@ def test_identifiers_that_differ_only_in_case_are_suspected(tmp_path: Path) -> N
     assert len(report.usable.patients) == 3
 
 
+def test_under_a_promise_the_first_of_those_suspected_takes_part_and_nobody_twice(tmp_path: Path) -> None:
+    for number, patient in enumerate(("Pat_1", "pat-1", "pat2")):
+        save(tmp_path / patient / "t1.nii.gz", intensities(number))
+        save(tmp_path / patient / "flair.nii.gz", intensities(10 + number))
+        save(tmp_path / patient / "seg.nii.gz", label_map())
+    promise = 'objective = "adversarial"\nstart = "' + "0" * 64 + '"\n[privacy]\ndp = "patient-level"\n'
+    promised = parse_study(f"{STUDY}[training]\n{promise}[privacy.promise]\nepsilon = 8.0\ndelta = 0.005\n")
+    report = check(tmp_path, promised)
+    assert [(p.code, p.severity, p.scans) for p in report.problems] == [("duplicate-patient", "error", 1)]
+    assert [patient.patient_id for patient in report.usable.patients] == ["Pat_1", "pat2"]
+    assert "half as much" in report.left_out
+    assert not report.ok
+
+    (tmp_path / "Pat_1" / "seg.nii.gz").unlink()  # the other one is then the only one
+    assert [patient.patient_id for patient in check(tmp_path, promised).usable.patients] == ["pat-1", "pat2"]
+
+
 def test_a_readers_strays_are_reported_as_warnings(cohort_folder: Path, study: Study) -> None:
     (cohort_folder / "participants.tsv").write_text("participant_id\tsite\nsub-p1\tA\nsub-p1\tB\n")
     save(cohort_folder / "sub-p1" / "anat" / "doe.nii.gz", intensities(50))

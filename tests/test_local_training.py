@@ -16,7 +16,7 @@ import torch
 from tiny_cohorts import tiny_study, tiny_text, write_tiny_cohort
 
 from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
-from fedphantom.client.local_training import LocalTrainer, schematic_classes
+from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.roles import load_roles
@@ -27,6 +27,7 @@ from fedphantom.common.gan.generation import load_generator, numpy_parameters, p
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.labels.schematic import schematic_classes
 from fedphantom.common.randomness import derived_seed
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study

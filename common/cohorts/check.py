@@ -262,16 +262,21 @@ def check_cohort(
     found["mixed-spacing"] |= _odd_spacing(facts)
     found["intensity-scale"] |= _odd_scale(facts)
 
-    left_out = {i for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
+    left_out = {id(scans[i]) for code, hits in found.items() if PROBLEMS[code][0] == "error" for i in hits}
+    alike, twice = _alike(cohort.patients), list[Patient]()
+    if study and study.privacy.promise:
+        # Its unit is the patient with all scans (PRIVACY §0): who takes part twice is promised half as much.
+        twice = [patient for group in _alike(_without(cohort, left_out).patients) for patient in group[1:]]
+        left_out |= {id(scan) for patient in twice for scan in patient.scans}
     where = Whereabouts(cohort, facts, shared)
     problems = [
         replace(_problem(code, found[code], scans, facts), whereabouts=where.lines(code, found[code]))
         for code in PROBLEMS
         if found[code]
     ]
-    problems += [*_similar_patients(cohort.patients), *(_stray_problem(code, n) for code, n in cohort.stray)]
+    problems += [*_similar_patients(alike, twice), *(_stray_problem(code, n) for code, n in cohort.stray)]
     problems.sort(key=lambda problem: problem.severity)
-    usable = _without(cohort, {id(scans[i]) for i in left_out})
+    usable = _without(cohort, left_out)
     return CohortReport(
         ok=bool(usable.patients) and all(problem.severity != "error" for problem in problems),
         layout=cohort.layout,
@@ -329,26 +334,32 @@ def _repeated_scans(scans: Sequence[Scan]) -> set[int]:
     return repeated
 
 
-def _similar_patients(patients: Sequence[Patient]) -> list[Problem]:
-    """Patients whose identifiers differ only in case and punctuation: probably one person, so a warning."""
-    by_letters: dict[str, list[Patient]] = defaultdict(list)
-    for patient in patients:
-        by_letters[re.sub(r"[\W_]", "", patient.patient_id).casefold()].append(patient)
-    alike = [patient for group in by_letters.values() if len(group) > 1 for patient in group]
+def _similar_patients(alike: Sequence[Sequence[Patient]], twice: Sequence[Patient]) -> list[Problem]:
+    """Who :func:`_alike` says is probably one person: a warning, or an error about those who are left out for it."""
     if not alike:
         return []
-    identifiers = tuple(scan.scan_id for patient in alike for scan in patient.scans)
+    together = [patient for group in alike for patient in group]
+    identifiers = tuple(scan.scan_id for patient in twice or together for scan in patient.scans)
     return [
         Problem(
             DUPLICATE_PATIENT,
-            "warning",
+            "error" if twice else "warning",
             len(identifiers),
-            "patients' identifiers differ only in case or punctuation",
+            "patients' identifiers differ only in case or punctuation"
+            + (": one person, it may be, to whom half as much would be promised; the first is kept" if twice else ""),
             PROBLEMS[DUPLICATE_PATIENT][2],
             identifiers=identifiers,
-            whereabouts=tuple(f"patient {patient.patient_id}" for patient in alike),
+            whereabouts=tuple(f"patient {patient.patient_id}" for patient in together),
         )
     ]
+
+
+def _alike(patients: Sequence[Patient]) -> list[list[Patient]]:
+    """Patients whose identifiers differ only in case and punctuation, together, in the cohort's order."""
+    by_letters: dict[str, list[Patient]] = defaultdict(list)
+    for patient in patients:
+        by_letters[re.sub(r"[\W_]", "", patient.patient_id).casefold()].append(patient)
+    return [group for group in by_letters.values() if len(group) > 1]
 
 
 def _shared_voxels(scans: Sequence[Scan], facts: Sequence[ScanFacts]) -> dict[int, tuple[int, str]]:

@@ -53,9 +53,10 @@ def canary_control(run: CanaryRun) -> ControlResult:
     """Whether the test of a promised noise could find anything, and found no more than was promised."""
     return ControlResult(
         CANARY,
-        f"without noise at least ε = {WITHOUT_NOISE:g} proved; with it no more than {told(run.epsilon)}, and all of it",
-        f"without noise ε > {run.bare:.2f}, with it ε > {run.promised:.2f}, in {run.runs} coins each;"
-        f" noise {run.noise:.2f} of the promised",
+        f"without noise at least ε = {WITHOUT_NOISE:g} proved; with it no more than {told(run.epsilon)}, and all of it;"
+        " every canary clipped",
+        f"without noise ε > {run.bare:.2f}, with it ε > {run.promised:.2f}, in {run.coins} coins each;"
+        f" noise {run.noise:.2f} of the promised; {'not ' * run.unclipped}clipped",
         run.bare >= WITHOUT_NOISE and not run.excess,
     )
 

@@ -22,7 +22,6 @@ from ...common.study import Study
 from ..attacks.interface import Logits, Networks, SentRound
 from ..attacks.once import Once
 from ..dp.canaries import run_canaries
-from ..dp.plan import noised_plan
 from ..dp.statement import read_dp
 from ..policy import ReleasePolicy
 from ..power import Power
@@ -121,7 +120,7 @@ def attack_on_painter(
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
         claimed_epsilon=promised.epsilon if promised else None,
-        canary=run_canaries(noised_plan(study).whole(), promised.clip_norm, promised.delta) if promised else None,
+        canary=run_canaries(study, device) if promised else None,
         summed=study.federation.secure_aggregation is not None,
     )
     train = _trainer(train_control_generator, scans, study, device, kept)

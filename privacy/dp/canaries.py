@@ -1,31 +1,53 @@
 """Canaries: is the noise that was promised the noise that is there? (PRIVACY §4)
 
-A canary is the vector that moves a noised sum furthest: as long as the clip norm, always the same way. The noised steps
-of a study are run many times over without any patient, the canary in on the toss of a coin; the coin is guessed from
-what was released. Without noise every guess must come out right, or the test could find nothing; with the noise as
-promised, the guesses must not prove more than ε, nor what was released vary less than the noise would have it. No
-patient is touched and no budget spent. It is the noised sum that is asked, its sampling, clipping and noise, with the
-study's q, σ, C and T; how a training calls it, and what else could betray a patient, it does not see (PRIVACY §4 asks
-for canaries in a training of its own; that is not built).
+A run of its own, of made-up patients and canaries only: nobody's scan is in it, and it spends no budget. It takes all
+the study's noised steps with the study's q, σ, C and networks, by the code that takes them at a site, on small volumes.
+Each canary is in on the toss of a coin; the coins are guessed from what the steps released, and the run is thrown away.
+Once σ is 0: then the guesses must come out right, or the test could find nothing, and no canary may move a sum further
+than C. Once σ is as promised: then they must not prove more than ε, nor may what was released vary less than the noise.
+
+A discriminator's canaries are gradients, each in a direction of its own and ten times as long as may pass: no scan
+could be as loud. The coins of one training bound ε (PRIVACY §3.3, one run). Means are asked for once, and hold too few
+numbers for many canaries: theirs is one scan, as far from the public ones as counts, in many runs with a coin each. The
+generator stands still, for it is post-processing. How a patient's scan becomes one gradient, no coin of this sees.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ...common.cohorts.preparation import PreparedScans
+from ...common.device import Device
+from ...common.gan.label_means import PublicMeans, public_means
+from ...common.gan.training import draw_batch
+from ...common.gan.training_state import new_state
+from ...common.labels.schematic import schematic_classes
+from ...common.study import Study
+from ..one_run import one_run_epsilon
 from ..statistics import epsilon_lower_bound
-from .accounting import Mechanism, epsilon
-from .provenance import mark
+from .accounting import epsilon
+from .discriminator import PrivateDiscriminatorStep
+from .means import noised_vector
+from .noised import noised_parameters
+from .patients import PrivatePatients
+from .plan import noised_plan
 from .randomness import SecretRandom
-from .step import NoisedSum, noised_mean
+from .step import NoisedSum
 
 WITHOUT_NOISE = 1.5
 """What must be proved without noise."""
-_MOST_RUNS, _FEWEST_RUNS, _MOST_STEPS = 2000, 200, 100_000
+CANARIES = 64
+"""In one training, in or out; 50 are asked, and the smallest discriminator has 97 numbers to hide them in."""
+_LOUDNESS = 10.0  # of a canary's gradient over the clip norm
+_PATIENTS = 2  # made up; more would only be louder where canaries are listened for
+_AXIS = 16  # voxels of their volumes: the networks have the same parameters on any grid
+_MOST_RUNS, _FEWEST_RUNS, _MOST_STEPS = 500, 100, 1000
 
 
 @dataclass(frozen=True)
@@ -33,55 +55,192 @@ class CanaryRun:
     """What the canaries proved.
 
     Attributes:
-        runs: Coins tossed, each for both questions.
+        coins: Tossed, for each of both questions.
         bare: Lower bound of ε without noise, 95 % confidence.
         promised: With the noise of the study, all its steps.
         epsilon: What the accountant says of them.
-        noise: Standard deviation of what was released without a canary, over the promised one.
+        noise: Standard deviation of what was released where no canary is, over the promised one.
+        draws: Numbers that this was measured on.
+        reach: Without noise, how far one canary moved a sum for certain, in clip norms.
     """
 
-    runs: int
+    coins: int
     bare: float
     promised: float
     epsilon: float
     noise: float
+    draws: int
+    reach: float
 
     @property
     def excess(self) -> bool:
-        """Whether more was proved than was promised, or the noise is less: the implementation is wrong.
+        """Whether more was proved than was promised, or noise or clipping is less: the implementation is wrong.
 
-        So many coins prove no ε above 6 or so: beyond that it is the noise itself that tells. It falls short by chance
-        of a tenth less than once in a million audits of 1,000 coins and more, and of a quarter in shorter ones.
+        So few coins prove no ε above 3 or so: beyond that it is noise and clipping themselves that tell. Noise falls so
+        short by chance less than once in a million audits.
         """
-        return self.promised > self.epsilon or self.noise < (0.9 if self.runs >= 1000 else 0.75)
+        quiet = self.noise < min(0.9, 1 - 6 / math.sqrt(2 * self.draws))
+        return self.promised > self.epsilon or quiet or self.unclipped
+
+    @property
+    def unclipped(self) -> bool:
+        """Whether a canary moved a sum further than any patient may; rounding is no reason."""
+        return self.reach > 1.001
 
 
-def run_canaries(steps: Mechanism, clip_norm: float, delta: float) -> CanaryRun:
+def run_canaries(study: Study, device: Device) -> CanaryRun:
     """Toss coins and guess them.
 
     Args:
-        steps: All noised steps of a study.
-        clip_norm: C.
-        delta: Of the promise.
+        study: One that makes a promise.
+        device: Where its networks are.
     """
-    runs = max(_FEWEST_RUNS, min(_MOST_RUNS, _MOST_STEPS // steps.steps))
-    random = SecretRandom(torch.device("cpu"))
-    canary = [mark(torch.tensor([clip_norm], dtype=torch.float64))]
+    promise, plan = study.privacy.promise, noised_plan(study)
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    small, sigma = _small(study), plan.noise_multiplier
+    run = _means if promise.noised == "means" else _training
+    bare, noised = (run(small, plan.sampling_rate, noise, plan.most_steps, device) for noise in (0.0, sigma))
+    return CanaryRun(
+        coins=noised.coins,
+        bare=bare.proved,
+        promised=noised.proved,
+        epsilon=epsilon([plan.whole()], promise.delta),
+        noise=noised.heard.deviation / (sigma * promise.clip_norm),
+        draws=noised.heard.draws,
+        reach=bare.reach,
+    )
 
-    def tossed(noise: float) -> tuple[float, float]:
-        how = NoisedSum(clip_norm, noise, 1.0)
-        coins = random.numpy.random(runs) < 0.5
-        scores = np.zeros(runs)
-        for run, coin in enumerate(coins):
-            for _ in range(steps.steps):
-                drawn = random.poisson_sample(int(coin), steps.sampling_rate).tolist()
-                scores[run] += noised_mean(drawn, lambda _: canary, 1, how, random).item()
-        # Half of what a canary moves the sum by, fixed beforehand.
-        said = scores > steps.steps * steps.sampling_rate * clip_norm / 2
-        of_in, of_out = said[coins], said[~coins]
-        proved = epsilon_lower_bound(int(of_in.sum()), len(of_in), int(of_out.sum()), len(of_out), delta)
-        return proved, float(scores[~coins].std())
 
-    deviation = steps.noise_multiplier * clip_norm * math.sqrt(steps.steps)
-    proved, spread = tossed(steps.noise_multiplier)
-    return CanaryRun(runs, tossed(0.0)[0], proved, epsilon([steps], delta), spread / deviation)
+class _Heard:
+    """What noised sums tell whoever listens for canaries.
+
+    Args:
+        directions: In which canaries move a sum, (P, m), orthonormal.
+
+    Attributes:
+        along: How far they were moved along each, in all; (m,).
+        furthest: How far one was along any, either way.
+        draws: Numbers heard where no canary is.
+    """
+
+    def __init__(self, directions: Tensor) -> None:
+        self._directions, self._last, self._squares = directions, torch.zeros_like(directions[:, 0]), 0.0
+        self.along, self.furthest, self.draws = torch.zeros_like(directions[0]), 0.0, 0
+
+    def hear(self, released: Tensor) -> None:
+        """One noised sum, (P,)."""
+        released = released.to(self._directions.dtype)
+        along = self._directions.T @ released
+        rest = released - self._directions @ along
+        # Against the sum before it: what patients give hardly changes from step to step, and noise repeated is none.
+        changed = (rest - self._last).square().sum().item()
+        self._squares += changed / 2 if self.draws else changed
+        self._last, self.along = rest, self.along + along
+        self.furthest = max(self.furthest, along.abs().max().item())
+        self.draws += len(self._directions) - self._directions.shape[1]
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of what is no canary's."""
+        return math.sqrt(self._squares / self.draws)
+
+
+@dataclass(frozen=True)
+class _Guessed:
+    """Of one question: coins, lower bound of ε, what was heard, how far a canary moved a sum for certain (in C)."""
+
+    coins: int
+    proved: float
+    heard: _Heard
+    reach: float
+
+
+def _training(study: Study, rate: float, noise: float, steps: int, device: Device) -> _Guessed:
+    """One training of the discriminator with canaries."""
+    promise = study.privacy.promise
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    random, state = SecretRandom(device.torch), new_state(study, study.seed, device)
+    names = noised_parameters(state.discriminator, promise.noised)
+    noised = [dict(state.discriminator.named_parameters())[name] for name in names]
+    size = sum(parameter.numel() for parameter in noised)
+    directions = torch.linalg.qr(random.normal(size * CANARIES).view(size, CANARIES))[0]
+    coins = random.numpy.random(CANARIES) < 0.5
+    canaries = [_LOUDNESS * promise.clip_norm * directions[:, i] for i in np.flatnonzero(coins)]
+    patients = PrivatePatients(_made_up(study, _PATIENTS), study, device)
+    how = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + CANARIES))
+    step = PrivateDiscriminatorStep(
+        patients, rate, how, names, promise.discriminator_steps, random, steps, tuple(canaries)
+    )
+    heard = _Heard(directions)
+
+    def listen(*_: object) -> None:
+        gradients = [parameter.grad.reshape(-1) for parameter in noised if parameter.grad is not None]
+        heard.hear(torch.cat(gradients) * how.expected_batch)
+
+    state.discriminator_optimiser.register_step_pre_hook(listen)
+    public = _made_up(study, 1)
+    for number in range(steps // promise.discriminator_steps):
+        batch = draw_batch(public, study, device, step=number, seed=study.seed)
+        with torch.no_grad(), device.autocast():
+            fake = state.generator(batch.given, batch.noise)
+        step(state, batch, fake)
+    said = heard.along.cpu().numpy() > steps * rate * promise.clip_norm / 2
+    proved = one_run_epsilon(int((said == coins).sum()), CANARIES, CANARIES, promise.delta)
+    # Of any sum each made-up patient is C at most.
+    return _Guessed(CANARIES, proved, heard, heard.furthest / promise.clip_norm - _PATIENTS)
+
+
+def _means(study: Study, rate: float, noise: float, steps: int, device: Device) -> _Guessed:
+    """Many runs of the noised means, each with the canary in or out."""
+    promise = study.privacy.promise
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    random, scans = SecretRandom(device.torch), _made_up(study, _PATIENTS, canary=True)
+    public = public_means(scans.only(range(_PATIENTS)), study, device)
+    how = NoisedSum(promise.clip_norm, noise, 1.0)
+
+    def of(rows: Sequence[int]) -> PrivatePatients:
+        return PrivatePatients(scans.only(rows), study, device)
+
+    without, with_canary = of(range(_PATIENTS)), of(range(_PATIENTS + 1))
+    others, alone = (_without_noise(who, public, promise.clip_norm, random) for who in (without, of([_PATIENTS])))
+    direction = alone / torch.linalg.vector_norm(alone)
+    heard = _Heard(direction[:, None])
+    runs = max(_FEWEST_RUNS, min(_MOST_RUNS, _MOST_STEPS // steps))
+    coins, scores, before = random.numpy.random(runs) < 0.5, np.zeros(runs), 0.0
+    for run, coin in enumerate(coins):
+        for _ in range(steps):
+            heard.hear(noised_vector(with_canary if coin else without, public, rate, how, random))
+        scores[run], before = heard.along.item() - before, heard.along.item()
+    said = scores > steps * rate * (direction @ (others + alone / 2)).item()
+    of_in, of_out = said[coins], said[~coins]
+    proved = epsilon_lower_bound(int(of_in.sum()), len(of_in), int(of_out.sum()), len(of_out), promise.delta)
+    return _Guessed(runs, proved, heard, torch.linalg.vector_norm(alone).item() / promise.clip_norm)
+
+
+def _without_noise(patients: PrivatePatients, public: PublicMeans, clip_norm: float, random: SecretRandom) -> Tensor:
+    """What all of these give the sum, clipped: whoever guesses knows it."""
+    return noised_vector(patients, public, 1.0, NoisedSum(clip_norm, 0.0, 1.0), random)
+
+
+def _small(study: Study) -> Study:
+    """The study on small volumes, seen whole."""
+    x, y, z = (min(n, _AXIS) for n in study.grid.shape)
+    grid = study.grid.model_copy(update={"shape": (x, y, z)})
+    return study.model_copy(update={"grid": grid, "training": study.training.model_copy(update={"patch": None})})
+
+
+def _made_up(study: Study, patients: int, *, canary: bool = False) -> PreparedScans:
+    """Patients nobody is: nested ellipsoids, each label of one intensity or nearly so; the canary of the brightest."""
+    random = np.random.default_rng(study.seed)
+    number, classes = patients + canary, schematic_classes(study)
+    intensity = random.uniform(-0.5, 0.5, (len(study.channels), len(study.labels)))
+    volumes = intensity[:, classes] + random.normal(0, 0.05, (number, len(study.channels), *classes.shape))
+    if canary:
+        volumes[-1] = 1.0
+    return PreparedScans(
+        volumes.clip(-1, 1).astype(np.float32),
+        np.stack([classes] * number),
+        tuple(f"made-up-{i:02d}" for i in range(number)),
+        ("",) * number,
+        np.zeros((number, 0)),
+    )

@@ -20,6 +20,7 @@ from ...common.gan.networks import draw_noise
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
 from .patients import PrivatePatients
+from .provenance import mark
 from .randomness import SecretRandom
 from .step import NoisedSum, as_gradients, noised_mean
 
@@ -43,6 +44,8 @@ class PrivateDiscriminatorStep:
         steps: Of the discriminator for each of the generator.
         random: Sampling and noise.
         paid: Steps that may be taken in all.
+        canaries: Gradients, each (P,), of parties beside the patients, drawn, clipped and noised as theirs are; a
+            study has none (:mod:`.canaries`).
 
     Attributes:
         taken: Steps begun so far.
@@ -57,10 +60,12 @@ class PrivateDiscriminatorStep:
         steps: int,
         random: SecretRandom,
         paid: int,
+        canaries: Sequence[Tensor] = (),
     ) -> None:
         self._paid, self.taken = paid, 0
         self._patients, self._rate, self._how = patients, sampling_rate, how
         self._noised, self._steps, self._random = tuple(noised), steps, random
+        self._canaries = tuple(mark(gradient) for gradient in canaries)
 
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
@@ -90,10 +95,12 @@ class PrivateDiscriminatorStep:
         biases = [value for name, value in named.items() if name.endswith("conv.bias") and name not in self._noised]
 
         def gradient_of(patient: int) -> tuple[Tensor, ...]:
+            if patient >= len(self._patients):
+                return (self._canaries[patient - len(self._patients)],)
             loss = _loss(state, *example(patient))
             return torch.autograd.grad(loss, [*parameters, *biases])[: len(parameters)]
 
-        drawn = self._random.poisson_sample(len(self._patients), self._rate).tolist()
+        drawn = self._random.poisson_sample(len(self._patients) + len(self._canaries), self._rate).tolist()
         size = sum(parameter.numel() for parameter in parameters)
         mean = noised_mean(drawn, gradient_of, size, self._how, self._random)
         state.discriminator_optimiser.zero_grad(set_to_none=True)

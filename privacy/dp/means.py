@@ -42,15 +42,7 @@ def noised_means(
     """
     labels, features = public.centre.shape
     size = labels * (features + 1)
-
-    def vector_of(patient: int) -> list[Tensor]:
-        given, volume = patients.whole(patient, random)
-        means, presence = label_means(given, volume)
-        shift = public.shift(means, presence).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
-        return [part / math.sqrt(size) for part in (shift, presence)]
-
-    drawn = random.poisson_sample(len(patients), sampling_rate).tolist()
-    mean = noised_mean(drawn, vector_of, size, how, random) * math.sqrt(size)
+    mean = noised_vector(patients, public, sampling_rate, how, random) * math.sqrt(size)
     sums, shares = mean[: labels * features].view(labels, features), mean[labels * features :]
     noise = how.noise_multiplier * how.clip_norm * math.sqrt(size) / how.expected_batch
     # Divided by a share of patients that is noisy itself, as in a ridge regression: the less a label stands above the
@@ -59,3 +51,23 @@ def noised_means(
     ridge = share.square() + noise**2 + 1e-12
     shift = sums * (share / ridge)[:, None]
     return TargetMeans(shift.clamp(-LARGEST_SHIFT, LARGEST_SHIFT).float(), (share.square() / ridge).float())
+
+
+def noised_vector(
+    patients: PrivatePatients,
+    public: PublicMeans,
+    sampling_rate: float,
+    how: NoisedSum,
+    random: SecretRandom,
+) -> Tensor:
+    """What the step releases, (P,), before anything is made of it: shifts and then presence, over the root of P."""
+    size = public.centre.numel() + len(public.centre)
+
+    def vector_of(patient: int) -> list[Tensor]:
+        given, volume = patients.whole(patient, random)
+        means, presence = label_means(given, volume)
+        shift = public.shift(means, presence).clamp(-LARGEST_SHIFT, LARGEST_SHIFT)
+        return [part / math.sqrt(size) for part in (shift, presence)]
+
+    drawn = random.poisson_sample(len(patients), sampling_rate).tolist()
+    return noised_mean(drawn, vector_of, size, how, random)

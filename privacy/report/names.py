@@ -97,8 +97,9 @@ _CONTROLS = {
     ),
     "canary": (
         "the promised noise, counted",
-        "We run the noised steps many times without any patient, a made-up one in or out by the toss of a coin, and "
-        "guess the coin. Without noise it must show; with the promised noise, no more than ε allows.",
+        "We take all the noised steps in a run of its own, on made-up patients, some more of whom are in or out by the "
+        "toss of a coin, and guess the coins. Without noise they must show; with the promised noise, no more than ε "
+        "allows.",
     ),
     "negative": (
         "generators that never saw these patients",

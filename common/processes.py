@@ -57,13 +57,25 @@ class ProcessSet:
                 return name, code
         return None
 
+    def ended(self, name: str) -> bool:
+        """Whether this one has ended by itself."""
+        return self._keepers[name].poll() is not None
+
+    def end(self, name: str) -> None:
+        """End one and all that it started; another may then be started under its name."""
+        self._end([self._keepers.pop(name)])
+
     def _end_all(self) -> None:
+        self._end(list(self._keepers.values()))
+
+    @staticmethod
+    def _end(keepers: Sequence[subprocess.Popen[bytes]]) -> None:
         # A second Ctrl-C must not interrupt the tidying up.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            for keeper in self._keepers.values():
+            for keeper in keepers:
                 keeper.terminate()
-            for keeper in self._keepers.values():
+            for keeper in keepers:
                 keeper.wait()
                 if keeper.stdin:
                     keeper.stdin.close()

@@ -19,6 +19,9 @@ ANSWER_S = 120.0
 
 _CONNECTION = "superlink"
 
+UNKNOWN = "unknown"
+"""What stands for the status of a run that the SuperLink tells nothing of."""
+
 
 @dataclass(frozen=True)
 class FlowerControl:
@@ -57,12 +60,12 @@ class FlowerControl:
         return str(run)
 
     def status(self, run: str) -> str:
-        """Flower's word for the run, e.g. ``running`` or ``finished:failed``; ``unknown`` where it has none."""
+        """Flower's word for the run, e.g. ``running`` or ``finished:failed``; :data:`UNKNOWN` where it has none."""
         match self._ask("ls", _CONNECTION, "--run-id", run).get("runs"):
             case [{"status": str(status)}, *_]:
                 return status
             case _:
-                return "unknown"
+                return UNKNOWN
 
     def stop(self, run: str) -> None:
         """End a run; one that has ended stays as it is."""

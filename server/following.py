@@ -8,12 +8,15 @@ from pathlib import Path
 
 from ..common.errors import ConfigError, DataError, FedPhantomError, PeerError, StorageError
 from .checkpoints import Checkpoint, latest_checkpoint, newest_round
-from .flower_control import FlowerControl
+from .flower_control import UNKNOWN, FlowerControl
 from .rounds import Progress
 from .run_folder import RunFolder
 
 _POLL_S = 0.25
 _STATUS_POLL_S = 10.0
+
+UNHEARD_S = 300.0
+"""How long nothing is heard of a run before it counts as lost: twice what a SuperLink may take to come up again."""
 
 # The ServerApp is another process: its error comes as text and is raised again here as what it was.
 _KINDS: Mapping[str, type[FedPhantomError]] = {k.__name__: k for k in (ConfigError, DataError, PeerError, StorageError)}
@@ -40,13 +43,21 @@ def follow(
         FedPhantomError: as the ServerApp said.
     """
     done = newest_round(folder.checkpoints)
-    next_status = time.monotonic() + _STATUS_POLL_S
+    heard = time.monotonic()
+    next_status = heard + _STATUS_POLL_S
     while (outcome := folder.read_outcome()) is None:
         done = _report(folder, done, progress)
         check()
         if time.monotonic() >= next_status:
             # Only a ServerApp that died without a word is found this way, so it is asked rarely.
-            status = control.status(run)
+            status = _status(control, run)
+            heard = heard if status == UNKNOWN else time.monotonic()
+            if time.monotonic() - heard > UNHEARD_S and newest_round(folder.checkpoints) <= done:
+                raise PeerError(
+                    f"the SuperLink has said nothing of the run for {UNHEARD_S:.0f} s",
+                    expected="a SuperLink that answers, and knows the run",
+                    remedy=f"See that it runs ({log}), then run this again to go on from the last round.",
+                )
             if status.startswith("finished") and folder.read_outcome() is None:
                 stopped = status == "finished:stopped"
                 raise PeerError(
@@ -64,6 +75,14 @@ def follow(
     if checkpoint is None:
         raise DataError("no checkpoint after the run", expected="one a round", remedy="Run it again.")
     return checkpoint
+
+
+def _status(control: FlowerControl, run: str) -> str:
+    """Flower's word for the run; one that cannot be had just now, the SuperLink being started again, is unknown."""
+    try:
+        return control.status(run)
+    except PeerError:
+        return UNKNOWN
 
 
 def _report(folder: RunFolder, done: int, progress: Progress) -> int:

@@ -30,6 +30,9 @@ RESTART_S = 5.0
 LOOK_AGAIN_S = 60.0
 """How late an enrolment that expired is noticed."""
 
+STARTS = 10
+"""How often a SuperLink that ran is started again before it counts as one that cannot be."""
+
 _POLL_S = 0.5
 
 
@@ -126,7 +129,8 @@ class _Serving:
         )
         deadline = time.monotonic() + START_S
         while not self._link.answers():
-            if self._service.processes.first_ended() or time.monotonic() > deadline:
+            if self._service.processes.ended("superlink") or time.monotonic() > deadline:
+                self._service.processes.end("superlink")
                 raise PeerError(
                     "the SuperLink did not come up",
                     expected=f"an answer on 127.0.0.1:{self._link.port} within {START_S:.0f} s",
@@ -143,11 +147,21 @@ class _Serving:
             name=name,
             code=code,
         )
-        time.sleep(RESTART_S)
-        if name == "superlink":
-            self._start_superlink()
-        else:
+        if name != "superlink":
+            time.sleep(RESTART_S)
             self._start_proxy(self._proxy.command())
+            return
+        for left in reversed(range(STARTS)):
+            time.sleep(RESTART_S)
+            try:
+                self._start_superlink()
+            except PeerError as error:
+                # Once it ran: whatever ended it meanwhile may be over by the next time.
+                if not left:
+                    raise
+                self._service.report("warning", "not-started", f"{error.found}; it is tried again")
+            else:
+                return
 
     def _start_proxy(self, command: Sequence[str]) -> None:
         log = self._folder.nginx / "nginx.log"

@@ -11,6 +11,7 @@ from officers import STRANGER, public_pem
 from site_audits import a_site_audit
 from tiny_release import Releasable, release_study
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.common.enrolment.signed_file import signed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.run_result import RUN_FINISHED
@@ -47,6 +48,37 @@ def test_two_hospitals_audits_pass_together_and_their_release_is_packed_approved
     packed = json.loads((combined.root / "release" / "audit.json").read_text())
     assert "signed_extracts" not in packed, "one site's figures are nobody's business outside"
     assert packed["combined_from"] == told["combined_from"]
+
+
+def test_what_audits_of_these_sizes_can_show_is_said_before_they_are_combined_and_beside_the_result(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [joint.share(site) for site in SITES]
+    capsys.readouterr()
+    assert joint.combine(*files) == 0
+    first = capsys.readouterr().err
+    assert first.startswith("2 audits to be combined")
+    assert "120 members against 120 holdout patients. What this many can show:" in first
+    assert "A generator that leaks nothing passes with a probability of about" in first
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(first.split("\n", 1)[1].split()) in shown
+    kept = json.loads(joint.audit.read_text())["power"]
+    joint.edit_audit(power=kept | {"joint_power": 0.99})
+    assert joint.pack() == 5, "it is a figure like the others"
+    joint.edit_audit(power="much")
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 3
+
+
+def test_audits_of_hospitals_that_may_not_tell_their_sizes_say_that_no_pass_is_in_reach(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [joint.share(site, counts={"member": "<20", "holdout": "<20"}) for site in SITES]
+    capsys.readouterr()
+    assert joint.combine(*files) == 6
+    assert "No site tells how many members" in capsys.readouterr().err
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 0
+    assert "No site tells how many members" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_page_of_the_sites_own_part_stands_for_a_combined_audit_and_that_of_another_sites_does_not(

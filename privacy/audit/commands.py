@@ -153,12 +153,14 @@ def audit_combine(
 ) -> None:
     """Decide over all sites' patients from what each site signed of its own audit; exit 6 unless PASS.
 
+    Says first, on the error stream, what audits of these sizes can show together.
+
     Exit 5 for an extract that no officer signed whom the study names, or of another generator; 4 if one is missing.
     """
     from ..joint.combination import combine_audits
-    from .report import audit_text
+    from .report import audit_text, combined_power_text
 
-    result = combine_audits(run, extract, policy, out)
+    result = combine_audits(run, extract, policy, out, lambda *told: _say(combined_power_text(*told)))
     typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
     raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
 

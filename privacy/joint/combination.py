@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,22 @@ from ...common.study import Study
 from ..audit.extract import AuditExtract
 from ..audit.recomputation import policy_of
 from ..policy import ReleasePolicy, read_thresholds
+from ..power import Power
 from .evidence import joint_audit
+from .power import combined_power
 from .site_extract import SITE_EXTRACT, SiteExtract, open_extract
 
 PARTS = "signed_extracts"
 """Key of the file under which the extracts lie."""
 
 
-def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out: Path) -> dict[str, Any]:
+def combine_audits(
+    run: Path,
+    extracts: Sequence[Path],
+    policy: Path | None,
+    out: Path,
+    announce: Callable[[Power | None, ReleasePolicy, int], None] = lambda power, policy, audits: None,
+) -> dict[str, Any]:
     """Put the sites' audits together.
 
     Args:
@@ -42,6 +51,8 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
         extracts: Files of ``audit share``, one of each site.
         policy: Policy file with the thresholds; None for the default tier's.
         out: A new file.
+        announce: Told, before anything is decided, what audits of these sizes can show together, None where no site
+            tells its size; by which thresholds; and how many audits they are.
 
     Returns:
         The file's content.
@@ -64,6 +75,7 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
             files.append(read_content(path, SITE_EXTRACT))
     parts = _opened(files, study)
     _refuse_other_generator(parts, run, parameters)
+    announce(combined_power([part.audit for part in parts], thresholds), thresholds, len(parts))
     content = _content(parts, thresholds, files)
     write_atomic(out, content)
     found: dict[str, Any] = json.loads(content)
@@ -165,6 +177,8 @@ def _opened(files: Sequence[bytes], study: Study) -> tuple[SiteExtract, ...]:
 def _content(parts: Sequence[SiteExtract], policy: ReleasePolicy, files: Sequence[bytes]) -> bytes:
     """The file: the same for the same extracts, in whatever order they came."""
     order = sorted(range(len(parts)), key=lambda i: parts[i].result_sha256)
-    audit = joint_audit([parts[i].audit for i in order], policy, [parts[i].result_sha256 for i in order])
-    table = audit.model_dump(mode="json") | {PARTS: [files[i].decode() for i in order]}
+    audits = [parts[i].audit for i in order]
+    audit, power = joint_audit(audits, policy, [parts[i].result_sha256 for i in order]), combined_power(audits, policy)
+    told = {"power": power and asdict(power), PARTS: [files[i].decode() for i in order]}
+    table = audit.model_dump(mode="json") | told
     return (json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -16,7 +16,7 @@ from fedphantom.common.enrolment.signed_file import signed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.run_result import RUN_FINISHED
 from fedphantom.privacy.joint.site_extract import SITE_EXTRACT, SiteExtract
-from fedphantom.privacy.page_mark import marked
+from fedphantom.privacy.page_record import note_pages
 from fedphantom.privacy.policy import parse_policy
 
 
@@ -85,9 +85,11 @@ def test_the_page_of_the_sites_own_part_stands_for_a_combined_audit_and_that_of_
     combined: Joint,
 ) -> None:
     assert combined.pack() == 0
-    of = {site: read_journal(combined.root / site / "journal.jsonl")[-1].facts for site in SITES}
+    journals = {site: combined.root / site / "journal.jsonl" for site in SITES}
+    of = {site: str(read_journal(journal)[-1].facts["sha256"]) for site, journal in journals.items()}
     for site in SITES:
-        (combined.root / f"{site}.html").write_text(marked("<head></head>", str(of[site]["sha256"])))
+        (combined.root / f"{site}.html").write_text(f"the page of {site}'s own audit")
+        note_pages(journals.values(), of[site], (combined.root / f"{site}.html").read_bytes(), b"shareable")
     line = ["--audit", str(combined.audit), "--report"]
     assert combined.approve("site-a", *line, str(combined.root / "site-b.html")) == 5
     assert combined.approve("site-a", *line, str(combined.root / "site-a.html")) == 0

@@ -115,7 +115,8 @@ def audit_report(
 ) -> None:
     """Write an audit's page for who is to approve: report.html for the site, report-shareable.html without patients.
 
-    The audit is held against the run, its journals and the volumes first; exit 5 where it speaks of others.
+    The audit is held against the run, its journals and the volumes first; exit 5 where it speaks of others. Both pages
+    are noted in the sites' journals: 'release approve --report' takes no file that the site's does not tell of.
     """
     from ..report.audited_run import report_audit
 

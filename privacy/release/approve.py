@@ -24,7 +24,7 @@ from ..audit.reading import read_audit
 from ..dp.run_spent import refuse_understated
 from ..dp.statement import NONE
 from ..joint.combination import check_combined, is_combined
-from ..page_mark import audit_of_page
+from ..page_record import is_page_of
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
@@ -109,7 +109,7 @@ def approve_release(
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
             than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
-            the site's journal does not tell of, or a file that is no page of it.
+            the site's journal does not tell of, or a page that it does not tell of.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
             patients stands for it.
         OutputTaken: this key has approved it already.
@@ -263,7 +263,7 @@ def _judged(
 
 
 def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:
-    """The page's digest, once it is known to be about an audit that the approval rests on."""
+    """The page's digest, once the site's journal told that it was made of an audit that the approval rests on."""
     content = _bytes(report, "report")
     meant = {predicate.audit.sha256}
     if audit is not None:
@@ -273,13 +273,13 @@ def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Pa
             done = {entry.facts.get("sha256") for entry in read_journal(home.journal) if entry.event == DONE}
             parts = {part.result_sha256 for part in check_combined(given, home.study())}
             meant |= {part for part in parts if part in done}
-    if audit_of_page(content) not in meant:
+    if not is_page_of(content, meant, home.journal):
         raise VerificationFailed(
-            "a --report that is no page of the audit that is approved by",
-            expected="report.html as 'fedphantom audit report' made it of the release's audit, or of the one that"
-            " --audit names",
-            remedy="Make the page of that audit with 'fedphantom audit report', read it and name it; or leave --report"
-            " out, and the approval says that no page was looked at.",
+            "a --report that this site's journal does not tell of as a page of the audit that is approved by",
+            expected="the very file that 'fedphantom audit report' made of the site's folder, or of the run's that holds"
+            " it, and of the release's audit or the one that --audit names",
+            remedy="Make the page there with 'fedphantom audit report', read it and name it; or leave --report out, and"
+            " the approval says that no page was looked at.",
         )
     return hashlib.sha256(content).hexdigest()
 

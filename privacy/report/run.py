@@ -22,7 +22,7 @@ from ...common.study import Study
 from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
-from ..page_mark import marked
+from ..page_record import note_pages
 from ..release.content import PUBLIC_LABELS
 from ..release.sidecar import parse_public_sources
 from .content import (
@@ -62,6 +62,8 @@ def write_reports(
 ) -> None:
     """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no patient's voxel).
 
+    The journal of every site whose folder is at hand notes both before they appear: nothing else is approved by.
+
     The shareable page shows synthetic slices only where the volumes themselves may be shared.
 
     Args:
@@ -85,7 +87,7 @@ def write_reports(
         VerificationFailed: the ledger behind a formal promise cannot be trusted.
     """
     result = audit.read_bytes()
-    audited, mark = json.loads(result), hashlib.sha256(result).hexdigest()
+    audited, digest = json.loads(result), hashlib.sha256(result).hexdigest()
     simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
     at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
     sources, metadata = generator.with_name(PUBLIC_LABELS), load_weights(generator)[1]
@@ -97,7 +99,7 @@ def write_reports(
         generator_sha256=hashlib.sha256(generator.read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
-        audit_sha256=mark,
+        audit_sha256=digest,
         roc=read_roc(audited),
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
@@ -112,11 +114,14 @@ def write_reports(
         promise=read_dp(metadata["dp"], study),
         ledgers=ledger_excerpts(at_hand, study),
     )
-    write_atomic(out / INTERNAL, marked(render_report(report, "internal"), mark).encode(), mode=0o600)
+    internal = render_report(report, "internal").encode()
     if not may_share_volumes(audited["verdict"], release):
         # Slices of volumes that the gate holds back would leave with the page.
         report = replace(report, synthetic=None)
-    write_atomic(out / SHAREABLE, marked(render_report(report, "shareable"), mark).encode())
+    shareable = render_report(report, "shareable").encode()
+    note_pages([folder.journal for folder in at_hand], digest, internal, shareable)
+    write_atomic(out / INTERNAL, internal, mode=0o600)
+    write_atomic(out / SHAREABLE, shareable)
 
 
 def _outcome(release: Mapping[str, Any]) -> ReleaseOutcome:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from joint_release import SITES, Joint
 from officers import STRANGER, public_pem
+from report_content import words_of
 from site_audits import a_site_audit
 from tiny_release import Releasable, release_study
 
@@ -93,6 +94,35 @@ def test_the_page_of_the_sites_own_part_stands_for_a_combined_audit_and_that_of_
     line = ["--audit", str(combined.audit), "--report"]
     assert combined.approve("site-a", *line, str(combined.root / "site-b.html")) == 5
     assert combined.approve("site-a", *line, str(combined.root / "site-a.html")) == 0
+
+
+def test_a_page_of_the_combined_audit_shows_no_patient_and_is_approved_by_where_the_site_made_it(
+    combined: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert combined.pack() == 0
+    synthetic = ["--audit", str(combined.audit), "--synthetic", str(combined.made.synthetic)]
+    lead, own = combined.root / "lead", combined.root / "own"
+    assert fedphantom(["audit", "report", str(combined.made.run), "--out", str(lead), *synthetic]) == 0
+    line = ["audit", "report", str(combined.root / "site-a"), "--out", str(own), *synthetic]
+    assert fedphantom(line) == 3, "a site holds no generator of its own"
+    assert fedphantom([*line, "--generator", str(combined.made.generator)]) == 0
+    for page in (lead / "report.html", lead / "report-shareable.html", own / "report.html"):
+        told = words_of(page.read_text())
+        assert "Sites whose patients were audited 2" in told
+        assert "120 members were compared with 120 holdout patients" in told
+        assert "A generator that leaks nothing passes with a probability of about" in told
+        assert "training scan most like it" not in told
+    named = ["--audit", str(combined.audit), "--report"]
+    (lead / "report.html").write_bytes(
+        (own / "report.html").read_bytes().replace(b"A generator that", b"No generator that")
+    )
+    assert combined.approve("site-a", *named, str(lead / "report.html")) == 5
+    assert combined.approve("site-a", *named, str(own / "report.html")) == 0
+    combined.forget("site-b")
+    capsys.readouterr()
+    line = ["audit", "report", str(combined.root / "site-b"), "--out", str(combined.root / "b"), *synthetic]
+    assert fedphantom([*line, "--generator", str(combined.made.generator)]) == 5
+    assert "without one that this site's journal tells of" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_combined_file_is_needed_to_approve_by_it(combined: Joint, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,8 +54,8 @@ def write_reports(
     release: Mapping[str, Any] | None,
     synthetic: PreparedScans | None,
     label_making: LabelMaking | None,
-    training: PreparedScans,
-    people: People,
+    training: PreparedScans | None,
+    people: People | None,
     facts: Mapping[str, str],
     times: Mapping[str, float],
     times_note: str,
@@ -77,8 +77,8 @@ def write_reports(
         release: Outcome of the gate; None where none was asked for.
         synthetic: Prepared synthetic scans; None of a network that paints none.
         label_making: How their label maps were made.
-        training: Prepared training scans, for the nearest one beside each volume shown.
-        people: The study's patients, named as ``training`` names them.
+        training: Prepared training scans, for the nearest one beside each volume shown; None where none are at hand.
+        people: The study's patients, named as ``training`` names them; None where they are not at hand.
         facts: Name to value, shown on top of both pages: no site's name among them.
         times: Stage to seconds.
         times_note: What a reader of the times has to know.
@@ -100,7 +100,7 @@ def write_reports(
         facts=facts,
         audit=ReportAudit.read(audited),
         audit_sha256=digest,
-        roc=read_roc(audited),
+        roc=() if audited.get("combined_from") else read_roc(audited),  # a curve is made of single scores
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
         synthetic=_sample(synthetic, training, study, people) if synthetic else None,
@@ -108,7 +108,7 @@ def write_reports(
         label_sources=parse_public_sources(sources.read_bytes()).sources if sources.is_file() else (),
         label_making=label_making,
         simulated=simulated,
-        people=people.counts(),
+        people=people.counts() if people else None,
         times=times,
         times_note=times_note,
         promise=read_dp(metadata["dp"], study),
@@ -133,16 +133,20 @@ def may_share_volumes(verdict: str, release: Mapping[str, Any] | None) -> bool:
     return release is not None and bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
 
 
-def _sample(scans: PreparedScans, training: PreparedScans, study: Study, people: People) -> SyntheticSample:
+def _sample(
+    scans: PreparedScans, training: PreparedScans | None, study: Study, people: People | None
+) -> SyntheticSample:
     """The first volumes, each beside the training scan that is most like it."""
     volumes = np.asarray(scans.volumes[:SHOWN])
     values = np.asarray(study.label_values, dtype=np.uint8)
-    nearest = _nearest(volumes, training)
+    if training is None:
+        return SyntheticSample(volumes, values[scans.classes[:SHOWN]])
+    nearest, procedural = _nearest(volumes, training), people.procedural if people else ()
     return SyntheticSample(
         volumes,
         values[scans.classes[:SHOWN]],
         np.asarray(training.volumes[nearest]),
-        tuple(training.patients[row] in people.procedural for row in nearest),
+        tuple(training.patients[row] in procedural for row in nearest),
     )
 
 

@@ -191,28 +191,31 @@ def copied(volume: NDArray[np.float32], kind: str, rng: np.random.Generator) -> 
 
 
 def planted_copies(bench: Bench, roles: Sequence[Role], target: Networks) -> dict[str, Any]:
-    """Ten copies of each kind, each of another member, among the volumes of a generator of strangers."""
-    held = np.flatnonzero([role in ("member", "holdout", "training", "control", "reference") for role in roles])
+    """Ten copies of each kind, each of another member, among the volumes of a generator of strangers.
+
+    Searched as an audit searches a released set, among everybody; its control of the searches plants fewer kinds among
+    forty people (:mod:`fedphantom.privacy.audit.copy_control`).
+    """
     scans = AuditedScans(
-        np.asarray(bench.scans.volumes)[held],
-        np.asarray(bench.scans.classes)[held],
-        tuple(bench.scans.patients[row] for row in held),
-        tuple(bench.scans.sites[row] for row in held),
-        tuple(roles[row] == "member" for row in held.tolist()),
+        np.asarray(bench.scans.volumes),
+        np.asarray(bench.scans.classes),
+        bench.scans.patients,
+        bench.scans.sites,
+        tuple(role == "member" for role in roles),
     )
     rng = numpy_generator(1, "planted")
     judged = foreground(scans.images, scans.labels)
+
+    def accused(volumes: Images) -> int:
+        near, moved = distances(scans, judged, volumes), moved_copies(scans, judged, volumes)
+        return confirmed_copies(scans, judged, near, moved).volumes
+
     found: dict[str, Any] = {}
     for kind in KINDS:
         originals = rng.permutation(np.flatnonzero(scans.member))[:PLANTED]
-        copies = as_read_back(np.stack([copied(scans.images[row], kind, rng) for row in originals]))
-        near, moved = distances(scans, judged, copies), moved_copies(scans, judged, copies)
-        found[kind] = confirmed_copies(scans, judged, near, moved).volumes
+        found[kind] = accused(as_read_back(np.stack([copied(scans.images[row], kind, rng) for row in originals])))
     clean = as_read_back(target.generator(bench.maps, 0))
-    near, moved = distances(scans, judged, clean), moved_copies(scans, judged, clean)
-    found["accused of none"] = confirmed_copies(scans, judged, near, moved).volumes
-    found["volumes without a copy"] = len(clean)
-    return found
+    return found | {"accused of none": accused(clean), "volumes without a copy": len(clean)}
 
 
 def make_bench(study: Study, cohort: Path, out: Path, volumes: int, steps: int) -> Bench:

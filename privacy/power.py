@@ -5,6 +5,8 @@ Planning formulas: normal approximation with Hanley and McNeil's standard error,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy import optimize, stats
@@ -72,20 +74,37 @@ def power(
         n_member=n_member,
         n_holdout=n_holdout,
         standard_error=hanley_mcneil_se(0.5, n_member, n_holdout),
-        smallest_auc=smallest_detectable_auc(n_member, n_holdout),
+        smallest_auc=smallest_detectable_auc([(n_member, n_holdout)]),
         max_epsilon=epsilon_lower_bound(n_member, n_member, 0, n_holdout, delta=1 / (10 * n_member)),
         fpr_bound=clopper_pearson(0, n_holdout, confidence=0.9)[1],
         joint_power=joint,
     )
 
 
-def smallest_detectable_auc(n_member: int, n_holdout: int, wanted: float = 0.8) -> float:
-    """AUC found with probability ``wanted`` by a one-sided 5 % test; 1 where even a perfect attack is not."""
-    critical = 0.5 + _Z95 * hanley_mcneil_se(0.5, n_member, n_holdout)
+def stratified_se(auc: float, sizes: Sequence[tuple[int, int]]) -> float:
+    """Standard error of the mean of several groups' AUCs, each of which compares its own patients alone.
+
+    Args:
+        auc: Of every group.
+        sizes: Members and holdout patients of each; they weigh n_M n_H / (n_M + n_H + 1), as van Elteren's test has it.
+    """
+    weights = [member * holdout / (member + holdout + 1) for member, holdout in sizes]
+    parts = (weight * hanley_mcneil_se(auc, *size) for weight, size in zip(weights, sizes, strict=True))
+    return math.hypot(*parts) / math.fsum(weights)
+
+
+def smallest_detectable_auc(sizes: Sequence[tuple[int, int]], wanted: float = 0.8) -> float:
+    """AUC found with probability ``wanted`` by a one-sided 5 % test; 1 where even a perfect attack is not.
+
+    Args:
+        sizes: Members and holdout patients of each group that is compared by itself.
+        wanted: Of finding it.
+    """
+    critical = 0.5 + _Z95 * stratified_se(0.5, sizes)
     z = float(stats.norm.ppf(wanted))
 
     def shortfall(area: float) -> float:
-        return area - critical - z * hanley_mcneil_se(area, n_member, n_holdout)
+        return area - critical - z * stratified_se(area, sizes)
 
     return float(optimize.brentq(shortfall, 0.5, 1.0)) if shortfall(1.0) > 0 else 1.0
 

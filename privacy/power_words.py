@@ -6,6 +6,12 @@ from .policy import Tier
 from .power import Power
 from .verdict import MIN_HOLDOUT
 
+NO_SIZES = (
+    "No site tells how many members and holdout patients it compared: each has fewer than twenty on a side. A PASS is"
+    " out of reach. A leak can still be found."
+)
+"""Of a combination of such audits."""
+
 
 def power_points(power: Power) -> tuple[str, str, str]:
     """What this many patients can show: the smallest leak found, the largest ε proved, and what none rules out."""
@@ -29,6 +35,8 @@ def chance_of_a_pass(power: Power, tier: Tier, min_holdout: int) -> str:
         return f"A PASS is out of reach: the {tier} tier asks for {wanted} holdout patients. A leak can still be found."
     if power.joint_power is None:
         return ""
+    if power.joint_power == 0:  # some site tells too little
+        return f"A PASS is out of reach of audits of these sizes in the {tier} tier. A leak can still be found."
     chance = f"about {power.joint_power:.0%}" if power.joint_power >= 0.005 else "under 1%"
     return (
         f"A generator that leaks nothing passes with a probability of {chance} in the {tier} tier, its"

@@ -16,7 +16,7 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.site_folder import site_folders
 from fedphantom.privacy.audit.run import audit_run_folder
-from fedphantom.privacy.page_mark import audit_of_page
+from fedphantom.privacy.page_record import is_page_of
 from fedphantom.privacy.policy import TIERS
 
 
@@ -84,7 +84,11 @@ def test_a_run_gets_both_pages_and_the_shareable_one_names_nobody(
     assert not [name for name in names_of(copied) if name in page(copied, "report-shareable")]
     digest = hashlib.sha256((copied / "run" / "audit" / "audit.json").read_bytes()).hexdigest()
     for rendition in ("report", "report-shareable"):
-        assert audit_of_page(page(copied, rendition).encode()) == digest, "so that no other page is signed in its place"
+        for site in site_folders(copied / "run"):
+            made = page(copied, rendition).encode()
+            assert is_page_of(made, {digest}, site.journal), "so that no other page is signed in its place"
+            assert not is_page_of(made + b" ", {digest}, site.journal)
+            assert not is_page_of(made, {"0" * 64}, site.journal)
 
 
 def test_a_site_that_received_the_generator_gets_its_own(copied: Path) -> None:

@@ -333,10 +333,10 @@ def test_what_an_audit_of_this_size_can_show_is_told_before_anything_is_trained(
 
 
 def test_the_announcement_says_in_words_whether_a_pass_is_within_reach() -> None:
-    few = power_text(power(12, 11, attacks=1, tau=0.6), TIERS["controlled"])
+    few = power_text(power(12, 11, attacks=1, tau=0.6), "controlled", 50)
     assert "12 members against 11 holdout patients" in few
     assert "A PASS is out of reach: the controlled tier asks for 50 holdout patients" in few
-    many = power_text(power(104, 104, attacks=1, tau=0.6), TIERS["controlled"])  # the blind baseline's alone
+    many = power_text(power(104, 104, attacks=1, tau=0.6), "controlled", 50)  # the blind baseline's alone
     assert "passes with a probability of about 55% in the controlled tier" in many
 
 

@@ -16,9 +16,12 @@ from fedphantom.privacy.audit.recomputation import best_verdict
 from fedphantom.privacy.audit.small_cells import SMALL, travelling
 from fedphantom.privacy.intervals import auc_interval, permutation_p_value
 from fedphantom.privacy.joint.evidence import joint_audit
+from fedphantom.privacy.joint.power import combined_power
 from fedphantom.privacy.joint.rows import SiteRow, combined_row
 from fedphantom.privacy.multiplicity import claim_confidence
 from fedphantom.privacy.policy import TIERS, OverrideReason, ReleasePolicy
+from fedphantom.privacy.power import Power, joint_power, power
+from fedphantom.privacy.power_words import chance_of_a_pass
 from fedphantom.privacy.statistics import auc
 
 CONTROLLED = TIERS["controlled"]
@@ -74,6 +77,77 @@ def test_a_leak_too_small_for_each_site_is_found_over_all() -> None:
     found = joint(*audits)
     assert found.verdict == "FAIL"
     assert "Attack A3 tells members from strangers" in found.reasons[0]
+
+
+# What it can show, told before it is decided.
+
+
+def asking(name: str, member: int, holdout: int) -> AuditExtract:
+    """A site's audit by one attack alone."""
+    site = a_site_audit(member, holdout, outliers=member // 4)
+    return site.model_copy(update={"attacks": tuple(row for row in site.attacks if row.id == name)})
+
+
+def told(*sites: AuditExtract, policy: ReleasePolicy = CONTROLLED) -> Power:
+    found = combined_power(sites, policy)
+    assert found is not None
+    return found
+
+
+def test_one_audit_combined_can_show_what_it_can_show_alone() -> None:
+    site = a_site_audit(200, 200, outliers=50)
+    attacks = 1 + sum(row.threat_model == "S" and "/" not in row.id and row.id != "A9" for row in site.attacks)
+    alone = power(200, 200, attacks, CONTROLLED.auc_upper_max, outlier_tau=CONTROLLED.outlier_auc_upper_max)
+    assert vars(told(site)) == pytest.approx(vars(alone), abs=6e-4)
+
+
+def test_the_chance_of_a_pass_is_that_of_the_combination_and_not_of_its_patients_in_one_heap() -> None:
+    """A hundred against twenty-five at one hospital, the other way round at the other: much less than 125 a side."""
+    rng, passed, trials = np.random.default_rng(7), 0, 150
+    sizes, tau = [(100, 25), (25, 100)], 0.6
+    for trial in range(trials):
+        here = [pooled([drawn(rng, *size)]) for size in sizes]
+        row = combined_row([SiteRow(figures(one, seed=trial, replicates=300), 1) for one in here], 1)
+        passed += (row.auc_upper95 or 1.0) <= tau
+    chance = told(*(asking("A3", *size) for size in sizes), policy=replace(CONTROLLED, auc_upper_max=tau)).joint_power
+    heap = joint_power(125, 125, 1, tau)
+    assert chance is not None
+    assert chance == pytest.approx(passed / trials, abs=0.08)  # two standard errors
+    assert heap > chance + 0.08
+
+
+def test_of_isolated_quartiles_that_are_told_rounded_the_chance_is_that_of_what_is_told() -> None:
+    rng, passed, trials = np.random.default_rng(8), 0, 300
+    sites = [asking("A3/outliers", 40, 40)] * 2
+    for trial in range(trials):
+        here = [pooled([drawn(rng, 10, 10)]) for _ in sites]
+        shared = [
+            travelling(site.model_copy(update={"attacks": (figures(one, "A3/outliers", seed=trial, replicates=300),)}))
+            for site, one in zip(sites, here, strict=True)
+        ]
+        row = combined_row([SiteRow(one.attacks[0], 1) for one in shared], 1)
+        passed += (row.auc_upper95 or 1.0) <= (CONTROLLED.outlier_auc_upper_max or 0.0)
+    assert told(*sites).joint_power == pytest.approx(passed / trials, abs=0.04)
+
+
+def test_more_hospitals_and_larger_ones_find_smaller_leaks_and_pass_more_often() -> None:
+    site = a_site_audit(60, 60, outliers=15)
+    one, three, larger = told(site), told(site, site, site), told(*[a_site_audit(120, 120, outliers=30)] * 3)
+    assert one.smallest_auc > three.smallest_auc > larger.smallest_auc
+    assert (one.joint_power or 0) < (three.joint_power or 0) < (larger.joint_power or 0)
+    assert (three.n_member, three.n_holdout) == (180, 180)
+    third = site.model_copy(update={"audit_number": 3, "earlier_audits": (None, None)})
+    assert (told(site, third, site).joint_power or 0) < (three.joint_power or 0), "each further audit asks for more"
+
+
+def test_no_pass_is_promised_where_a_hospital_tells_of_too_few_or_all_together_are_too_few() -> None:
+    good, small = a_site_audit(120, 120, outliers=30), a_site_audit(60, 12, outliers=5)
+    with_small = told(good, small)
+    assert (with_small.n_member, with_small.joint_power) == (120, 0.0)
+    assert "out of reach of audits of these sizes" in chance_of_a_pass(with_small, "controlled", 50)
+    assert combined_power([small], CONTROLLED) is None
+    few = chance_of_a_pass(told(a_site_audit(20, 20, outliers=5), a_site_audit(20, 20, outliers=5)), "controlled", 50)
+    assert few.startswith("A PASS is out of reach: the controlled tier asks for 50 holdout patients.")
 
 
 # The verdict.

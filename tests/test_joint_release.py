@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from joint_release import SITES, Joint
 from officers import STRANGER, public_pem
+from report_content import words_of
 from site_audits import a_site_audit
 from tiny_release import Releasable, release_study
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.common.enrolment.signed_file import signed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.run_result import RUN_FINISHED
 from fedphantom.privacy.joint.site_extract import SITE_EXTRACT, SiteExtract
-from fedphantom.privacy.page_mark import marked
+from fedphantom.privacy.page_record import note_pages
 from fedphantom.privacy.policy import parse_policy
 
 
@@ -49,16 +51,78 @@ def test_two_hospitals_audits_pass_together_and_their_release_is_packed_approved
     assert packed["combined_from"] == told["combined_from"]
 
 
+def test_what_audits_of_these_sizes_can_show_is_said_before_they_are_combined_and_beside_the_result(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [joint.share(site) for site in SITES]
+    capsys.readouterr()
+    assert joint.combine(*files) == 0
+    first = capsys.readouterr().err
+    assert first.startswith("2 audits to be combined")
+    assert "120 members against 120 holdout patients. What this many can show:" in first
+    assert "A generator that leaks nothing passes with a probability of about" in first
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(first.split("\n", 1)[1].split()) in shown
+    kept = json.loads(joint.audit.read_text())["power"]
+    joint.edit_audit(power=kept | {"joint_power": 0.99})
+    assert joint.pack() == 5, "it is a figure like the others"
+    joint.edit_audit(power="much")
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 3
+
+
+def test_audits_of_hospitals_that_may_not_tell_their_sizes_say_that_no_pass_is_in_reach(
+    joint: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [joint.share(site, counts={"member": "<20", "holdout": "<20"}) for site in SITES]
+    capsys.readouterr()
+    assert joint.combine(*files) == 6
+    assert "No site tells how many members" in capsys.readouterr().err
+    assert fedphantom(["audit", "show", str(joint.audit)]) == 0
+    assert "No site tells how many members" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_page_of_the_sites_own_part_stands_for_a_combined_audit_and_that_of_another_sites_does_not(
     combined: Joint,
 ) -> None:
     assert combined.pack() == 0
-    of = {site: read_journal(combined.root / site / "journal.jsonl")[-1].facts for site in SITES}
+    journals = {site: combined.root / site / "journal.jsonl" for site in SITES}
+    of = {site: str(read_journal(journal)[-1].facts["sha256"]) for site, journal in journals.items()}
     for site in SITES:
-        (combined.root / f"{site}.html").write_text(marked("<head></head>", str(of[site]["sha256"])))
+        (combined.root / f"{site}.html").write_text(f"the page of {site}'s own audit")
+        note_pages(journals.values(), of[site], (combined.root / f"{site}.html").read_bytes(), b"shareable")
     line = ["--audit", str(combined.audit), "--report"]
     assert combined.approve("site-a", *line, str(combined.root / "site-b.html")) == 5
     assert combined.approve("site-a", *line, str(combined.root / "site-a.html")) == 0
+
+
+def test_a_page_of_the_combined_audit_shows_no_patient_and_is_approved_by_where_the_site_made_it(
+    combined: Joint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert combined.pack() == 0
+    synthetic = ["--audit", str(combined.audit), "--synthetic", str(combined.made.synthetic)]
+    lead, own = combined.root / "lead", combined.root / "own"
+    assert fedphantom(["audit", "report", str(combined.made.run), "--out", str(lead), *synthetic]) == 0
+    line = ["audit", "report", str(combined.root / "site-a"), "--out", str(own), *synthetic]
+    assert fedphantom(line) == 3, "a site holds no generator of its own"
+    assert fedphantom([*line, "--generator", str(combined.made.generator)]) == 0
+    for page in (lead / "report.html", lead / "report-shareable.html", own / "report.html"):
+        told = words_of(page.read_text())
+        assert "Sites whose patients were audited 2" in told
+        assert "120 members were compared with 120 holdout patients" in told
+        assert "A generator that leaks nothing passes with a probability of about" in told
+        assert "training scan most like it" not in told
+    named = ["--audit", str(combined.audit), "--report"]
+    (lead / "report.html").write_bytes(
+        (own / "report.html").read_bytes().replace(b"A generator that", b"No generator that")
+    )
+    assert combined.approve("site-a", *named, str(lead / "report.html")) == 5
+    assert combined.approve("site-a", *named, str(own / "report.html")) == 0
+    combined.forget("site-b")
+    capsys.readouterr()
+    line = ["audit", "report", str(combined.root / "site-b"), "--out", str(combined.root / "b"), *synthetic]
+    assert fedphantom([*line, "--generator", str(combined.made.generator)]) == 5
+    assert "without one that this site's journal tells of" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_combined_file_is_needed_to_approve_by_it(combined: Joint, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.keys import key_id
 from fedphantom.common.signing import verify
 from fedphantom.privacy.audit.history import DONE
-from fedphantom.privacy.page_mark import marked
+from fedphantom.privacy.page_record import note_pages
 from fedphantom.privacy.policy import parse_policy
 from fedphantom.privacy.release.folder import verify_release
 
@@ -87,7 +87,7 @@ def test_a_second_person_signs_beside_the_officer_and_with_a_key_of_their_own(st
 
 
 def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable: Releasable) -> None:
-    page = a_page(consortium.root, releasable.audit.read_bytes())
+    page = a_page(consortium, releasable.audit.read_bytes())
     assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
     payload = verify(consortium.approval("site-a").read_bytes(), [OFFICERS["site-a"].public_key()])
     said = json.loads(payload)
@@ -105,41 +105,53 @@ def test_an_approval_names_what_was_looked_at(consortium: Consortium, releasable
     assert all(len(digest) == 64 for digest in predicate["looked_at"].values())
 
 
-def a_page(root: Path, audit: bytes) -> Path:
-    """As 'audit report' marks one."""
-    page = root / "report.html"
-    page.write_text(marked("<html><head></head><body>", hashlib.sha256(audit).hexdigest()))
+def a_page(consortium: Consortium, audit: bytes) -> Path:
+    """As 'audit report' makes one at a site."""
+    page = consortium.root / "report.html"
+    page.write_text("<html><head></head><body>PASS</body></html>")
+    journal = consortium.site("site-a") / "journal.jsonl"
+    note_pages([journal], hashlib.sha256(audit).hexdigest(), page.read_bytes(), b"shareable")
     return page
 
 
-NO_PAGE: dict[str, Callable[[bytes], str]] = {
-    "a page of another run": lambda audit: marked("<head></head>", "0" * 64),
-    "a page without a mark": lambda audit: "<html><head></head><body>",
-    "a mark in a page's body": lambda audit: "<head></head>" + marked("</head>", hashlib.sha256(audit).hexdigest()),
-    "two marks": lambda audit: marked(
-        marked("<head></head>", hashlib.sha256(audit).hexdigest()), hashlib.sha256(b"").hexdigest()
-    ),
-    "participants.tsv": lambda audit: "participant_id\tsex\nsub-001\tF\n",
-    "the result itself": lambda audit: audit.decode(),
-    "nothing": lambda audit: "",
+NO_PAGE: dict[str, Callable[[bytes], bytes]] = {
+    "the page with a word changed": lambda page: page.replace(b"PASS", b"FAIL"),
+    "a page of another audit": lambda page: b"of another audit",
+    "participants.tsv": lambda page: b"participant_id\tsex\nsub-001\tF\n",
+    "nothing": lambda page: b"",
 }
 
 
 @pytest.mark.parametrize("file", NO_PAGE.values(), ids=NO_PAGE.keys())
 def test_what_is_no_page_of_the_audit_is_not_signed_as_one(
-    consortium: Consortium, releasable: Releasable, file: Callable[[bytes], str], capsys: pytest.CaptureFixture[str]
+    consortium: Consortium, releasable: Releasable, file: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = consortium.root / "given.html"
-    given.write_text(file(releasable.audit.read_bytes()))
+    page, given = a_page(consortium, releasable.audit.read_bytes()), consortium.root / "given.html"
+    note_pages([consortium.site("site-a") / "journal.jsonl"], "0" * 64, b"of another audit", b"shareable")
+    given.write_bytes(file(page.read_bytes()))
     assert consortium.approve("site-a", "--report", str(given)) == 5
-    assert "no page of the audit" in capsys.readouterr().err
+    assert "this site's journal does not tell of as a page of the audit" in capsys.readouterr().err
     assert not consortium.approval("site-a").exists()
+
+
+def test_a_page_that_another_site_made_is_not_signed_as_this_ones(
+    consortium: Consortium, releasable: Releasable
+) -> None:
+    page = a_page(consortium, releasable.audit.read_bytes())
+    assert consortium.approve("site-b", "--report", str(page)) == 5
+    assert consortium.approve("site-a", "--report", str(page)) == 0
+
+
+def test_of_two_renditions_either_may_have_been_looked_at(consortium: Consortium, releasable: Releasable) -> None:
+    a_page(consortium, releasable.audit.read_bytes())
+    (consortium.root / "shareable.html").write_bytes(b"shareable")
+    assert consortium.approve("site-a", "--report", str(consortium.root / "shareable.html")) == 0
 
 
 def test_verification_says_what_each_approver_looked_at(
     consortium: Consortium, releasable: Releasable, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = a_page(consortium.root, releasable.audit.read_bytes())
+    page = a_page(consortium, releasable.audit.read_bytes())
     assert consortium.approve("site-a", "--audit", str(releasable.audit), "--report", str(page)) == 0
     assert consortium.approve("site-b") == 0
     capsys.readouterr()

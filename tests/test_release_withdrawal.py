@@ -18,6 +18,7 @@ from fedphantom.common.errors import DataError, StorageError, VerificationFailed
 from fedphantom.common.journal import read_journal
 from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.release.folder import verify_release
+from fedphantom.privacy.release.withdrawal_reason import REASONS as REASONS_THAT_NAME_NOBODY
 
 REASON = "a member withdrew consent to research"
 
@@ -32,8 +33,8 @@ def consortium(releasable: Releasable, tmp_path: Path) -> Consortium:
 
 
 def withdraw(consortium: Consortium, who: str, reason: str = REASON, *more: str) -> int:
-    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key(who), "--reason", reason]
-    return fedphantom([*line, "--run", str(consortium.site("site-a")), *more])
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key(who), "--names-nobody"]
+    return fedphantom([*line, "--reason", reason, "--run", str(consortium.site("site-a")), *more])
 
 
 def notices(consortium: Consortium) -> Path:
@@ -75,7 +76,7 @@ def test_among_notices_of_other_releases_a_release_stands(
     releasable.pack(out=consortium.root / "other")
     line = ["release", "withdraw", str(consortium.root / "other"), "--key", consortium.key("packer")]
     more = ["--run", str(consortium.site("site-a")), "--notices", str(notices(consortium))]
-    assert fedphantom([*line, "--reason", REASON, *more]) == 0
+    assert fedphantom([*line, "--because", "error-found", *more]) == 0
     (notices(consortium) / "readme.txt").write_text("what lies here")
     assert verified(consortium) == 0
     assert "Not among the notices of withdrawal" in capsys.readouterr().out
@@ -116,6 +117,33 @@ REASONS = {
     "a record number": ("patient 12345678 withdrew consent", 4),
     "a number's name": ("the patient with MRN 4711 withdrew", 4),
 }
+
+
+@pytest.mark.parametrize("because", REASONS_THAT_NAME_NOBODY)
+def test_a_reason_that_names_nobody_is_taken_from_a_list(
+    consortium: Consortium, because: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key("packer"), "--because", because]
+    assert fedphantom([*line, "--run", str(consortium.site("site-a"))]) == 0
+    capsys.readouterr()
+    assert verified(consortium) == 5
+    assert REASONS_THAT_NAME_NOBODY[because] in " ".join(capsys.readouterr().err.split())  # type: ignore[index]  # a key
+
+
+def test_ones_own_words_take_a_word_for_it_that_they_name_nobody_since_no_name_is_recognised(
+    consortium: Consortium, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key("packer")]
+    line += ["--run", str(consortium.site("site-a"))]
+    assert fedphantom([*line, "--reason", "Anna Schmidt withdrew consent"]) == 3
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no person's name is recognised" in told
+    assert "Schmidt" not in told
+    assert not notices(consortium).exists()
+    assert fedphantom(line) == 2, "without a reason"
+    assert fedphantom([*line, "--reason", REASON, "--names-nobody", "--because", "error-found"]) == 2
+    assert fedphantom([*line, "--names-nobody", "--because", "error-found"]) == 2
+    assert not notices(consortium).exists()
 
 
 @pytest.mark.parametrize(("reason", "code"), REASONS.values(), ids=REASONS.keys())

@@ -316,7 +316,7 @@ def test_a_site_alone_packs_approves_and_takes_back_its_own_release_and_its_jour
     capsys.readouterr()
     assert fedphantom(verify) == 0
     assert "Approved by the one site behind it" in capsys.readouterr().out
-    line = ["release", "withdraw", str(root / "release"), "--key", key, "--reason", "its recipe was a mistake"]
+    line = ["release", "withdraw", str(root / "release"), "--key", key, "--because", "error-found"]
     assert fedphantom([*line, "--run", str(site)]) == 0
     assert fedphantom([*verify, "--notices", str(root / "notices")]) == 5
     told = [entry.event for entry in read_journal(site / "journal.jsonl") if entry.event.startswith("release")]

@@ -132,7 +132,7 @@ def test_sites_count_by_what_their_patients_can_tell_as_van_elteren_weights_them
 
 
 def test_three_patients_cannot_find_even_a_perfect_attack_more_often_than_said() -> None:
-    assert smallest_detectable_auc(1, 1) == 1.0
+    assert smallest_detectable_auc([(1, 1)]) == 1.0
 
 
 def test_a_perfect_attack_on_fifty_patients_shows_epsilon_257() -> None:

@@ -115,7 +115,8 @@ def audit_report(
 ) -> None:
     """Write an audit's page for who is to approve: report.html for the site, report-shareable.html without patients.
 
-    The audit is held against the run, its journals and the volumes first; exit 5 where it speaks of others.
+    The audit is held against the run, its journals and the volumes first; exit 5 where it speaks of others. Both pages
+    are noted in the sites' journals: 'release approve --report' takes no file that the site's does not tell of.
     """
     from ..report.audited_run import report_audit
 
@@ -153,12 +154,14 @@ def audit_combine(
 ) -> None:
     """Decide over all sites' patients from what each site signed of its own audit; exit 6 unless PASS.
 
+    Says first, on the error stream, what audits of these sizes can show together.
+
     Exit 5 for an extract that no officer signed whom the study names, or of another generator; 4 if one is missing.
     """
     from ..joint.combination import combine_audits
-    from .report import audit_text
+    from .report import audit_text, combined_power_text
 
-    result = combine_audits(run, extract, policy, out)
+    result = combine_audits(run, extract, policy, out, lambda *told: _say(combined_power_text(*told)))
     typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
     raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
 

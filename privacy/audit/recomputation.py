@@ -55,8 +55,8 @@ def decided_anew(extract: AuditExtract, policy: ReleasePolicy | None = None) -> 
         controls=tuple(
             ControlResult(row.id, str(row.required), str(row.got), row.ok is True) for row in extract.controls
         ),
-        n_member=_patients(extract, "member"),
-        n_holdout=_patients(extract, "holdout"),
+        n_member=compared_patients(extract, "member"),
+        n_holdout=compared_patients(extract, "holdout"),
         negative_seeds=extract.negative_seeds or 0,
         target_steps=extract.target_steps or 0,
         control_steps=extract.control_steps or 0,
@@ -81,6 +81,14 @@ def policy_of(extract: AuditExtract) -> ReleasePolicy:
     given = row.model_dump(exclude={"reasons"}, exclude_none=True)
     reasons = {name: OverrideReason(why.reason, why.by, why.on) for name, why in row.reasons.items()}
     return replace(tier, **{name: value for name, value in given.items() if name in reasons}, reasons=reasons)
+
+
+def compared_patients(extract: AuditExtract, role: str) -> int:
+    """As many as were compared, which are fewer than hold the role where a site lacks the other side; 0 for "<20"."""
+    rows = [row for row in extract.attacks if row.threat_model != "none" and not row.id.endswith(OUTLIERS)]
+    found = [extract.counts.get(role), *(row.n_member if role == "member" else row.n_holdout for row in rows)]
+    told = [number for number in found if number is not None]
+    return min((number if isinstance(number, int) else 0 for number in told), default=0) if found[0] is not None else 0
 
 
 def with_rejections(extract: AuditExtract) -> list[AttackRow]:
@@ -122,14 +130,6 @@ def _is_whole(extract: AuditExtract) -> bool:
         and extract.claim_confidence in (None, claim_confidence(_number(extract)))
         and all(_attack(row, extract) and (_rates(row) or row.id.endswith(OUTLIERS)) for row in extract.attacks)
     )
-
-
-def _patients(extract: AuditExtract, role: str) -> int:
-    """As many as were compared, which are fewer than hold the role where a site lacks the other side; 0 for "<20"."""
-    rows = [row for row in extract.attacks if row.threat_model != "none" and not row.id.endswith(OUTLIERS)]
-    found = [extract.counts.get(role), *(row.n_member if role == "member" else row.n_holdout for row in rows)]
-    told = [number for number in found if number is not None]
-    return min((number if isinstance(number, int) else 0 for number in told), default=0) if found[0] is not None else 0
 
 
 def _attack(row: AttackRow, extract: AuditExtract) -> AttackResult | None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
+from ...common.errors import DataError
 from ...common.output_place import refuse_used
 from ..evidence import BINDING, BLIND, ReleaseKind
 from ..multiplicity import claim_confidence
-from ..policy import TIERS, ReleasePolicy, read_thresholds
+from ..policy import TIERS, ReleasePolicy, Tier, read_thresholds
 from ..power import Power
-from ..power_words import chance_of_a_pass, power_points
+from ..power_words import NO_SIZES, chance_of_a_pass, power_points
 from ..report.plain import plainly
 from ..synthetic_cohort import synthetic_of
 from .course import duration
@@ -61,7 +64,9 @@ def audit_run_command(
         named_by_file=named_by,
         device=device,
         progress=progress,
-        announce=lambda power: say(power_text(power, thresholds) + _beyond_reach(kind, sizes)),
+        announce=lambda power: say(
+            power_text(power, thresholds.tier, thresholds.min_holdout) + _beyond_reach(kind, sizes)
+        ),
         estimate=lambda attack, seconds: say(f"{attack} will take about {duration(seconds)} by a first step."),
         going_on=lambda number, finished: say(going_on_text(number, finished)),
     )
@@ -84,12 +89,22 @@ def _beyond_reach(kind: ReleaseKind, sizes: AuditSizes) -> str:
     return "\nA PASS of weights is out of reach without a search of them: --white-box makes one."
 
 
-def power_text(power: Power, policy: ReleasePolicy) -> str:
-    """What an audit of this size can show, to be read before it runs (PRIVACY §3.4)."""
+def power_text(power: Power, tier: Tier, min_holdout: int) -> str:
+    """What an audit of this size can show, to be read before it runs and beside its result (PRIVACY §3.4)."""
     points = ";\n".join(f"  - {point}" for point in power_points(power))
     heading = f"{power.n_member} members against {power.n_holdout} holdout patients. What this many can show:"
-    chance = chance_of_a_pass(power, policy.tier, policy.min_holdout)
+    chance = chance_of_a_pass(power, tier, min_holdout)
     return f"{heading}\n{points}." + (f"\n{chance}" if chance else "")
+
+
+def combined_power_text(power: Power | None, policy: ReleasePolicy, audits: int) -> str:
+    """What several sites' audits of these sizes can show together, to be read before they are combined."""
+    heading = (
+        f"{counted(audits, 'audit')} to be combined; patients of a site that may not tell its number count as none.\n"
+    )
+    if power is None:
+        return heading + NO_SIZES
+    return heading + power_text(power, policy.tier, policy.min_holdout)
 
 
 def audit_text(result: Mapping[str, Any]) -> str:
@@ -101,6 +116,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(f"Verdict: {result['verdict']} (tier {result.get('tier', '?')})", highlight=False)
     for reason in result.get("reasons", []):
         console.print(f"  - {plainly(reason)}", highlight=False, markup=False)
+    for line in _power_lines(result):
+        console.print(line, highlight=False, markup=False)
     confidence = f"{100 * claim_confidence(result.get('audit_number') or 1):.5g} %"
     judged = f"bound judged ({confidence}, one-sided)"
     attacks = Table(
@@ -153,6 +170,25 @@ def audit_text(result: Mapping[str, Any]) -> str:
     console.print(_turn(result), highlight=False)
     assert isinstance(console.file, StringIO)  # noqa: S101  # made so above
     return console.file.getvalue().rstrip()
+
+
+def _power_lines(result: Mapping[str, Any]) -> Sequence[str]:
+    """What its size could show; nothing where the result does not say."""
+    if "power" not in result:
+        return ()
+    if result["power"] is None:
+        return (NO_SIZES,)
+    try:
+        power = TypeAdapter(Power).validate_python(result["power"])
+        tier = TypeAdapter[Tier](Tier).validate_python(result["tier"])
+        least = TypeAdapter(int).validate_python((result.get("policy") or asdict(TIERS[tier]))["min_holdout"])
+    except (ValidationError, KeyError, TypeError):
+        raise DataError(
+            "an audit result whose 'power' cannot be shown",
+            expected="the result file of 'fedphantom audit run' or 'audit combine'",
+            remedy="Give that file, or run the audit again.",
+        ) from None
+    return power_text(power, tier, least).split("\n")
 
 
 def _allowed(attack: Mapping[str, Any], result: Mapping[str, Any]) -> str:

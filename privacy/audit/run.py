@@ -291,7 +291,7 @@ def verify_audit(result: Path, run: Path, generator_file: Path | None = None) ->
             "no run folder at the path given", expected="the run that was audited", remedy="Check the path."
         )
     if is_combined(raw):
-        verify_combined(raw, run)
+        verify_combined(raw, run, generator_file)
         return content
     refuse_several_generators(run)
     file = generator_file or run / GENERATOR

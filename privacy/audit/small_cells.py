@@ -46,7 +46,11 @@ def travelling(extract: E) -> E:
     hold a figure that goes.
     """
     whole = any(_is_small(extract.counts.get(side)) for side in ("member", "holdout"))
-    rows = tuple(_row(row, extract) if _is_small_row(row) else row for row in extract.attacks)
+    policy = policy_of(extract)
+    taus = {True: policy.outlier_auc_upper_max, False: policy.auc_upper_max}
+    rows = tuple(
+        rounded_row(row, taus[row.id.endswith(OUTLIERS)]) if _is_small_row(row) else row for row in extract.attacks
+    )
     exact = {row.id for row in extract.attacks if not _is_small_row(row)}
     out = extract.model_copy(
         update={
@@ -88,10 +92,8 @@ def _counts(counts: dict[str, Count], *, without_totals: bool) -> dict[str, Coun
     return {name: told(name, count) for name, count in counts.items() if not (without_totals and name in _TOTALS)}
 
 
-def _row(row: AttackRow, extract: AuditExtract) -> AttackRow:
-    policy = policy_of(extract)
-    tau = policy.outlier_auc_upper_max if row.id.endswith(OUTLIERS) else policy.auc_upper_max
-
+def rounded_row(row: AttackRow, tau: float | None) -> AttackRow:
+    """A small group's row as it may be told; a bound below τ is told no higher than τ."""
     auc = None if row.auc is None else round(row.auc * 20) / 20
 
     def down(share: float | None) -> float | None:

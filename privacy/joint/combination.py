@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,31 @@ from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
 from ...common.exchange import Parameters
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, study_of
+from ...common.journal import read_journal
 from ...common.output_place import refuse_taken_file
 from ...common.run_result import refuse_unfinished
+from ...common.site_folder import SITE_FILE, SiteFolder
 from ...common.study import Study
 from ..audit.extract import AuditExtract
+from ..audit.history import DONE
 from ..audit.recomputation import policy_of
 from ..policy import ReleasePolicy, read_thresholds
+from ..power import Power
 from .evidence import joint_audit
+from .power import combined_power
 from .site_extract import SITE_EXTRACT, SiteExtract, open_extract
 
 PARTS = "signed_extracts"
 """Key of the file under which the extracts lie."""
 
 
-def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out: Path) -> dict[str, Any]:
+def combine_audits(
+    run: Path,
+    extracts: Sequence[Path],
+    policy: Path | None,
+    out: Path,
+    announce: Callable[[Power | None, ReleasePolicy, int], None] = lambda power, policy, audits: None,
+) -> dict[str, Any]:
     """Put the sites' audits together.
 
     Args:
@@ -42,6 +54,8 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
         extracts: Files of ``audit share``, one of each site.
         policy: Policy file with the thresholds; None for the default tier's.
         out: A new file.
+        announce: Told, before anything is decided, what audits of these sizes can show together, None where no site
+            tells its size; by which thresholds; and how many audits they are.
 
     Returns:
         The file's content.
@@ -63,7 +77,8 @@ def combine_audits(run: Path, extracts: Sequence[Path], policy: Path | None, out
         with about("EXTRACT"), about(path.name):
             files.append(read_content(path, SITE_EXTRACT))
     parts = _opened(files, study)
-    _refuse_other_generator(parts, run, parameters)
+    _refuse_other_generator(parts, run / GENERATOR, parameters)
+    announce(combined_power([part.audit for part in parts], thresholds), thresholds, len(parts))
     content = _content(parts, thresholds, files)
     write_atomic(out, content)
     found: dict[str, Any] = json.loads(content)
@@ -106,30 +121,47 @@ def check_combined(content: bytes, study: Study) -> tuple[SiteExtract, ...]:
     return parts
 
 
-def verify_combined(content: bytes, run: Path) -> tuple[SiteExtract, ...]:
+def verify_combined(content: bytes, run: Path, generator: Path | None = None) -> tuple[SiteExtract, ...]:
     """Check that a combined audit speaks of a run's generator and is what the sites signed; returns that.
 
     Args:
         content: Of the file.
-        run: The coordinator's folder of the run; no site's is needed.
+        run: The coordinator's folder of the run, where no site's is needed; or the folder of a site whose own audit is
+            among those combined.
+        generator: The generator, where ``run`` is a site's folder.
 
     Raises:
         DataError, SignatureInvalid, PolicyRefused: as :func:`check_combined`.
-        VerificationFailed: likewise; or the run's generator is another, or none that its journal knows.
+        VerificationFailed: likewise; or the generator is another, or none that the run's journal knows, or the site's
+            tells of none of the audits.
     """
-    parameters, metadata = load_weights(run / GENERATOR)
+    file = generator or run / GENERATOR
+    parameters, metadata = load_weights(file)
     parts = check_combined(content, study_of(metadata))
-    refuse_unfinished(run, parameters_digest(parameters))
-    _refuse_other_generator(parts, run, parameters)
+    if (run / SITE_FILE).exists():
+        _refuse_others_audits(parts, SiteFolder.open(run).journal)
+    else:
+        refuse_unfinished(run, parameters_digest(parameters))
+    _refuse_other_generator(parts, file, parameters)
     return parts
 
 
-def _refuse_other_generator(parts: Sequence[SiteExtract], run: Path, parameters: Parameters) -> None:
-    actual = hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest(), parameters_digest(parameters)
+def _refuse_others_audits(parts: Sequence[SiteExtract], journal: Path) -> None:
+    done = {entry.facts.get("sha256") for entry in read_journal(journal) if entry.event == DONE}
+    if not any(part.result_sha256 in done for part in parts):
+        raise VerificationFailed(
+            "a combined audit without one that this site's journal tells of",
+            expected="the site's own audit among those combined",
+            remedy="Ask the coordinator what was taken for this site's.",
+        )
+
+
+def _refuse_other_generator(parts: Sequence[SiteExtract], file: Path, parameters: Parameters) -> None:
+    actual = hashlib.sha256(file.read_bytes()).hexdigest(), parameters_digest(parameters)
     if any((part.audit.generator_sha256, part.parameters) != actual for part in parts):
         raise VerificationFailed(
             "a site's audit of another generator than the run's",
-            expected="audits of the very file in this run's folder",
+            expected="audits of the very file that is to be released",
             remedy="Send each site that file, and have it audited and shared anew.",
         )
 
@@ -165,6 +197,8 @@ def _opened(files: Sequence[bytes], study: Study) -> tuple[SiteExtract, ...]:
 def _content(parts: Sequence[SiteExtract], policy: ReleasePolicy, files: Sequence[bytes]) -> bytes:
     """The file: the same for the same extracts, in whatever order they came."""
     order = sorted(range(len(parts)), key=lambda i: parts[i].result_sha256)
-    audit = joint_audit([parts[i].audit for i in order], policy, [parts[i].result_sha256 for i in order])
-    table = audit.model_dump(mode="json") | {PARTS: [files[i].decode() for i in order]}
+    audits = [parts[i].audit for i in order]
+    audit, power = joint_audit(audits, policy, [parts[i].result_sha256 for i in order]), combined_power(audits, policy)
+    told = {"power": power and asdict(power), PARTS: [files[i].decode() for i in order]}
+    table = audit.model_dump(mode="json") | told
     return (json.dumps(table, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

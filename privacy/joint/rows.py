@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import stats
 
@@ -62,8 +63,7 @@ class SiteRow:
     @property
     def z_claim(self) -> float:
         """Quantile at which the row's ``auc_upper95`` stands; the blind baseline's is at 95 % always."""
-        number = 1 if self.row.threat_model == "none" else self.audit_number
-        return float(stats.norm.ppf(claim_confidence(number)))
+        return _claim_quantile(self.row, self.audit_number)
 
     def value(self, name: str) -> float:
         """One of its figures."""
@@ -90,28 +90,21 @@ def combined_row(rows: Sequence[SiteRow], audit_number: int) -> AttackRow:
         rows: Of each site that has it; at least one.
         audit_number: The largest of the sites': ``auc_upper95`` stands at its confidence.
     """
-    total = sum(one.weight for one in rows)
-    shares = [one.weight / total for one in rows]
-    first = rows[0].row
-    z = float(stats.norm.ppf(claim_confidence(1 if first.threat_model == "none" else audit_number)))
-
-    def bound(parts: Sequence[tuple[float, float]]) -> float:
-        centre = math.fsum(share * auc for share, (auc, _) in zip(shares, parts, strict=True))
-        half = math.sqrt(math.fsum((share * width) ** 2 for share, (_, width) in zip(shares, parts, strict=True)))
-        return min(1.0, max(0.0, centre + math.copysign(half, math.fsum(width for _, width in parts))))
-
+    shares, first = _shares(rows), rows[0].row
     ends = [one.row.auc_ci or (0.0, 1.0) for one in rows]
     quantiles = [float(stats.norm.isf(min(one.value("p_value"), _LARGEST_P))) for one in rows]
-    roots = [math.sqrt(one.weight) for one in rows]
-    stouffer = math.fsum(r * q for r, q in zip(roots, quantiles, strict=True)) / math.sqrt(total)
-    low = bound([one.bounded(float(end[0] or 0.0)) for one, end in zip(rows, ends, strict=True)])
+    stouffer = math.fsum(math.sqrt(share) * q for share, q in zip(shares, quantiles, strict=True))
+    low = _bound(shares, [one.bounded(float(end[0] or 0.0)) for one, end in zip(rows, ends, strict=True)])
+    high = _bound(
+        shares, [one.bounded(1.0 if end[1] is None else float(end[1])) for one, end in zip(rows, ends, strict=True)]
+    )
     return AttackRow(
         id=first.id,
         threat_model=first.threat_model,
         auc=math.fsum(share * one.value("auc") for share, one in zip(shares, rows, strict=True)),
-        auc_ci=(low, bound([o.bounded(1.0 if e[1] is None else float(e[1])) for o, e in zip(rows, ends, strict=True)])),
-        auc_lower95=bound([one.bounded(one.value("auc_lower95")) for one in rows]),
-        auc_upper95=bound([one.bounded(one.value("auc_upper95"), z / one.z_claim) for one in rows]),
+        auc_ci=(low, high),
+        auc_lower95=_bound(shares, [one.bounded(one.value("auc_lower95")) for one in rows]),
+        auc_upper95=combined_upper_bound(rows, audit_number),
         p_value=float(stats.norm.sf(stouffer)),
         eps_lower_bound=max(one.value("eps_lower_bound") for one in rows),
         rejects=any(one.row.rejects is True for one in rows),
@@ -120,6 +113,34 @@ def combined_row(rows: Sequence[SiteRow], audit_number: int) -> AttackRow:
         n_member=_sum([one.row.n_member for one in rows]),
         n_holdout=_sum([one.row.n_holdout for one in rows]),
     )
+
+
+def combined_upper_bound(rows: Sequence[SiteRow], audit_number: int) -> float:
+    """The ``auc_upper95`` of :func:`combined_row`."""
+    z = _claim_quantile(rows[0].row, audit_number)
+    return _bound(_shares(rows), [one.bounded(one.value("auc_upper95"), z / one.z_claim) for one in rows])
+
+
+def _shares(rows: Sequence[SiteRow]) -> list[float]:
+    total = sum(one.weight for one in rows)
+    return [one.weight / total for one in rows]
+
+
+def _bound(shares: Sequence[float], parts: Sequence[tuple[float, float]]) -> float:
+    """From each site's AUC and signed half-width."""
+    centre = math.fsum(share * auc for share, (auc, _) in zip(shares, parts, strict=True))
+    half = math.sqrt(math.fsum((share * width) ** 2 for share, (_, width) in zip(shares, parts, strict=True)))
+    return min(1.0, max(0.0, centre + math.copysign(half, math.fsum(width for _, width in parts))))
+
+
+def _claim_quantile(row: AttackRow, audit_number: int) -> float:
+    return quantile(claim_confidence(1 if row.threat_model == "none" else audit_number))
+
+
+@cache
+def quantile(confidence: float) -> float:
+    """Of the standard normal distribution."""
+    return float(stats.norm.ppf(confidence))
 
 
 def _sum(numbers: Sequence[Cell | None]) -> Cell:

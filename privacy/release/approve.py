@@ -24,7 +24,7 @@ from ..audit.reading import read_audit
 from ..dp.run_spent import refuse_understated
 from ..dp.statement import NONE
 from ..joint.combination import check_combined, is_combined
-from ..page_mark import audit_of_page
+from ..page_record import is_page_of
 from ..policy import SitePolicy, read_policy
 from ..signers import SignerRole, signer_of
 from ..statement import ReleasePredicate, parse_statement
@@ -39,6 +39,7 @@ from .policy_file import unnamed_signers
 from .text_scan import names_someone
 from .unfinished import forget_unfinished
 from .withdrawal import refuse_stranger, write_notice
+from .withdrawal_reason import REASONS, Because, FreeReason
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def approve_release(
         SignatureInvalid: the packer's signature, a key that the policy does not list, or one that expired.
         VerificationFailed: a release that changed, was packed by another policy or for another study, names other sites
             than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
-            the site's journal does not tell of, or a file that is no page of it.
+            the site's journal does not tell of, or a page that it does not tell of.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
             patients stands for it.
         OutputTaken: this key has approved it already.
@@ -155,13 +156,13 @@ def approve_release(
     return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
 
 
-def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: Path | None) -> Path:
+def withdraw_release(release: Path, key: Path, reason: Because | FreeReason, run: Path, notices: Path | None) -> Path:
     """``release withdraw``: sign a notice that takes the release back, also one that is damaged or was never approved.
 
     Args:
         release: A copy of it; only its signed statement is read.
         key: Private key of its packer, or of one whom it names for its approval.
-        reason: In a sentence; it travels.
+        reason: One of the sentences that name nobody, by its name, or the signer's own; it travels.
         run: The run's or site's folder, whose journal notes it.
         notices: Where notices are collected; ``notices`` beside the release for None.
 
@@ -172,13 +173,15 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
         SignatureInvalid: another key, or no signed statement.
         PolicyRefused: the reason names a patient or site of this run, a scan, a date or a record number.
         OutputTaken: this key has withdrawn it already, in that folder.
-        DataError: a reason that is no sentence.
+        DataError: a reason of the signer's own that is no sentence, or of which the signer does not say that it names
+            nobody.
     """
+    text = REASONS[reason] if isinstance(reason, str) else reason.checked()
     private = load_private_key(key)
     packer, payload = unverified(read_manifest(release))
     predicate, digest = parse_statement(payload).predicate, hashlib.sha256(payload).hexdigest()
     refuse_stranger(private.public_key(), packer, predicate)
-    if names_someone(run, reason):
+    if names_someone(run, text):
         raise PolicyRefused(
             "a reason with a patient's or site's name, a subject's label, a date or a record number in it",
             expected="a sentence that everyone with the release may read",
@@ -187,7 +190,7 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
 
     def noted() -> None:
         with about("--run"):
-            note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=reason)
+            note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=text)
 
     folder = notices or release.absolute().parent / "notices"
     return write_notice(
@@ -195,7 +198,7 @@ def withdraw_release(release: Path, key: Path, reason: str, run: Path, notices: 
         digest,
         predicate,
         private,
-        reason,
+        text,
         before=noted,
     )
 
@@ -263,7 +266,7 @@ def _judged(
 
 
 def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:
-    """The page's digest, once it is known to be about an audit that the approval rests on."""
+    """The page's digest, once the site's journal told that it was made of an audit that the approval rests on."""
     content = _bytes(report, "report")
     meant = {predicate.audit.sha256}
     if audit is not None:
@@ -273,13 +276,13 @@ def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Pa
             done = {entry.facts.get("sha256") for entry in read_journal(home.journal) if entry.event == DONE}
             parts = {part.result_sha256 for part in check_combined(given, home.study())}
             meant |= {part for part in parts if part in done}
-    if audit_of_page(content) not in meant:
+    if not is_page_of(content, meant, home.journal):
         raise VerificationFailed(
-            "a --report that is no page of the audit that is approved by",
-            expected="report.html as 'fedphantom audit report' made it of the release's audit, or of the one that"
-            " --audit names",
-            remedy="Make the page of that audit with 'fedphantom audit report', read it and name it; or leave --report"
-            " out, and the approval says that no page was looked at.",
+            "a --report that this site's journal does not tell of as a page of the audit that is approved by",
+            expected="the very file that 'fedphantom audit report' made of the site's folder or of the run's around it,"
+            " about the release's audit or the one that --audit names",
+            remedy="Make the page there with 'fedphantom audit report', read it and name it; or leave --report out, and"
+            " the approval says that no page was looked at.",
         )
     return hashlib.sha256(content).hexdigest()
 

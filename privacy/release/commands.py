@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ...common.printed import print_made
+from .withdrawal_reason import Because, FreeReason
 
 release_app = typer.Typer(no_args_is_help=True)
 
@@ -182,19 +183,36 @@ def release_verify(
 def release_withdraw(
     folder: Annotated[Path, typer.Argument(metavar="RELEASE", help="A copy of the release.")],
     key: Annotated[Path, typer.Option(help="Private key of its packer, or of one whom it names for its approval.")],
-    reason: Annotated[str, typer.Option(help="Why, in a sentence that everyone may read: no name, no date.")],
     run: Annotated[Path, typer.Option(help="The run's or site's folder, whose journal notes it.")],
+    because: Annotated[Because | None, typer.Option(help="Why, in a sentence that names nobody.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Why, in your own words. They are public: no name of a person or site, no date. A person's name is not"
+            " recognised, so it takes --names-nobody.",
+        ),
+    ] = None,
+    names_nobody: Annotated[
+        bool, typer.Option("--names-nobody", help="With --reason: you read it again, and it names no person.")
+    ] = False,
     notices: Annotated[
         Path | None, typer.Option(help="Where notices are collected; 'notices' beside RELEASE by default.")
     ] = None,
     as_json: _Json = False,
 ) -> None:
-    """Sign a notice that takes a release back, to be passed on to everyone who has it.
+    """Sign a notice that takes a release back, to be passed on to everyone who has it. It is public, with its reason.
 
     'fedphantom release verify --notices DIR' refuses what is withdrawn: the release, and where it held weights also
     every release of volumes that those painted. Exit 5 for a key that the release does not name.
     """
     from .approve import withdraw_release
 
-    notice = withdraw_release(folder, key, reason, run, notices)
+    if because is not None and reason is None and not names_nobody:
+        why: Because | FreeReason = because
+    elif reason is not None and because is None:
+        why = FreeReason(reason, names_nobody)
+    else:
+        raise typer.BadParameter("give --because, or --reason with --names-nobody", param_hint="--because, --reason")
+    notice = withdraw_release(folder, key, why, run, notices)
     typer.echo(json.dumps({"notice": str(notice)}) if as_json else f"wrote {notice}; pass it on with its folder")

@@ -80,17 +80,10 @@ def write_notice(
     ``before`` is called when nothing but the disk stands against it any more.
 
     Raises:
-        DataError: a reason that is no sentence.
         OutputTaken: a notice about this release by this key is there: what was passed on is not replaced.
         StorageError: the folder cannot be written.
     """
     stamp = time_text(datetime.now(UTC))
-    if len(reason.split()) < 2 or len(reason.strip()) < 10 or len(reason) > 500 or not reason.isprintable():
-        raise DataError(
-            "a reason that says too little, or too much",
-            expected="a sentence of 10 to 500 characters on one line, which whoever has the release will read",
-            remedy="Say in a sentence why it is withdrawn; name no patient.",
-        )
     said = WithdrawalPredicate(
         kind=predicate.kind, generator_sha256=predicate.generator_sha256, reason=reason, time=stamp
     )

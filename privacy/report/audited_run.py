@@ -1,6 +1,7 @@
 """The report of an audit, in both renditions, from the run's or site's folder that it audited: for who is to approve.
 
-Everything is held against the audit first: the generator, the journals, the volumes, an evaluation's figures.
+Everything is held against the audit first: the generator, the journals, the volumes, an evaluation's figures. A page
+about several institutions' audits as one shows no patient's scan and counts no site's patients but as the audit does.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def report_audit(
     """``audit report``: both pages about an audit, in a new folder; they appear together or not at all.
 
     Args:
-        run: What was audited: what ``simulate`` left, or one site's folder.
+        run: What was audited: what ``simulate`` left, or one site's folder; of a combined audit the coordinator's.
         out: A new folder.
         audit: The audit's result file or its folder; that in ``run`` for None.
         synthetic: The audited cohort; for None the one in or beside ``run``. Of a network that paints nothing, none.
@@ -65,7 +66,8 @@ def report_audit(
     table = verify_audit(audit, run, generator)
     generator = generator or run / GENERATOR
     study = study_of(read_weights_header(generator)[1])
-    if not ((run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}"))):
+    combined = len(table.get("combined_from") or ())
+    if not (combined or (run / SITE_FILE).exists() or any(run.glob(f"sites/*/{SITE_FILE}"))):
         raise DataError(
             "a folder without a site's: nobody's journal can confirm the audit",
             expected="the run or site that was audited, with its sites' folders",
@@ -73,7 +75,7 @@ def report_audit(
         )
     made = _audited_volumes(table, study, synthetic or synthetic_of(run))
     tried = _evaluation(evaluation, table) if evaluation else None
-    materials = {folder.name: site_material(folder, study) for folder in site_folders(run)}
+    materials = {} if combined else {folder.name: site_material(folder, study) for folder in site_folders(run)}
     with atomic_folder(out) as folder:
         write_reports(
             folder,
@@ -86,10 +88,10 @@ def report_audit(
             release=None,
             synthetic=prepare(read_cohort(made), study.without_remapping(), run / "cache") if made else None,
             label_making=LabelMaking.of(label_chains(made)) if made else None,
-            training=training_and_test_scans(list(materials.values()))[0],
-            people=people_of(materials),
+            training=None if combined else training_and_test_scans(list(materials.values()))[0],
+            people=None if combined else people_of(materials),
             facts={
-                "Sites whose patients were audited": str(len(materials)),
+                "Sites whose patients were audited": str(combined or len(materials)),
                 "Rounds": f"{study.training.rounds}, of {study.training.local_steps} steps at each site",
             },
             times={},

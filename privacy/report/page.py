@@ -23,7 +23,7 @@ from ...common.study import Study
 from ..dp.accounting import told
 from ..evidence import SMALLEST_CELL, required_controls
 from ..label_making import LabelMaking
-from ..power_words import chance_of_a_pass, power_points
+from ..power_words import NO_SIZES, chance_of_a_pass, power_points
 from ..release.readme import MEANT_FOR
 from . import names as names
 from . import words as words
@@ -97,6 +97,9 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         counts=_counts(audit, cells) if audit else (),
         power_points=power_points(audit.power) if audit and audit.power else (),
         power_chance=_chance(audit),
+        power_missing=NO_SIZES
+        if audit and audit.combined_from
+        else "the audit does not say what so many patients can show.",
         power_stays=content.audit is not None and content.audit.power is not None,
         facts=(*_people(shown.people, cells), *shown.facts.items()),
         **attack_table(audit, shown.roc, cells),

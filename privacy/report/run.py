@@ -22,7 +22,7 @@ from ...common.study import Study
 from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
-from ..page_mark import marked
+from ..page_record import note_pages
 from ..release.content import PUBLIC_LABELS
 from ..release.sidecar import parse_public_sources
 from .content import (
@@ -54,13 +54,15 @@ def write_reports(
     release: Mapping[str, Any] | None,
     synthetic: PreparedScans | None,
     label_making: LabelMaking | None,
-    training: PreparedScans,
-    people: People,
+    training: PreparedScans | None,
+    people: People | None,
     facts: Mapping[str, str],
     times: Mapping[str, float],
     times_note: str,
 ) -> None:
     """Write ``report.html`` (internal, stays at the site) and ``report-shareable.html`` (no patient's voxel).
+
+    The journal of every site whose folder is at hand notes both before they appear: nothing else is approved by.
 
     The shareable page shows synthetic slices only where the volumes themselves may be shared.
 
@@ -75,8 +77,8 @@ def write_reports(
         release: Outcome of the gate; None where none was asked for.
         synthetic: Prepared synthetic scans; None of a network that paints none.
         label_making: How their label maps were made.
-        training: Prepared training scans, for the nearest one beside each volume shown.
-        people: The study's patients, named as ``training`` names them.
+        training: Prepared training scans, for the nearest one beside each volume shown; None where none are at hand.
+        people: The study's patients, named as ``training`` names them; None where they are not at hand.
         facts: Name to value, shown on top of both pages: no site's name among them.
         times: Stage to seconds.
         times_note: What a reader of the times has to know.
@@ -85,7 +87,7 @@ def write_reports(
         VerificationFailed: the ledger behind a formal promise cannot be trusted.
     """
     result = audit.read_bytes()
-    audited, mark = json.loads(result), hashlib.sha256(result).hexdigest()
+    audited, digest = json.loads(result), hashlib.sha256(result).hexdigest()
     simulated = any(run.glob(f"sites/*/{SITE_FILE}"))  # a coordinator has no site's folder
     at_hand = site_folders(run) if simulated or (run / SITE_FILE).exists() else ()
     sources, metadata = generator.with_name(PUBLIC_LABELS), load_weights(generator)[1]
@@ -97,8 +99,8 @@ def write_reports(
         generator_sha256=hashlib.sha256(generator.read_bytes()).hexdigest(),
         facts=facts,
         audit=ReportAudit.read(audited),
-        audit_sha256=mark,
-        roc=read_roc(audited),
+        audit_sha256=digest,
+        roc=() if audited.get("combined_from") else read_roc(audited),  # a curve is made of single scores
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
         synthetic=_sample(synthetic, training, study, people) if synthetic else None,
@@ -106,17 +108,20 @@ def write_reports(
         label_sources=parse_public_sources(sources.read_bytes()).sources if sources.is_file() else (),
         label_making=label_making,
         simulated=simulated,
-        people=people.counts(),
+        people=people.counts() if people else None,
         times=times,
         times_note=times_note,
         promise=read_dp(metadata["dp"], study),
         ledgers=ledger_excerpts(at_hand, study),
     )
-    write_atomic(out / INTERNAL, marked(render_report(report, "internal"), mark).encode(), mode=0o600)
+    internal = render_report(report, "internal").encode()
     if not may_share_volumes(audited["verdict"], release):
         # Slices of volumes that the gate holds back would leave with the page.
         report = replace(report, synthetic=None)
-    write_atomic(out / SHAREABLE, marked(render_report(report, "shareable"), mark).encode())
+    shareable = render_report(report, "shareable").encode()
+    note_pages([folder.journal for folder in at_hand], digest, internal, shareable)
+    write_atomic(out / INTERNAL, internal, mode=0o600)
+    write_atomic(out / SHAREABLE, shareable)
 
 
 def _outcome(release: Mapping[str, Any]) -> ReleaseOutcome:
@@ -128,16 +133,20 @@ def may_share_volumes(verdict: str, release: Mapping[str, Any] | None) -> bool:
     return release is not None and bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
 
 
-def _sample(scans: PreparedScans, training: PreparedScans, study: Study, people: People) -> SyntheticSample:
+def _sample(
+    scans: PreparedScans, training: PreparedScans | None, study: Study, people: People | None
+) -> SyntheticSample:
     """The first volumes, each beside the training scan that is most like it."""
     volumes = np.asarray(scans.volumes[:SHOWN])
     values = np.asarray(study.label_values, dtype=np.uint8)
-    nearest = _nearest(volumes, training)
+    if training is None:
+        return SyntheticSample(volumes, values[scans.classes[:SHOWN]])
+    nearest, procedural = _nearest(volumes, training), people.procedural if people else ()
     return SyntheticSample(
         volumes,
         values[scans.classes[:SHOWN]],
         np.asarray(training.volumes[nearest]),
-        tuple(training.patients[row] in people.procedural for row in nearest),
+        tuple(training.patients[row] in procedural for row in nearest),
     )
 
 

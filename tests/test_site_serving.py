@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from deployed_site import approve_as_it_stands, deploy
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.client.node import serving
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.serving import serve
@@ -110,6 +115,28 @@ def test_without_once_it_answers_one_round_after_another(site: SiteFolder, monke
     with pytest.raises(Enough):
         serve(site, say)
     assert said[1:] == ["round 1: 4.0 MB left for the coordinator"] * 2
+
+
+def test_ctrl_c_leaves_no_process_and_says_that_no_round_is_answered(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node_does(monkeypatch, site)
+    keepers: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        keepers.append(popen(*arguments, **options))
+        return keepers[-1]
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
+    assert fedphantom(["site", "start", str(site.root)]) == 130
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"stopped: this site answers no rounds until 'fedphantom site start {site.root}' is typed")
+    assert [keeper.poll() is not None for keeper in keepers] == [True]
 
 
 def test_status_counts_what_left_in_a_sum(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ def server_import(
 ) -> None:
     """Take in replies that sites signed; the round is done once all are here. Called again, nothing counts twice.
 
-    Exit 5: a reply that is not what an enrolled site signed for this round. Exit 4: a second, other reply of a site.
+    Exit 5: a reply that is not what an enrolled site signed for this round. Exit 4: a second, other reply of a site,
+    or a round that is to be done below the study's quorum.
     """
     from datetime import UTC, datetime
 

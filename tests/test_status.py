@@ -150,7 +150,9 @@ def test_a_round_that_was_given_up_is_named_as_such(carried: Carried) -> None:
     lost = replace(checkpoint.history[0], given_up="two sites did not come back", sites=())
     write_checkpoint(folder, replace(checkpoint, history=(lost,)))
     assert facts(carried)["rounds_given_up"] == [1]
-    assert "round 1 was given up" in said(carried)
+    assert facts(carried)["why_given_up"] == {1: lost.given_up}
+    assert f"round 1 was given up, and no site's training of it counts: {lost.given_up}" in said(carried)
+    assert said(carried).count("; answered 0 of 0\n") == len(SITES)  # as sites that had missed nothing
     told = RunResult(RunFolder(carried.lead / "run"), None, 1, {1: lost.given_up}).text()
     assert told.splitlines()[0].endswith("no site's training of it counts: two sites did not come back")
 

@@ -183,8 +183,8 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
         if len(answered) < quorum:
             here, lacks = counted(len(answered), "reply", "replies"), "; ".join(f"{s}: {p}" for s, p in missing.items())
             raise PolicyRefused(
-                f"round {asked.request.round} has {here}, where the study's quorum asks for {quorum} (missing: {lacks})",
-                expected=f"{counted(quorum, 'reply', 'replies')} or more before a round is closed",
+                f"round {asked.request.round} has {here}, where the quorum asks for {quorum} (missing: {lacks})",
+                expected=f"{counted(quorum, 'reply', 'replies')} or more, the study's quorum, before a round is closed",
                 remedy=f"Get replies that are missing until there are {quorum}, then import them: 'fedphantom server"
                 " import DIR FILE... --close'."
                 if len(under_way.awaited) >= quorum

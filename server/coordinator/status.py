@@ -13,7 +13,7 @@ from ..run_folder import RunFolder
 from .carried_status import carried_facts, carried_text, goes_by_files
 from .folder import CoordinatorFolder
 from .registry import Registry
-from .running import goes_on
+from .running import given_up_text, goes_on
 from .serving import control_of, nodes_of, superlink_of
 
 
@@ -48,6 +48,7 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "rounds": {"done": len(history), "of": study.training.rounds},
         "running": serving and goes_on(folder),
         "rounds_given_up": [record.round for record in history if record.given_up],
+        "why_given_up": {record.round: record.given_up for record in history if record.given_up},
         "by_files": by_files,
         "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
         "last_round": asdict(history[-1]) if history else None,
@@ -75,13 +76,14 @@ def status_text(facts: dict[str, Any]) -> str:
             if facts["by_files"]
             else "nobody serves: 'fedphantom server start'"
         ),
-        *(f"round {number} was given up: its sum could not be had" for number in facts["rounds_given_up"]),
+        *given_up_text(facts["why_given_up"]),
         *([carried_text(facts["carried"])] if facts["carried"] else []),
         "",
     ]
+    averaged = rounds["done"] - len(facts["rounds_given_up"])
     width = max((len(site["name"]) for site in facts["sites"]), default=4)
     for site in facts["sites"]:
-        answered = f"answered {site['rounds_answered']} of {rounds['done']}"
+        answered = f"answered {site['rounds_answered']} of {averaged}"
         left_out = site["last_left_out"]
         why = f"; round {left_out['round']} without it: {left_out['reason']}" if left_out else ""
         standing = f"{site['connection']}, enrolled until {site['enrolled_until'][:10]}"

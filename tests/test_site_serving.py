@@ -15,11 +15,14 @@ from deployed_site import approve_as_it_stands, deploy
 
 from fedphantom.cli import run as fedphantom
 from fedphantom.client.node import serving
+from fedphantom.client.node.answers import REPLY_ARRIVED
+from fedphantom.client.node.doctor.link import check_link
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.serving import serve
 from fedphantom.client.node.status import site_facts, site_text
 from fedphantom.client.node.supernode import SuperNode
 from fedphantom.common.errors import ConfigError, PeerError, PolicyRefused
+from fedphantom.common.journal import read_journal
 from fedphantom.common.site_folder import SiteFolder
 
 ANSWERED = [("reply-left", {"round": 1, "bytes": 4_000_000})]
@@ -97,6 +100,27 @@ def test_once_does_not_wait_for_ever(site: SiteFolder, monkeypatch: pytest.Monke
     with pytest.raises(PeerError, match="no round was over here after 0 min") as refused:
         told(site)
     assert "ask the coordinator whether the study runs" in refused.value.remedy
+
+
+def test_how_long_a_reply_took_to_the_coordinator_is_journalled_and_the_doctor_says_it(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_journal(site.journal)
+    node_does(monkeypatch, site, (ANSWERED, SENT))
+    told(site)
+    (arrived,) = [e.facts for e in read_journal(site.journal)[len(before) :] if e.event == REPLY_ARRIVED]
+    assert (arrived["round"], arrived["bytes"]) == (1, 4_000_000)
+    assert 0.5 <= float(str(arrived["seconds"])) < 30  # the node writes its line half a second after the reply left
+    assert check_link(site).found.startswith("round 1: a reply of 4.0 MB arrived ")
+
+
+def test_what_is_sent_without_a_reply_of_a_round_measures_nothing(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_journal(site.journal)
+    node_does(monkeypatch, site, ([], SENT), (OPENED, SENT))
+    told(site)
+    assert REPLY_ARRIVED not in {entry.event for entry in read_journal(site.journal)[len(before) :]}
 
 
 def test_without_once_it_answers_one_round_after_another(site: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,28 @@ def test_a_round_that_was_given_up_is_named_as_such(carried: Carried) -> None:
     assert told.splitlines()[0].endswith("no site's training of it counts: two sites did not come back")
 
 
+def test_the_declared_link_stands_beside_what_rounds_took_and_rounds_by_files_measure_none(carried: Carried) -> None:
+    carried.round()
+    assert facts(carried)["link"] is None
+    run = RunFolder(carried.lead / "run")
+    run.journal.unlink()
+    checkpoint = latest_checkpoint(run.checkpoints)
+    assert checkpoint is not None
+    first = replace(checkpoint.history[0], seconds=4.0)
+    slower, lost = replace(first, round=2, seconds=9.0), replace(first, round=3, sites=(), seconds=1.0, given_up="lost")
+    write_checkpoint(run.checkpoints, replace(checkpoint, round=3, history=(slower, first, lost)))
+    link = facts(carried)["link"]
+    values = sum(array.size for array in checkpoint.aggregate.values())
+    assert (link["bytes_there_and_back"], link["declared_mbit"]) == (8 * values, 10.0)
+    assert (link["quickest_round"], link["seconds"]) == (1, 4.0)
+    assert link["mbit_or_more"] == pytest.approx(64e-6 * values / 4)
+    assert "at the 10 Mbit/s that the study declares of the slowest link; round 1, the quickest, took 4 s" in said(
+        carried
+    )
+    write_checkpoint(run.checkpoints, replace(checkpoint, round=4, history=()))
+    assert "no round has measured it yet" in said(carried)
+
+
 @pytest.mark.parametrize(
     ("nodes", "absent"),
     [

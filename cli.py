@@ -19,7 +19,7 @@ from .client.commands import evaluate
 from .client.node.run_commands import site_app
 from .common.commands import cohort_app, generate
 from .common.failure_report import FailureReport, report_failure
-from .common.interrupt import INTERRUPTED, end_with, interrupt_the_command, was_interrupted
+from .common.interrupt import INTERRUPTED, SAID, end_with, interrupt_the_command, say_when_interrupted, was_interrupted
 from .common.journal_commands import journal_app
 from .common.labels.commands import labels_app
 from .privacy.audit.commands import audit_app
@@ -158,6 +158,7 @@ def _open_site(root: Path) -> SiteTrainer:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every failure of every command ends here."""
     verbose = "--verbose" in arguments
+    say_when_interrupted(SAID)
     try:
         app([argument for argument in arguments if argument != "--verbose"], prog_name="fedphantom")
         return 0

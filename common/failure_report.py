@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 
 from .errors import DataError, FedPhantomError, StorageError
-from .interrupt import INTERRUPTED, SAID
+from .interrupt import INTERRUPTED, said_of_interrupt
 from .storage import storage_errors
 
 
@@ -34,7 +34,7 @@ def report_failure(error: BaseException) -> FailureReport:
         text = f"error: {ours.found}\n  expected:   {ours.expected}\n  what to do: {ours.remedy}"
         return FailureReport(text, ours.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        return FailureReport(SAID, INTERRUPTED)
+        return FailureReport(said_of_interrupt(), INTERRUPTED)
     return FailureReport(f"unexpected failure: {type(error).__name__} (--verbose shows where)", 1)
 
 

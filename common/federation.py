@@ -120,7 +120,15 @@ class FederationTable(StudyTable):
         Args:
             values: Of the generator that travels.
         """
-        return self.deadline_s + 2 * 8e-6 * values * value_bytes(self.transport) / self.slowest_link_mbit
+        return self.deadline_s + 2 * self.link_s(values)
+
+    def travels_bytes(self, values: int) -> int:
+        """Size of a generator of so many values on its way."""
+        return values * value_bytes(self.transport)
+
+    def link_s(self, values: int) -> float:
+        """Seconds that a generator of so many values takes, one way, over the link that the study declares."""
+        return 8e-6 * self.travels_bytes(values) / self.slowest_link_mbit
 
     def _check_secure_aggregation(self) -> None:
         terms = self.secure_aggregation

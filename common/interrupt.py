@@ -20,8 +20,10 @@ SAID = (
     "interrupted: the same command goes on from what it keeps part by part, as 'simulate', 'demo' and 'evaluate --out'"
     " do; 'audit run' goes on as the same audit, and counts once; what makes one whole output begins again"
 )
-"""True of every command."""
+"""True of every command that works until it is done."""
 
+_line = [SAID]
+"""What is said of an interrupt now."""
 _asked: list[int] = []
 """Signals that interrupted a command."""
 
@@ -47,6 +49,22 @@ def interrupt_the_command() -> None:
     _on_signals(interrupt)
     # Registered first, so called last: the interpreter's own end takes handlers away, and a signal would kill it.
     atexit.register(_on_signals, signal.SIG_IGN)
+
+
+def say_when_interrupted(line: str) -> None:
+    """For a command that stays until it is stopped: what its interrupt says from now on instead of :data:`SAID`.
+
+    Not told by an exception: a library that is interrupted, and typer too, may raise another in its place.
+
+    Args:
+        line: What ended with it, what goes on, and how it is started again.
+    """
+    _line[:] = [line]
+
+
+def said_of_interrupt() -> str:
+    """What the command that was interrupted is to say."""
+    return _line[0]
 
 
 def was_interrupted() -> bool:

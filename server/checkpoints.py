@@ -34,7 +34,7 @@ class RoundRecord:
         round: 1-based.
         sites: Sites whose replies were averaged, by name.
         weights: Their declared weights, in that order.
-        left_out: Site to reason.
+        left_out: Site to reason; of a round that was given up, those alone that failed in it.
         metrics: Weighted means of the metrics on fakes.
         seconds: From request to checkpoint.
         epsilon: Site to what it has spent so far, as it says itself; nobody where nothing is promised.
@@ -43,7 +43,7 @@ class RoundRecord:
         cosines: Site to the cosine between its update and the mean's: 1 goes where all go, below 0 goes against them.
         scaled_back: Sites whose update was longer than the study's ``norm_bound``.
         trimmed: Replies left out of the average at each end, of every value apart.
-        missed: Site to how many rounds in a row it has not been in, this one included; nobody who was.
+        missed: Site to how many rounds in a row it has missed, this one included; nobody who has not.
         given_up: With secure aggregation, why the round's sum could not be had; no site is in such a round then, and
             the next one begins from the same generator. Empty for every other round.
     """
@@ -62,6 +62,10 @@ class RoundRecord:
     trimmed: int = 0
     missed: Mapping[str, int] = field(default_factory=dict)
     given_up: str = ""
+
+    def missed_by(self, site: str) -> bool:
+        """Whether the site kept away, or its reply could not count; of a round given up, only who is named for that."""
+        return site in self.left_out if self.given_up else site not in self.sites
 
 
 @dataclass(frozen=True)

@@ -229,8 +229,8 @@ class Rounds:
         )
 
     def last_round_of(self, site: str) -> int:
-        """The last round before this one that the site was in; 0 for none."""
-        return max((record.round for record in self.checkpoint.history if site in record.sites), default=0)
+        """The last round before this one that the site did not miss, in it or not to blame for its end; 0 for none."""
+        return max((record.round for record in self.checkpoint.history if not record.missed_by(site)), default=0)
 
 
 def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkpoint:

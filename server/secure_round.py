@@ -73,17 +73,18 @@ def give_up_round(rounds: Rounds, masked: MaskedSum | None, reason: str, seconds
         StorageError: the checkpoint could not be written.
     """
     before, number = rounds.checkpoint, rounds.checkpoint.round + 1
-    left_out = dict.fromkeys(rounds.sites, "the round was given up") | (masked.left_out if masked else {})
+    # A site that answered in it is not to blame.
+    left_out = {site: why for site, why in masked.left_out.items() if site in rounds.sites} if masked else {}
     record = RoundRecord(
         round=number,
         sites=(),
         weights=(),
-        left_out={site: left_out[site] for site in rounds.sites},
+        left_out=left_out,
         metrics={},
         seconds=round(seconds, 3),
         epsilon=_epsilon(masked),
         noised_steps=_noised_steps(masked),
-        missed={site: number - rounds.last_round_of(site) for site in rounds.sites},
+        missed={site: number - rounds.last_round_of(site) for site in left_out},
         given_up=reason,
     )
     checkpoint = replace(before, round=number, history=(*before.history, record))

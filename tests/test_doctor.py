@@ -21,7 +21,19 @@ pytestmark = pytest.mark.network  # real sockets on loopback
 GOLDEN = Path(__file__).parent / "golden" / "doctor.json"
 LINES = [
     *("gpu", "memory", "disk", "coordinator reached", "coordinator certificate", "coordinator answers", "clock"),
-    *("http proxy", "enrolment", "key files", "study", "limits", "approval", "standing", "cohort", "journal", "coins"),
+    *(
+        "link",
+        "http proxy",
+        "enrolment",
+        "key files",
+        "study",
+        "limits",
+        "approval",
+        "standing",
+        "cohort",
+        "journal",
+        "coins",
+    ),
     *("ledger", "packages", "launcher", "telemetry"),
 ]
 
@@ -127,7 +139,7 @@ def test_a_site_without_a_network_is_not_red_for_want_of_one(
     deployed: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = said(deployed.site.root, capsys, 0, "--offline")
-    network = {name for name in LINES if name.startswith(("coordinator", "clock", "http"))}
+    network = {name for name in LINES if name.startswith(("coordinator", "clock", "link", "http"))}
     assert list(lights(found)) == [name for name in LINES if name not in network]
 
 

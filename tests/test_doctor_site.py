@@ -13,17 +13,20 @@ from deployed_site import PATIENT, Deployed, approve_as_it_stands, deploy
 from promised import promised_site, trainer
 
 from fedphantom.client.node import launcher
+from fedphantom.client.node.answers import REPLY_ARRIVED
 from fedphantom.client.node.doctor import software
 from fedphantom.client.node.doctor.cohort_state import check_cohort_state
 from fedphantom.client.node.doctor.enrolled import check_enrolment, check_key_files
 from fedphantom.client.node.doctor.examination import finding_of
 from fedphantom.client.node.doctor.finding import Outcome, without_small_counts
+from fedphantom.client.node.doctor.link import check_link
 from fedphantom.client.node.doctor.records import check_coins, check_journal, check_ledger
 from fedphantom.client.node.doctor.software import check_launcher, check_telemetry, check_versions
 from fedphantom.client.node.doctor.terms import check_approval, check_limits, check_standing, check_study
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.keys import make_next_keys, take_next_keys
 from fedphantom.client.node.standing import go_on, pause, withdraw
+from fedphantom.client.site_setup import read_egress_rule
 from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.exchange import RoundRequest
@@ -62,6 +65,21 @@ def lit(site: SiteFolder, check: Callable[[], Outcome], words: str = "") -> str:
 
 
 # Enrolment and keys.
+
+
+def test_a_link_is_declared_until_a_reply_arrived_and_yellow_where_that_was_slower(site: SiteFolder) -> None:
+    declared = check_link(site)
+    assert (declared.light, declared.fix) == ("green", "")
+    assert declared.found.startswith("not measured before a reply of this site arrived; the study declares 10 Mbit/s")
+    values = read_egress_rule(site).generator.values
+    assert f"its {4e-6 * values:.1f} MB take {32e-7 * values:.0f} s each way" in declared.found
+    for seconds, light in {54.0: "green", 56.0: "yellow"}.items():  # 40 s by the study, and 15 s of handing over
+        Journal(site.journal).append(REPLY_ARRIVED, round=7, bytes=50_000_000, seconds=seconds)
+        measured = check_link(site)
+        arrived = f"a reply of 50.0 MB arrived {seconds:.0f} s after it left, {400 / seconds:.2g} Mbit/s or more"
+        assert measured.light == light
+        assert measured.found.startswith(f"round 7: {arrived}; the study declares")
+    assert "'slowest_link_mbit'" in measured.fix
 
 
 def test_an_enrolment_is_green_yellow_from_thirty_days_ahead_and_red_once_expired(site: SiteFolder) -> None:

@@ -10,6 +10,7 @@ from refusals import refused
 
 from fedphantom.common.enrolment.invitation import open_invitation
 from fedphantom.common.enrolment.request import open_request
+from fedphantom.common.enrolment.signed_file import file_digest
 from fedphantom.common.in_toto import time_text
 from fedphantom.common.journal import read_journal
 from fedphantom.server.coordinator.coordinator import Coordinator
@@ -68,14 +69,28 @@ def test_a_request_by_an_expired_invitation_is_refused(enrolling: Study) -> None
 
 def test_a_later_invitation_makes_the_earlier_void(enrolling: Study) -> None:
     first, second = enrolling.invite("site-a"), enrolling.invite("site-a")
-    refused(4, "replaced or revoked", lambda: enrolling.enroll(enrolling.request(first, new_keys())))
+    request = enrolling.request(first, new_keys())
+    older = "made for an older invitation of site 'site-a', issued .*; a newer one was written since"
+    name = file_digest(second)[:8]
+    refused(
+        4, f"{older}.*'fedphantom site init' with the newest.*begins with {name}", lambda: enrolling.enroll(request)
+    )
+    late = NOW + days(15)
+    refused(4, f"{older}.*cannot be used any more.* Invite", lambda: enrolling.enroll(request, now=late))
     enrolling.enroll(enrolling.request(second, new_keys()))
+    refused(4, f"{older}.*enrolled already", lambda: enrolling.enroll(request))
 
 
 def test_a_revoked_invitation_is_void(enrolling: Study) -> None:
     invitation = enrolling.invite("site-a")
     enrolling.revoke("site-a")
-    refused(4, "replaced or revoked", lambda: enrolling.enroll(enrolling.request(invitation, new_keys())))
+    request = enrolling.request(invitation, new_keys())
+    refused(4, "was revoked.*invite it again", lambda: enrolling.enroll(request))
+    newer = enrolling.invite("site-a")
+    refused(4, "older invitation", lambda: enrolling.enroll(request))
+    enrolling.revoke("site-a")
+    refused(4, "older invitation.* Invite the site again", lambda: enrolling.enroll(request))
+    refused(4, "was revoked", lambda: enrolling.enroll(enrolling.request(newer, new_keys())))
 
 
 def test_an_invitation_of_another_coordinator_is_refused(enrolling: Study, tmp_path: Path) -> None:

@@ -7,8 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from carried_rounds import Carried
+
+from fedphantom import cli
+from fedphantom.common import study
+from fedphantom.server.coordinator import running, serving
 
 SCRIPT = Path(__file__).parent / "fakes" / "stopped_training.py"
 
@@ -55,6 +61,37 @@ def test_an_error_that_an_interrupt_became_is_told_as_the_interrupt() -> None:
     done = subprocess.run([sys.executable, "-c", _DISGUISED], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130, done.stderr
     assert done.stderr.startswith("interrupted: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "works", "words"),
+    [
+        ("start", serving, "serve", ("no site reaches this coordinator", "'fedphantom server start {}'")),
+        ("run", running, "run_study", ("this command alone", "goes on", "'fedphantom server stop {}' ends it")),
+        ("resume", running, "run_study", ("this command alone", "goes on", "'fedphantom server stop {}' ends it")),
+    ],
+)
+def test_what_the_coordinator_stops_says_what_goes_on_and_what_does_not(
+    command: str,
+    module: ModuleType,
+    works: str,
+    words: tuple[str, ...],
+    carried: Carried,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, works, interrupted)
+    assert cli.run(["server", command, str(carried.lead)]) == 130
+    *before, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("stopped: ")
+    assert before in ([], ["rounds ..."])
+    assert all(word.format(carried.lead) in said for word in (*words, "'fedphantom server resume {}'"))
+    monkeypatch.setattr(study, "read_study", interrupted)
+    assert cli.run(["study", "check", "absent.toml"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")  # of the next command nothing of it is said
 
 
 _DISGUISED = """

@@ -243,7 +243,7 @@ def test_what_a_site_sent_before_it_withdrew_is_left_out_of_the_round_under_way(
 def test_below_the_quorum_nothing_is_promised(carried: Carried) -> None:
     carried.take(carried.train("site-a"))
     take(carried, "site-b", notice_of(carried, "site-b"))
-    refused(1, "site-b: it withdrew.*Too few sites are left", carried.take)
+    refused(4, "quorum asks for 2 .missing: site-b: it withdrew.*Too few sites are left", carried.take)
     checkpoint = latest_checkpoint(carried.lead / "run" / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.round == 0

@@ -227,6 +227,20 @@ def test_rounds_say_who_was_left_out_but_not_why() -> None:
     assert "deadline" not in page
 
 
+def test_a_round_that_was_given_up_is_shown_as_such_and_nobody_to_have_missed_it() -> None:
+    why = "site-b: <no> shares"
+    lost = ReportRound(round=2, sites=(), left_out={"site-b": "too slow"}, given_up=why)
+    first, _, *rest = rounds()
+    run = content(rounds=(first, lost, *rest))
+    internal, shareable = words_of(render_report(run, "internal")), words_of(render_report(run, "shareable"))
+    assert f"4 rounds. Round 2 was given up, and no site's training of it counts: {why}. Every site took" in internal
+    assert "took part in every other round." in internal
+    assert "✕ it was left out, ● the round was given up." in internal
+    assert "2 sites, 4 rounds. 1 round of them was given up. Every site took part in every other round." in shareable
+    assert why not in shareable
+    assert "given up" not in words_of(render_report(content(), "internal"))
+
+
 def test_sources_show_licence_citation_and_how_many_maps() -> None:
     page = words_of(render_report(content(), "shareable"))
     assert "Public hippocampi 16 CC-BY-SA-4.0 Simpson et al., arXiv:1902.09063" in page

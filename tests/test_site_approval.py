@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from deployed_site import Deployed, deploy
 from enrolment import Study as Enrolled
 from enrolment import new_keys
 from promised import promised_text
+from refusals import refused
 from tiny_cohorts import tiny_text
 
 from fedphantom.client.node.approval import APPROVAL_FILE, approve, propose, refuse_unapproved
@@ -57,11 +59,27 @@ def test_what_is_shown_ends_in_the_words_that_approve_it_and_only_they_do(site: 
     assert "the coordinator sees of 'site-a'" in shown
     with pytest.raises(PolicyRefused, match="nobody has approved it"):
         check_permission(site)
-    with pytest.raises(PolicyRefused, match="the words given are not those"):
-        approve(site, proposal, WORDS)
+    refused(
+        4, "--seen: not the words of what stands here now: they were mistyped", partial(approve, site, proposal, WORDS)
+    )
+    for typed, letters in {"": 0, "X": 1, proposal.seen.word()[:-1]: 24, "U" + proposal.seen.word()[1:]: 25}.items():
+        no_words = f"--seen: no words of an approval .{letters} letters? .*copy its last line whole"
+        refused(3, no_words, partial(approve, site, proposal, typed))
+    assert not (site.root / APPROVAL_FILE).exists()
     approve(site, proposal, proposal.seen.word().lower().replace("-", " "))
     check_permission(site)
     assert proposal_of(site).changes == ()
+
+
+def test_the_words_of_an_earlier_approval_are_told_with_what_changed_since(site: SiteFolder) -> None:
+    words = proposal_of(site).seen.word()
+    approved(site)
+    with_limits(site)
+    refused(
+        4,
+        f"--seen: the words of the approval before this one; since then: {LIMITS_FILE} was changed; expected",
+        lambda: approve(site, proposal_of(site), words),
+    )
 
 
 def with_limits(site: SiteFolder) -> None:

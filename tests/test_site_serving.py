@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from deployed_site import approve_as_it_stands, deploy
 
+from fedphantom.cli import run as fedphantom
 from fedphantom.client.node import serving
+from fedphantom.client.node.answers import REPLY_ARRIVED
+from fedphantom.client.node.doctor.link import check_link
 from fedphantom.client.node.folder import NodeFolder
 from fedphantom.client.node.serving import serve
 from fedphantom.client.node.status import site_facts, site_text
 from fedphantom.client.node.supernode import SuperNode
 from fedphantom.common.errors import ConfigError, PeerError, PolicyRefused
+from fedphantom.common.journal import read_journal
 from fedphantom.common.site_folder import SiteFolder
 
 ANSWERED = [("reply-left", {"round": 1, "bytes": 4_000_000})]
@@ -94,6 +102,27 @@ def test_once_does_not_wait_for_ever(site: SiteFolder, monkeypatch: pytest.Monke
     assert "ask the coordinator whether the study runs" in refused.value.remedy
 
 
+def test_how_long_a_reply_took_to_the_coordinator_is_journalled_and_the_doctor_says_it(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_journal(site.journal)
+    node_does(monkeypatch, site, (ANSWERED, SENT))
+    told(site)
+    (arrived,) = [e.facts for e in read_journal(site.journal)[len(before) :] if e.event == REPLY_ARRIVED]
+    assert (arrived["round"], arrived["bytes"]) == (1, 4_000_000)
+    assert 0.5 <= float(str(arrived["seconds"])) < 30  # the node writes its line half a second after the reply left
+    assert check_link(site).found.startswith("round 1: a reply of 4.0 MB arrived ")
+
+
+def test_what_is_sent_without_a_reply_of_a_round_measures_nothing(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_journal(site.journal)
+    node_does(monkeypatch, site, ([], SENT), (OPENED, SENT))
+    told(site)
+    assert REPLY_ARRIVED not in {entry.event for entry in read_journal(site.journal)[len(before) :]}
+
+
 def test_without_once_it_answers_one_round_after_another(site: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     node_does(monkeypatch, site, (ANSWERED, SENT), (ANSWERED, SENT))
 
@@ -110,6 +139,28 @@ def test_without_once_it_answers_one_round_after_another(site: SiteFolder, monke
     with pytest.raises(Enough):
         serve(site, say)
     assert said[1:] == ["round 1: 4.0 MB left for the coordinator"] * 2
+
+
+def test_ctrl_c_leaves_no_process_and_says_that_no_round_is_answered(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node_does(monkeypatch, site)
+    keepers: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def started(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        keepers.append(popen(*arguments, **options))
+        return keepers[-1]
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
+    assert fedphantom(["site", "start", str(site.root)]) == 130
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"stopped: this site answers no rounds until 'fedphantom site start {site.root}' is typed")
+    assert [keeper.poll() is not None for keeper in keepers] == [True]
 
 
 def test_status_counts_what_left_in_a_sum(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_watched_status_is_looked_up_anew_each_time_until_ctrl_c_which_is_130(
     line = [group, "status", str(carried.root / folder), "--watch", "--json"]
     assert fedphantom(line) == 130
     told = capsys.readouterr()
-    assert told.err.startswith("interrupted: ")
+    assert told.err == "stopped: the watching alone; what was watched goes on as it was\n"
     seen, decoder, rest = [], json.JSONDecoder(), told.out.lstrip()
     while rest:
         found, end = decoder.raw_decode(rest)
@@ -150,9 +150,33 @@ def test_a_round_that_was_given_up_is_named_as_such(carried: Carried) -> None:
     lost = replace(checkpoint.history[0], given_up="two sites did not come back", sites=())
     write_checkpoint(folder, replace(checkpoint, history=(lost,)))
     assert facts(carried)["rounds_given_up"] == [1]
-    assert "round 1 was given up" in said(carried)
+    assert facts(carried)["why_given_up"] == {1: lost.given_up}
+    assert f"round 1 was given up, and no site's training of it counts: {lost.given_up}" in said(carried)
+    assert said(carried).count("; answered 0 of 0\n") == len(SITES)  # as sites that had missed nothing
     told = RunResult(RunFolder(carried.lead / "run"), None, 1, {1: lost.given_up}).text()
     assert told.splitlines()[0].endswith("no site's training of it counts: two sites did not come back")
+
+
+def test_the_declared_link_stands_beside_what_rounds_took_and_rounds_by_files_measure_none(carried: Carried) -> None:
+    carried.round()
+    assert facts(carried)["link"] is None
+    run = RunFolder(carried.lead / "run")
+    run.journal.unlink()
+    checkpoint = latest_checkpoint(run.checkpoints)
+    assert checkpoint is not None
+    first = replace(checkpoint.history[0], seconds=4.0)
+    slower, lost = replace(first, round=2, seconds=9.0), replace(first, round=3, sites=(), seconds=1.0, given_up="lost")
+    write_checkpoint(run.checkpoints, replace(checkpoint, round=3, history=(slower, first, lost)))
+    link = facts(carried)["link"]
+    values = sum(array.size for array in checkpoint.aggregate.values())
+    assert (link["bytes_there_and_back"], link["declared_mbit"]) == (8 * values, 10.0)
+    assert (link["quickest_round"], link["seconds"]) == (1, 4.0)
+    assert link["mbit_or_more"] == pytest.approx(64e-6 * values / 4)
+    assert "at the 10 Mbit/s that the study declares of the slowest link; round 1, the quickest, took 4 s" in said(
+        carried
+    )
+    write_checkpoint(run.checkpoints, replace(checkpoint, round=4, history=()))
+    assert "no round has measured it yet" in said(carried)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,10 @@ from ...common.journal import JournalEntry
 from ...common.site_folder import REPLY_LEFT
 from ..secure_reply import MASKED_LEFT
 
+REPLY_ARRIVED = "reply-arrived"
+"""Journal event of ``site start``: a round's reply reached the coordinator; round, bytes, seconds since it left, those
+included in which Flower's processes handed it over."""
+
 
 def left(entry: JournalEntry) -> bool:
     """Whether something left for the coordinator."""

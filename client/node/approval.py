@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from ... import __version__
 from ...common.atomic import write_atomic
+from ...common.counted import counted
 from ...common.enrolment.fingerprint import fingerprint, parse_fingerprint
-from ...common.errors import ConfigError, PolicyRefused, VerificationFailed
+from ...common.errors import ConfigError, PolicyRefused, VerificationFailed, about
 from ...common.installed_code import installed_code_digest
 from ...common.journal import Journal, read_journal
 from ...common.masking.terms import SUM_EXPECTED
@@ -161,16 +162,12 @@ def approve(folder: SiteFolder, proposal: Proposal, word: str) -> None:
         word: What the person read at its end and repeats.
 
     Raises:
-        PolicyRefused: other words: something changed since it was shown, or it was never shown.
+        PolicyRefused: other words: mistyped, or something changed since they were shown.
         ConfigError: they are no such words at all.
         StorageError: the disk is full, read-only or forbidden.
     """
-    if parse_fingerprint(word) != proposal.seen.word():
-        raise PolicyRefused(
-            "the words given are not those of what stands here now",
-            expected="the words that 'fedphantom site approve' prints beneath the study",
-            remedy="Run it without --seen, read what it says, and repeat its last line.",
-        )
+    with about("--seen"):
+        _refuse_other_words(folder, proposal, word)
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = json.dumps({"approved": stamp, "seen": asdict(proposal.seen)}, indent=1, sort_keys=True) + "\n"
     write_atomic(folder.root / APPROVAL_FILE, text.encode())
@@ -179,6 +176,28 @@ def approve(folder: SiteFolder, proposal: Proposal, word: str) -> None:
     Journal(folder.journal).append(
         APPROVED, approval=digest, study=seen.study_digest, code=seen.code, sites=sorted(seen.sites)
     )
+
+
+def _refuse_other_words(folder: SiteFolder, proposal: Proposal, typed: str) -> None:
+    expected = "the words at the end of what 'fedphantom site approve DIR' prints now"
+    remedy = "Run 'fedphantom site approve DIR' without --seen, read what it says, and copy its last line whole."
+    try:
+        words = parse_fingerprint(typed)
+    except ConfigError:
+        letters = sum(map(str.isalnum, typed))
+        raise ConfigError(
+            f"no words of an approval ({counted(letters, 'letter or digit', 'letters and digits')})",
+            expected=f"{expected}: XXXXX-XXXXX-XXXXX-XXXXX-XXXXX, no U among them",
+            remedy=remedy,
+        ) from None
+    if words == proposal.seen.word():
+        return
+    before = read_approval(folder)
+    if before is not None and words == before.word():
+        found = f"the words of the approval before this one; since then: {'; '.join(proposal.changes or ())}"
+    else:
+        found = "not the words of what stands here now: they were mistyped, or something changed since they were shown"
+    raise PolicyRefused(found, expected=expected, remedy=remedy)
 
 
 def read_approval(folder: SiteFolder) -> Seen | None:

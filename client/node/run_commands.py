@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
+from ...common.interrupt import say_when_interrupted
 from ...common.printed import print_made
 from .commands import site_app as site_app
 
@@ -49,6 +51,11 @@ def site_start(
     from .serving import serve
 
     folder = _opened(site)
+    say_when_interrupted(
+        f"stopped: this site answers no rounds until 'fedphantom site start {shlex.quote(str(site))}' is typed again. A"
+        " round that was under way here is broken off: the coordinator has a whole reply to it or none, and privacy"
+        " budget that it spent stays spent"
+    )
     serve(folder, lambda text: typer.echo(text, err=True), once=once)
 
 

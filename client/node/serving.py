@@ -9,14 +9,14 @@ from ...common.errors import PeerError
 from ...common.event_log import Level
 from ...common.flower_programs import free_ports
 from ...common.followed_log import FollowedLog
-from ...common.journal import JournalEntry, read_journal
+from ...common.journal import Journal, JournalEntry, read_journal
 from ...common.service import Service
 from ...common.site_folder import REPLY_LEFT, ROUND_FAILED, SiteFolder
 from ...common.storage import storage_errors
 from ...common.watched_file import WatchedFile
 from ..secure_reply import MASKED_LEFT
 from ..site_setup import read_egress_rule
-from .answers import round_over
+from .answers import REPLY_ARRIVED, answered, round_over
 from .membership import Membership, read_membership
 from .permission import check_permission
 from .standing import refuse_absent, standing
@@ -74,6 +74,7 @@ class _Serving:
         self._log = self._node.folder / "supernode.log"
         self._journal = WatchedFile(folder.journal)
         self._told = len(self._events())
+        self._left: tuple[JournalEntry, float] | None = None  # what is on its way, and when it was seen to leave
         spec = read_egress_rule(folder).generator
         self._longest = _ROUNDS_WAITED * folder.study().federation.deadline_with(spec.values)
 
@@ -89,6 +90,7 @@ class _Serving:
             time.sleep(_POLL_S)
             new = self._tell()
             sent = any(SENT in line for line in added.lines())
+            self._time(new, sent=sent)
             over = over or any(map(round_over, new))
             failed = failed or any(entry.event == ROUND_FAILED for entry in new)
             if once and over and sent:
@@ -108,6 +110,7 @@ class _Serving:
                 if standing(self._folder) == "withdrawn":
                     refuse_absent(self._folder)
                 time.sleep(RESTART_S)
+                self._left = None  # another node sends nothing of it
                 self._start()
 
     def _start(self) -> None:
@@ -122,6 +125,19 @@ class _Serving:
             remedy="errors.log and node/supernode.log in the site's folder say what happened; ask the coordinator"
             " whether the study runs, then start it again.",
         )
+
+    def _time(self, new: Sequence[JournalEntry], *, sent: bool) -> None:
+        """Journal how long a round's reply took to the coordinator: all that is ever known of the link."""
+        if left := [entry for entry in new if answered(entry)]:
+            self._left = left[-1], time.monotonic()
+        if sent and self._left:
+            (entry, since), self._left = self._left, None
+            # It left up to one look before it was seen to.
+            seconds = round(time.monotonic() - since + _POLL_S, 1)
+            facts = entry.facts
+            Journal(self._folder.journal).append(
+                REPLY_ARRIVED, round=facts["round"], bytes=facts["bytes"], seconds=seconds
+            )
 
     def _tell(self) -> Sequence[JournalEntry]:
         """Say what the journal tells since; those lines."""

@@ -195,10 +195,12 @@ class ReportRound(_Read):
     Attributes:
         round: 1-based.
         sites: Sites whose replies were averaged.
-        left_out: Sites left out, with the reason, which the page does not show.
+        left_out: Sites left out, with the reason, which the page does not show; of a round given up, who failed in it.
         metrics: Figures on synthetic volumes alone.
         seconds: How long it took.
-        named: Whether ``sites`` and ``left_out`` hold names; else numbers that mean nothing beyond the round.
+        given_up: Why the round's sum could not be had; empty where it was.
+        named: Whether ``sites``, ``left_out`` and ``given_up`` hold names; else numbers that mean nothing beyond the
+            round, and no reason.
     """
 
     round: int
@@ -206,6 +208,7 @@ class ReportRound(_Read):
     left_out: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float | None = None
+    given_up: str = ""
     named: bool = True
 
     def without_names(self) -> Self:
@@ -213,7 +216,9 @@ class ReportRound(_Read):
         there, everyone = len(self.sites), len(self.sites) + len(self.left_out)
         numbers = tuple(map(str, range(1, everyone + 1)))
         left_out = dict.fromkeys(numbers[there:], "")
-        return self.model_copy(update={"sites": numbers[:there], "left_out": left_out, "named": False})
+        given_up = "withheld" if self.given_up else ""
+        names = {"sites": numbers[:there], "left_out": left_out, "given_up": given_up, "named": False}
+        return self.model_copy(update=names)
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> Self:

@@ -173,7 +173,7 @@ def curve_plot(values: Sequence[tuple[int, float]], name: str, index: int, alt: 
 
 
 def reply_plot(rounds: Sequence[ReportRound], alt: str) -> Markup:
-    """Which sites took part in which round: a filled square, or a cross."""
+    """Which sites took part in which round: a filled square, or a cross; a circle for all where it was given up."""
     sites = sorted({site for entry in rounds for site in (*entry.sites, *entry.left_out)})
     left, right, top, row_height = 14.0, WIDTH - 14, 6.0, 40
     width = (right - left) / len(rounds)
@@ -183,13 +183,15 @@ def reply_plot(rounds: Sequence[ReportRound], alt: str) -> Markup:
         y = top + row_height * i
         parts.append(text(left, y + 12, site))
         for k, entry in enumerate(rounds):
-            present = site in entry.sites
+            shape, colour = ("square", "#0072b2") if site in entry.sites else ("cross", "#000")
+            if entry.given_up:
+                shape, colour = "circle", "#767676"
             parts.append(
                 marker(
                     left + (k + 0.5) * width,
                     y + 26,
-                    "square" if present else "cross",
-                    "#0072b2" if present else "#000",
+                    shape,
+                    colour,
                     size,
                 )
             )

@@ -272,32 +272,45 @@ def _figure(figure: ReportFigure | None) -> str:
 
 def _training(rounds: Sequence[ReportRound]) -> dict[str, Any]:
     if not rounds:
-        return {"curves": (), "replies": None, "reply_sentence": ""}
+        return {"curves": (), "replies": None, "reply_sentence": "", "given_up": False}
     curves = []
     for index, (key, name) in enumerate(words.METRICS.items()):
         values = [(entry.round, entry.metrics[key]) for entry in rounds if key in entry.metrics]
         if values:
             told = f"{name}: {values[0][1]:.2f} in round {values[0][0]}, {values[-1][1]:.2f} in round {values[-1][0]}"
             curves.append((name, curve_plot(values, name, index, told)))
+    averaged, given_up = [r for r in rounds if not r.given_up], [r for r in rounds if r.given_up]
     if not all(entry.named for entry in rounds):
-        return {"curves": curves, "replies": None, "reply_sentence": _took_part(rounds)}
-    missed = Counter(site for entry in rounds for site in entry.left_out)
+        sentence = _took_part(averaged, len(given_up))
+        return {"curves": curves, "replies": None, "reply_sentence": sentence, "given_up": bool(given_up)}
+    missed = Counter(site for entry in averaged for site in entry.left_out)
     sites = sorted({site for entry in rounds for site in (*entry.sites, *entry.left_out)})
-    sentence = f"{len(sites)} sites ({', '.join(sites)}), {len(rounds)} round{'s' if len(rounds) > 1 else ''}. " + (
-        "Left out: " + ", ".join(f"{site} in {n} of {len(rounds)} rounds" for site, n in sorted(missed.items())) + "."
+    parts = [f"{len(sites)} sites ({', '.join(sites)}), {counted(len(rounds), 'round')}."]
+    parts += [
+        f"Round {entry.round} was given up, and no site's training of it counts: {entry.given_up}."
+        for entry in given_up
+    ]
+    parts.append(
+        "Left out: " + ", ".join(f"{site} in {n} of {len(averaged)} rounds" for site, n in sorted(missed.items())) + "."
         if missed
-        else "Every site took part in every round."
+        else f"Every site took part in every {'other ' if given_up else ''}round."
     )
-    return {"curves": curves, "replies": reply_plot(rounds, sentence), "reply_sentence": sentence}
+    sentence = " ".join(parts)
+    plot = reply_plot(rounds, sentence)
+    return {"curves": curves, "replies": plot, "reply_sentence": sentence, "given_up": bool(given_up)}
 
 
-def _took_part(rounds: Sequence[ReportRound]) -> str:
+def _took_part(averaged: Sequence[ReportRound], given_up: int) -> str:
     """The same in numbers alone."""
-    most = max(len(entry.sites) + len(entry.left_out) for entry in rounds)
-    short = sum(bool(entry.left_out) for entry in rounds)
-    told = f"{counted(most, 'site')}, {counted(len(rounds), 'round')}. "
+    most = max((len(entry.sites) + len(entry.left_out) for entry in averaged), default=0)
+    short = sum(bool(entry.left_out) for entry in averaged)
+    told = f"{counted(most, 'site')}, {counted(len(averaged) + given_up, 'round')}. "
+    if given_up:
+        told += f"{counted(given_up, 'round')} of them {'was' if given_up == 1 else 'were'} given up. "
     return told + (
-        f"In {short} of them a site or more was left out." if short else "Every site took part in every round."
+        f"In {short} of {'the others' if given_up else 'them'} a site or more was left out."
+        if short
+        else f"Every site took part in every {'other ' if given_up else ''}round."
     )
 
 

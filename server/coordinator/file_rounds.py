@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...common.atomic import write_atomic
 from ...common.counted import counted
-from ...common.errors import ConfigError, OutputTaken, PeerError, VerificationFailed, about
+from ...common.errors import ConfigError, OutputTaken, PolicyRefused, VerificationFailed, about
 from ...common.output_place import refuse_other
 from ...common.round_files.reply import REPLY
 from ...common.round_files.signed_tensors import refuse_nothing
@@ -156,8 +156,8 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
         SignatureInvalid: a reply that no enrolled site signed, or another than it names, or with revoked keys.
         VerificationFailed: a reply of another study, to another request or round, or changed since.
         DataError: no reply at all, or one that cannot count; says why.
-        PolicyRefused: another reply of a site whose reply is here.
-        PeerError: ``close`` below the quorum.
+        PolicyRefused: another reply of a site whose reply is here; or ``close``, or too few sites left, below the
+            study's quorum.
         StorageError: the disk is full, read-only or forbidden.
     """
     for reply in replies:
@@ -181,11 +181,12 @@ def import_replies(root: Path, replies: Sequence[Path], now: datetime, *, close:
             number, rounds = asked.request.round, study.training.rounds
             return RepliesImported(number, rounds, answered, missing, False, quorum, None)
         if len(answered) < quorum:
-            raise PeerError(
-                f"round {asked.request.round} has {counted(len(answered), 'reply', 'replies')}"
-                f" ({'; '.join(f'{site}: {problem}' for site, problem in missing.items())})",
-                expected=f"at least {quorum}, the study's quorum",
-                remedy="Import the replies that are missing: 'fedphantom server import DIR FILE...'."
+            here, lacks = counted(len(answered), "reply", "replies"), "; ".join(f"{s}: {p}" for s, p in missing.items())
+            raise PolicyRefused(
+                f"round {asked.request.round} has {here}, where the quorum asks for {quorum} (missing: {lacks})",
+                expected=f"{counted(quorum, 'reply', 'replies')} or more, the study's quorum, before a round is closed",
+                remedy=f"Get replies that are missing until there are {quorum}, then import them: 'fedphantom server"
+                " import DIR FILE... --close'."
                 if len(under_way.awaited) >= quorum
                 else "Too few sites are left: the study ends here, unless one that left is invited again.",
             )

@@ -267,11 +267,16 @@ class Membership(AboutStudy):
 
     def _refuse_spent(self, sent: SentInvitation, now: datetime) -> None:
         if sent.state != "open":
-            why = {"used": "was used already", "void": "was replaced or revoked"}[sent.state]
+            newer = [other for other in self.invitations[self.invitations.index(sent) :] if other.site == sent.site][1:]
+            if sent.state == "void" and newer:
+                raise self._replaced(sent, newer[-1], now)
+            why = {"used": "was used already", "void": "was revoked"}[sent.state]
             raise PolicyRefused(
                 f"a request by an invitation that {why}",
                 expected="one request for every invitation",
-                remedy="If the site did not send it twice itself, find out who did. Invite it again if it did.",
+                remedy="If the site did not send it twice itself, find out who did. Invite it again if it did."
+                if sent.state == "used"
+                else "If the site is to take part after all, invite it again: 'fedphantom server invite'.",
             )
         if sent.expires < time_text(now):
             raise SignatureInvalid(
@@ -279,6 +284,24 @@ class Membership(AboutStudy):
                 expected="a request before its last moment",
                 remedy="Invite the site again: 'fedphantom server invite'.",
             )
+
+    def _replaced(self, sent: SentInvitation, newest: SentInvitation, now: datetime) -> PolicyRefused:
+        if newest.state == "open" and newest.expires >= time_text(now):
+            remedy = (
+                "Have the site run 'fedphantom site init' with the newest, in the folder that it has, and send the"
+                " request that this writes. The newest lies in DIR/invitations; its name begins with"
+                f" {newest.digest[:8]}."
+            )
+        elif any(site.name == sent.site for site in self.sites):
+            remedy = "Nothing, if the site itself asked twice: by the newest it is enrolled already."
+        else:
+            remedy = "The newest cannot be used any more either. Invite the site again: 'fedphantom server invite'."
+        return PolicyRefused(
+            f"a request made for an older invitation of site '{sent.site}', issued {sent.issued}; a newer one was"
+            f" written since, issued {newest.issued}",
+            expected="a request made for the newest invitation of the site: each makes the ones before it void",
+            remedy=remedy,
+        )
 
     def _renewed(
         self, request: EnrolmentRequest, sent: SentInvitation, before: EnrolledSite | None, now: datetime

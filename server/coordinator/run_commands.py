@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...common.errors import about
+from ...common.interrupt import say_when_interrupted
 from ...common.printed import print_made
 from .commands import server_app as server_app
 
@@ -28,6 +30,12 @@ def server_start(folder: _Folder) -> None:
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
+    place = shlex.quote(str(folder))
+    say_when_interrupted(
+        f"stopped: no site reaches this coordinator until 'fedphantom server start {place}' is typed again; sites keep"
+        f" trying. A run that was under way ended with it: 'fedphantom server resume {place}' goes on from its last"
+        " finished round"
+    )
     serve(coordinator, _say_aside)
 
 
@@ -72,7 +80,8 @@ def server_import(
 ) -> None:
     """Take in replies that sites signed; the round is done once all are here. Called again, nothing counts twice.
 
-    Exit 5: a reply that is not what an enrolled site signed for this round. Exit 4: a second, other reply of a site.
+    Exit 5: a reply that is not what an enrolled site signed for this round. Exit 4: a second, other reply of a site,
+    or a round that is to be done below the study's quorum.
     """
     from datetime import UTC, datetime
 
@@ -122,12 +131,14 @@ def _run(folder: Path, *, as_json: bool, resumed: bool) -> None:
 
     with about("DIR"):
         coordinator = CoordinatorFolder.open(folder)
-    try:
-        with stages() as stage:
-            result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
-    except KeyboardInterrupt:
-        _say_aside("if it had begun, the run goes on: 'server stop DIR' ends it, 'server resume DIR' follows it again")
-        raise
+    place = shlex.quote(str(folder))
+    say_when_interrupted(
+        "stopped: this command alone. A run that had begun goes on while 'server start' does: 'fedphantom server status"
+        f" {place}' shows it, 'fedphantom server stop {place}' ends it. 'fedphantom server resume {place}' follows it"
+        " again, the round under way asked anew, and writes the result once all are done"
+    )
+    with stages() as stage:
+        result = run_study(coordinator, _beginning(coordinator), stage("rounds"), _say_aside, resumed=resumed)
     where = str(result.generator) if result.generator else None
     typer.echo(
         json.dumps(

@@ -48,12 +48,17 @@ class RunResult:
 
     def text(self) -> str:
         """For a terminal."""
-        given_up = [
-            f"round {number} was given up, and no site's training of it counts: {why}"
-            for number, why in self.given_up.items()
-        ]
         done = f"{counted(self.rounds, 'round')} done; generator: {self.generator or 'none left a site'}"
-        return "\n".join([*given_up, done])
+        return "\n".join([*given_up_text(self.given_up), done])
+
+
+def given_up_text(why: Mapping[int, str]) -> list[str]:
+    """One line a round that was given up.
+
+    Args:
+        why: By the round's number.
+    """
+    return [f"round {number} was given up, and no site's training of it counts: {one}" for number, one in why.items()]
 
 
 def run_study(

@@ -6,14 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ...common.enrolment.certificates import certificate_of
+from ...common.gan.parameters import ParameterSpec
 from ...common.in_toto import time_text
-from ...common.study import read_study
-from ..checkpoints import latest_checkpoint
+from ...common.study import Study, read_study
+from ..checkpoints import Checkpoint, latest_checkpoint
 from ..run_folder import RunFolder
 from .carried_status import carried_facts, carried_text, goes_by_files
 from .folder import CoordinatorFolder
 from .registry import Registry
-from .running import goes_on
+from .running import given_up_text, goes_on
 from .serving import control_of, nodes_of, superlink_of
 
 
@@ -48,7 +49,9 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "rounds": {"done": len(history), "of": study.training.rounds},
         "running": serving and goes_on(folder),
         "rounds_given_up": [record.round for record in history if record.given_up],
+        "why_given_up": {record.round: record.given_up for record in history if record.given_up},
         "by_files": by_files,
+        "link": _link(study, checkpoint) if checkpoint and checkpoint.aggregate and not by_files else None,
         "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
         "last_round": asdict(history[-1]) if history else None,
         "sites": sites,
@@ -59,6 +62,35 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
             for name in ("sites-ca", "internal-ca", "proxy", "link")
         },
     }
+
+
+def _link(study: Study, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What travels, over which link by the study, and what rounds took for it; training is in their time."""
+    federation, values = study.federation, ParameterSpec.of(checkpoint.aggregate).values
+    there_and_back = 2 * federation.travels_bytes(values)
+    quickest = min((r for r in checkpoint.history if r.sites), key=lambda r: r.seconds, default=None)
+    return {
+        "bytes_there_and_back": there_and_back,
+        "declared_mbit": federation.slowest_link_mbit,
+        "declared_seconds": round(2 * federation.link_s(values), 1),
+        "quickest_round": quickest.round if quickest else None,
+        "seconds": quickest.seconds if quickest else None,
+        "mbit_or_more": 8e-6 * there_and_back / quickest.seconds if quickest and quickest.seconds else None,
+    }
+
+
+def _link_text(link: dict[str, Any]) -> str:
+    said = (
+        f"{link['bytes_there_and_back'] / 1e6:.1f} MB travel a round to each site and back:"
+        f" {link['declared_seconds']:.0f} s at the {link['declared_mbit']:g} Mbit/s that the study declares of the"
+        " slowest link"
+    )
+    if link["mbit_or_more"] is None:
+        return f"{said}; no round has measured it yet"
+    return (
+        f"{said}; round {link['quickest_round']}, the quickest, took {link['seconds']:.0f} s with its training:"
+        f" {link['mbit_or_more']:.2g} Mbit/s or more. 'site doctor' says what a site's last reply took by itself"
+    )
 
 
 def status_text(facts: dict[str, Any]) -> str:
@@ -75,13 +107,15 @@ def status_text(facts: dict[str, Any]) -> str:
             if facts["by_files"]
             else "nobody serves: 'fedphantom server start'"
         ),
-        *(f"round {number} was given up: its sum could not be had" for number in facts["rounds_given_up"]),
+        *given_up_text(facts["why_given_up"]),
         *([carried_text(facts["carried"])] if facts["carried"] else []),
+        *([_link_text(facts["link"])] if facts["link"] else []),
         "",
     ]
+    averaged = rounds["done"] - len(facts["rounds_given_up"])
     width = max((len(site["name"]) for site in facts["sites"]), default=4)
     for site in facts["sites"]:
-        answered = f"answered {site['rounds_answered']} of {rounds['done']}"
+        answered = f"answered {site['rounds_answered']} of {averaged}"
         left_out = site["last_left_out"]
         why = f"; round {left_out['round']} without it: {left_out['reason']}" if left_out else ""
         standing = f"{site['connection']}, enrolled until {site['enrolled_until'][:10]}"

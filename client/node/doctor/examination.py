@@ -21,7 +21,7 @@ from ...site_round import note_failure
 from ...site_setup import read_egress_rule
 from ..folder import NodeFolder
 from ..joining import open_enrolled
-from . import disk, enrolled, hardware, reach, records, software, terms
+from . import disk, enrolled, hardware, link, reach, records, software, terms
 from .cohort_state import check_cohort_state
 from .door import DoorSeen, look_at_door
 from .finding import Finding, Outcome, red
@@ -30,7 +30,7 @@ from .measured_step import measure_step
 Check = Callable[[], Outcome]
 
 STEP = "step"
-NETWORK = ("coordinator reached", "coordinator certificate", "coordinator answers", "clock", "http proxy")
+NETWORK = ("coordinator reached", "coordinator certificate", "coordinator answers", "clock", "link", "http proxy")
 """Lines that only a site with a network has."""
 
 
@@ -131,6 +131,7 @@ def checks(folder: SiteFolder, now: datetime, progress: Report) -> Sequence[tupl
         ("coordinator certificate", lambda: reach.check_certificate(door(), node.authority, now)),
         ("coordinator answers", lambda: reach.check_answer(door())),
         ("clock", lambda: reach.check_clock(door())),
+        ("link", lambda: link.check_link(folder)),
         ("http proxy", lambda: reach.check_proxy(address(), os.environ, environment)),
         ("enrolment", lambda: enrolled.check_enrolment(folder, now)),
         ("key files", lambda: enrolled.check_key_files(folder)),

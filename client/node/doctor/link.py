@@ -9,7 +9,7 @@ from ..answers import REPLY_ARRIVED
 from .finding import Outcome, green, yellow
 
 HANDED_OVER_S = 15.0
-"""Of a reply's time at most so much is not the link's: Flower's processes hand it to each other, and ask every 3 s."""
+"""Of a reply's time at most so much is not the link's: Flower's processes hand it to each other, and wait between two questions."""
 
 
 def check_link(folder: SiteFolder) -> Outcome:

@@ -42,11 +42,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
 @pytest.fixture
 def site(made: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> SiteFolder:
     monkeypatch.setattr(serving, "_POLL_S", 0.05)
+    monkeypatch.setattr(serving, "FETCHED_S", 0.0)
     return made
 
 
 def node_does(monkeypatch: pytest.MonkeyPatch, site: SiteFolder, *steps: tuple[Events, str]) -> None:
-    """A SuperNode that journals, and half a second later writes a line, step by step; then it stays."""
+    """A SuperNode that journals, and half a second later writes a line, step by step; then it stays, and counts."""
     script = f"""
 import time
 from pathlib import Path
@@ -56,7 +57,9 @@ for events, line in {[(list(events), line) for events, line in steps]!r}:
         Journal(Path({str(site.journal)!r})).append(event, **facts)
     time.sleep(0.5)
     print(line, flush=True)
-time.sleep(60)
+for tenth in range(600):
+    time.sleep(0.1)
+    Path({str(site.root / "tenths")!r}).write_text(str(tenth))
 """
     monkeypatch.setattr(SuperNode, "command", lambda self: [sys.executable, "-c", script])
 
@@ -74,6 +77,16 @@ def test_once_ends_when_the_reply_has_reached_the_coordinator(
     said = told(site)
     assert said[0].startswith("'site-a' is ready")
     assert said[1:] == ["round 1: 4.0 MB left for the coordinator"]
+
+
+def test_once_leaves_the_coordinator_time_to_fetch_what_was_sent(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower hands nobody the reply of a node that has signed off."""
+    monkeypatch.setattr(serving, "FETCHED_S", 3.0)
+    node_does(monkeypatch, site, (ANSWERED, SENT))
+    told(site)
+    assert int((site.root / "tenths").read_text()) >= 10
 
 
 def test_once_in_a_sum_ends_when_the_shares_that_open_it_have_left_and_no_sooner(
@@ -178,6 +191,7 @@ def test_a_site_that_withdraws_while_it_serves_ends_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "_POLL_S", 0.05)
+    monkeypatch.setattr(serving, "FETCHED_S", 0.0)
     site = approve_as_it_stands(deploy(tmp_path).site)
     withdraws = "from pathlib import Path; from fedphantom.client.node.standing import withdraw;"
     withdraws += "from fedphantom.common.site_folder import SiteFolder;"

@@ -28,6 +28,10 @@ RESTART_S = 15.0
 SENT = b"Sent successfully"
 """What Flower 1.41 writes once a reply has reached the SuperLink."""
 
+FETCHED_S = 20.0
+"""From a reply's arrival at the SuperLink until its node may go: the coordinator's side fetches none of a node that has
+signed off, and looks for replies several times a second, or later where its machine is busy."""
+
 _ROUNDS_WAITED = 2
 """How many rounds' deadlines ``--once`` waits: within two, a round that goes on begins, and ends, for every site."""
 
@@ -94,9 +98,11 @@ class _Serving:
             over = over or any(map(round_over, new))
             failed = failed or any(entry.event == ROUND_FAILED for entry in new)
             if once and over and sent:
+                time.sleep(FETCHED_S)
                 return
             waited = time.monotonic() - begun
-            if once and failed and sent:  # the coordinator has been told
+            if once and failed and sent:
+                time.sleep(FETCHED_S)  # the coordinator shall be told
                 raise self._nothing("the round failed here", waited)
             if once and waited > self._longest:
                 raise self._nothing("no round was over here", waited)

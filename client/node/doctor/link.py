@@ -9,7 +9,7 @@ from ..answers import REPLY_ARRIVED
 from .finding import Outcome, green, yellow
 
 HANDED_OVER_S = 15.0
-"""Of a reply's time at most so much is not the link's: Flower's processes hand it to each other, and wait between two questions."""
+"""Of a reply's time at most so much is not the link's: Flower's processes hand it on, and wait in between."""
 
 
 def check_link(folder: SiteFolder) -> Outcome:

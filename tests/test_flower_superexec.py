@@ -104,6 +104,41 @@ def test_every_task_is_a_process_of_its_own_that_begins_as_loading_left_it(tmp_p
     assert not set(first["chance"]) & set(second["chance"])
 
 
+@pytest.mark.parametrize(
+    ("ends", "code", "says"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(4)", 4, ""),
+        ("sys.exit('no way')", 1, "no way\n"),
+        ("raise ValueError('odd')", 1, "ValueError: odd\n"),
+    ],
+)
+def test_a_task_ends_as_python_would_end_it_after_its_threads_and_its_last_words(
+    tmp_path: Path, ends: str, code: int, says: str
+) -> None:
+    script = f"""
+import sys, threading, time
+from pathlib import Path
+from fedphantom.client.node.flower_superexec import _code_of, _end
+
+def late():
+    time.sleep(0.3)
+    Path({str(tmp_path / "late")!r}).touch()
+
+def run(arguments):
+    threading.Thread(target=late).start()
+    print("said", end="")
+    {ends}
+
+_end(_code_of(run, []))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "said")
+    assert done.stderr.endswith(says)
+    assert (tmp_path / "late").exists()
+
+
 def test_it_ends_with_the_process_that_asks_and_is_not_asked_once_it_has_ended(tmp_path: Path) -> None:
     said_by(
         """

@@ -13,18 +13,22 @@ PATH as ever: rounds then take longer, and are the same.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import inspect
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from ...common.installed_code import installed_code_digest
 
@@ -79,6 +83,8 @@ class WaitingProcess:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets tasks that have ended
         for name in _LOADED:
             importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: a task that looked through it for garbage would copy every page of it
         with theirs, theirs.makefile("rb") as requests:
             arguments = _divided(requests)
         if arguments is None:
@@ -86,8 +92,33 @@ class WaitingProcess:
         if installed_code_digest() != code:
             # What was approved is what lies on disk now, not what was loaded.
             os.execvp(TASK, [TASK, *arguments])  # noqa: S606  # no shell; the site's launcher stands first on PATH
+        _end(_code_of(run, arguments))
+
+
+def _code_of(run: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> int:
+    """What a task's process ends with, as Python would have it."""
+    try:
         run(arguments)
-        sys.exit(0)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """End a task's process without taking apart what was loaded, which would copy every page of it: a core's second."""
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _divided(requests: IO[bytes]) -> list[str] | None:

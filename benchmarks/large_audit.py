@@ -1,17 +1,16 @@
 """``large_audit.py FOLDER``: an audit of 100 members and 100 holdout patients, in a process of its own; prints JSON.
 
-48³ voxels, four channels, 500 synthetic volumes of a generator of the ``small`` size. Generators are at hand untrained:
-what is timed is all that an audit does beside training them. Every scan has noise of its own, so that nobody is a copy
-of anyone, and more or less of it: logarithms of errors differ between scans by as much as a trained generator's do
-(docs/experiments.md, "How many draws an adversarial generator needs"). ``large_audit.py FOLDER alike``: all have as
-much, and every generator is asked for as many draws as an audit allows. One control is trained for a few steps, to say
-what all of them take.
+48³ voxels, four channels, 500 synthetic volumes of a generator of the ``small`` size. Generators are at hand, one for
+all: what is timed is all that an audit does beside training them. Scans show each structure at an intensity of its own,
+times a gain that is the patient's, with noise, so that nobody is a copy of anyone. The generator learnt from the
+reference patients for some steps, enough to heed its noise as little as trained ones do: ``large_audit.py FOLDER
+untrained`` leaves that out, and every generator is then asked for as many draws as an audit allows. One control is
+trained for a few steps, to say what all of them take.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -23,8 +22,8 @@ from resident_peak import resident_peak_gib
 from fedphantom.common.cohorts.disk_rows import let_go
 from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.cohorts.roles import Role
-from fedphantom.common.device import choose_device
-from fedphantom.common.gan.generation import as_read_back, paint
+from fedphantom.common.device import Device, choose_device
+from fedphantom.common.gan.generation import as_read_back
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.parallel import side_by_side
@@ -42,8 +41,10 @@ SIDE, SYNTHETIC, OTHERS = 100, 500, 16
 MAPS = 64
 """Label maps drawn; patients and volumes share them, mirrored and shifted."""
 STEPS, TIMED_STEPS = 2000, 10
-NOISE, SPREAD = 0.1, 0.3
-"""Standard deviation of a scan's noise, and of the logarithm of its square between scans."""
+LEARNT_STEPS = 60
+"""Of the generator at hand; patients' errors differ by .14 then (standard deviation of logarithms), draws by .003."""
+GAIN, NOISE = 0.3, 0.1
+"""How far a patient's gain lies from 1 at most, in each channel; standard deviation of noise."""
 STUDY = phantom_study("large-audit", 1, Grid((48, 48, 48), (4, 4, 4)))
 
 
@@ -59,24 +60,35 @@ def label_maps(number: int, rng: np.random.Generator) -> Labels:
     return out
 
 
-def main(folder: Path, spread: float) -> None:
-    """Make patients, audit, print what it took."""
-    device, rng = choose_device("cpu"), numpy_generator(1, "large audit")
+def at_hand_after(steps: int, scans: PreparedScans, device: Device) -> Networks:
+    """A generator that learnt from scans for so many steps."""
+    if steps:
+        return train_control_generator(scans, np.arange(len(scans.patients)), STUDY, device, steps=steps, seed=1)
     network = make_generator(STUDY, STUDY.seed)
     device.place(network)
-    target = Networks(painter(network, STUDY, device))
+    return Networks(painter(network, STUDY, device))
+
+
+def main(folder: Path, steps: int) -> None:
+    """Make patients, audit, print what it took."""
+    device, rng = choose_device("cpu"), numpy_generator(1, "large audit")
     wanted: dict[Role, int] = {"member": SIDE, "holdout": SIDE, "reference": OTHERS, "control": OTHERS}
     roles = tuple(role for role, number in wanted.items() for _ in range(number))
     labels, synthetic_labels = label_maps(len(roles), rng), label_maps(SYNTHETIC, rng)
     shape = (len(STUDY.channels), *labels.shape[1:])
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.float32, (len(roles), *shape))
+    intensity = rng.uniform(-0.8, 0.8, (shape[0], len(STUDY.labels)))
     for i, some in enumerate(labels):
-        noise = NOISE * math.exp(spread / 2 * rng.normal())
-        images[i] = paint(network, some[None], STUDY, i, device)[0] + rng.normal(0, noise, images.shape[1:])
+        gain = 1 + GAIN * rng.uniform(-1, 1, (shape[0], 1, 1, 1))
+        images[i] = np.clip(gain * intensity[:, some] + rng.normal(0, NOISE, shape), -1, 1)
         let_go(images)
+    apart = np.flatnonzero(np.array(roles) == "reference")
+    names = tuple(f"p{i}" for i in apart)
+    reference = PreparedScans(images[apart], labels[apart], names, ("A",) * len(apart), np.zeros((len(apart), 0)))
+    target = at_hand_after(steps, reference, device)
     synthetic = np.lib.format.open_memmap(folder / "synthetic.npy", "w+", np.float32, (SYNTHETIC, *shape))
     for i, some in enumerate(synthetic_labels):
-        synthetic[i] = as_read_back(paint(network, some[None], STUDY, i, device))[0]
+        synthetic[i] = as_read_back(target.generator(some[None], i))[0]
         let_go(synthetic)
     patients = tuple(f"p{i}" for i in range(len(roles)))
     material = AuditMaterial(
@@ -133,4 +145,4 @@ def main(folder: Path, spread: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), 0.0 if "alike" in sys.argv[2:] else SPREAD)
+    main(Path(sys.argv[1]), 0 if "untrained" in sys.argv[2:] else LEARNT_STEPS)

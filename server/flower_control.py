@@ -54,7 +54,7 @@ class FlowerControl:
         Raises:
             PeerError: it was not accepted; names the log. As every other method.
         """
-        run = self._ask("run", str(app), _CONNECTION).get("run-id")
+        run = self._done("run", str(app), _CONNECTION).get("run-id")
         if not isinstance(run, str | int):
             raise self._failure("Flower did not accept the run")
         return str(run)
@@ -68,8 +68,8 @@ class FlowerControl:
                 return UNKNOWN
 
     def stop(self, run: str) -> None:
-        """End a run; one that has ended stays as it is."""
-        self._ask("stop", run, _CONNECTION)
+        """End a run. PeerError: it was not ended, because it has ended by itself perhaps."""
+        self._done("stop", run, _CONNECTION)
 
     def register(self, key: Path, name: str) -> str:
         """Let the SuperNode with this key in.
@@ -81,22 +81,29 @@ class FlowerControl:
         Returns:
             The node's identifier, its own for as long as it is registered.
         """
-        node = self._ask("supernode", "register", str(key), _CONNECTION, "--name", name).get("node-id")
+        node = self._done("supernode", "register", str(key), _CONNECTION, "--name", name).get("node-id")
         if not isinstance(node, str | int):
             raise self._failure(f"the SuperLink did not register the node of '{name}'")
         return str(node)
 
     def unregister(self, node: str) -> None:
         """Let a SuperNode in no more."""
-        self._ask("supernode", "unregister", node, _CONNECTION)
+        self._done("supernode", "unregister", node, _CONNECTION)
 
     def nodes(self) -> dict[str, str]:
         """Flower's word for each registered node (``online``, ``offline`` …) by its identifier."""
-        match self._ask("supernode", "list", _CONNECTION).get("nodes"):
+        match self._done("supernode", "list", _CONNECTION).get("nodes"):
             case list() as nodes:
                 return {str(node["node-id"]): str(node["status"]) for node in nodes}
             case _:
                 return {}
+
+    def _done(self, *arguments: str) -> dict[str, Any]:
+        """As :meth:`_ask`. PeerError: it was not done; ``flwr`` says so in what it prints alone, and exits with 0."""
+        answer = self._ask(*arguments)
+        if answer.get("success") is not True:
+            raise self._failure(f"the SuperLink did not do what 'flwr {arguments[0]}' asked of it")
+        return answer
 
     def _ask(self, *arguments: str) -> dict[str, Any]:
         """The JSON object that a ``flwr`` command prints."""

@@ -46,13 +46,15 @@ def follow(
     heard = time.monotonic()
     next_status = heard + _STATUS_POLL_S
     while (outcome := folder.read_outcome()) is None:
-        done = _report(folder, done, progress)
+        before, done = done, _report(folder, done, progress)
+        if done > before:
+            heard = time.monotonic()
         check()
         if time.monotonic() >= next_status:
             # Only a ServerApp that died without a word is found this way, so it is asked rarely.
             status = _status(control, run)
             heard = heard if status == UNKNOWN else time.monotonic()
-            if time.monotonic() - heard > UNHEARD_S and newest_round(folder.checkpoints) <= done:
+            if time.monotonic() - heard > UNHEARD_S:
                 raise PeerError(
                     f"the SuperLink has said nothing of the run for {UNHEARD_S:.0f} s",
                     expected="a SuperLink that answers, and knows the run",

@@ -39,12 +39,13 @@ def told(arguments):
         "arguments": arguments,
         "pid": os.getpid(),
         "began": time.monotonic(),
-        "threads": threading.active_count(),
-        "cuda": torch.cuda.is_initialized(),
+        "threads_before": len(os.listdir(f"/proc/{os.getppid()}/task")),
+        "gpu_before": torch.cuda._is_in_bad_fork(),
         "comm": Path("/proc/self/comm").read_text().strip(),
         "interrupts": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "children": signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL,
-        "chance": [random.random(), float(numpy.random.default_rng().random()), key.private_bytes_raw().hex()],
+        "chance": [random.random(), numpy.random.random(), numpy.random.default_rng().random()],
+        "key": key.private_bytes_raw().hex(),
     }
     path = Path(arguments[0])
     path.with_suffix(".part").write_text(json.dumps(facts))
@@ -56,7 +57,7 @@ def told(arguments):
 def said_by(code: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:
     """What a Python process that tells of its tasks prints."""
     command = [sys.executable, "-c", _TELLING + textwrap.dedent(code), *map(str, arguments)]
-    surroundings = {**os.environ, **(environment or {})}
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(environment or {})}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=surroundings).stdout
 
 
@@ -96,12 +97,14 @@ def test_every_task_is_a_process_of_its_own_that_begins_as_loading_left_it(tmp_p
     # Loading torch and Flower takes seconds; a process that has loaded them divides itself within a moment.
     assert second["began"] - said["asked"] < 1.0
     for task in (first, second):
-        assert task["threads"] == 1
-        assert not task["cuda"]
+        # But for pools of libraries, which their own handlers end and begin anew, and which are switched off here.
+        assert task["threads_before"] == 1
+        assert not task["gpu_before"]
         assert task["comm"] == "flwr-clientapp"
         assert task["interrupts"]
         assert task["children"]
     assert not set(first["chance"]) & set(second["chance"])
+    assert first["key"] != second["key"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,7 @@ def test_a_task_ends_as_python_would_end_it_after_its_threads_and_its_last_words
 ) -> None:
     script = f"""
 import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fedphantom.client.node.flower_superexec import _code_of, _end
 
@@ -128,6 +132,7 @@ def late():
 
 def run(arguments):
     threading.Thread(target=late).start()
+    ThreadPoolExecutor(1).submit(time.sleep, 0.1)
     print("said", end="")
     {ends}
 
@@ -159,7 +164,30 @@ def test_it_ends_with_the_process_that_asks_and_is_not_asked_once_it_has_ended(t
         waiting = WaitingProcess.beside(told, installed_code_digest())
         (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         os.kill(int(pid), signal.SIGKILL)
-        os.waitpid(int(pid), 0)
+        print(waiting.start(["never"]), waiting.start(["never"]))
+        """
+    )
+    assert said == "False False\n"
+
+
+def test_one_that_hangs_is_ended_and_not_asked_again() -> None:
+    said = said_by(
+        """
+        flower_superexec.DIVIDED_S = 0.5
+        waiting = WaitingProcess.beside(told, installed_code_digest())
+        (pid,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        os.kill(int(pid), signal.SIGSTOP)
+        print(waiting.start(["never"]), Path(f"/proc/{pid}").exists(), waiting.start(["never"]))
+        """
+    )
+    assert said == "False False False\n"
+
+
+def test_one_that_ends_with_a_request_in_its_hands_leaves_the_task_to_be_started_otherwise() -> None:
+    said = said_by(
+        """
+        flower_superexec._LOADED = ("json", "fedphantom_nowhere")
+        waiting = WaitingProcess.beside(told, installed_code_digest())
         print(waiting.start(["never"]))
         """
     )

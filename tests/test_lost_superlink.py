@@ -118,3 +118,25 @@ def test_a_silence_that_ends_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
     control = Told(silence, silence, "running", silence, "finished:failed")
     with pytest.raises(PeerError, match="the ServerApp ended without a result"):
         followed(tmp_path, monkeypatch, control, unheard_s=60.0)
+
+
+def test_a_run_whose_rounds_go_on_is_heard_of_whatever_the_superlink_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds are told by checkpoints on the disk; ``flwr ls`` fails all the while."""
+    rounds = iter(range(1, 10_000))
+
+    monkeypatch.setattr(following, "_report", lambda folder, done, progress: next(rounds) // 10)
+    control = Told(SILENCE[1])
+
+    def end_after_a_second() -> None:
+        if control.asked > 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(following, "_POLL_S", 0.01)
+    monkeypatch.setattr(following, "_STATUS_POLL_S", 0.01)
+    monkeypatch.setattr(following, "UNHEARD_S", 0.3)
+    folder = RunFolder(tmp_path / "run")
+    folder.root.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        follow(folder, control, "7", lambda _: None, tmp_path / "superlink.log", end_after_a_second)  # type: ignore[arg-type]  # asked for the status alone

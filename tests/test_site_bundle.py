@@ -105,6 +105,17 @@ def test_a_configuration_that_swells_when_it_is_unpacked_is_read_no_further_than
         check_bundle(bomb, STUDY)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_one_whose_compressed_bytes_are_none_is_refused_as_any_other(method: int) -> None:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", method) as archive:
+        archive.writestr(BUNDLE_FILE, bundle_text(STUDY) * 20)
+    content, begins = bytearray(made.getvalue()), 30 + len(BUNDLE_FILE)
+    content[begins : begins + 12] = b"\xff" * 12
+    with pytest.raises(PolicyRefused, match="it cannot be read"):
+        check_bundle(bytes(content), STUDY)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_whatever_the_bytes_it_is_refused_or_it_is_the_studys_own(own: bytes, data: st.DataObject) -> None:

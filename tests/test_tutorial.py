@@ -164,28 +164,32 @@ def test_a_bundle_with_code_runs_nowhere_and_its_sender_is_told_no_detail(typed:
         assert not [*site.glob("node/home/apps/**/*.py")]
 
 
-def test_a_key_that_nobody_enrolled_is_not_let_in(typed: Tutorial, tmp_path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", tmp_path / "key"], check=True)
+def refused_by_the_superlink(typed: Tutorial, key: Path, scratch: Path) -> bool:
+    """Whether a node with this key, in the first hospital's network, is refused by Flower's code for that."""
     authority = typed.folder(HOSPITALS[0]) / "site" / "authority.crt"
     command = [
         *("flower-supernode", "--superlink", f"{ADDRESS}:{PORT}", "--root-certificates", str(authority)),
-        *("--auth-supernode-private-key", str(tmp_path / "key"), "--host", "127.0.0.1", "--port", "9999"),
+        *("--auth-supernode-private-key", str(key), "--host", "127.0.0.1", "--port", "9999"),
     ]
     # Into a file: what it started holds a pipe open for longer than it lives.
-    with (tmp_path / "log").open("wb") as log:
+    with (scratch / "log").open("wb") as log:
         refused = subprocess.run(
             typed.networks.inside(HOSPITALS[0], command),
-            env={**typed.environment(), **QUIET, "FLWR_HOME": str(tmp_path / "home")},
+            env={**typed.environment(), **QUIET, "FLWR_HOME": str(scratch / "home")},
             stdout=log,
             stderr=subprocess.STDOUT,
             timeout=60,
             check=False,
         )
-    assert refused.returncode == 1
-    assert "305" in (tmp_path / "log").read_text()  # Flower's code for a node that the SuperLink refused
+    return refused.returncode == 1 and "305" in (scratch / "log").read_text()
 
 
-def test_a_revoked_site_is_put_out_and_the_coordinator_says_so(typed: Tutorial) -> None:
+def test_a_key_that_nobody_enrolled_is_not_let_in(typed: Tutorial, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", tmp_path / "key"], check=True)
+    assert refused_by_the_superlink(typed, tmp_path / "key", tmp_path)
+
+
+def test_a_revoked_site_is_put_out_and_the_coordinator_says_so(typed: Tutorial, tmp_path: Path) -> None:
     """Last: the federation is of one site afterwards."""
     gone, stays = HOSPITALS
     typed.type(COORDINATOR, f"fedphantom server revoke federation {gone} --reason 'left the consortium'")
@@ -197,3 +201,4 @@ def test_a_revoked_site_is_put_out_and_the_coordinator_says_so(typed: Tutorial) 
         subprocess.run(["sleep", "0.5"], check=True)
     assert [node["site"] for node in nodes] == [stays]
     assert facts["revoked"] == [gone]
+    assert refused_by_the_superlink(typed, typed.folder(gone) / "site" / "keys" / "node", tmp_path)

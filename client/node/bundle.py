@@ -47,8 +47,8 @@ def _problem(content: bytes, study_digest: str) -> str | None:
             with archive.open(BUNDLE_FILE) as file:
                 text = file.read(LARGEST_BUNDLE + 1)
         found = tomllib.loads(text.decode())
-    # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError):
+    # Whatever its bytes make zipfile and its decompressors raise: it comes from outside, and its errors stay here.
+    except Exception:
         return "it cannot be read"
     expected = tomllib.loads(bundle_text(study_digest))
     if found == expected:

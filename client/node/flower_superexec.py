@@ -12,12 +12,12 @@ PATH as ever: rounds then take longer, and are the same.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
 import inspect
 import json
-import logging
 import os
 import signal
 import socket
@@ -29,6 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
+
+import numpy as np
 
 from ...common.installed_code import installed_code_digest
 
@@ -46,24 +48,43 @@ _LOADED = (
     "fedphantom.client.node.launcher",
     "fedphantom.client.node.permission",
 )
-"""What every round needs; none may start a thread or touch a GPU by being loaded."""
+"""What every round needs; none may start a thread of Python's or touch a GPU by being loaded."""
 
+_BEGUN = b"."
 _LONGEST_REQUEST = 1 << 16
+
+DIVIDED_S = 120.0
+"""How long a task may take to begin, the loading before the first included, before who waits for it counts as lost."""
 
 
 class WaitingProcess:
     """A process that has loaded what a task needs; it ends when the channel to it closes."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+    def __init__(self, channel: socket.socket, pid: int) -> None:
+        self._channel, self._pid = channel, pid
+        channel.settimeout(DIVIDED_S)
 
     def start(self, arguments: Sequence[str]) -> bool:
-        """Let it divide itself into a task with these arguments; False where it has ended."""
+        """Let it divide itself into a task with these arguments; False where it has ended, or does not answer."""
         try:
             self._channel.sendall(json.dumps(arguments).encode() + b"\n")
+            if self._channel.recv(1) == _BEGUN:
+                return True
         except OSError:
-            return False
-        return True
+            pass
+        self._forget()
+        return False
+
+    def _forget(self) -> None:
+        """End it, if it has not ended: from here on tasks are loaded one by one."""
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+            print(
+                "the process that waits for tasks is lost; each task is loaded by itself", file=sys.stderr, flush=True
+            )
 
     @classmethod
     def beside(cls, run: Callable[[Sequence[str]], object], code: str) -> WaitingProcess:
@@ -74,9 +95,9 @@ class WaitingProcess:
             code: The installed package's digest before anything of it was loaded for a task.
         """
         ours, theirs = socket.socketpair()
-        if os.fork():
+        if pid := os.fork():
             theirs.close()
-            return cls(ours)
+            return cls(ours, pid)
         ours.close()
         # Ctrl-C at a terminal is the SuperExec's to answer: the channel's end tells of it here.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -86,7 +107,7 @@ class WaitingProcess:
         gc.collect()
         gc.freeze()  # what is loaded stays: a task that looked through it for garbage would copy every page of it
         with theirs, theirs.makefile("rb") as requests:
-            arguments = _divided(requests)
+            arguments = _divided(requests, theirs)
         if arguments is None:
             os._exit(0)
         if installed_code_digest() != code:
@@ -112,20 +133,21 @@ def _code_of(run: Callable[[Sequence[str]], object], arguments: Sequence[str]) -
 
 def _end(code: int) -> NoReturn:
     """End a task's process without taking apart what was loaded, which would copy every page of it: a core's second."""
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
-    logging.shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: pools of threads end, others are joined
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
 
 
-def _divided(requests: IO[bytes]) -> list[str] | None:
+def _divided(requests: IO[bytes], answers: socket.socket) -> list[str] | None:
     """In the waiting process, None once the channel is closed; in every task's, its arguments."""
     while (line := requests.readline(_LONGEST_REQUEST)).endswith(b"\n"):
         if os.fork():
+            answers.sendall(_BEGUN)
             continue
+        # Python's own generator draws anew after a fork; NumPy's would give every task the same.
+        np.random.seed()  # noqa: NPY002  # the global one, whoever uses it
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with contextlib.suppress(OSError):  # Linux alone; for those who look at what runs

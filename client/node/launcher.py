@@ -53,10 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     def refuse_or_pass(content: bytes, *_: object, **__: object) -> None:
         try:
             check_bundle(content, folder.study().digest())
-        except FedPhantomError as error:
+        except Exception as error:
             _note_refusal(folder, error)
-            # Flower tells the coordinator only that loading failed.
-            raise LoadClientAppError(error.found) from None
+            # Flower tells the coordinator only that loading failed; of any other exception it tells the text.
+            raise LoadClientAppError("the bundle was refused") from None
 
     def installed(*_: object, **__: object) -> Callable[[str, str, str], ClientApp]:
         def load(fab_id: str, fab_version: str, fab_hash: str) -> ClientApp:
@@ -74,11 +74,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _note_refusal(folder: SiteFolder, refusal: FedPhantomError) -> None:
-    """Whatever goes wrong with the noting stays here: of any other exception Flower tells the coordinator the text."""
+def _note_refusal(folder: SiteFolder, refusal: Exception) -> None:
+    """Whatever goes wrong with the noting stays here, too."""
     note_failure(folder, refusal)
+    reason = (
+        refusal.found
+        if isinstance(refusal, FedPhantomError)
+        else f"it could not be looked at ({type(refusal).__name__})"
+    )
     try:
-        Journal(folder.journal).append("bundle-refused", reason=refusal.found)
+        Journal(folder.journal).append("bundle-refused", reason=reason)
     except Exception as error:
         note_failure(folder, error)
 

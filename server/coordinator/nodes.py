@@ -13,6 +13,9 @@ from ..flower_control import FlowerControl
 NODES_VARIABLE = "FEDPHANTOM_NODES"
 """Environment variable by which a ServerApp's process is told the path of the table; none in a simulation."""
 
+_UNREGISTERED = "unregistered"
+"""Flower's word for a node that was put out."""
+
 
 @dataclass(frozen=True)
 class RegisteredNode:
@@ -47,7 +50,7 @@ class NodeTable:
         return {each.key: each.site for each in self.read()}
 
     def match(self, keys: Mapping[str, str], control: FlowerControl) -> tuple[RegisteredNode, ...]:
-        """Make the SuperLink know exactly these keys.
+        """Make the SuperLink know exactly these keys, whatever an earlier attempt left that was broken off.
 
         Args:
             keys: Public node key (OpenSSH) of each site that may take part, by name.
@@ -57,12 +60,17 @@ class NodeTable:
             The nodes as they are now.
 
         Raises:
-            PeerError: the SuperLink does not answer; what was done until then is kept.
+            PeerError: the SuperLink did not do it; what was done until then is kept, and the rest can be tried again.
         """
         known = {each.key: each for each in self.read()}
+        # Registered, and then not written down: nobody knows whose it is, and its key could not be registered again.
+        listed = {node for node, status in control.nodes().items() if status != _UNREGISTERED}
+        for node in sorted(listed - {each.node for each in known.values()}):
+            control.unregister(node)
         for each in list(known.values()):
             if keys.get(each.site) != each.key:
-                control.unregister(each.node)
+                if each.node in listed:
+                    control.unregister(each.node)
                 del known[each.key]
                 self._write(known)
         for site, key in sorted(keys.items()):

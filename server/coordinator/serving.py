@@ -121,7 +121,7 @@ class _Serving:
             if ended := self._service.processes.first_ended():
                 self._start_again(*ended)
             if self._registry.changed() or time.monotonic() >= self._look_again:
-                self._let_in()
+                self._let_in_or_later()
 
     def _start_superlink(self) -> None:
         self._service.processes.start(
@@ -175,6 +175,14 @@ class _Serving:
             nodes = self._nodes.match(keys, self._control)
             self._keys, sites = keys, [node.site for node in nodes]
             self._service.report("info", "enrolled", f"enrolled: {', '.join(sites) or 'nobody yet'}", sites=sites)
+
+    def _let_in_or_later(self) -> None:
+        """As :meth:`_let_in`; where the SuperLink does not do it just now, it is asked again before long."""
+        try:
+            self._let_in()
+        except PeerError as error:
+            self._look_again = time.monotonic() + RESTART_S
+            self._service.report("warning", "not-let-in", f"who may take part was not changed yet: {error.found}")
 
     def _log(self, name: str) -> Path:
         return self._folder.superlink / f"{name}.log"

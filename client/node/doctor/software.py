@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 from .... import __version__
 from ....common.flower_programs import QUIET, flower_program
@@ -66,16 +65,14 @@ def check_launcher() -> Outcome:
 
 
 def check_telemetry(environment: Mapping[str, str]) -> Outcome:
-    """Whether Flower is told to call nobody, and never did from this site's folder.
+    """Whether Flower is told to call nobody.
+
+    The identifier that it makes for telemetry (``source`` in its home) tells nothing: Flower makes it before it looks
+    at the switch.
 
     Args:
         environment: Of the SuperNode's process.
     """
     if on := sorted(name for name, value in QUIET.items() if environment.get(name) != value):
         return red(f"not switched off: {', '.join(on)}", "Report this: FedPhantom sets them for every process.")
-    if (Path(environment["FLWR_HOME"]) / "source").exists():
-        return yellow(
-            "off, but Flower has made itself an identifier for telemetry here",
-            "Delete the file 'source' in node/home, and see that Flower is started by 'fedphantom site start' alone.",
-        )
     return green("telemetry, update checks and installation at run time are off")

@@ -140,7 +140,8 @@ def propose(folder: SiteFolder, *, patients: int, reply_bytes: int) -> Proposal:
         raise PolicyRefused(
             "the study in this folder is not the one that its coordinator's roster names",
             expected="the study of the invitation, unchanged",
-            remedy="Ask the coordinator for an invitation to the new study and begin a folder for it.",
+            remedy="If study.toml in this folder was edited, put the invitation's text back. A new study of the"
+            " coordinator's needs an invitation of its own, and a folder of its own here.",
         )
     limits.refuse(study, sites=sorted(seen.sites), patients=patients, reply_bytes=reply_bytes)
     if problem := study.federation.sum_problem(seen.sites):

@@ -160,7 +160,7 @@ class SiteFolder:
             raise ConfigError(
                 "no valid site.toml in the site's folder",
                 expected="a file with name, cohort and study",
-                remedy="Give a folder that 'fedphantom site init' made. A damaged site.toml is put back from a copy: keys,"
+                remedy="Give a folder that 'fedphantom site init' made. Put a damaged site.toml back from a copy: keys,"
                 " journal and ledger beside it are this site's.",
             )
         check_site_name(table["name"])

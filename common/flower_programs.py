@@ -23,6 +23,9 @@ QUIET = {
 
 LOOPBACK = "127.0.0.1"
 
+CLIENTAPP = "flwr-clientapp"
+"""What Flower starts for a round at a site, found on PATH; and what a process that does its work is called."""
+
 _SUPERNODE = "fedphantom.client.node.flower_node"
 """Stands in for ``flower-supernode``."""
 
@@ -46,25 +49,15 @@ def flower_program(name: str) -> Path:
     return program
 
 
-ASK_S = 1.0
-"""Between a node's two questions for a message; sixty sites ask the SuperLink sixty times a second."""
-
-ASK_FOR_SUMS_S = 0.25
-"""The same in a study with secure aggregation, whose every round asks its sites twice or more, one after the other."""
-
-
-def supernode_command(*, sums: bool) -> list[str]:
+def supernode_command() -> list[str]:
     """What is typed for a SuperNode, before its arguments.
-
-    Args:
-        sums: Whether its study has secure aggregation.
 
     Raises:
         ConfigError: Flower is not installed there.
     """
     flower_program("flower-supernode")
     # -I: neither the folder it is started in nor the environment decides what is imported.
-    return [sys.executable, "-I", "-m", _SUPERNODE, str(ASK_FOR_SUMS_S if sums else ASK_S)]
+    return [sys.executable, "-I", "-m", _SUPERNODE]
 
 
 def write_program(folder: Path, name: str, *line: str) -> None:

@@ -51,7 +51,7 @@ def run_flower(rounds: Rounds, progress: Progress, client_app: str = CLIENT_APP)
     folder = rounds.folder
     with ProcessSet.running() as processes:
         federation = _Federation(folder, processes)
-        federation.start(rounds.sites, sums=rounds.study.federation.secure_aggregation is not None)
+        federation.start(rounds.sites)
         run = federation.submit(bundle_text(rounds.study.digest(), client_app=client_app))
         log = folder.flower / "superlink.log"
         return follow(folder, federation.control, run, progress, log, federation.check_alive)
@@ -70,12 +70,8 @@ class _Federation:
             shutil.rmtree(folder.flower, ignore_errors=True)
             folder.flower.mkdir(parents=True)
 
-    def start(self, sites: tuple[str, ...], *, sums: bool) -> None:
+    def start(self, sites: tuple[str, ...]) -> None:
         """Start all processes; the SuperLink answers when this returns.
-
-        Args:
-            sites: Their names.
-            sums: Whether the study has secure aggregation.
 
         Raises:
             PeerError: it does not come up.
@@ -96,8 +92,7 @@ class _Federation:
         for site, port in zip(sites, node_ports, strict=True):
             config = self._toml(f"node-{site}.toml", "site-dir", self._folder.site(site))
             where = ["--superlink", link, "--host", LOOPBACK, "--port", str(port)]
-            node = supernode_command(sums=sums)
-            command = [*node, "--insecure", *where, "--node-config", str(config)]
+            command = [*supernode_command(), "--insecure", *where, "--node-config", str(config)]
             self._spawn(f"{_NODE}{site}", *command)
 
     def submit(self, bundle: str) -> str:

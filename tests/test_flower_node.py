@@ -18,7 +18,6 @@ import flwr.supernode.start_client_internal as flower
 import pytest
 
 from fedphantom.client.node import flower_node
-from fedphantom.common.flower_programs import supernode_command
 
 
 @pytest.fixture
@@ -32,21 +31,14 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_message_is_asked_for_every_second_and_a_reply_looked_for_every_tenth(slept: list[float]) -> None:
-    assert flower_node.adapt(1.0)
+    assert flower_node.adapt()
     flower.time.sleep(3)
     flower.time.sleep(0.5)
     assert slept == [1.0, 0.1]
 
 
-def test_where_sums_are_asked_for_it_asks_every_quarter_second(slept: list[float]) -> None:
-    assert flower_node.adapt(float(supernode_command(sums=True)[-1]))
-    flower.time.sleep(3)
-    assert slept == [0.25]
-    assert supernode_command(sums=False)[-1] == "1.0"
-
-
 def test_no_pause_grows(slept: list[float]) -> None:
-    assert flower_node.adapt(1.0)
+    assert flower_node.adapt()
     flower.time.sleep(0.01)
     assert slept == [0.01]
 
@@ -59,7 +51,7 @@ def test_flower_pauses_nowhere_else_in_that_module(slept: list[float]) -> None:
 
 def test_a_flower_with_another_pause_is_left_as_it_is(slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower_node, "_ASKING", "time.sleep(4)")
-    assert not flower_node.adapt(1.0)
+    assert not flower_node.adapt()
     assert flower.time is time
 
 
@@ -67,7 +59,7 @@ def test_a_flower_that_starts_its_superexec_otherwise_is_left_as_it_is(
     slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flower_node, "_STARTING", "os.spawnv(command)")
-    assert not flower_node.adapt(1.0)
+    assert not flower_node.adapt()
     assert flower.subprocess is subprocess
 
 
@@ -81,7 +73,7 @@ def test_a_node_whose_superexec_has_ended_ends_itself(
 ) -> None:
     signals: list[int] = []
     monkeypatch.setattr(signal, "raise_signal", signals.append)
-    assert flower_node.adapt(1.0)
+    assert flower_node.adapt()
     gate = os.pipe()
     waits = "import os, sys; os.read(int(sys.argv[1]), 1); sys.exit(7)"
     os.set_inheritable(gate[0], True)
@@ -99,11 +91,11 @@ def test_a_node_whose_superexec_has_ended_ends_itself(
 
 def test_a_flower_without_that_module_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flower_node, "_MODULE", "flwr.nowhere")
-    assert not flower_node.adapt(1.0)
+    assert not flower_node.adapt()
 
 
 def test_the_program_is_flowers_own_with_its_own_arguments() -> None:
-    command = [sys.executable, "-I", "-m", "fedphantom.client.node.flower_node", "1.0", "--help"]
+    command = [sys.executable, "-I", "-m", "fedphantom.client.node.flower_node", "--help"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert told.startswith("usage: flower-supernode ")
     assert "--auth-supernode-private-key" in told

@@ -185,6 +185,13 @@ def test_a_notice_that_the_site_did_not_sign_for_this_study_takes_nobody_out(
     assert noted(carried.lead / "journal.jsonl", "site-withdrew") == []
 
 
+@pytest.mark.parametrize("reason", ["x", "gone-for-good-now", "too soon", "a\x1b[31m red reason", "no " * 200])
+def test_a_site_leaves_for_a_reason_that_says_something_or_not_at_all(carried: Carried, reason: str) -> None:
+    site = SiteFolder.open(carried.site("site-a"))
+    refused(3, "--reason: it says too little, or too much", lambda: leave(site, reason))
+    assert standing(site) == "takes part"
+
+
 def test_a_site_that_nobody_enrolled_cannot_leave(carried: Carried) -> None:
     notice = notice_of(carried, "site-a")
     refused(3, "no site 'site-x' is enrolled", lambda: take(carried, "site-x", notice))

@@ -1,13 +1,13 @@
 """``python -I -m fedphantom.client.node.flower_superexec SITE ARGUMENT...``: Flower's SuperExec, tasks start at once.
 
 For every round Flower starts a process that loads Flower and torch: three seconds of a core before it has read the
-round's message. Here a process that has loaded them waits beside the SuperExec and divides itself. Each task is still a
-process of its own, which begins as loading left it and ends with its round. SITE is the site's folder, and the task is
-then the site's own launcher; where it is empty, as in a simulation, the task is Flower's ``flwr-clientapp``.
+round's message. Here a process that has loaded them waits beside the SuperExec and divides itself (fork). Each task is
+still a process of its own, which begins as loading left it and ends with its round. SITE is the site's folder, and the
+task is then the site's own launcher; where it is empty, as in a simulation, the task is Flower's ``flwr-clientapp``.
 
-The one name replaced is private to Flower, where it is what it is in flwr 1.41. Elsewhere, where the waiting process
-has ended, and where the installed package has changed since it was loaded, Flower starts ``flwr-clientapp`` by its
-PATH as ever: rounds then take longer, and are the same.
+One name in Flower is replaced (:mod:`.flower_names`). Where that one is not known, where the waiting process has ended,
+and where the installed package has changed since it was loaded, Flower starts ``flwr-clientapp`` by its PATH as ever:
+rounds then take longer, and are the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import atexit
 import contextlib
 import gc
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -32,10 +31,9 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
+from ...common.flower_programs import CLIENTAPP
 from ...common.installed_code import installed_code_digest
-
-TASK = "flwr-clientapp"
-"""What Flower starts for a round, and what a process that does its work is called."""
+from .flower_names import replace_names
 
 _MODULE = "flwr.supercore.superexec.executor.subprocess_executor"
 _LAUNCHING = "subprocess.Popen("
@@ -112,7 +110,7 @@ class WaitingProcess:
             os._exit(0)
         if installed_code_digest() != code:
             # What was approved is what lies on disk now, not what was loaded.
-            os.execvp(TASK, [TASK, *arguments])  # noqa: S606  # no shell; the site's launcher stands first on PATH
+            os.execvp(CLIENTAPP, [CLIENTAPP, *arguments])  # noqa: S606  # no shell; the site's launcher stands first on PATH
         _end(_code_of(run, arguments))
 
 
@@ -151,7 +149,7 @@ def _divided(requests: IO[bytes], answers: socket.socket) -> list[str] | None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with contextlib.suppress(OSError):  # Linux alone; for those who look at what runs
-            Path("/proc/self/comm").write_text(TASK, encoding="ascii")
+            Path("/proc/self/comm").write_text(CLIENTAPP, encoding="ascii")
         return list(map(str, json.loads(line)))
     return None
 
@@ -167,7 +165,7 @@ def task_of(site: str) -> Callable[[Sequence[str]], object]:
     def flowers_own(arguments: Sequence[str]) -> None:
         from flwr.supernode.cli import flwr_clientapp
 
-        sys.argv = [TASK, *arguments]
+        sys.argv = [CLIENTAPP, *arguments]
         flwr_clientapp()
 
     return guarded if site else flowers_own
@@ -175,20 +173,14 @@ def task_of(site: str) -> Callable[[Sequence[str]], object]:
 
 def start_at_once(waiting: WaitingProcess) -> bool:
     """Let Flower start its tasks so; False where this Flower is not known, and nothing is replaced."""
-    try:
-        module = importlib.import_module(_MODULE)
-        known = getattr(module, "subprocess", None) is subprocess and _LAUNCHING in inspect.getsource(module)
-    except (ImportError, OSError):
-        return False
 
     def popen(command: Sequence[str], **options: Any) -> object:
-        if command[0] == TASK and not options and waiting.start(command[1:]):
+        if command[0] == CLIENTAPP and not options and waiting.start(command[1:]):
             return None
         return subprocess.Popen(command, **options)  # noqa: S603  # Flower's own list of arguments, no shell
 
-    if known:
-        vars(module)["subprocess"] = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)
-    return known
+    stand_in = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)
+    return replace_names(_MODULE, (_LAUNCHING,), subprocess=stand_in)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from ...common.enrolment.notice import NOTICE, Notice
 from ...common.enrolment.signed_file import file_digest, signed
 from ...common.errors import ConfigError
 from ...common.journal import Journal
+from ...common.reason import SENTENCE, is_sentence
 from ...common.site_folder import SiteFolder
 from .folder import NodeFolder
 from .joining import open_enrolled
@@ -65,9 +66,16 @@ def leave(folder: SiteFolder, reason: str) -> SiteWithdrawn:
         reason: For the site's own journal; told to nobody.
 
     Raises:
+        ConfigError: a reason that says nothing; the site has not withdrawn.
         VerificationFailed: the site's journal was edited.
         StorageError: the disk is full, read-only or forbidden; once the journal tells of it, the site has withdrawn.
     """
+    if not is_sentence(reason):
+        raise ConfigError(
+            "--reason: it says too little, or too much",
+            expected=SENTENCE,
+            remedy="Say why: it is for good, and this site's journal keeps it.",
+        )
     withdrawn = withdraw(folder, reason)
     notice = _signed(folder, withdrawn)
     if notice is None:

@@ -73,7 +73,6 @@ class _Serving:
             authority=membership.authority.resolve(),
             key=membership.node_key.resolve(),
             port=port,
-            sums=folder.study().federation.secure_aggregation is not None,
         )
         self._log = self._node.folder / "supernode.log"
         self._journal = WatchedFile(folder.journal)

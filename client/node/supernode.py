@@ -10,15 +10,13 @@ from pathlib import Path
 
 from ...common.atomic import write_atomic
 from ...common.flower_programs import (
+    CLIENTAPP,
     LOOPBACK,
     flower_environment,
     supernode_command,
     write_program,
     write_superexec,
 )
-
-LAUNCHED = "flwr-clientapp"
-"""What Flower starts for a round, found on PATH: here the site's launcher stands first."""
 
 REFUSED = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-serverapp", "flwr-simulation")
 """What Flower could be told to start by a bundle; at a site, nothing."""
@@ -35,7 +33,6 @@ class SuperNode:
         authority: Certificate of the authority that the door's own is signed by.
         key: The site's private node key (ECDSA, OpenSSH).
         port: For its own Runtime API, on loopback.
-        sums: Whether the study has secure aggregation.
     """
 
     folder: Path
@@ -44,7 +41,6 @@ class SuperNode:
     authority: Path
     key: Path
     port: int
-    sums: bool = False
 
     @property
     def programs(self) -> Path:
@@ -57,9 +53,10 @@ class SuperNode:
         Raises:
             StorageError: the disk is full, read-only or forbidden.
         """
-        # -I: neither the folder it is started in nor the environment decides what is imported.
+        # The site's launcher stands first on PATH. -I: neither the folder it is started in nor the environment decides
+        # what is imported.
         launcher = "fedphantom.client.node.launcher"
-        write_program(self.programs, LAUNCHED, sys.executable, "-I", "-m", launcher, str(self.site))
+        write_program(self.programs, CLIENTAPP, sys.executable, "-I", "-m", launcher, str(self.site))
         write_superexec(self.programs, self.site)
         for name in REFUSED:
             write_program(self.programs, name, "sh", "-c", f"echo 'this site starts no {name}' >&2; exit 1")
@@ -69,7 +66,7 @@ class SuperNode:
     def command(self) -> Sequence[str]:
         """The program and its arguments."""
         return (
-            *supernode_command(sums=self.sums),
+            *supernode_command(),
             *("--superlink", self.coordinator, "--root-certificates", str(self.authority)),
             *("--auth-supernode-private-key", str(self.key)),
             *("--host", LOOPBACK, "--port", str(self.port)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ...common.errors import DataError
+from ...common.reason import SENTENCE, is_sentence
 
 Because = Literal["consent-withdrawn", "error-found", "patient-recognisable", "permission-ended", "superseded"]
 """Reasons that can name nobody."""
@@ -35,10 +36,10 @@ class FreeReason:
     def checked(self) -> str:
         """The sentence. Raises DataError for one that is none, or that nobody answers for."""
         text = self.text
-        if len(text.split()) < 2 or len(text.strip()) < 10 or len(text) > 500 or not text.isprintable():
+        if not is_sentence(text):
             raise DataError(
                 "a reason that says too little, or too much",
-                expected="a sentence of 10 to 500 characters on one line, which whoever has the release will read",
+                expected=f"{SENTENCE}, which whoever has the release will read",
                 remedy="Say in a sentence why it is withdrawn; name no patient.",
             )
         if not self.names_nobody:

@@ -20,6 +20,7 @@ from ...common.exchange import check_site_name
 from ...common.in_toto import time_text
 from ...common.keys import load_private_key
 from ...common.output_place import refuse_taken_file
+from ...common.reason import SENTENCE, is_sentence
 from .coordinator import Coordinator
 from .membership import Membership
 
@@ -180,10 +181,10 @@ def revoke(root: Path, name: str, reason: str, now: datetime) -> SiteChanged:
         ConfigError: no such site, or a reason that says nothing.
     """
     coordinator = Coordinator.open(root)
-    if len(reason.split()) < 2 or not 10 <= len(reason.strip()) <= 500 or not reason.isprintable():
+    if not is_sentence(reason):
         raise ConfigError(
             "--reason: it says too little, or too much",
-            expected="a sentence of 10 to 500 characters on one line",
+            expected=SENTENCE,
             remedy="Say why; the journal keeps it.",
         )
     membership = coordinator.registry.change(

@@ -21,13 +21,13 @@ from pathlib import Path
 from tutorial import ADDRESS, COORDINATOR, HOSPITALS, PORT, Tutorial, tutorial
 from two_networks import networks_problem
 
-from fedphantom.client.node.flower_superexec import TASK
+from fedphantom.common.flower_programs import CLIENTAPP
 
 ROUNDS, STEPS, SPARE = 12, 2, 40
 TARGETS = {
     "a site's node": (HOSPITALS, "fedphantom.client.node.flower_node"),
     "a site's SuperExec": (HOSPITALS, "fedphantom.client.node.flower_superexec"),
-    "a site's training": (HOSPITALS, TASK),
+    "a site's training": (HOSPITALS, CLIENTAPP),
     "the ServerApp": ((COORDINATOR,), "flwr-serverapp"),
     "the SuperLink": ((COORDINATOR,), "flower-superlink"),
 }
@@ -139,7 +139,7 @@ def _runs(program: str, process: Path) -> bool:
     except OSError:  # it has ended
         return False
     # A training divided itself off from the SuperExec, whose command it keeps: its own name tells it apart.
-    if TASK in (called, program):
+    if CLIENTAPP in (called, program):
         return called == program
     # A program of Flower's is a script that Python runs; the keeper above it names it too, and must live.
     return any(part.endswith(program.encode()) for part in command[:4]) and b"process_keeper" not in b" ".join(command)

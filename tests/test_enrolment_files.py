@@ -18,7 +18,7 @@ from fedphantom.common.enrolment.address import Address, host_name
 from fedphantom.common.enrolment.invitation import INVITATION, Invitation, open_invitation, read_invitation
 from fedphantom.common.enrolment.request import REQUEST, EnrolmentRequest, open_request
 from fedphantom.common.enrolment.roster import ROSTER, EnrolledSite, RevokedKeys, Roster
-from fedphantom.common.enrolment.signed_file import LARGEST, opened, signed
+from fedphantom.common.enrolment.signed_file import LARGEST, opened, read_content, signed
 from fedphantom.common.enrolment.site_keys import (
     identity_pem,
     new_node_key,
@@ -96,6 +96,23 @@ def test_a_file_of_another_kind_is_told_for_what_it_is_not(study: Study, invitat
         open_invitation(request_)
     with pytest.raises(ConfigError, match="signed, but no roster"):
         opened(ROSTER, invitation, [coordinators(study).public_key()])
+
+
+def test_a_file_taken_for_another_is_not_called_forged_whoever_signed_it(
+    study: Study, request_: bytes, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="says it is a 'request', not a roster"):
+        opened(ROSTER, request_, [coordinators(study).public_key()])
+    # A roster that says it is one, by another key, is.
+    with pytest.raises(SignatureInvalid):
+        opened(ROSTER, signed_again(CoordinatorFolder(study.folder).roster.read_bytes(), STRANGER), [])
+
+
+def test_a_file_that_was_cut_off_is_told_for_that_before_any_signature(roster: bytes, tmp_path: Path) -> None:
+    for part in (roster[: len(roster) // 2], roster[:-1], roster[:20] + b"\xff" + roster[20:]):
+        (tmp_path / "part").write_bytes(part)
+        with pytest.raises(ConfigError, match="a part of a file, or a damaged one, where a roster is read"):
+            read_content(tmp_path / "part", ROSTER)
 
 
 @settings(max_examples=150, deadline=None)

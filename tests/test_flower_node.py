@@ -37,6 +37,18 @@ def test_a_message_is_asked_for_every_second_and_a_reply_looked_for_every_tenth(
     assert slept == [1.0, 0.1]
 
 
+def test_the_next_message_is_asked_for_four_times_a_second_for_ten_seconds_after_a_reply(
+    slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert flower_node.adapt()
+    flower.time.sleep(0.5)
+    for now in (1000.0, 1009.9, 1010.0):
+        flower.time.sleep(3)
+    assert slept == [0.1, 0.25, 0.25, 1.0]
+
+
 def test_no_pause_grows(slept: list[float]) -> None:
     assert flower_node.adapt()
     flower.time.sleep(0.01)

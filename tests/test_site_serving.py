@@ -14,7 +14,7 @@ import pytest
 from deployed_site import approve_as_it_stands, deploy
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.client.node import serving
+from fedphantom.client.node import connection, serving
 from fedphantom.client.node.answers import REPLY_ARRIVED
 from fedphantom.client.node.doctor.link import check_link
 from fedphantom.client.node.folder import NodeFolder
@@ -75,8 +75,20 @@ def test_once_ends_when_the_reply_has_reached_the_coordinator(
 ) -> None:
     node_does(monkeypatch, site, (ANSWERED, SENT))
     said = told(site)
-    assert said[0].startswith("'site-a' is ready")
+    assert said[0].startswith("'site-a' tries to reach the coordinator at ")
     assert said[1:] == ["round 1: 4.0 MB left for the coordinator"]
+
+
+def test_it_is_ready_once_the_coordinator_let_it_in_and_a_silence_is_told_of(
+    site: SiteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "UNANSWERED_S", 0.2)
+    node_does(monkeypatch, site, ([], "INFO :      SuperNode ID: 1"), (ANSWERED, SENT))
+    _, silent, ready, answered = told(site)
+    assert silent.startswith("no answer from the coordinator at ")
+    assert f"'fedphantom site doctor {site.root}' says what is in the way" in silent
+    assert ready.endswith("let this site in: ready for its rounds")
+    assert answered.startswith("round 1: ")
 
 
 def test_once_leaves_the_coordinator_time_to_fetch_what_was_sent(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +18,9 @@ from fedphantom.client.node.leaving import leave
 from fedphantom.common import watched_status
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import latest_checkpoint, write_checkpoint
-from fedphantom.server.coordinator import running
+from fedphantom.server.coordinator import running, status
 from fedphantom.server.coordinator.coordinator import Coordinator
-from fedphantom.server.coordinator.enrolling import take_notice
+from fedphantom.server.coordinator.enrolling import invite, take_notice
 from fedphantom.server.coordinator.running import RunResult
 from fedphantom.server.coordinator.status import server_facts, status_text
 from fedphantom.server.run_folder import RunFolder
@@ -95,6 +97,44 @@ def test_a_request_that_is_written_anew_after_its_loss_keeps_the_replies_that_an
     assert facts(carried)["carried"]["asked"] is None
     carried.export()
     assert facts(carried)["carried"]["answered"] == ["site-a"]
+
+
+# Who is invited, and a study that is another.
+
+
+def test_who_is_invited_and_did_not_answer_yet_is_named_with_the_last_day(
+    carried: Carried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert facts(carried)["invited"] == []
+    invite(carried.lead, "site-x", None, 14, datetime.now(UTC))
+    (sent,) = facts(carried)["invited"]
+    assert (sent["name"], sent["expired"]) == ("site-x", False)
+    assert f"invited, its request not granted yet: site-x (until {sent['until'][:10]})" in said(carried)
+    monkeypatch.setattr(status, "time_text", lambda moment: "9999-01-01T00:00:00Z")
+    assert "which is over: invite it again" in said(carried)
+    carried.revoke("site-x")
+    assert facts(carried)["invited"] == []
+
+
+def test_no_command_goes_by_a_study_that_was_edited_since(
+    carried: Carried, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for study in (carried.lead / "study.toml", carried.site("site-a") / "study.toml"):
+        study.write_text(re.sub("^rounds = .*", "rounds = 77", study.read_text(), flags=re.M))
+    for command in ("status", "start"):
+        assert fedphantom(["server", command, str(carried.lead)]) == 5
+        assert "another study.toml than the one that the folder was made for" in capsys.readouterr().err
+    assert fedphantom(["site", "status", str(carried.site("site-a"))]) == 0
+    told = capsys.readouterr().out
+    assert "study.toml here is not the study of the invitation: put the invitation's text back" in told
+    assert "0 rounds of 3 answered" in told
+
+
+def test_where_nobody_serves_no_run_is_there_to_be_stopped(
+    carried: Carried, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fedphantom(["server", "stop", str(carried.lead)]) == 0
+    assert capsys.readouterr().out == "no run goes on\n"
 
 
 # Again and again.

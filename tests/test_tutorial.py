@@ -111,7 +111,7 @@ def test_the_doctor_finds_nothing_red_before_the_first_round(typed: Tutorial) ->
 
 def test_what_stays_says_what_happens_as_json_lines_too(typed: Tutorial) -> None:
     for role, folder, expected in (
-        (HOSPITALS[0], "site", ["ready", *["reply-left"] * 3]),
+        (HOSPITALS[0], "site", ["started", "ready", *["reply-left"] * 3]),
         (COORDINATOR, "federation", ["enrolled", "serving"]),
     ):
         text = (typed.folder(role) / folder / "log.jsonl").read_text()

@@ -10,12 +10,12 @@ longer, and are the same.
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 
 from .flower_names import replace_names
@@ -26,6 +26,12 @@ _STARTING = "subprocess.Popen(command)"
 
 ASK_S = 1.0
 """Between two questions for a message; sixty sites ask the SuperLink sixty times a second."""
+
+ASK_AGAIN_S = 0.25
+"""The same soon after a reply: a sum's four messages follow one upon the other, and sites wait for the last of them."""
+
+SOON_S = 10.0
+"""How long after a reply that is."""
 
 REPLY_S = 0.1
 """Between two looks for a reply, in the node's own memory."""
@@ -38,21 +44,34 @@ def adapt() -> bool:
     def popen(command: Sequence[str]) -> None:
         started.append(subprocess.Popen(command))  # noqa: S603  # Flower's own list of arguments, no shell
 
+    pauses = _Pauses(started)
     public = {name: value for name, value in vars(time).items() if not name.startswith("_")}
     return replace_names(
         _MODULE,
         (_ASKING, _STARTING),
-        time=SimpleNamespace(**{**public, "sleep": partial(_sleep, started)}),
+        time=SimpleNamespace(**{**public, "sleep": pauses.sleep}),
         subprocess=SimpleNamespace(Popen=popen),
     )
 
 
-def _sleep(started: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    for process in started:
-        if (code := process.poll()) is not None:
-            print(f"the SuperExec ended with code {code}: its SuperNode ends with it", file=sys.stderr, flush=True)
-            signal.raise_signal(signal.SIGTERM)  # Flower's own way to end, by which its SuperLink is told
-    time.sleep(min(seconds, ASK_S if seconds > 1 else REPLY_S))
+class _Pauses:
+    """What stands for ``time.sleep``: Flower sleeps three seconds for a message, and half of one for a reply."""
+
+    def __init__(self, started: Sequence[subprocess.Popen[bytes]]) -> None:
+        self._started = started
+        self._last_reply = -math.inf
+
+    def sleep(self, seconds: float) -> None:
+        for process in self._started:
+            if (code := process.poll()) is not None:
+                print(f"the SuperExec ended with code {code}: its SuperNode ends with it", file=sys.stderr, flush=True)
+                signal.raise_signal(signal.SIGTERM)  # Flower's own way to end, by which its SuperLink is told
+        now = time.monotonic()
+        if seconds <= 1:
+            self._last_reply, longest = now, REPLY_S
+        else:
+            longest = ASK_AGAIN_S if now - self._last_reply < SOON_S else ASK_S
+        time.sleep(min(seconds, longest))
 
 
 def main(arguments: Sequence[str]) -> None:

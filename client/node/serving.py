@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from ...common.watched_file import WatchedFile
 from ..secure_reply import MASKED_LEFT
 from ..site_setup import read_egress_rule
 from .answers import REPLY_ARRIVED, answered, round_over
+from .connection import Connection
 from .membership import Membership, read_membership
 from .permission import check_permission
 from .standing import refuse_absent, standing
@@ -86,13 +88,16 @@ class _Serving:
         added = FollowedLog(self._log)
         self._start()
         self._service.report(
-            "info", "ready", f"'{self._folder.name}' is ready for the coordinator at {self._node.coordinator}"
+            "info", "started", f"'{self._folder.name}' tries to reach the coordinator at {self._node.coordinator}"
         )
         begun, over, failed = time.monotonic(), False, False
+        connection = Connection(begun)
         while True:
             time.sleep(_POLL_S)
+            lines = added.lines()
+            self._tell_whether_answered(connection, lines)
             new = self._tell()
-            sent = any(SENT in line for line in added.lines())
+            sent = any(SENT in line for line in lines)
             self._time(new, sent=sent)
             over = over or any(map(round_over, new))
             failed = failed or any(entry.event == ROUND_FAILED for entry in new)
@@ -117,6 +122,21 @@ class _Serving:
                 time.sleep(RESTART_S)
                 self._left = None  # another node sends nothing of it
                 self._start()
+                connection.started_again(time.monotonic())
+
+    def _tell_whether_answered(self, connection: Connection, lines: Sequence[bytes]) -> None:
+        match connection.change(lines, time.monotonic()):
+            case "answers":
+                self._service.report(
+                    "info", "ready", f"the coordinator at {self._node.coordinator} let this site in: ready for its rounds"
+                )
+            case "silent":
+                self._service.report(
+                    "warning",
+                    "no-answer",
+                    f"no answer from the coordinator at {self._node.coordinator} for a minute or longer; 'fedphantom site"
+                    f" doctor {shlex.quote(str(self._folder.root))}' says what is in the way. It is tried again and again",
+                )
 
     def _start(self) -> None:
         self._service.processes.start(

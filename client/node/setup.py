@@ -37,7 +37,7 @@ from ...privacy.study_summary import study_text
 from ..site_setup import check_site_cohort, create_site_folder
 from .folder import NodeFolder
 from .keys import KeyPair, asked_keys, make_keys, make_next_keys, present_keys
-from .limits import write_first_limits
+from .limits import LIMITS_FILE, write_first_limits
 
 _LEFT_BY_A_KILL = ("study.toml", "egress.json", PUBLIC_START)
 """What lies in a folder before its site file does."""
@@ -81,6 +81,8 @@ class SiteMade:
                 "its patients' roles will be drawn from the operating system's randomness: nobody outside can repeat"
                 " the draw",
                 *([self.left_out] if self.left_out else []),
+                f"{LIMITS_FILE} in the folder says what a study may ask of this site at most, and how many patients it"
+                " has to train on at least: look through it before you approve",
             ]
         return "\n".join(
             (

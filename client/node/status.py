@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.counted import counted
+from ...common.enrolment.invitation import Invitation
 from ...common.errors import FedPhantomError
 from ...common.journal import read_journal
 from ...common.site_folder import ROUND_FAILED, SiteFolder
+from ...common.study import parse_study
 from .answers import answered, left
 from .approval import refuse_unapproved
 from .joining import accepted_roster, open_enrolled
@@ -19,12 +21,15 @@ def site_facts(folder: SiteFolder) -> dict[str, Any]:
     entries = read_journal(folder.journal) if folder.journal.exists() else ()
     replies = [entry for entry in entries if answered(entry)]
     failed = [entry for entry in entries if entry.event == ROUND_FAILED]
-    study = folder.study()
+    study, invited = folder.study(), _invited(folder)
     try:
         refuse_unapproved(folder)
         approved, why = True, None
     except FedPhantomError as error:
         approved, why = False, error.found
+    if invited and invited.study_digest != study.digest():
+        approved, why = False, "study.toml here is not the study of the invitation: put the invitation's text back"
+        study = parse_study(invited.study)
     return {
         "site": folder.name,
         "study": study.name,
@@ -39,6 +44,14 @@ def site_facts(folder: SiteFolder) -> dict[str, Any]:
         "bytes_left": sum(int(str(entry.facts["bytes"])) for entry in entries if left(entry)),
         "last_failure": {"time": failed[-1].time, "kind": failed[-1].facts.get("kind")} if failed else None,
     }
+
+
+def _invited(folder: SiteFolder) -> Invitation | None:
+    """The invitation that the site came by; None where it is of a simulation."""
+    try:
+        return open_enrolled(folder.root)[2]
+    except FedPhantomError:
+        return None
 
 
 def _enrolled_until(folder: SiteFolder) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Generic, Literal, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, JsonValue, ValidationError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, SignatureInvalid
 from ..in_toto import STATEMENT_TYPE, Digest, Record, content_within
 from ..keys import public_key_of
 from ..labels.chain import Sha256
@@ -25,6 +26,9 @@ from ..signing import sign, unverified, verify
 
 LARGEST = 1 << 20
 """Bytes of any such file; a roster of a hundred sites has a tenth of it."""
+
+_KIND = re.compile(r"urn:fedphantom:([a-z-]{1,40}):[0-9]{1,3}")
+"""How kinds are named in signed bytes."""
 
 _BEGINNING = b'{"payload":'
 """Of every envelope: it has one encoding."""
@@ -92,6 +96,10 @@ def read_content(path: Path, kind: Kind[RecordT]) -> bytes:
         )
     if not content.startswith(_BEGINNING):
         raise _other(kind, f"a file that is no {kind.name}")
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        raise _other(kind, f"a part of a file, or a damaged one, where a {kind.name} is read") from None
     return content
 
 
@@ -107,7 +115,15 @@ def opened(kind: Kind[RecordT], content: bytes, keys: Iterable[Ed25519PublicKey]
         SignatureInvalid: no such envelope, a signature that does not hold, or by another key.
         ConfigError: signed, but of another kind or not as it is written; names the key.
     """
-    return _parse(kind, verify(content, keys))
+    try:
+        payload = verify(content, keys)
+    except SignatureInvalid:
+        # Anybody can write what an envelope says that nobody trusted signed; whoever took one file for another is told
+        # so, and not that somebody forged it.
+        if other := _other_kind(kind, content):
+            raise _other(kind, f"a file that says it is a '{other}', not a {kind.name}") from None
+        raise
+    return _parse(kind, payload)
 
 
 def opened_by_own_key(kind: Kind[RecordT], content: bytes, key_at: Sequence[str]) -> RecordT:
@@ -141,6 +157,16 @@ def _payload(kind: Kind[RecordT], record: RecordT) -> bytes:
         predicate=record.model_dump(mode="json", exclude={"study_digest"}),
     )
     return statement.model_dump_json(by_alias=True).encode()
+
+
+def _other_kind(kind: Kind[RecordT], content: bytes) -> str | None:
+    """The word for another kind of FedPhantom's that an envelope names itself by; None where it names none."""
+    try:
+        named = json.loads(unverified(content)[1])["predicateType"]
+    except (SignatureInvalid, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    found = _KIND.fullmatch(named) if isinstance(named, str) else None
+    return found[1] if found and named != kind.predicate_type else None
 
 
 def _parse(kind: Kind[RecordT], payload: bytes) -> RecordT:

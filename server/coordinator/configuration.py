@@ -57,6 +57,14 @@ def new_configuration(address: str, also: tuple[str, ...], days: int) -> Coordin
     Raises:
         ConfigError: no such address or host.
     """
+    for option, read, texts in (("--address", Address.parse, (address,)), ("--also", host_name, also)):
+        for text in texts:
+            try:
+                read(text)
+            except ValueError as error:
+                raise ConfigError(
+                    f"{option}: no such address or host", expected=str(error), remedy="Write it as sites will reach it."
+                ) from None
     port = address.rpartition(":")[2]
     return _checked({"address": address, "also": also, "listen": [f"0.0.0.0:{port}"], "valid_days": days})
 

@@ -25,11 +25,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 @server_app.command("start")
 def server_start(folder: _Folder) -> None:
     """Let enrolled sites reach this coordinator, until Ctrl-C: SuperLink on loopback, nginx in front."""
-    from .folder import CoordinatorFolder
+    from .coordinator import Coordinator
     from .serving import serve
 
-    with about("DIR"):
-        coordinator = CoordinatorFolder.open(folder)
+    coordinator = Coordinator.open(folder).folder
     place = shlex.quote(str(folder))
     say_when_interrupted(
         f"stopped: no site reaches this coordinator until 'fedphantom server start {place}' is typed again; sites keep"

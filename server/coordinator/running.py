@@ -140,8 +140,8 @@ def goes_on(folder: CoordinatorFolder) -> bool:
 
 def stop_run(folder: CoordinatorFolder) -> bool:
     """End the run that goes on; whether there was one. Its checkpoints stand."""
-    refuse_not_served(folder)
-    return _end_earlier(folder)
+    # Where nobody serves no run goes on: it ended with 'server start'.
+    return superlink_of(folder).answers() and _end_earlier(folder)
 
 
 def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, ...], tuple[str, ...]]:

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from ...common.enrolment.certificates import certificate_of
 from ...common.gan.parameters import ParameterSpec
 from ...common.in_toto import time_text
-from ...common.study import Study, read_study
+from ...common.study import Study
 from ..checkpoints import Checkpoint, latest_checkpoint
 from ..run_folder import RunFolder
 from .carried_status import carried_facts, carried_text, goes_by_files
+from .coordinator import Coordinator
 from .folder import CoordinatorFolder
-from .registry import Registry
 from .running import given_up_text, goes_on
 from .serving import control_of, nodes_of, superlink_of
 
 
 def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
-    """How the coordinator stands, for machines; nothing in it that a site did not agree to tell."""
-    study, run = read_study(folder.study), RunFolder(folder.run)
+    """How the coordinator stands, for machines; nothing in it that a site did not agree to tell.
+
+    Raises:
+        ConfigError, VerificationFailed: as :meth:`Coordinator.open`.
+    """
+    coordinator = Coordinator.open(folder.root)
+    study, run, membership = coordinator.study(), RunFolder(folder.run), coordinator.registry.read()
     checkpoint = latest_checkpoint(run.checkpoints) if run.begun else None
     history = checkpoint.history if checkpoint else ()
     serving = superlink_of(folder).answers()
     online = control_of(folder).nodes() if serving else {}
     connected = {each.site: online.get(each.node, "unknown") for each in nodes_of(folder).read()}
     sites = []
-    membership = Registry(folder).read()
     by_files = not serving and run.begun and goes_by_files(run)
     for site in membership.sites:
         answered = [record.round for record in history if site.name in record.sites]
@@ -55,6 +60,11 @@ def server_facts(folder: CoordinatorFolder) -> dict[str, Any]:
         "carried": carried_facts(folder, study, membership, len(history)) if by_files else None,
         "last_round": asdict(history[-1]) if history else None,
         "sites": sites,
+        "invited": [
+            {"name": sent.site, "until": sent.expires, "expired": sent.expires < time_text(datetime.now(UTC))}
+            for sent in membership.invitations
+            if sent.state == "open"
+        ],
         "revoked": sorted(name for name, how in membership.left().items() if how == "revoked"),
         "withdrew": sorted(name for name, how in membership.left().items() if how == "withdrew"),
         "certificates": {
@@ -120,6 +130,9 @@ def status_text(facts: dict[str, Any]) -> str:
         why = f"; round {left_out['round']} without it: {left_out['reason']}" if left_out else ""
         standing = f"{site['connection']}, enrolled until {site['enrolled_until'][:10]}"
         lines.append(f"  {site['name']:<{width}}  {standing}; {answered}{why}")
+    for sent in facts["invited"]:
+        until = f"until {sent['until'][:10]}" + (", which is over: invite it again" if sent["expired"] else "")
+        lines.append(f"  invited, its request not granted yet: {sent['name']} ({until})")
     lines += [f"  {how}: {', '.join(facts[how])}" for how in ("revoked", "withdrew") if facts[how]]
     if not facts["sites"]:
         lines.append("  no site enrolled yet")

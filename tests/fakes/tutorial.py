@@ -6,6 +6,7 @@ one terminal are read out to the other.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -158,6 +159,8 @@ def main() -> int:
             shown = terminals.type(role, command)
             print("\n".join(f"            {line}" for line in shown.splitlines()), flush=True)
         print(f"{time.monotonic() - began:6.1f} s in all")
+        summary = json.loads((terminals.folder(COORDINATOR) / "federation" / "run" / "summary.json").read_text())
+        print(json.dumps({"seconds_by_round": [record["seconds"] for record in summary["rounds"]]}))
     return 0
 
 

@@ -19,11 +19,11 @@ def print_examination(examination: Examination, console: Console) -> None:
     table = Table()
     table.add_column("", no_wrap=True)
     table.add_column("check", no_wrap=True)
-    table.add_column("what was found")
-    table.add_column("what to do")
+    table.add_column("what was found, and → what to do")  # side by side they would be two words wide in 80 columns
     for finding in examination.findings:
         colour = _COLOURS[finding.light]
-        table.add_row(f"[{colour}]{finding.light}[/{colour}]", finding.name, escape(finding.found), escape(finding.fix))
+        told = escape(finding.found) + (f"\n→ {escape(finding.fix)}" if finding.fix else "")
+        table.add_row(f"[{colour}]{finding.light}[/{colour}]", finding.name, told)
     console.print(table)
     lights = Counter(finding.light for finding in examination.findings)
     counts = ", ".join(f"{lights[light]} {light}" for light in _COLOURS)

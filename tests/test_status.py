@@ -116,9 +116,7 @@ def test_who_is_invited_and_did_not_answer_yet_is_named_with_the_last_day(
     assert facts(carried)["invited"] == []
 
 
-def test_no_command_goes_by_a_study_that_was_edited_since(
-    carried: Carried, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_command_goes_by_a_study_that_was_edited_since(carried: Carried, capsys: pytest.CaptureFixture[str]) -> None:
     for study in (carried.lead / "study.toml", carried.site("site-a") / "study.toml"):
         study.write_text(re.sub("^rounds = .*", "rounds = 77", study.read_text(), flags=re.M))
     for command in ("status", "start"):

@@ -128,7 +128,9 @@ class _Serving:
         match connection.change(lines, time.monotonic()):
             case "answers":
                 self._service.report(
-                    "info", "ready", f"the coordinator at {self._node.coordinator} let this site in: ready for its rounds"
+                    "info",
+                    "ready",
+                    f"the coordinator at {self._node.coordinator} let this site in: ready for its rounds",
                 )
             case "silent":
                 self._service.report(

@@ -40,11 +40,11 @@ def test_a_message_is_asked_for_every_second_and_a_reply_looked_for_every_tenth(
 def test_the_next_message_is_asked_for_four_times_a_second_for_ten_seconds_after_a_reply(
     slept: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    moments = [1000.0, 1000.0, 1009.9, 1010.0]
+    monkeypatch.setattr(time, "monotonic", lambda: moments.pop(0))
     assert flower_node.adapt()
     flower.time.sleep(0.5)
-    for now in (1000.0, 1009.9, 1010.0):
+    for _ in range(3):
         flower.time.sleep(3)
     assert slept == [0.1, 0.25, 0.25, 1.0]
 

@@ -136,8 +136,8 @@ class _Serving:
                 self._service.report(
                     "warning",
                     "no-answer",
-                    f"no answer from the coordinator at {self._node.coordinator} for a minute or longer; 'fedphantom site"
-                    f" doctor {shlex.quote(str(self._folder.root))}' says what is in the way. It is tried again and again",
+                    f"no answer from the coordinator at {self._node.coordinator} for a minute or longer; 'fedphantom"
+                    f" site doctor {shlex.quote(str(self._folder.root))}' says what is in the way. It is tried again",
                 )
 
     def _start(self) -> None:

@@ -26,7 +26,7 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 HOSPITALS = ("hospital-a", "hospital-b")
 PORT = 8443
 FINGERPRINT = re.compile(r"\b[0-9A-Z]{5}(?:-[0-9A-Z]{5}){4}\b")
-READY = {COORDINATOR: "sites reach this coordinator", **dict.fromkeys(HOSPITALS, "is ready for the coordinator")}
+READY = {COORDINATOR: "sites reach this coordinator", **dict.fromkeys(HOSPITALS, "let this site in")}
 """What a command that stays says once it is of use."""
 
 

@@ -25,6 +25,27 @@ sys.path.insert(0, str(Path(__file__).parent / "fakes"))
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
+LONGEST_FILES = (
+    "test_tutorial",
+    "test_readme",
+    "test_demo",
+    "test_full_size",
+    "test_full_size_segmentation",
+    "test_controls_audit",
+    "test_site_release",
+    "test_engines_agree",
+    "test_flower_volumes",
+    "test_null_audits",
+)
+"""Files that take a worker longest, the longest first: begun last, each would have the other worker wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; xdist keeps the order with ``--no-loadscope-reorder``."""
+    place = {name: index for index, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture(scope="session")
 def release_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run to release, with a release of its volumes and one of its weights beside it."""

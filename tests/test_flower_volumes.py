@@ -63,7 +63,7 @@ def test_a_reply_with_an_array_is_left_out_where_volumes_alone_are_shared(
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.usefixtures("importable")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_a_run_that_shares_volumes_and_was_interrupted_in_its_round_goes_on_to_the_same_bits(
     tmp_path: Path, cohorts: dict[str, Path], number: signal.Signals
 ) -> None:

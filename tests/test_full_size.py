@@ -93,6 +93,7 @@ def test_training_on_their_patches_stays_in_bounds(trained: float) -> None:
 
 
 @needs_patients
+@pytest.mark.long
 def test_their_tumours_in_the_atlas_become_volumes_of_the_studys_grid(
     folder: Path, study: Study, prepared: PreparedScans, painted: float
 ) -> None:
@@ -113,6 +114,7 @@ def test_their_tumours_in_the_atlas_become_volumes_of_the_studys_grid(
 
 
 @needs_patients
+@pytest.mark.long
 def test_the_greys_of_labels_begin_to_follow_the_patients_after_thirty_steps(
     folder: Path, study: Study, prepared: PreparedScans, painted: float
 ) -> None:

@@ -10,6 +10,7 @@ from null_audits import null_audits
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_an_audit_accuses_a_generator_that_knows_nobody_no_more_often_than_it_says() -> None:
     """Five hundred of them: docs/experiments.md."""
     found = list(null_audits(range(24), 30))

@@ -32,7 +32,7 @@ from fedphantom.privacy.dp.ledger_excerpt import ledger_excerpts
 from fedphantom.privacy.dp.plan import noised_plan
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.run_spent import refuse_understated, spent_at_site
-from fedphantom.privacy.dp.statement import Spent, dp_statement
+from fedphantom.privacy.dp.statement import Spent, asked_for, dp_statement
 from fedphantom.privacy.dp.step import NoisedSum
 
 NORMS = 'noised = "norms"\ndiscriminator_steps = 2\nspare_rounds = 1'
@@ -281,6 +281,7 @@ def test_a_statement_that_says_less_than_the_sites_own_ledger_is_not_approved(tm
     spent = spent_at_site(folder, study)
     assert spent.steps == 1
     refuse_understated(folder, study, dp_statement(study, {"site-a": spent}))
+    refuse_understated(folder, study, asked_for(study))  # of a site that did not answer when it was last asked
     for less in (Spent(spent.epsilon - 0.01, 1), Spent(spent.epsilon, 0)):
         understated = dp_statement(study, {"site-a": Spent(less.epsilon, max(1, less.steps))})
         assert understated is not None

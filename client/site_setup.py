@@ -20,6 +20,15 @@ from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from .egress import FAKE_METRICS, EgressRule
 
+LEDGER_WITHIN = (
+    "The privacy ledger lies in the site's own folder: another folder for the same patients begins a new one, and their"
+    " budget with it"
+)
+NAME_ANOTHER = (
+    "While no round runs, move ledger.jsonl, ledger.jsonl.head and ledger.secret, those that are there, to a folder"
+    ' that outlives this one, and name it in site.toml: ledger = "…".'
+)
+
 
 def check_site_cohort(
     root: Path, name: str, cohort: Cohort, study: Study, progress: Report, coins_from: CoinSource = "study"

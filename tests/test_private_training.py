@@ -362,8 +362,11 @@ def test_a_second_run_on_the_same_patients_finds_their_budget_spent(
     start = ["--start", str(promised_run / "start.safetensors")]
     first = run([*given, "--out", str(promised_run / "again"), *start])  # the spare step
     study.write_text(study.read_text().replace("seed = 6", "seed = 7"))
-    assert (first, run([*given, "--out", str(promised_run / "third"), *start])) == (0, 1)
-    assert "budget" in capsys.readouterr().err.lower()
+    assert (first, run([*given, "--out", str(promised_run / "third"), *start])) == (0, 4)
+    told = capsys.readouterr().err
+    assert "site-a: the site's privacy budget is spent; site-b: the site's privacy budget is spent" in told
+    for site in ("site-a", "site-b"):
+        assert f"site '{site}': 0 of the 1 noised steps asked for at a time" in told
 
 
 def test_the_study_goes_on_without_a_site_whose_budget_is_spent(
@@ -388,6 +391,18 @@ def test_the_study_goes_on_without_a_site_whose_budget_is_spent(
         assert record["sites"] == ["site-b"]
         assert record["left_out"] == {"site-a": "the site's privacy budget is spent"}
     assert summary["epsilon_by_site"].keys() == {"site-b"}
+
+
+def test_a_delta_too_large_for_a_site_is_refused_before_anything_is_made(
+    promised_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, out = promised_run / "large.toml", promised_run / "too-large"
+    study.write_text((promised_run / "study.toml").read_text().replace(f"delta = {DELTA}", "delta = 0.3"))
+    sites = ["--site", f"site-a={promised_run / 'site-a'}", "--site", f"site-b={promised_run / 'site-b'}"]
+    start = ["--start", str(promised_run / "start.safetensors")]
+    assert run(["simulate", str(study), *sites, "--out", str(out), *start]) == 3
+    assert "site 'site-a': δ = 0.3 for 8 patients" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_start_is_asked_for_before_anything_is_made(promised_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,17 @@ from ..common.progress import Report
 from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
+from ..privacy.dp.accounting import check_delta
 from .egress import FAKE_METRICS, EgressRule
+
+LEDGER_WITHIN = (
+    "The privacy ledger lies in the site's own folder: another folder for the same patients begins a new one, and their"
+    " budget with it"
+)
+NAME_ANOTHER = (
+    "While no round runs, move ledger.jsonl, ledger.jsonl.head and ledger.secret, those that are there, to a folder"
+    ' that outlives this one, and name it in site.toml: ledger = "…".'
+)
 
 
 def check_site_cohort(
@@ -39,6 +49,7 @@ def check_site_cohort(
 
     Raises:
         DataError: no usable scan, or no training patient once the roles are drawn; it says why.
+        ConfigError: a promise whose δ is 1/n or more for the site's training patients.
         PolicyRefused: the folder's roles were drawn for other patients.
         VerificationFailed: its coin record is damaged or was edited.
     """
@@ -50,6 +61,8 @@ def check_site_cohort(
         else draw_roles(patients, study.roles, roles_generator(study, name, coins_from))
     )
     refuse_without_training(roles)
+    if promise := study.privacy.promise:
+        check_delta(promise.delta, len(roles.training_patients()))
     return report.left_out
 
 

@@ -13,12 +13,15 @@ from .errors import (
     VerificationFailed,
 )
 
+BUDGET_SPENT = "the site's privacy budget is spent"
+"""It reserved nothing in that round, so that what it told before is still all that it has spent."""
+
 ROUND_OVER = "the site gave its part in that round's sum before"
 """Of secure aggregation: another attempt at the round is refused there for good."""
 
 # An exception's own text may count patients or name files; these sentences cannot.
 _SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
-    (BudgetSpent, "the site's privacy budget is spent"),
+    (BudgetSpent, BUDGET_SPENT),
     (RoundOver, ROUND_OVER),
     (PolicyRefused, "the site's policy refused the round"),
     (ConfigError, "the site's configuration does not fit the study"),

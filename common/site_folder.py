@@ -86,6 +86,11 @@ class SiteFolder:
     coins_from: CoinSource = "study"
 
     @property
+    def ledger_within(self) -> bool:
+        """Whether the ledger lies in the folder itself, so that another one for the same patients begins another."""
+        return self.ledger.resolve().is_relative_to(self.root.resolve())
+
+    @property
     def state(self) -> Path:
         """Discriminator, optimisers, training state."""
         return self.root / "state"

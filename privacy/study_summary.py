@@ -65,8 +65,9 @@ def _privacy(study: Study) -> str:
         return NO_DP
     return (
         f"patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees public"
-        " label maps and what these noised steps say, nothing else of a patient. Each site keeps its own ledger, and"
-        " stops when its budget is spent"
+        " label maps and what these noised steps say, nothing else of a patient. Each site counts what its patients"
+        " have spent in the ledger that it names, over all studies that used that one, and stops when their budget is"
+        " spent there"
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..common.errors import ConfigError, DataError, FedPhantomError, PeerError, StorageError
+from ..common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PeerError, StorageError
 from .checkpoints import Checkpoint, latest_checkpoint, newest_round
 from .flower_control import UNKNOWN, FlowerControl
 from .rounds import Progress
@@ -19,7 +19,9 @@ UNHEARD_S = 300.0
 """How long nothing is heard of a run before it counts as lost: twice what a SuperLink may take to come up again."""
 
 # The ServerApp is another process: its error comes as text and is raised again here as what it was.
-_KINDS: Mapping[str, type[FedPhantomError]] = {k.__name__: k for k in (ConfigError, DataError, PeerError, StorageError)}
+_KINDS: Mapping[str, type[FedPhantomError]] = {
+    k.__name__: k for k in (BudgetSpent, ConfigError, DataError, PeerError, StorageError)
+}
 
 
 def follow(
@@ -39,7 +41,8 @@ def follow(
         The last checkpoint.
 
     Raises:
-        PeerError: a round fell below the quorum, the run was stopped, or the ServerApp ended without a word.
+        BudgetSpent: a round fell below the quorum, for every site that failed has spent its budget.
+        PeerError: another one did, the run was stopped, or the ServerApp ended without a word.
         FedPhantomError: as the ServerApp said.
     """
     done = newest_round(folder.checkpoints)

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..common.counted import counted
-from ..common.errors import ConfigError, PeerError
+from ..common.errors import BudgetSpent, ConfigError, PeerError
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 from ..common.journal import Journal
 from ..common.run_result import RUN_STARTED
+from ..common.sayable import BUDGET_SPENT
 from ..common.study import Study
 from ..common.transport import as_received
 from .aggregation import (
@@ -134,6 +135,7 @@ class Rounds:
         Raises:
             PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
                 message names each site left out and why.
+            BudgetSpent: likewise, where each site that is left out has spent its budget.
             StorageError: replies or the checkpoint could not be written.
         """
         journal = Journal(self.folder.journal)
@@ -165,13 +167,13 @@ class Rounds:
 
     def _too_few(
         self, request: RoundRequest, replies: Sequence[ReceivedReply], failures: Sequence[SiteFailure]
-    ) -> PeerError:
-        return PeerError(
+    ) -> PeerError | BudgetSpent:
+        return below_quorum(
             f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
             f" of {counted(len(self.sites), 'site')} "
             f"({'; '.join(f'{failure.site}: {failure.reason}' for failure in failures)})",
             expected=f"at least {self.study.federation.quorum}, the study's quorum",
-            remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
+            reasons=[failure.reason for failure in failures],
         )
 
     def _after(
@@ -233,11 +235,26 @@ class Rounds:
         return max((record.round for record in self.checkpoint.history if not record.missed_by(site)), default=0)
 
 
+def below_quorum(found: str, *, expected: str, reasons: Collection[str]) -> PeerError | BudgetSpent:
+    """A round with too few sites: a budget that is spent where that is why each one failed.
+
+    Args:
+        found: What the round came to.
+        expected: How many sites.
+        reasons: Why each site that failed did, as it may be told here.
+    """
+    if reasons and set(reasons) == {BUDGET_SPENT}:
+        remedy = "Nothing mends a spent budget: 'fedphantom budget show' at each site says what is left."
+        return BudgetSpent(found, expected=expected, remedy=remedy)
+    remedy = "Mend the sites named (each keeps its errors.log), then run it again: it goes on from here."
+    return PeerError(found, expected=expected, remedy=remedy)
+
+
 def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkpoint:
     """Do every remaining round.
 
     Raises:
-        PeerError: as :meth:`Rounds.complete`; an earlier round's checkpoint stands.
+        PeerError, BudgetSpent: as :meth:`Rounds.complete`; an earlier round's checkpoint stands.
     """
     while not rounds.finished:
         request = rounds.request()

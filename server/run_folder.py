@@ -35,9 +35,10 @@ from ..common.masking.terms import SUM_EXPECTED
 from ..common.masking.threshold import helpers_borne, smallest_group
 from ..common.output_place import refuse_used
 from ..common.run_result import JOURNAL, RUN_FILE, note_generators
+from ..common.sayable import BUDGET_SPENT
 from ..common.site_folder import PEERS
 from ..common.study import Study, differing_keys, parse_study, read_study
-from ..privacy.dp.statement import NONE, Spent, dp_statement
+from ..privacy.dp.statement import NONE, Spent, asked_spent, dp_statement
 from .checkpoints import Checkpoint, RoundRecord
 
 RUN_VARIABLE = "FEDPHANTOM_RUN"
@@ -253,7 +254,7 @@ class RunFolder:
             StorageError: the disk is full, read-only or forbidden.
         """
         note_generators(self.root, [parameters_digest(generator) for generator in checkpoint.generators().values()])
-        spent = spent_by_site(checkpoint.history)
+        spent = spent_by_site(study, sites, checkpoint.history)
         statement = dp_statement(study, spent)
         dp = statement.encode() if statement else NONE
         for site, generator in checkpoint.generators().items():
@@ -283,14 +284,30 @@ class RunFolder:
         write_atomic(self.summary, (json.dumps(summary, indent=1) + "\n").encode())
 
 
-def spent_by_site(history: Sequence[RoundRecord]) -> dict[str, Spent]:
-    """The most that each site says that it has spent; nobody where nothing is promised."""
+def spent_by_site(study: Study, sites: Sequence[str], history: Sequence[RoundRecord]) -> dict[str, Spent]:
+    """The most that each site says that it has spent; nobody where nothing is promised.
+
+    Of a site whose last word is missing, what the study may cost it at most: it may have reserved steps in a round that
+    it did not answer, and only its own ledger knows. A refusal for a spent budget is a word, too: nothing was reserved.
+    """
     spent: dict[str, Spent] = {}
     for record in history:
         for site, epsilon in record.epsilon.items():
             if site not in spent or epsilon > spent[site].epsilon:  # what was spent stays spent, whatever is said later
                 spent[site] = Spent(epsilon, record.noised_steps[site])
+    at_most = asked_spent(study)
+    if at_most:
+        spent |= dict.fromkeys(_without_last_word(sites, history), at_most)
     return {site: spent[site] for site in sorted(spent)}
+
+
+def _without_last_word(sites: Sequence[str], history: Sequence[RoundRecord]) -> set[str]:
+    """Sites that since their last answer were asked once more, and may have taken noised steps for it."""
+    silent: set[str] = set()
+    for record in history:
+        spoke = record.epsilon.keys() | {site for site, why in record.left_out.items() if why == BUDGET_SPENT}
+        silent = (silent | set(sites) - spoke) - record.epsilon.keys()
+    return silent
 
 
 def _read(path: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.counted import counted
-from ..common.errors import FedPhantomError, PeerError
+from ..common.errors import BudgetSpent, FedPhantomError, PeerError
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Journal
@@ -42,7 +42,7 @@ from ..common.masking.terms import SecureAggregationTable
 from ..common.sayable import ROUND_OVER
 from .aggregation import SiteFailure, reply_problem
 from .checkpoints import Checkpoint
-from .rounds import Progress, Rounds
+from .rounds import Progress, Rounds, below_quorum
 from .secure_round import close_round, give_up_round
 from .secure_sum import MaskedSum, kept_sum
 
@@ -172,7 +172,7 @@ class _Aggregator:
                 return _Prepared(keys, boxes)
             excluded |= set(keys.sites) - set(boxes)
 
-    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError:
+    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError | BudgetSpent:
         """Why the round cannot be begun: sites are missing, or have done it before and would do the next one."""
         failed = self._too_few(round_, len(found), failures)
         over = {site for site, reason in failures.items() if reason == ROUND_OVER} & set(self._rounds.sites)
@@ -301,14 +301,14 @@ class _Aggregator:
         reason = answer.reason if isinstance(answer, SiteFailure) else _NOT_AGREED
         failures.setdefault(answer.site, reason)
 
-    def _too_few(self, round_: int, found: int, failures: Mapping[str, str]) -> PeerError:
+    def _too_few(self, round_: int, found: int, failures: Mapping[str, str]) -> PeerError | BudgetSpent:
         journal = Journal(self._rounds.folder.journal)
         for site, reason in failures.items():
             journal.append("site-left-out", round=round_, site=site, reason=reason)
         journal.append("round-failed", round=round_, replies=found)
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items()) or "the others did not answer"
-        return PeerError(
+        return below_quorum(
             f"round {round_} has {found} of {counted(len(self._rounds.sites), 'site')} to sum ({reasons})",
             expected=f"at least {self._fewest}, the study's threshold and quorum",
-            remedy="Mend the sites named (each keeps its errors.log), then run it again: it goes on from here.",
+            reasons=failures.values(),
         )

@@ -6,7 +6,7 @@ What a client does comes in as arguments; the coordinator's side imports nothing
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import Literal, Protocol
 from ..common.by_product import failures
 from ..common.cohort import Cohort
 from ..common.device import choose_device
-from ..common.errors import DataError, StorageError, about
+from ..common.errors import BudgetSpent, DataError, StorageError, about
 from ..common.exchange import Parameters, RoundRequest, SiteTrainer
 from ..common.flower_bundle import CLIENT_APP
 from ..common.gan.parameters import ParameterSpec
+from ..common.journal import read_journal
 from ..common.masking.peers import read_peers
 from ..common.parallel import side_by_side
 from ..common.previews import FOLDER as PREVIEWS
@@ -26,6 +27,7 @@ from ..common.previews import schedule_previews
 from ..common.sayable import sayable_reason
 from ..common.site_folder import SiteFolder
 from ..common.study import Study
+from ..privacy.dp.ledger import REFUSED
 from .aggregation import SiteFailure
 from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
@@ -154,13 +156,16 @@ def simulate(
             _check_sites(check_site, folder, own, study, say)
         begin(checkpoint.round, study.training.rounds)
         if not rounds.finished:
-            if engine == "flower":
-                # Here, so that a local run needs no Flower in memory.
-                from .flower_engine import run_flower
+            try:
+                if engine == "flower":
+                    # Here, so that a local run needs no Flower in memory.
+                    from .flower_engine import run_flower
 
-                checkpoint = run_flower(rounds, progress, client_app)
-            else:
-                checkpoint = _run_local(rounds, open_site, progress)
+                    checkpoint = run_flower(rounds, progress, client_app)
+                else:
+                    checkpoint = _run_local(rounds, open_site, progress)
+            except BudgetSpent as error:
+                raise _with_what_is_left(error, folder, sites) from error
         folder.write_results(study, tuple(sites), checkpoint, engine)
     not_drawn = failures([folder.journal, *(SiteFolder.open(folder.site(name)).journal for name in sites)])
     return SimulationResult(folder, folder.result(study), checkpoint.history, not_drawn)
@@ -197,6 +202,20 @@ def _check_sites(
             expected="; ".join(dict.fromkeys(error.expected for error in refused)),
             remedy=" ".join(dict.fromkeys(error.remedy for error in refused)),
         )
+
+
+def _with_what_is_left(error: BudgetSpent, folder: RunFolder, sites: Collection[str]) -> BudgetSpent:
+    """The same, with what each site's own journal says: on one machine that is no secret, to a coordinator it is."""
+    told = []
+    for name in sorted(sites):
+        refused = [e.facts for e in read_journal(SiteFolder.open(folder.site(name)).journal) if e.event == REFUSED]
+        if refused:
+            asked = refused[-1]
+            told.append(f"site '{name}': {asked['left']} of the {asked['steps']} noised steps asked for at a time")
+    if not told:
+        return error
+    found = f"{error.found}. What is left: {', '.join(told)}"
+    return BudgetSpent(found, expected=error.expected, remedy=error.remedy)
 
 
 def _run_local(rounds: Rounds, open_site: OpenSite, progress: Progress) -> Checkpoint:

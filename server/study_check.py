@@ -8,7 +8,7 @@ from typing import Any
 from ..common.errors import ConfigError
 from ..common.study import Study
 from ..privacy.dp.accounting import Mechanism
-from ..privacy.dp.cross_checks import cross_checks
+from ..privacy.dp.cross_checks import CrossChecks, cross_checks
 from ..privacy.dp.feasibility import Feasibility, feasibility, refuse_noise
 from ..privacy.dp.plan import asked_plan
 
@@ -21,27 +21,35 @@ class StudyCheck:
         digest: Of the study.
         feasibility: Of its promise, at a site of so many patients; None where nothing is promised or nobody asked.
         promises: Whether it makes a promise.
-        agreement: What other accountants say of the same steps, where patients were named.
+        agreement: What other accountants say of the same steps; None where nobody asked.
     """
 
     digest: str
     feasibility: Feasibility | None
     promises: bool
-    agreement: str = ""
+    agreement: CrossChecks | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
         found = self.feasibility
         ok = found is None or found.outlook != "refused"
-        return {"ok": ok, "digest": self.digest} | ({"feasibility": found.to_json()} if found else {})
+        told: dict[str, Any] = {"ok": ok, "digest": self.digest}
+        if found:
+            told["feasibility"] = found.to_json()
+        if self.agreement:
+            told["accountants"] = {"pld": self.agreement.pld, "prv": self.agreement.prv, "rdp": self.agreement.rdp}
+        return told
 
     def to_text(self) -> str:
         """For a terminal."""
         lines = [f"the study holds. Digest: {self.digest}"]
-        if self.feasibility:
-            lines += [self.feasibility.text(), f"  Accountants agree: {self.agreement}."]
+        if self.feasibility and self.agreement:
+            lines += [self.feasibility.text(), f"  Accountants agree: {self.agreement.told}."]
         elif self.promises:
-            lines.append("Whether its promise is feasible depends on a site's patients: ask with --patients N.")
+            lines.append(
+                "Whether its promise is feasible, and its δ below 1/n, depends on a site's patients: neither was"
+                " judged. Ask with --patients N."
+            )
         return "\n".join(lines)
 
     def refuse(self) -> None:
@@ -72,4 +80,4 @@ def check_study(study: Study, patients: int | None) -> StudyCheck:
         return StudyCheck(study.digest(), None, promises)
     found = feasibility(asked_plan(study, patients))
     steps = Mechanism(found.plan.sampling_rate, found.noise_multiplier, found.plan.steps)
-    return StudyCheck(study.digest(), found, promises, cross_checks([steps], found.plan.delta).told)
+    return StudyCheck(study.digest(), found, promises, cross_checks([steps], found.plan.delta))

@@ -42,7 +42,7 @@ def test_two_carried_rounds_under_a_promise_tell_what_they_cost_and_a_repetition
 
     lead = typed("server init lead --study study.toml --start start --address fed.example.org:443 --json")
     typed("server invite lead site-a --out invitation")
-    made = typed("site init site --invitation invitation --cohort cohort --start start --json")
+    made = typed("site init site --invitation invitation --cohort cohort --start start --ledger ledgers --json")
     typed(f"server enroll lead {made['request']} --fingerprint {made['fingerprint']}")
     typed(f"site join site lead/roster.dsse.json --fingerprint {lead['fingerprint']}")
     limits = tmp_path / "site" / "limits.toml"
@@ -50,7 +50,7 @@ def test_two_carried_rounds_under_a_promise_tell_what_they_cost_and_a_repetition
     seen = typed("site approve site").split()[-1]
     typed(f"site approve site --seen {seen}")
 
-    ledger = tmp_path / "site" / "ledger.jsonl"
+    ledger = tmp_path / "ledgers" / "site-a" / "ledger.jsonl"
     spent = []
     for number in (1, 2):
         asked = typed("server export lead --json")

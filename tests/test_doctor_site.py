@@ -14,6 +14,7 @@ from promised import promised_site, trainer
 
 from fedphantom.client.node import launcher
 from fedphantom.client.node.answers import REPLY_ARRIVED
+from fedphantom.client.node.approval_text import ledger_rows
 from fedphantom.client.node.doctor import software
 from fedphantom.client.node.doctor.cohort_state import check_cohort_state
 from fedphantom.client.node.doctor.enrolled import check_enrolment, check_key_files
@@ -265,7 +266,7 @@ def test_a_study_without_a_promise_is_said_to_make_none(site: SiteFolder) -> Non
 
 
 def test_what_a_ledger_still_holds_is_green_and_yellow_where_it_is_not_enough(tmp_path: Path) -> None:
-    promised = promised_site(tmp_path)
+    promised = promised_site(tmp_path, ledgers=tmp_path / "ledgers")
     study = promised.study()
     learner = trainer(promised)
     assert lit(promised, lambda: check_ledger(promised, study), "is left") == "green"
@@ -278,6 +279,25 @@ def test_what_a_ledger_still_holds_is_green_and_yellow_where_it_is_not_enough(tm
     assert lit(tight, lambda: check_ledger(tight, study), "may not be left") == "yellow"
     promised.ledger.joinpath("ledger.jsonl").unlink()
     assert lit(promised, lambda: check_ledger(promised, study)) == "red"
+
+
+def test_a_ledger_that_goes_with_the_sites_folder_is_yellow(tmp_path: Path) -> None:
+    promised = promised_site(tmp_path)
+    Journal(promised.journal).begin()
+    found = check_ledger(promised, promised.study())
+    assert found.light == "yellow"
+    assert "another folder for the same patients begins a new one" in found.found
+    assert "ledger.secret" in found.fix
+
+
+def test_who_approves_a_promised_study_reads_where_its_ledger_lies(site: SiteFolder, tmp_path: Path) -> None:
+    within = promised_site(tmp_path / "promised")
+    assert "another folder for the same patients begins a new one" in "".join(ledger_rows(within, within.study()))
+    with (within.root / "site.toml").open("a") as file:
+        file.write('ledger = "../ledgers"\n')
+    outside = SiteFolder.open(within.root)
+    assert ledger_rows(outside, outside.study())[-1] == f"Privacy ledger: {outside.ledger}"
+    assert ledger_rows(site, site.study()) == ()
 
 
 # Software.

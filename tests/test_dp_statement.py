@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from promised import DELTA, EPSILON, promised_text
@@ -10,8 +12,12 @@ from tiny_cohorts import tiny_study
 
 from fedphantom.common.errors import DataError
 from fedphantom.common.gan.weights import generator_metadata
+from fedphantom.common.sayable import BUDGET_SPENT
 from fedphantom.common.study import Study, parse_study
+from fedphantom.privacy.dp.plan import noised_plan
 from fedphantom.privacy.dp.statement import NONE, DpStatement, Spent, asked_for, dp_statement, read_dp, said
+from fedphantom.server.checkpoints import RoundRecord
+from fedphantom.server.run_folder import spent_by_site
 
 START = "a" * 64
 STUDY: Study = parse_study(promised_text(START))
@@ -37,6 +43,52 @@ def test_disjoint_sites_cost_what_the_dearest_costs_and_overlapping_ones_their_s
     assert one is not None and both is not None  # noqa: PT018  # for the type checker
     assert (one.epsilon, one.across_sites) == (8.0, "largest")
     assert (both.epsilon, both.across_sites) == (13.0, "sum")
+
+
+def told(number: int, left_out: Mapping[str, str], **spent: Spent) -> RoundRecord:
+    """A round in which these sites told what they have spent."""
+    epsilon = {site: one.epsilon for site, one in spent.items()}
+    steps = {site: one.steps for site, one in spent.items()}
+    return RoundRecord(number, tuple(spent), (1.0,) * len(spent), left_out, {}, 1.0, epsilon, steps)
+
+
+AT_MOST = Spent(EPSILON, noised_plan(STUDY).most_steps)
+ONCE = Spent(5.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("history", "spent"),
+    [
+        ([told(1, {}, a=ONCE), told(2, {"a": "no reply"})], {"a": AT_MOST}),
+        ([told(1, {}, a=ONCE), told(2, {"a": "training stopped on a NaN or a collapse"})], {"a": AT_MOST}),
+        ([told(1, {"a": "no reply"}), told(2, {}, a=ONCE)], {"a": ONCE}),
+        ([told(1, {}, a=ONCE), told(2, {"a": BUDGET_SPENT})], {"a": ONCE}),
+        ([told(1, {}, a=ONCE), told(2, {"a": "no reply"}), told(3, {"a": BUDGET_SPENT})], {"a": AT_MOST}),
+        ([told(1, {"a": BUDGET_SPENT}), told(2, {"a": BUDGET_SPENT})], {}),
+        ([told(1, {}, a=ONCE), replace(told(2, {}), given_up="its sum was not opened")], {"a": AT_MOST}),
+        ([told(1, {}, a=ONCE), replace(told(2, {}, a=AT_MOST), given_up="its sum was not opened")], {"a": AT_MOST}),
+    ],
+    ids=[
+        "silent at last", "failed at last", "silent once, heard since", "nothing left to reserve",
+        "silent, then refused", "took no part", "given up untold", "given up and told",
+    ],
+)  # fmt: skip
+def test_of_a_site_whose_last_word_is_missing_the_promise_is_stated_whole(
+    history: list[RoundRecord], spent: dict[str, Spent]
+) -> None:
+    assert spent_by_site(STUDY, ["a"], history) == spent
+    both = spent_by_site(
+        STUDY, ["a", "b"], [replace(one, left_out={**one.left_out, "b": BUDGET_SPENT}) for one in history]
+    )
+    assert both == spent
+    if spent:
+        stated = dp_statement(STUDY, spent)
+        assert stated is not None
+        assert (stated.epsilon, stated.steps) == (spent["a"].epsilon, spent["a"].steps)
+
+
+def test_where_nothing_is_promised_nobody_has_spent_anything() -> None:
+    assert spent_by_site(tiny_study(), ["a"], [told(1, {"a": "no reply"})]) == {}
 
 
 def test_what_is_read_again_is_what_was_written() -> None:

@@ -85,6 +85,17 @@ def test_study_check_says_what_the_noise_means_at_a_sites_size(study: Path, caps
     assert run(["study", "check", str(study), "--patients", "40", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["feasibility"]["outlook"] == "feasible"
+    pld, prv, rdp = (told["accountants"][name] for name in ("pld", "prv", "rdp"))
+    assert pld - 0.02 <= prv < rdp
+    assert pld <= 8
+
+
+def test_study_check_without_patients_says_what_it_did_not_judge(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(TEXT.replace("delta = 0.005", "delta = 0.3"))
+    assert run(["study", "check", str(study)]) == 0
+    assert "its δ below 1/n, depends on a site's patients: neither was judged" in capsys.readouterr().out
 
 
 def test_study_check_refuses_a_promise_that_leaves_pure_noise(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

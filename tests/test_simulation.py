@@ -17,16 +17,27 @@ from linear_site import UNSAYABLE, cohorts_of, linear_generator, order, study_te
 from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.common.cohort import Cohort
-from fedphantom.common.errors import ConfigError, DataError, OutputTaken, PeerError, StorageError
+from fedphantom.common.errors import (
+    BudgetSpent,
+    ConfigError,
+    DataError,
+    FedPhantomError,
+    OutputTaken,
+    PeerError,
+    StorageError,
+)
 from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import read_journal
 from fedphantom.common.run_result import RUN_FINISHED
+from fedphantom.common.sayable import BUDGET_SPENT
 from fedphantom.common.study import Study, parse_study
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import parse_sites, run_simulation
-from fedphantom.server.rounds import Rounds
+from fedphantom.server.flower_control import FlowerControl
+from fedphantom.server.following import follow
+from fedphantom.server.rounds import Rounds, below_quorum
 from fedphantom.server.run_folder import RunFolder
 from fedphantom.server.simulation import CheckSite, going_on, in_process_exchange
 
@@ -399,3 +410,23 @@ def test_a_run_of_another_study_is_refused_before_its_cohorts_are_looked_through
     linear_simulation(tmp_path / "out", readable, text=study_text(rounds=1))
     with pytest.raises(ConfigError, match="another study"):
         linear_simulation(tmp_path / "out", readable, check_site=check_site(SITES, []))
+
+
+@pytest.mark.parametrize(
+    ("reasons", "kind", "code"),
+    [([BUDGET_SPENT], BudgetSpent, 4), ([BUDGET_SPENT, "no reply"], PeerError, 1), ([], PeerError, 1)],
+    ids=["the budget alone", "a site that is silent, too", "nobody said why"],
+)
+def test_too_few_sites_for_their_budgets_alone_is_a_refusal_and_no_failure(
+    reasons: list[str], kind: type[FedPhantomError], code: int
+) -> None:
+    error = below_quorum("round 1 has 0 usable replies", expected="at least 1", reasons=reasons)
+    assert type(error) is kind
+    assert error.exit_code == code
+
+
+def test_a_budget_spent_in_the_server_s_process_is_one_here_too(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_outcome({"kind": "BudgetSpent", "found": "all of it", "expected": "some left", "remedy": "None."})
+    with pytest.raises(BudgetSpent, match="all of it"):
+        follow(folder, FlowerControl(tmp_path, "127.0.0.1:1"), "1", lambda record: None, tmp_path / "log", lambda: None)

@@ -127,18 +127,32 @@ def test_a_folder_of_another_coordinator_or_site_is_refused(invited: Path, invit
     refused(3, "another site", lambda: again(invited, invited_site, invitation_file=invited / "other"))
 
 
+def test_a_promised_study_is_not_begun_without_a_place_for_its_ledger(invited_site: Path, tmp_path: Path) -> None:
+    study, start = tmp_path / "study.toml", tmp_path / "start.safetensors"
+    study.write_text(promised_text(write_start(start)))
+    make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, start, NOW)
+    (tmp_path / "invitation").write_bytes(Study(tmp_path).invite("site-a"))
+    refused(3, "--ledger: no place for the privacy ledger", lambda: again(tmp_path, invited_site, start=start))
+    assert not (tmp_path / "site").exists()
+
+
 @pytest.mark.slow  # the noise that the promise takes
 def test_a_site_of_a_promised_study_keeps_its_ledger_where_it_is_told(invited_site: Path, tmp_path: Path) -> None:
     study, start = tmp_path / "study.toml", tmp_path / "start.safetensors"
     study.write_text(promised_text(write_start(start)))
     make_coordinator(tmp_path / "coordinator", study, "fed:443", (), 365, start, NOW)
     (tmp_path / "invitation").write_bytes(Study(tmp_path).invite("site-a"))
-    refused(3, "--start: no readable public start", lambda: again(tmp_path, invited_site, start=tmp_path / "nothing"))
+    refused(
+        3,
+        "--start: no readable public start",
+        lambda: again(tmp_path, invited_site, start=tmp_path / "nothing", ledgers=tmp_path / "ledgers"),
+    )
     told = again(tmp_path, invited_site, start=start, ledgers=tmp_path / "ledgers").text()
     assert "patient-level differential privacy at every site" in told
     folder = SiteFolder.open(tmp_path / "site")
     assert folder.ledger == tmp_path / "ledgers" / "site-a"
     refused(3, "another ledger", lambda: again(tmp_path, invited_site, start=start, ledgers=tmp_path / "elsewhere"))
+    assert again(tmp_path, invited_site, start=start).site == "site-a"  # made before: the ledger is where it was
 
 
 # Coins.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ...common.counted import counted
 from ...common.masking.threshold import helpers_borne
 from ...common.site_folder import SiteFolder, site_material
+from ...common.study import Study
 from ...privacy.study_summary import study_text
 from ..secure_reply import PUBLIC_METRICS
-from ..site_setup import read_egress_rule
+from ..site_setup import LEDGER_WITHIN, NAME_ANOTHER, read_egress_rule
 from .approval import Proposal, propose
 
 
@@ -43,6 +44,7 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         )
     rows = [
         study_text(study),
+        *ledger_rows(folder, study),
         "",
         f"Each of {counted(rounds, 'round')} the coordinator sees of '{folder.name}': {weights}{masked}"
         f" ({rule.max_bytes / 1e6:.2f} MB at most), the declared weight {rule.weight:g}, and"
@@ -65,6 +67,13 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
         f"  fedphantom site approve {folder.root} --seen {proposal.seen.word()}",
     ]
     return "\n".join(rows)
+
+
+def ledger_rows(folder: SiteFolder, study: Study) -> tuple[str, ...]:
+    """Where what the study's patients spend is written down; nothing where nothing is promised."""
+    if study.privacy.promise is None:
+        return ()
+    return ("", f"{LEDGER_WITHIN}. {NAME_ANOTHER}" if folder.ledger_within else f"Privacy ledger: {folder.ledger}")
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...]:

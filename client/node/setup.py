@@ -112,7 +112,7 @@ def init_site(
         invitation_file: From the coordinator.
         cohort: The site's patients.
         ledgers: Folder that outlives this one, in which the privacy ledger lies under the site's name; for a study
-            that makes a promise.
+            that makes a promise, which is refused without.
         start: The public start file, where the study goes out from one.
         now: In UTC.
         stage: Begins a named stage; returns its progress function.
@@ -120,7 +120,7 @@ def init_site(
     Raises:
         SignatureInvalid: an invitation that was changed, or expired.
         ConfigError: no invitation, a study that declares no weight for the site, a folder or ledger that does not
-            belong to it.
+            belong to it, or no ledger for a study that makes a promise.
         DataError: no usable scan, or nobody to train on.
         OutputTaken: the folder holds something else.
         StorageError: the disk is full, read-only or forbidden.
@@ -133,7 +133,7 @@ def init_site(
         _refuse_another_coordinator(NodeFolder(root), invitation)
     study = invitation.parsed_study()
     with about("--ledger"):
-        _refuse_ledger(study, ledgers)
+        _refuse_ledger(study, ledgers, made=(root / SITE_FILE).exists())
     with about("--cohort"):
         left_out = check_site_cohort(
             root, invitation.site, _own_patients(cohort), study, stage("looking through the cohort"), "system"
@@ -246,7 +246,13 @@ def _own_patients(cohort: Path) -> Cohort:
     return found
 
 
-def _refuse_ledger(study: Study, ledgers: Path | None) -> None:
+def _refuse_ledger(study: Study, ledgers: Path | None, *, made: bool) -> None:
+    if ledgers is None and study.privacy.promise and not made:
+        raise ConfigError(
+            "no place for the privacy ledger, for a study that makes a promise",
+            expected="a folder that outlives this one: what patients have spent counts in every later study, too",
+            remedy="Give one with --ledger, the same for every study with these patients.",
+        )
     if ledgers is not None and study.privacy.promise is None:
         raise ConfigError(
             "a privacy ledger for a study that promises nothing",

@@ -45,7 +45,8 @@ class DpStatement(BaseModel):
         noise_multiplier: σ.
         clip_norm: C.
         noised: What was noised: ``means`` of structures, or gradients of (some of) the discriminator.
-        steps: Noised steps behind it, of the site that took most; broken-off ones count.
+        steps: Noised steps behind it, of the site that took most; broken-off ones count. Of a site that did not answer
+            when it was last asked, ε and steps are those that the study may cost it at most.
         across_sites: Of several sites, whether ε is the largest (no patient at two of them) or, with δ, the sum.
     """
 
@@ -118,8 +119,14 @@ def dp_statement(study: Study, spent: Mapping[str, Spent]) -> DpStatement | None
 
 def asked_for(study: Study) -> DpStatement | None:
     """What a study promises before anything is trained: the same, with the ε that may be spent at most."""
+    spent = asked_spent(study)
+    return dp_statement(study, {"": spent}) if spent else None
+
+
+def asked_spent(study: Study) -> Spent | None:
+    """What a study may cost a site's patients at most; None where it promises nothing."""
     promise = study.privacy.promise
-    return dp_statement(study, {"": Spent(promise.epsilon, noised_plan(study).most_steps)}) if promise else None
+    return Spent(promise.epsilon, noised_plan(study).most_steps) if promise else None
 
 
 def said(dp: Literal["none"] | DpStatement) -> str:

@@ -42,7 +42,9 @@ def study_labels(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray([0, 1, 4], np.uint8)[np.asarray(classes)]
 
 
-def promised_site(root: Path, *, patients: int = 12, promise: str = "", **options: object) -> SiteFolder:
+def promised_site(
+    root: Path, *, patients: int = 12, promise: str = "", ledgers: Path | None = None, **options: object
+) -> SiteFolder:
     """A site's folder for such a study, with a cohort of its own, never trained."""
     start = root / "start.safetensors"
     root.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def promised_site(root: Path, *, patients: int = 12, promise: str = "", **option
     text = promised_text(sha256, promise=promise, **options)
     cohort = write_tiny_cohort(root / "cohort", patients)
     spec = ParameterSpec.of(first_parameters(parse_study(text), start))
-    return create_site_folder(root / "site", "site-a", cohort, text, spec, start=start)
+    return create_site_folder(root / "site", "site-a", cohort, text, spec, start=start, ledgers=ledgers)
 
 
 def trainer(folder: SiteFolder) -> LocalTrainer:

@@ -113,7 +113,7 @@ def test_the_first_broken_line_is_named_with_exit_code_five(
         lines[broken - 1] = lines[broken - 1].replace(b'"facts":{', b'"facts":{"x":1,')
     file.write_bytes(b"".join(lines))
     assert run(["budget", command, str(spent)]) == 5
-    assert "journal line 2 was changed" in capsys.readouterr().err
+    assert "in 'ledger.jsonl' line 2 was changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])

@@ -147,8 +147,7 @@ class Ledger:
             if not self.path.exists() and not self._journal.begun() and not noted:
                 return Spending("", {}, ())
             _refuse_missing(self.path, noted)
-            with self._journal.held() as held:
-                entries = held.entries()
+            entries = self._journal.entries()
             _refuse_other(entries, noted)
             found = read_spending(entries)
             if found.secret_mark:
@@ -164,8 +163,7 @@ class Ledger:
                     expected="the journal since the site's first start: it names what was reserved",
                     remedy="Restore journal.jsonl from a backup; without it no budget can be trusted.",
                 )
-            with self._site_journal.held() as held:
-                entries = held.entries()
+            entries = self._site_journal.entries()
         found = {}
         for entry in entries:
             if entry.event in (NOTED, GIVEN_BACK):
@@ -311,6 +309,12 @@ def _check_asked(budget: Budget, patients: int) -> None:
 
 
 def _refuse_missing(path: Path, noted: Mapping[int, str]) -> None:
+    if path.exists() and not path.is_file():
+        raise VerificationFailed(
+            f"a folder, or something else that is no file, where '{path.name}' belongs",
+            expected=f"'{path.name}' with everything that was ever reserved",
+            remedy=f"Keep what is there, under another name. {_RESTORE}",
+        )
     if noted and not path.exists():
         raise VerificationFailed(
             f"missing, though the site's journal names {counted(len(noted), 'line')} of it",

@@ -31,13 +31,13 @@ from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from ..privacy.dp.feasibility import feasibility, refuse_noise
-from ..privacy.dp.ledger import Budget, Ledger, OpenReservation
+from ..privacy.dp.ledger import Budget, Ledger, NoisedRun, OpenReservation
 from ..privacy.dp.means import noised_means
 from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_plan, noised_plan
 from ..privacy.dp.randomness import SecretRandom
-from ..privacy.dp.run_spent import run_name, spent_in_run
+from ..privacy.dp.run_spent import run_name, spent_at_site
 from ..privacy.dp.statement import dp_statement
 from ..privacy.dp.step import NoisedSum
 from .way_of_training import Steps
@@ -87,7 +87,9 @@ class PrivateTraining:
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
         self._public = self._start.means(device)
         refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
-        self._run = run_name(study, material.coins.cohort_digest)
+        self._run = NoisedRun(
+            run_name(study, material.coins.cohort_digest), study.digest(), promise.clip_norm, study.name
+        )
 
     def fresh_state(self) -> TrainingState:
         """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
@@ -108,12 +110,11 @@ class PrivateTraining:
             BudgetSpent: the patients' budget does not allow it.
             PolicyRefused, VerificationFailed, StorageError: as :meth:`.Ledger.reserve`.
         """
-        rate = self._plan.sampling_rate
-        how = NoisedSum(self._promise.clip_norm, self._plan.noise_multiplier, rate * len(self._patients))
         if self._promise.noised == "means":
-            return self._matching(how)
+            return self._matching()
         self._paid = self._reserve()
-        steps, paid = self._promise.discriminator_steps, self._plan.steps
+        steps, rate = self._promise.discriminator_steps, self._plan.sampling_rate
+        how, paid = _noised_as_reserved(self._paid), self._plan.steps
         self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid)
         return Steps(self._step, generator_loss)
 
@@ -124,24 +125,25 @@ class PrivateTraining:
             self._paid = None
 
     def metrics(self) -> Mapping[str, float]:
-        """What this run has cost the patients so far."""
-        spent = spent_in_run(self._folder, self._study)
+        """What this study has cost the patients so far."""
+        spent = spent_at_site(self._folder, self._study)
         return {EPSILON: spent.epsilon, NOISED_STEPS: float(spent.steps)}
 
     def statement(self) -> str:
         """What holds for the site's own generator, for its file's header."""
-        statement = dp_statement(self._study, {self._folder.name: spent_in_run(self._folder, self._study)})
+        statement = dp_statement(self._study, {self._folder.name: spent_at_site(self._folder, self._study)})
         assert statement is not None  # noqa: S101  # the study promises something
         return statement.encode()
 
-    def _matching(self, how: NoisedSum) -> Steps:
+    def _matching(self) -> Steps:
         file = self._folder.state / NOISED_MEANS
         if file.exists():
-            target = _read_means(file, self._run, self._device)
+            target = _read_means(file, self._run.name, self._device)
         else:
             paid = self._reserve()
-            target = noised_means(self._patients, self._public, self._plan.sampling_rate, how, self._random)
-            _write_means(file, self._run, target)
+            rate, how = self._plan.sampling_rate, _noised_as_reserved(paid)
+            target = noised_means(self._patients, self._public, rate, how, self._random)
+            _write_means(file, self._run.name, target)
             paid.commit(self._plan.steps)
 
         def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,6 +165,11 @@ class PrivateTraining:
             ]
             for patient in cohort.patients
         }
+
+
+def _noised_as_reserved(paid: OpenReservation) -> NoisedSum:
+    """With the constants that the ledger holds, never counted anew (PRIVACY §0)."""
+    return NoisedSum(paid.constants.clip_norm, paid.mechanism.noise_multiplier, paid.constants.expected_batch)
 
 
 def _write_means(file: Path, run: str, target: TargetMeans) -> None:

@@ -130,9 +130,8 @@ class Journal:
         Raises:
             StorageError: as :meth:`append`.
         """
-        with self.held():
-            if not self.begun():
-                write_atomic(_head_file(self.path), f"0 {START}\n".encode())
+        with self.held() as journal:
+            journal.begin()
 
     def begun(self) -> bool:
         """Whether a line or a head was ever written here."""
@@ -163,6 +162,11 @@ class HeldJournal:
             file.seek(0)
             whole, newline, _ = file.read().rpartition(b"\n")
         return _up_to_head(tuple(_entries(whole + newline, self._path)), self._path)
+
+    def begin(self) -> None:
+        """As :meth:`Journal.begin`."""
+        if not Journal(self._path).begun():
+            write_atomic(_head_file(self._path), f"0 {START}\n".encode())
 
     def append(self, event: str, **facts: Fact) -> None:
         """As :meth:`Journal.append`."""

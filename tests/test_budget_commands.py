@@ -47,7 +47,7 @@ def test_a_program_reads_every_reservation_and_all_that_an_epsilon_means_nothing
     assert (told["epsilon"], told["delta"], told["budget"]) == (cost(50), DELTA, 3.0)
     assert told["left_steps"] == fit(3.0) - 50
     first, second = told["lines"]
-    assert (first["line"], first["patients"], first["run"]) == (3, 3, RUN)
+    assert (first["line"], first["patients"], first["run"]) == (3, 3, RUN.name)
     assert (first["steps_reserved"], first["steps_counted"], first["committed"]) == (40, 30, True)
     assert (second["steps_reserved"], second["steps_counted"], second["committed"]) == (20, 20, False)
     assert (first["epsilon"], second["epsilon"]) == (cost(30), cost(50))
@@ -59,8 +59,8 @@ def test_a_person_reads_the_same_as_a_table_with_a_sentence(spent: Path, capsys:
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines()]
     assert rows[0][:5] == ["line", "reserved", "run", "patients", "q"]
-    assert rows[1][2:] == [RUN[:12], "3", "1", "20", "40", "30", f"{cost(30):.3f}"]
-    assert rows[2][2:] == [OTHER_RUN[:12], "4", "1", "20", "20", "20", "whole", f"{cost(50):.3f}"]
+    assert rows[1][2:] == [RUN.name[:12], "3", "1", "20", "40", "30", f"{cost(30):.3f}"]
+    assert rows[2][2:] == [OTHER_RUN.name[:12], "4", "1", "20", "20", "20", "whole", f"{cost(50):.3f}"]
     assert re.search(r"ε = \d\.\d+ of ε = 3 is spent at δ = 0.005, by the patient for whom it is most", said)
     assert f"{fit(3.0) - 50} steps like the latest would still fit" in said
     assert "1 reservation of which nobody said how much was done" in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from ledgered_site import (
     fit,
     ledger_in,
     people,
+    run_named,
     scan,
     steps,
 )
@@ -26,7 +29,11 @@ from ledgered_site import (
 from fedphantom.common.errors import BudgetSpent, PolicyRefused, VerificationFailed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
-from fedphantom.privacy.dp.ledger import Budget, Ledger
+from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
+from fedphantom.privacy.dp.spending import PublicConstants
+
+NEWER = ("study", "patients", "expected_batch", "clip_norm")
+"""What earlier versions did not write into a reservation."""
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def test_a_line_says_everything_without_which_an_epsilon_means_nothing(ledger: L
     assert "add/remove" in str(facts["adjacency"])
     assert (facts["sampling"], facts["accountant"]) == ("Poisson", "pld")
     assert (facts["sampling_rate"], facts["noise_multiplier"], facts["steps"]) == (0.5, SIGMA, 5)
-    assert (facts["delta"], facts["budget"], facts["run"]) == (DELTA, 3.0, RUN)
+    assert (facts["delta"], facts["budget"], facts["run"]) == (DELTA, 3.0, RUN.name)
     assert len(str(facts["code"])) == 64
 
 
@@ -137,10 +144,10 @@ def test_a_cohort_split_anew_does_not_reset_the_budget(ledger: Ledger) -> None:
     third = fit(3.0) // 3
     ledger.reserve(RUN, people("abcd"), steps(third), BUDGET)
     ledger.reserve(OTHER_RUN, people("ab"), steps(third), BUDGET)
-    ledger.reserve("c" * 64, people("cd"), steps(third), BUDGET)
+    ledger.reserve(run_named("c" * 64), people("cd"), steps(third), BUDGET)
     assert counted(ledger) == 2 * third  # the dearest patient's, not everybody's sum
     with pytest.raises(BudgetSpent, match=f"{third} such steps are left|{third + 1} such|{third + 2} such"):
-        ledger.reserve("d" * 64, people("bc"), steps(2 * third), BUDGET)
+        ledger.reserve(run_named("d" * 64), people("bc"), steps(2 * third), BUDGET)
 
 
 def test_renamed_patients_are_known_by_their_scans(ledger: Ledger) -> None:
@@ -163,7 +170,7 @@ def test_a_chain_of_renamings_does_not_reset_the_budget(ledger: Ledger) -> None:
     ledger.reserve(RUN, {"old": (scan("1"),)}, steps(half), BUDGET)
     ledger.reserve(OTHER_RUN, {"new": (scan("1"), scan("2"))}, steps(half), BUDGET)
     with pytest.raises(BudgetSpent):
-        ledger.reserve("c" * 64, {"newest": (scan("2"),)}, steps(2), BUDGET)
+        ledger.reserve(run_named("c" * 64), {"newest": (scan("2"),)}, steps(2), BUDGET)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +211,13 @@ def test_everything_is_composed_at_the_strictest_delta_that_the_patients_were_pr
     strict = Budget(3.0, DELTA / 50)
     ledger.reserve(RUN, people("abc"), steps(20), strict)
     assert ledger.reserve(OTHER_RUN, people("cd"), steps(20), BUDGET).epsilon == cost(40, DELTA / 50)
-    assert ledger.reserve("c" * 64, people("ef"), steps(20), BUDGET).epsilon == cost(20)
+    assert ledger.reserve(run_named("c" * 64), people("ef"), steps(20), BUDGET).epsilon == cost(20)
 
 
 def test_steps_of_other_kinds_are_composed_too(ledger: Ledger) -> None:
     ledger.reserve(RUN, people("abc"), steps(50), UNLIMITED)
     other = Mechanism(0.5, SIGMA / 2, 30)
-    both = ledger.reserve(RUN, people("abc"), other, UNLIMITED).epsilon
+    both = ledger.reserve(OTHER_RUN, people("abc"), other, UNLIMITED).epsilon
     alone = epsilon([other], DELTA)
     assert max(alone, cost(50)) < both < alone + cost(50)
 
@@ -279,3 +286,62 @@ def test_what_the_site_itself_allows_binds_whatever_studies_ask(ledger: Ledger) 
     ledger.reserve(OTHER_RUN, people("abc"), steps(5), Budget(3.0, DELTA, site=9.0))
     with pytest.raises(BudgetSpent, match="of ε = 9 at"):
         ledger.reserve(OTHER_RUN, people("abc"), steps(fit(9.0)), Budget(90.0, DELTA, site=9.0))
+
+
+def test_a_study_never_spends_more_than_it_promises_whatever_its_site_allows(ledger: Ledger) -> None:
+    promised, allowed = Budget(3.0, DELTA, site=9.0), fit(3.0)
+    ledger.reserve(OTHER_RUN, people("abc"), steps(fit(1.0)), Budget(1.0, DELTA, site=9.0))
+    ledger.reserve(RUN, people("abc"), steps(allowed - 2), promised)
+    with pytest.raises(BudgetSpent, match=r"of ε = 3 at δ = 0\.005 is spent") as caught:
+        ledger.reserve(RUN, people("abc"), steps(3), promised)
+    assert caught.value.expected == "ε = 3 at most, in this study, as it promises them"
+    assert caught.value.remedy.startswith("2 such steps are left")
+    ledger.reserve(RUN, people("abc"), steps(2), promised)
+
+
+def test_in_another_run_folder_a_study_spends_on_the_same_promise(ledger: Ledger) -> None:
+    promised, again = Budget(3.0, DELTA, site=9.0), run_named("c" * 64, RUN.study)
+    ledger.reserve(RUN, people("abc"), steps(fit(3.0)), promised)
+    with pytest.raises(BudgetSpent, match=r"of ε = 3 at δ = 0\.005 is spent"):
+        ledger.reserve(again, people("bcd"), steps(1), promised)  # roles drawn anew, two patients again
+    ledger.reserve(again, people("de"), steps(fit(3.0)), promised)  # nobody who took part before
+
+
+# Public constants
+
+
+def test_a_reservation_holds_the_constants_that_its_sums_are_made_with(ledger: Ledger) -> None:
+    reserved = ledger.reserve(RUN, people("abcd"), Mechanism(0.5, SIGMA, 5), BUDGET)
+    facts = read_journal(ledger.path)[reserved.line - 1].facts
+    assert (facts["patients"], facts["expected_batch"], facts["clip_norm"]) == (4, 2.0, 1.0)
+    assert facts["study"] == RUN.study
+    assert reserved.constants == PublicConstants(4, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("run", "rate"), [(replace(RUN, clip_norm=2.0), 1.0), (RUN, 0.5)], ids=["another C", "another B̄"]
+)
+def test_other_constants_than_the_run_began_with_are_refused(ledger: Ledger, run: NoisedRun, rate: float) -> None:
+    ledger.reserve(RUN, people("abc"), steps(5), BUDGET)
+    with pytest.raises(PolicyRefused, match="where the run reserved with n = 3, B̄ = 3, C = 1") as caught:
+        ledger.reserve(run, people("abc"), Mechanism(rate, SIGMA, 5), BUDGET)
+    assert caught.value.exit_code == 4
+    assert counted(ledger) == 5
+
+
+def test_lines_of_an_earlier_version_count_as_their_run_s(ledger: Ledger) -> None:
+    reserved = ledger.reserve(OTHER_RUN, people("abc"), steps(fit(3.0)), BUDGET)
+    lines = read_journal(ledger.path)
+    older = {key: fact for key, fact in lines[reserved.line - 1].facts.items() if key not in NEWER}
+    elsewhere = ledger.path.parents[1] / "older"
+    shutil.copytree(ledger.path.parent, elsewhere / "ledger")
+    for name in ("ledger.jsonl", "ledger.jsonl.head"):
+        (elsewhere / "ledger" / name).unlink()
+    for line in lines[:2]:
+        Journal(elsewhere / "ledger" / "ledger.jsonl").append(line.event, **line.facts)
+    Journal(elsewhere / "ledger" / "ledger.jsonl").append("reserved", **{**older, "run": RUN.name})
+    read = ledger_in(elsewhere)
+    assert counted(read) == fit(3.0)
+    with pytest.raises(BudgetSpent, match="of ε = 3 at"):
+        read.reserve(RUN, people("abc"), steps(1), Budget(3.0, DELTA, site=9.0))
+    read.reserve(OTHER_RUN, people("abc"), steps(1), Budget(3.0, DELTA, site=9.0))

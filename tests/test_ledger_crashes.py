@@ -16,13 +16,13 @@ from random import Random
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledgered_site import BUDGET, DELTA, UNLIMITED, cost, counted, fit, ledger_in, people, scan, steps
+from ledgered_site import BUDGET, DELTA, UNLIMITED, cost, counted, fit, ledger_in, people, run_named, scan, steps
 
 from fedphantom.common.errors import BudgetSpent, VerificationFailed
 from fedphantom.common.journal import verify_journal
 from fedphantom.privacy.dp.ledger import Budget, Ledger, OpenReservation
 
-RUN = "a" * 64
+RUN = run_named("a" * 64)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -114,7 +114,9 @@ class Site(RuleBasedStateMachine):
         self.runs += 1
         before = max(self.counted.get(person, 0) for person in names)
         try:
-            reserved = self.ledger.reserve(f"{self.runs:064x}", people(names.values()), steps(number), BUDGET)
+            reserved = self.ledger.reserve(
+                run_named(f"{self.runs:064x}"), people(names.values()), steps(number), BUDGET
+            )
         except BudgetSpent:
             assert cost(before + number) > BUDGET.epsilon
             return

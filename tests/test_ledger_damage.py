@@ -23,6 +23,7 @@ from ledgered_site import (
 
 from fedphantom.common.errors import BudgetSpent, ConfigError, StorageError, VerificationFailed
 from fedphantom.common.journal import Journal, verify_journal
+from fedphantom.privacy.dp import ledger as ledger_module
 from fedphantom.privacy.dp.ledger import Budget, Ledger
 
 
@@ -238,3 +239,43 @@ def test_two_sites_folders_share_one_ledger(tmp_path: Path) -> None:
     first.reserve(RUN, people("abc"), steps(whole), BUDGET)
     with pytest.raises(BudgetSpent):
         second.reserve(OTHER_RUN, people("abc"), steps(1), BUDGET)
+
+
+@pytest.fixture
+def next_studys_site(spent: Ledger, tmp_path: Path) -> Ledger:
+    """Another folder that names the same ledger, and never wrote into it: its journal knows no line."""
+    journal = Journal(tmp_path / "next study's site/journal.jsonl")
+    journal.begin()
+    return Ledger(spent.path.parent, journal.path)
+
+
+@pytest.mark.parametrize("damage", [remove_with_the_head, empty_with_the_head], ids=lambda one: one.__name__)
+def test_a_lost_ledger_is_told_by_its_secret_to_a_site_that_never_wrote_there(
+    spent: Ledger, next_studys_site: Ledger, damage: Callable[[Ledger], None]
+) -> None:
+    damage(spent)
+    for ask in (
+        next_studys_site.spending,
+        lambda: next_studys_site.reserve(OTHER_RUN, people("abc"), steps(1), BUDGET),
+    ):
+        with pytest.raises(VerificationFailed, match="missing, though its secret") as caught:
+            ask()
+        assert caught.value.exit_code == 5
+    assert not spent.path.exists() or not spent.path.read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["before the secret", "before the first line"])
+def test_a_ledger_whose_beginning_a_crash_cut_off_is_begun(
+    ledger: Ledger, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger_module, "site_secret" if moment == "before the secret" else "secret_mark", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert ledger.path.with_name("ledger.secret").exists() == (moment == "before the first line")
+    assert ledger.spending().lines == 0
+    ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert counted(ledger) == 1

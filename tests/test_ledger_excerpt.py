@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgered_site import OTHER_RUN, cost, people, steps
+from ledgered_site import OTHER_RUN, cost, people, run_named, steps
 from promised import DELTA, promised_site, promised_text
 from report_content import a_study, content, words_of
 from tiny_cohorts import tiny_text
@@ -29,11 +29,12 @@ BUDGET = Budget(8.0, DELTA)
 
 @pytest.fixture(scope="module")
 def spent(tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
-    """A site that took part in another run before this one, and whose last round nobody told the end of."""
+    """A site that took part in another study before this one, and whose last round nobody told the end of."""
     folder = promised_site(tmp_path_factory.mktemp("site"))
     study = folder.study()
     site_material(folder, study)
-    run = run_name(study, load_roles(folder.coins).cohort_digest)
+    name = run_name(study, load_roles(folder.coins).cohort_digest)
+    run = run_named(name, study.digest())
     ledger = Ledger(folder.ledger, folder.journal)
     ledger.reserve(OTHER_RUN, people("abc"), steps(20), BUDGET).commit(20)
     ledger.reserve(run, people("abc"), steps(40), BUDGET).commit(30)
@@ -43,7 +44,7 @@ def spent(tmp_path_factory: pytest.TempPathFactory) -> SiteFolder:
 
 def test_every_line_stands_with_epsilon_as_the_ledger_knew_it_then(spent: SiteFolder) -> None:
     (excerpt,) = ledger_excerpts([spent], spent.study())
-    told = [(line.what, line.of_line, line.steps, line.this_run) for line in excerpt.lines]
+    told = [(line.what, line.of_line, line.steps, line.this_study) for line in excerpt.lines]
     first, second, third = (line.line for line in excerpt.lines if line.what == "reserved")
     assert told == [
         ("reserved", first, 20, False),
@@ -116,19 +117,19 @@ def promised_content(*ledgers: LedgerExcerpt) -> ReportContent:
 def test_the_site_reads_its_ledger_line_by_line() -> None:
     page = words_of(render_report(promised_content(an_excerpt()), "internal"))
     ledger = page[page.index("Ledger: what the formal guarantee rests on") :]
-    assert "This run reserved 40 noised steps; 30 of them count: ε = 1.13 at δ = 0.005." in ledger
-    assert "3 2026-11-02T14:05:00Z 40 steps reserved, this run 1 20 1.25" in ledger
-    assert "4 2026-11-02T14:09:00Z 30 of the steps reserved in line 3 done, this run 1 20 1.13" in ledger
-    assert "5 2026-11-03T09:00:00Z 7 steps reserved, another run 0.25 3.5 ε beyond 100" in ledger
+    assert "This study reserved 40 noised steps; 30 of them count: ε = 1.13 at δ = 0.005." in ledger
+    assert "3 2026-11-02T14:05:00Z 40 steps reserved, this study 1 20 1.25" in ledger
+    assert "4 2026-11-02T14:09:00Z 30 of the steps reserved in line 3 done, this study 1 20 1.13" in ledger
+    assert "5 2026-11-03T09:00:00Z 7 steps reserved, another study 0.25 3.5 ε beyond 100" in ledger
     assert "ε after it, at δ = 0.005" in ledger
     assert "cd" * 32 in ledger
 
 
 def test_others_read_totals_and_the_head_and_no_line_of_it() -> None:
     page = words_of(render_report(promised_content(an_excerpt()), "shareable"))
-    assert "This run reserved 40 noised steps; 30 of them count: ε = 1.13 at δ = 0.005." in page
+    assert "This study reserved 40 noised steps; 30 of them count: ε = 1.13 at δ = 0.005." in page
     assert "cd" * 32 in page
-    for line in ("14:09", "reserved in line", "steps reserved, another run", "beyond 100"):
+    for line in ("14:09", "reserved in line", "steps reserved, another study", "beyond 100"):
         assert line not in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from fedphantom.client.private_training import NOISED_MEANS
 from fedphantom.client.site_round import Site
 from fedphantom.common.errors import BudgetSpent, PolicyRefused, TrainingError, VerificationFailed
 from fedphantom.common.exchange import EPSILON as TOLD
-from fedphantom.common.exchange import RoundReply, RoundRequest
+from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
@@ -27,9 +28,10 @@ from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp import discriminator, means, step
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.ledger import Ledger
+from fedphantom.privacy.dp.ledger_excerpt import ledger_excerpts
 from fedphantom.privacy.dp.plan import noised_plan
 from fedphantom.privacy.dp.randomness import SecretRandom
-from fedphantom.privacy.dp.run_spent import refuse_understated, spent_in_run
+from fedphantom.privacy.dp.run_spent import refuse_understated, spent_at_site
 from fedphantom.privacy.dp.statement import Spent, dp_statement
 from fedphantom.privacy.dp.step import NoisedSum
 
@@ -100,6 +102,46 @@ def test_means_lost_are_paid_for_again_until_the_budget_is_spent(tmp_path: Path)
     with pytest.raises(BudgetSpent, match="is spent, per patient"):
         one_round(folder, 3)
     assert counted_steps(folder) == [(1, 1), (1, 1)]
+
+
+def test_a_larger_budget_of_the_site_s_loosens_no_study_s_promise(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path, rounds=3)
+    with (folder.root / "site.toml").open("a") as file:
+        file.write("budget = 50.0\n")
+    folder = SiteFolder.open(folder.root)
+    for number in (1, 2):
+        assert one_round(folder, number).metrics[TOLD] <= EPSILON
+        (folder.state / NOISED_MEANS).unlink()
+    with pytest.raises(BudgetSpent, match="in this study, as it promises them"):
+        one_round(folder, 3)
+    assert counted_steps(folder) == [(1, 1), (1, 1)]
+
+
+def test_a_study_begun_again_in_another_folder_says_what_both_have_cost(tmp_path: Path) -> None:
+    first = promised_site(tmp_path)
+    once = one_round(first).metrics
+    again = copied_untrained(first, tmp_path / "again")
+    told = one_round(again).metrics
+    both = epsilon([noised_plan(first.study()).whole()], DELTA)
+    assert (once[NOISED_STEPS], told[NOISED_STEPS]) == (1, 2)
+    assert told[TOLD] == pytest.approx(both)
+    assert once[TOLD] < both <= EPSILON
+    study = first.study()
+    with pytest.raises(VerificationFailed, match="where this site's patients have spent"):
+        refuse_understated(first, study, dp_statement(study, {"site-a": Spent(once[TOLD], 1)}))
+    (excerpt,) = ledger_excerpts([again], study)
+    assert (excerpt.reserved, excerpt.spent.steps) == (2, 2)
+    assert all(line.this_study for line in excerpt.lines)
+
+
+def copied_untrained(folder: SiteFolder, root: Path) -> SiteFolder:
+    """A folder for the same study and cohort with the first one's ledger, and coins of its own."""
+    root.mkdir()
+    for name in ("site.toml", "study.toml", "egress.json", PUBLIC_START):
+        shutil.copy(folder.root / name, root)
+    text = (root / "site.toml").read_text().replace("../cohort", str(folder.cohort.resolve()))
+    (root / "site.toml").write_text(text + f"ledger = {json.dumps(str(folder.ledger))}\n")
+    return SiteFolder.open(root)
 
 
 # Gradients, paid for by the round
@@ -236,7 +278,7 @@ def test_a_statement_that_says_less_than_the_sites_own_ledger_is_not_approved(tm
     folder = promised_site(tmp_path)
     one_round(folder)
     study = folder.study()
-    spent = spent_in_run(folder, study)
+    spent = spent_at_site(folder, study)
     assert spent.steps == 1
     refuse_understated(folder, study, dp_statement(study, {"site-a": spent}))
     for less in (Spent(spent.epsilon - 0.01, 1), Spent(spent.epsilon, 0)):

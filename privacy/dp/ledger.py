@@ -28,7 +28,7 @@ from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
 from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, check_delta, epsilon, most_steps, told
 from .persons import Marks, cohort_name, marked, secret_mark
-from .spending import BEGUN, COHORT, COMMITTED, RESERVED, Spending, claim_of, read_spending
+from .spending import BEGUN, COHORT, COMMITTED, RESERVED, PublicConstants, Spending, claim_of, read_spending
 
 LEDGER: Final = "ledger.jsonl"
 SECRET: Final = "ledger.secret"  # noqa: S105  # the file's name
@@ -45,11 +45,28 @@ _RESTORE = "Restore it from a backup; until then none of these patients can take
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What a cohort's patients may spend in all, in every run that they take part in.
+class NoisedRun:
+    """Whose steps are reserved.
 
     Attributes:
-        epsilon: The most, at ``delta``, as the study asks.
+        name: SHA-256 (hex) that names the run: of the study and of the site's coin record.
+        study: The study's digest. In another run folder the same study is another run, and spends the same promise.
+        clip_norm: C, a constant of the study.
+        study_name: What the study is called, for people who read the ledger.
+    """
+
+    name: str
+    study: str
+    clip_norm: float
+    study_name: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a cohort's patients may spend: in all, in every run that they take part in, and in one study.
+
+    Attributes:
+        epsilon: The most, at ``delta``, as the study promises. The study itself never spends more than this.
         delta: Below 1/n of the patients that it is asked for.
         site: What the site itself allows, in its own ``site.toml``; None where it says nothing: then no study may spend
             more than the smallest budget that any of its patients was ever reserved under.
@@ -60,8 +77,34 @@ class Budget:
     site: float | None = None
 
     def binding(self, earlier: Iterable[float]) -> float:
-        """What binds, after studies with these budgets."""
+        """What binds the sum over all studies, after studies with these budgets."""
         return self.site if self.site is not None else min([self.epsilon, *earlier])
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """An ε at a δ, and what is counted under it.
+
+    Attributes:
+        most: ε.
+        delta: At which.
+        spent: By the patient for whom it is most.
+        asked: ε with what is asked for now, of the patient for whom that is most.
+        over: Which steps count, in words.
+    """
+
+    most: float
+    delta: float
+    spent: tuple[Mechanism, ...]
+    asked: float
+    over: str
+
+
+def _limit(
+    most: float, delta: float, spending: Spending, people: Sequence[Marks], mechanism: Mechanism, over: str
+) -> _Limit:
+    asked = epsilon(spending.dearest(delta, people, [mechanism]), delta)
+    return _Limit(most, delta, spending.dearest(delta, people), asked, over)
 
 
 class Ledger:
@@ -77,20 +120,21 @@ class Ledger:
         self._journal = Journal(self.path)
 
     def reserve(
-        self, run: str, patients: Mapping[str, Collection[str]], mechanism: Mechanism, budget: Budget
+        self, run: NoisedRun, patients: Mapping[str, Collection[str]], mechanism: Mechanism, budget: Budget
     ) -> OpenReservation:
         """Reserve steps for these patients; the reservation is on the disk when this returns.
 
         Args:
-            run: SHA-256 (hex) that names the run: of the study and of the site's coin record.
+            run: Of the study at this site.
             patients: Everybody who may be in a step's batch: identifier to the digests of the scans' voxels.
             mechanism: The steps, all that may be taken before the next reservation.
             budget: The study's.
 
         Raises:
-            BudgetSpent: with these steps, some patient's composed ε would exceed the budget; says what is left.
-            PolicyRefused: the run's patients are others than in its earlier reservation, or two of them are one
-                person.
+            BudgetSpent: with these steps, some patient's composed ε would exceed the budget over all runs, or what
+                the study promises over its own; says what is left.
+            PolicyRefused: the run's patients, their number, B̄ or C are others than in its earlier reservation, or two
+                of the patients are one person.
             VerificationFailed: ledger, secret or site's journal is missing, damaged or does not belong to the others.
             ConfigError: δ ≥ 1/n, no patient, or a budget that is none.
             StorageError: the ledger or the journal cannot be written.
@@ -103,21 +147,37 @@ class Ledger:
             entries, secret = self._begun(held, noted)
             people = marked(patients, secret)
             whole = read_spending(entries)
-            _refuse_another_cohort(whole, run, people)
+            constants = PublicConstants(len(people), mechanism.sampling_rate * len(people), run.clip_norm)
+            _refuse_another_cohort(whole, run.name, people, constants)
             spending = whole.of(people)
             delta = spending.delta(budget.delta)
-            total = epsilon(spending.dearest(delta, people, [mechanism]), delta)
-            line = None
             most = budget.binding(one.budget for one in spending.reservations)
-            if total <= most:
+            limits = (
+                _limit(most, delta, spending, people, mechanism, "over all runs of these patients"),
+                _limit(
+                    budget.epsilon,
+                    budget.delta,
+                    spending.of_study(run.study, run.name),
+                    people,
+                    mechanism,
+                    "in this study, as it promises them",
+                ),
+            )
+            line, total = None, limits[0].asked
+            if all(limit.asked <= limit.most for limit in limits):
                 if whole.cohorts.keys().isdisjoint({cohort_name(people)}):
                     _write(held, COHORT, cohort=cohort_name(people), patients=[sorted(marks) for marks in people])
                 proof = secrets.token_hex(32)
                 line = _write(
                     held,
                     RESERVED,
-                    run=run,
+                    run=run.name,
+                    study=run.study,
+                    study_name=run.study_name,
                     cohort=cohort_name(people),
+                    patients=constants.patients,
+                    expected_batch=constants.expected_batch,
+                    clip_norm=constants.clip_norm,
                     sampling_rate=mechanism.sampling_rate,
                     noise_multiplier=mechanism.noise_multiplier,
                     steps=mechanism.steps,
@@ -131,9 +191,9 @@ class Ledger:
                     claim=claim_of(proof),
                 )
         if line is None:
-            raise self._refusal(run, spending, people, mechanism, most, delta)
-        self._note(NOTED, line, run=run, steps=mechanism.steps, epsilon=total, delta=delta)
-        return OpenReservation(self, line.n, mechanism, total, delta, proof)
+            raise self._refusal(run.name, limits, mechanism)
+        self._note(NOTED, line, run=run.name, steps=mechanism.steps, epsilon=total, delta=delta)
+        return OpenReservation(self, line.n, mechanism, constants, total, delta, proof)
 
     def spending(self) -> Spending:
         """What the ledger says, verified and held against the site's journal; nothing where neither began.
@@ -144,11 +204,11 @@ class Ledger:
         """
         noted = self._noted()
         with about(_NAME):
-            if not self.path.exists() and not self._journal.begun() and not noted:
-                return Spending("", {}, ())
             _refuse_missing(self.path, noted)
             entries = self._journal.entries()
             _refuse_other(entries, noted)
+            if not entries:
+                self._refuse_secret_alone()
             found = read_spending(entries)
             if found.secret_mark:
                 self._known_secret(found.secret_mark)
@@ -177,9 +237,20 @@ class Ledger:
         _refuse_other(entries, noted)
         if entries:
             return entries, self._known_secret(read_spending(entries).secret_mark)
+        self._refuse_secret_alone()
+        held.begin()  # before the secret: cut off between the two, a ledger that never had a line is no lost one
         secret = site_secret(self._secret)
         _write(held, BEGUN, secret_mark=secret_mark(secret))
         return held.entries(), secret
+
+    def _refuse_secret_alone(self) -> None:
+        """A secret is made for a ledger that was begun, so that one without is of a ledger that was lost."""
+        if self._secret.exists() and not self._journal.begun():
+            raise VerificationFailed(
+                f"missing, though its secret '{SECRET}' is here",
+                expected=f"'{LEDGER}' with everything that was ever reserved",
+                remedy=_RESTORE,
+            )
 
     def _known_secret(self, mark: str) -> bytes:
         try:
@@ -194,26 +265,18 @@ class Ledger:
             )
         return secret
 
-    def _refusal(
-        self,
-        run: str,
-        spending: Spending,
-        people: Sequence[Marks],
-        mechanism: Mechanism,
-        most: float,
-        delta: float,
-    ) -> BudgetSpent:
-        """What is left, in words; that it was asked for is journalled."""
-        before = spending.dearest(delta, people)
-        left = most_steps(most, delta, mechanism, before)
+    def _refusal(self, run: str, limits: Sequence[_Limit], mechanism: Mechanism) -> BudgetSpent:
+        """What is left, in words, where one of the limits does not allow it; that it was asked for is journalled."""
+        exceeded = next(limit for limit in limits if limit.asked > limit.most)
+        left = min(most_steps(limit.most, limit.delta, mechanism, limit.spent) for limit in limits)
         with about("the site's journal"):
-            self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=most)
+            self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=exceeded.most)
         kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
         return BudgetSpent(
-            f"{told(epsilon(before, delta))} of {told(most)} at δ = {delta:g} is spent, per patient, and"
-            f" {mechanism.steps} more steps {kind} would make it"
-            f" {told(epsilon(spending.dearest(delta, people, [mechanism]), delta))}",
-            expected=f"{told(most)} at most, over all runs of these patients",
+            f"{told(epsilon(exceeded.spent, exceeded.delta))} of {told(exceeded.most)} at δ = {exceeded.delta:g} is"
+            f" spent, per patient, and {mechanism.steps} more steps {kind} would make it"
+            f" {told(exceeded.asked)}",
+            expected=f"{told(exceeded.most)} at most, {exceeded.over}",
             remedy=f"{left} such steps are left; ask for no more, or for more noise."
             if left
             else "No such step is left: the study can go on without this site.",
@@ -247,13 +310,21 @@ class OpenReservation:
         epsilon: Of the dearest patient, with all of these steps: what the budget was asked for.
         delta: At which: the strictest that the patients were ever promised.
         mechanism: The steps.
+        constants: n, B̄ and C, as the ledger holds them.
         line: Number of its line in the ledger.
     """
 
     def __init__(
-        self, ledger: Ledger, line: int, mechanism: Mechanism, epsilon: float, delta: float, proof: str
+        self,
+        ledger: Ledger,
+        line: int,
+        mechanism: Mechanism,
+        constants: PublicConstants,
+        epsilon: float,
+        delta: float,
+        proof: str,
     ) -> None:
-        self.line, self.mechanism, self.epsilon, self.delta = line, mechanism, epsilon, delta
+        self.line, self.mechanism, self.constants, self.epsilon, self.delta = line, mechanism, constants, epsilon, delta
         self._ledger, self._proof, self._process = ledger, proof, os.getpid()
 
     def commit(self, steps_done: int) -> None:
@@ -334,10 +405,19 @@ def _refuse_other(entries: Sequence[JournalEntry], noted: Mapping[int, str]) -> 
             )
 
 
-def _refuse_another_cohort(spending: Spending, run: str, people: Sequence[Marks]) -> None:
-    if any(one.run == run and one.cohort != cohort_name(people) for one in spending.reservations):
+def _refuse_another_cohort(spending: Spending, run: str, people: Sequence[Marks], constants: PublicConstants) -> None:
+    earlier = [one for one in spending.reservations if one.run == run]
+    if any(one.cohort != cohort_name(people) for one in earlier):
         raise PolicyRefused(
             "a cohort that changed since the run's earlier reservation: other patients, or other scans of theirs",
             expected="the same patients and scans in every round of a run",
             remedy="Restore the cohort, or begin a new run with roles of its own; what was spent stays spent.",
+        )
+    before = next((one.constants for one in earlier if one.constants not in (None, constants)), None)
+    if before:
+        raise PolicyRefused(
+            f"n = {constants.patients}, B̄ = {constants.expected_batch:g}, C = {constants.clip_norm:g}, where the run"
+            f" reserved with n = {before.patients}, B̄ = {before.expected_batch:g}, C = {before.clip_norm:g}",
+            expected="the same public constants in every round of a run",
+            remedy="Give the study unchanged; what was spent stays spent.",
         )

@@ -1,6 +1,6 @@
-"""What a site's ledger says of a run, line by line with ε after each, as a report shows it: no patient, no mark of one.
+"""What a site's ledger says of a study, line by line with ε after each, as a report shows it: no patient, no mark.
 
-In full it is for the site. What may be shared of it are the run's totals, which the generator's statement is made of,
+In full it is for the site. What may be shared of it are the study's totals, which the generator's statement is made of,
 and the hash of the ledger's last line: whoever has it can tell later whether the ledger was the same then.
 """
 
@@ -16,7 +16,7 @@ from ...common.site_folder import SiteFolder
 from ...common.study import Study
 from .accounting import epsilon
 from .ledger import Ledger
-from .run_spent import run_name
+from .run_spent import run_name, spent_on_study
 from .spending import Spending
 from .statement import Spent
 
@@ -36,7 +36,8 @@ class ExcerptLine:
         steps: As many.
         sampling_rate: q.
         noise_multiplier: σ.
-        this_run: Whether they are the run's; another run's count against the same patients' budget.
+        this_study: Whether they are the study's, in whatever run folder; another's count against the same patients'
+            budget.
         epsilon: Of the patient for whom it is most, with everything that the ledger knew then, of every run; None
             beyond any figure.
     """
@@ -48,7 +49,7 @@ class ExcerptLine:
     steps: int
     sampling_rate: float
     noise_multiplier: float
-    this_run: bool
+    this_study: bool
     epsilon: float | None
 
 
@@ -59,8 +60,8 @@ class LedgerExcerpt:
     Attributes:
         site: Its name.
         head: SHA-256 (hex) of the ledger's last line.
-        reserved: Steps that the run reserved.
-        spent: What of them counts, and its ε at the promise's δ.
+        reserved: Steps that the study reserved, in this run and in others of it.
+        spent: What of them counts for the patient for whom it is most, and its ε at the promise's δ.
         delta: At which ``epsilon`` of every line is told; None where no line is.
         lines: See :data:`MOST_LINES`; none of a shared excerpt.
         left_out: How many more there are between.
@@ -94,8 +95,7 @@ def ledger_excerpts(folders: Sequence[SiteFolder], study: Study) -> tuple[Ledger
 def _excerpt(folder: SiteFolder, study: Study, delta: float) -> LedgerExcerpt:
     spending = Ledger(folder.ledger, folder.journal).spending()
     run = run_name(study, load_roles(folder.coins).cohort_digest)
-    own = [one for one in spending.reservations if one.run == run]
-    spent = [part for one in own for part in one.spent]
+    own = spending.of_study(study.digest(), run).reservations
     lines = sorted(
         [(one.line, one) for one in spending.reservations]
         + [(one.told_on[0], one) for one in spending.reservations if one.told_on],
@@ -108,7 +108,7 @@ def _excerpt(folder: SiteFolder, study: Study, delta: float) -> LedgerExcerpt:
         folder.name,
         spending.head,
         sum(one.mechanism.steps for one in own),
-        Spent(epsilon(spent, delta), sum(part.steps for part in spent)),
+        spent_on_study(spending, study, run),
         strictest,
         tuple(
             ExcerptLine(
@@ -119,7 +119,7 @@ def _excerpt(folder: SiteFolder, study: Study, delta: float) -> LedgerExcerpt:
                 one.mechanism.steps if line == one.line else one.steps_counted,
                 one.mechanism.sampling_rate,
                 one.mechanism.noise_multiplier,
-                one.run == run,
+                one in own,
                 _then(spending, line, strictest),
             )
             for line, one in shown

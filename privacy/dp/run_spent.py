@@ -1,4 +1,4 @@
-"""What one run has cost a site's patients, by the site's own ledger; and a statement held against it."""
+"""What a study has cost a site's patients, by the site's own ledger; and a statement held against it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...common.site_folder import SiteFolder
 from ...common.study import Study
 from .accounting import epsilon, told
 from .ledger import Ledger
+from .spending import Spending
 from .statement import DpStatement, Spent
 
 
@@ -18,18 +19,28 @@ def run_name(study: Study, cohort_digest: str) -> str:
     return hashlib.sha256(f"{study.digest()} {cohort_digest}".encode()).hexdigest()
 
 
-def spent_in_run(folder: SiteFolder, study: Study) -> Spent:
-    """All that the site ever reserved for this study, broken-off rounds included.
+def spent_on_study(spending: Spending, study: Study, run: str) -> Spent:
+    """What a study has cost its dearest patient, in every run folder and in rounds that broke off.
+
+    Args:
+        spending: The site's ledger.
+        study: One that makes a promise.
+        run: Name of the site's run of it.
+    """
+    promise = study.privacy.promise
+    assert promise is not None  # noqa: S101  # asked for such a study alone
+    parts = spending.of_study(study.digest(), run).dearest(promise.delta)
+    return Spent(epsilon(parts, promise.delta), sum(part.steps for part in parts))
+
+
+def spent_at_site(folder: SiteFolder, study: Study) -> Spent:
+    """The same, by the ledger that a site's folder names.
 
     Raises:
         VerificationFailed: the ledger is missing, damaged or not the one that the site's journal names.
     """
-    promise = study.privacy.promise
-    assert promise is not None  # noqa: S101  # asked for such a study alone
-    name = run_name(study, load_roles(folder.coins).cohort_digest)
-    found = Ledger(folder.ledger, folder.journal).spending().reservations
-    parts = [part for one in found if one.run == name for part in one.spent]
-    return Spent(epsilon(parts, promise.delta), sum(part.steps for part in parts))
+    run = run_name(study, load_roles(folder.coins).cohort_digest)
+    return spent_on_study(Ledger(folder.ledger, folder.journal).spending(), study, run)
 
 
 def refuse_understated(folder: SiteFolder, study: Study, statement: DpStatement | None) -> None:
@@ -38,11 +49,12 @@ def refuse_understated(folder: SiteFolder, study: Study, statement: DpStatement 
     Raises:
         VerificationFailed: it says less than the site has spent on this study, or the ledger cannot be trusted.
     """
-    spent = spent_in_run(folder, study)
+    spent = spent_at_site(folder, study)
     if statement is None or statement.epsilon < spent.epsilon * (1 - 1e-9) or statement.steps < spent.steps:
         said = told(statement.epsilon) if statement else "nothing"
         raise VerificationFailed(
             f"a release that states {said} where this site's patients have spent {told(spent.epsilon)}",
             expected="no less than the site's own ledger says of this study",
-            remedy="Do not approve it; have the coordinator pack the generator of the run as it ended.",
+            remedy="Do not approve it; have the coordinator pack the generator of the study's last run as it ended: an"
+            " earlier one does not say what was spent since.",
         )

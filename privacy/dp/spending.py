@@ -29,18 +29,36 @@ COMMITTED: Final = "committed"
 
 
 @dataclass(frozen=True)
+class PublicConstants:
+    """What a noised sum is made with, beside q and σ: fixed when a run first reserves, whatever the cohort is later.
+
+    Attributes:
+        patients: n, all who may be in a step's batch.
+        expected_batch: B̄ = qn, by which the noised sum is divided.
+        clip_norm: C.
+    """
+
+    patients: int
+    expected_batch: float
+    clip_norm: float
+
+
+@dataclass(frozen=True)
 class Reservation:
     """Steps reserved, and what became of them.
 
     Attributes:
         line: Number of its line in the ledger.
         time: UTC, ISO 8601, seconds.
-        run: The study's digest.
+        run: Names the study and the site's coin record, in one run folder.
         cohort: Name of the cohort: :func:`.persons.cohort_name`.
         mechanism: What was reserved.
         delta: Of the promise.
         budget: ε that the cohort may spend, as the study said then.
         claim: SHA-256 of what only the process that reserved knows.
+        study: The study's digest, in whatever run folder; empty in a line of an earlier version, which does not say.
+        study_name: What the study is called; empty likewise.
+        constants: n, B̄ and C; None likewise.
         steps_done: As it told; None where it told nothing, and all count.
         told_on: Number of the line that told it, and when; None likewise.
     """
@@ -53,6 +71,9 @@ class Reservation:
     delta: float
     budget: float
     claim: str
+    study: str = ""
+    study_name: str = ""
+    constants: PublicConstants | None = None
     steps_done: int | None = None
     told_on: tuple[int, str] | None = None
 
@@ -102,6 +123,16 @@ class Spending:
             if one.line <= line
         )
         return replace(self, reservations=tuple(then))
+
+    def of_study(self, study: str, run: str) -> Spending:
+        """With the reservations alone of one study, in whatever run folder.
+
+        Args:
+            study: Its digest.
+            run: Name of a run of it, by which lines of an earlier version are known.
+        """
+        own = (one for one in self.reservations if (one.study == study if one.study else one.run == run))
+        return replace(self, reservations=tuple(own))
 
     def of(self, people: Sequence[Marks]) -> Spending:
         """With the reservations alone that any of these patients was part of.
@@ -222,7 +253,18 @@ def _reservation(entry: JournalEntry) -> Reservation:
     if not 0 < delta < 1 or not budget > 0:
         raise _Odd
     run, cohort, claim = _hash(facts["run"]), _hash(facts["cohort"]), _hash(facts["claim"])
-    return Reservation(entry.n, entry.time, run, cohort, kind, delta, budget, claim)
+    study = _hash(facts["study"]) if "study" in facts else ""
+    named, fixed = _text(facts.get("study_name", "")), _constants(facts)
+    return Reservation(entry.n, entry.time, run, cohort, kind, delta, budget, claim, study, named, fixed)
+
+
+def _constants(facts: Mapping[str, Fact]) -> PublicConstants | None:
+    if "patients" not in facts:
+        return None
+    found = PublicConstants(_whole(facts["patients"]), _number(facts["expected_batch"]), _number(facts["clip_norm"]))
+    if not (found.patients > 0 and found.expected_batch > 0 and found.clip_norm > 0):
+        raise _Odd
+    return found
 
 
 def _committed(reserved: Reservation, entry: JournalEntry) -> Reservation:
@@ -241,6 +283,12 @@ def claim_of(proof: str) -> str:
 
 def _hash(value: Fact) -> str:
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise _Odd
+    return value
+
+
+def _text(value: Fact) -> str:
+    if not isinstance(value, str):
         raise _Odd
     return value
 

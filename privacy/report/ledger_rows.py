@@ -19,7 +19,7 @@ class LedgerTable:
     Attributes:
         site: Its name.
         head: Hash of the ledger's last line.
-        totals: What the run reserved and spent, in a sentence.
+        totals: What the study reserved and spent, in a sentence.
         delta: At which ε after each row is told; None where there is no row.
         rows: Line, time, what it says, q, σ, ε after it; none of an excerpt that is shared.
         gap: Between which rows lines were left out, in words; empty where all are shown.
@@ -38,7 +38,7 @@ def ledger_tables(excerpts: Sequence[LedgerExcerpt], study: Study) -> list[Ledge
 
     Args:
         excerpts: As the rendition may show them; none where the study promises nothing.
-        study: At whose δ a run's total is told.
+        study: At whose δ its total is told.
     """
     promise = study.privacy.promise
     if promise is None:
@@ -47,7 +47,7 @@ def ledger_tables(excerpts: Sequence[LedgerExcerpt], study: Study) -> list[Ledge
         LedgerTable(
             one.site,
             one.head,
-            f"This run reserved {counted(one.reserved, 'noised step')}; {one.spent.steps} of them count:"
+            f"This study reserved {counted(one.reserved, 'noised step')}; {one.spent.steps} of them count:"
             f" {told(one.spent.epsilon)} at δ = {promise.delta:g}.",
             one.delta,
             tuple(map(_row, one.lines)),
@@ -68,7 +68,7 @@ def _row(line: ExcerptLine) -> tuple[str, ...]:
     return (
         str(line.line),
         line.time,
-        f"{says}, {'this run' if line.this_run else 'another run'}",
+        f"{says}, {'this study' if line.this_study else 'another study'}",
         f"{line.sampling_rate:.3g}",
         f"{line.noise_multiplier:.3g}",
         told(math.inf if line.epsilon is None else line.epsilon).removeprefix("ε = "),

@@ -8,9 +8,15 @@ from pathlib import Path
 
 from fedphantom.common.journal import Journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon, most_steps
-from fedphantom.privacy.dp.ledger import Budget, Ledger
+from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
 
-RUN, OTHER_RUN = "a" * 64, "b" * 64
+
+def run_named(name: str, study: str | None = None) -> NoisedRun:
+    """A run of a study of its own, unless another is named."""
+    return NoisedRun(name, study or name, clip_norm=1.0)
+
+
+RUN, OTHER_RUN = run_named("a" * 64), run_named("b" * 64)
 DELTA = 0.005
 SIGMA = 20.0
 """With every patient in every step: cheap to account for."""

@@ -12,6 +12,7 @@ from ....common.study import Study
 from ....privacy.dp.accounting import epsilon, told
 from ....privacy.dp.ledger import Budget, Ledger
 from ....privacy.dp.plan import noised_plan
+from ....privacy.dp.run_spent import run_name
 from ...private_training import NOISED_MEANS
 from ..answers import answered
 from .finding import Outcome, green, red, yellow
@@ -68,10 +69,17 @@ def check_ledger(folder: SiteFolder, study: Study) -> Outcome:
     if promise.noised == "means" and (folder.state / NOISED_MEANS).exists():
         return green(f"{said}; this study asks for no more")
     more = noised_plan(study).once()
+    own = spending.of_study(study.digest(), _run_of(folder, study))
     # Of everybody in the ledger: who takes part in this study may have spent less.
-    if epsilon(spending.dearest(delta, None, [more]) or [more], delta) <= most:
+    fits = epsilon(spending.dearest(delta, None, [more]) or [more], delta) <= most
+    if fits and epsilon(own.dearest(promise.delta, None, [more]) or [more], promise.delta) <= promise.epsilon:
         return green(f"{said}; what the study pays for at a time is left")
     return yellow(
         f"{said}; the {counted(more.steps, 'noised step')} that the study pays for at a time may not be left",
         "Run 'fedphantom budget show' here. Where they are not, the study goes on without this site.",
     )
+
+
+def _run_of(folder: SiteFolder, study: Study) -> str:
+    """The run's name in the ledger; empty before roles are drawn, for then there is no line of it."""
+    return run_name(study, load_roles(folder.coins).cohort_digest) if folder.coins.exists() else ""

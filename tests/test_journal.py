@@ -160,7 +160,7 @@ def test_nothing_is_added_to_a_journal_that_was_written_anew_with_as_many_lines(
         other.append("audit", verdict="PASS")
     anew = other.path.read_bytes()
     journal.path.write_bytes(anew)
-    with pytest.raises(VerificationFailed, match="line 4 of .journal.jsonl. is not the one that was written"):
+    with pytest.raises(VerificationFailed, match=r"line 4 of 'journal\.jsonl' is not the one that was written"):
         journal.append("release")
     assert journal.path.read_bytes() == anew
 

@@ -274,10 +274,10 @@ class Ledger:
         kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
         return BudgetSpent(
             f"{told(epsilon(exceeded.spent, exceeded.delta))} of {told(exceeded.most)} at δ = {exceeded.delta:g} is"
-            f" spent, per patient, and {mechanism.steps} more steps {kind} would make it"
+            f" spent, per patient, and {counted(mechanism.steps, 'more step')} {kind} would make it"
             f" {told(exceeded.asked)}",
             expected=f"{told(exceeded.most)} at most, {exceeded.over}",
-            remedy=f"{left} such steps are left; ask for no more, or for more noise."
+            remedy=f"{counted(left, 'such step is', 'such steps are')} left; ask for no more, or for more noise."
             if left
             else "No such step is left: the study can go on without this site.",
         )

@@ -28,5 +28,5 @@ def meaning(epsilon: float, delta: float, what: str) -> str:
 
 def _up(factor: float) -> int:
     """Two figures, rounded up."""
-    scale = 10 ** (math.floor(math.log10(factor)) - 1)
+    scale = int(10 ** (math.floor(math.log10(factor)) - 1))
     return math.ceil(factor / scale) * scale

@@ -30,12 +30,12 @@ from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
-from ..privacy.dp.feasibility import feasibility, refuse_noise
+from ..privacy.dp.feasibility import refuse_noise
 from ..privacy.dp.ledger import Budget, Ledger, NoisedRun, OpenReservation
 from ..privacy.dp.means import noised_means
 from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients
-from ..privacy.dp.plan import asked_plan, noised_plan
+from ..privacy.dp.plan import asked_feasibility, noised_plan
 from ..privacy.dp.randomness import SecretRandom
 from ..privacy.dp.run_spent import run_name, spent_at_site
 from ..privacy.dp.statement import dp_statement
@@ -86,8 +86,10 @@ class PrivateTraining:
         check_discriminator(state.discriminator)
         self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
         self._public = self._start.means(device)
-        refuse_noise(feasibility(asked_plan(study, len(material.coins.training_patients()))))
-        self._run = NoisedRun(run_name(study, material.coins.cohort_digest), study.digest(), promise.clip_norm)
+        refuse_noise(asked_feasibility(study, len(material.coins.training_patients())))
+        self._run = NoisedRun(
+            run_name(study, material.coins.cohort_digest), study.digest(), promise.clip_norm, study.name
+        )
 
     def fresh_state(self) -> TrainingState:
         """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""

@@ -104,6 +104,26 @@ class Journal:
         finally:
             os.close(descriptor)
 
+    def entries(self) -> tuple[JournalEntry, ...]:
+        """All entries, the whole chain verified, under a shared lock; it may lie where nothing can be written.
+
+        What a crash left of a last line is passed over; a file that is missing has no line.
+
+        Raises:
+            VerificationFailed: as :func:`read_journal`.
+            StorageError: it may not be read.
+        """
+        try:
+            with storage_errors():
+                descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return _up_to_head((), self.path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return HeldJournal(descriptor, self.path).entries()
+        finally:
+            os.close(descriptor)
+
     def begin(self) -> None:
         """Make an empty journal and its head: from here on, one that is missing was removed.
 
@@ -141,7 +161,7 @@ class HeldJournal:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
             whole, newline, _ = file.read().rpartition(b"\n")
-        return _up_to_head(tuple(_entries(whole + newline)), self._path)
+        return _up_to_head(tuple(_entries(whole + newline, self._path)), self._path)
 
     def begin(self) -> None:
         """As :meth:`Journal.begin`."""
@@ -152,13 +172,13 @@ class HeldJournal:
         """As :meth:`Journal.append`."""
         with storage_errors():
             content_size, last, torn = _tail(self._descriptor)
-            entry = _parse(last, _line_number(last)) if last else None
+            entry = _parse(last, _line_number(last), self._path) if last else None
             n, previous = (entry.n, entry.sha256) if entry else (0, START)
             head = _noted_head(self._path)
             if not _head_file(self._path).exists():  # before the first line: cut off between the two, it still has one
                 write_atomic(_head_file(self._path), f"0 {START}\n".encode())
             if n < head[0] or (n == head[0] and previous != head[1]):
-                raise _cut_off(n, head[0])
+                raise _cut_off(n, head[0], self._path)
             lines = b""
             if torn:
                 n += 1
@@ -193,7 +213,7 @@ def read_journal(path: Path, *, without_head: bool = False) -> tuple[JournalEntr
             expected="the journal that the run or site keeps",
             remedy="Give the journal's path; if it was removed, the history is lost and the run counts as unverified.",
         ) from None
-    return _up_to_head(tuple(_entries(content)), path, head)
+    return _up_to_head(tuple(_entries(content, path)), path, head)
 
 
 def refuse_nothing_there(path: Path) -> None:
@@ -226,9 +246,9 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
     entries = read_journal(path, without_head=head is not None)
     if head is not None and head != START and all(entry.sha256 != head for entry in entries):
         raise VerificationFailed(
-            f"journal of {counted(len(entries), 'line')} without the head {head[:12]}… noted earlier",
+            f"'{path.name}' of {counted(len(entries), 'line')} without the head {head[:12]}… noted earlier",
             expected="a chain that passes through it",
-            remedy="Lines were cut off, or this is another journal: restore it from a backup.",
+            remedy="Lines were cut off, or this is another file: restore it from a backup.",
         )
     return len(entries)
 
@@ -254,9 +274,9 @@ def _noted_head(path: Path) -> tuple[int, str]:
     found = re.fullmatch(r"([0-9]{1,18}) ([0-9a-f]{64})\n", text)
     if found is None:
         raise VerificationFailed(
-            f"a damaged head beside the journal '{path.name}'",
+            f"a damaged head '{_head_file(path).name}' beside '{path.name}'",
             expected="number and hash of its last line, as they were written",
-            remedy="Restore journal and head from the same backup.",
+            remedy="Restore both from the same backup.",
         )
     return int(found[1]), found[2]
 
@@ -267,53 +287,57 @@ def _up_to_head(
     """The entries, if they reach the head; a crash may have left the head one line behind, never before."""
     number, digest = head or _noted_head(path)
     if number and (len(entries) < number or entries[number - 1].sha256 != digest):
-        raise _cut_off(len(entries), number)
+        raise _cut_off(len(entries), number, path)
     return entries
 
 
 def _headless(path: Path) -> VerificationFailed:
     return VerificationFailed(
-        f"a journal '{path.name}' without the head that is noted beside it",
+        f"'{path.name}' without the head that is noted beside it",
         expected=f"'{_head_file(path).name}', written with every line",
-        remedy="Restore both from the same backup; of a copy, give the head noted elsewhere with --head.",
+        remedy="Restore both from the same backup. A copy alone is checked against a head noted elsewhere:"
+        " 'fedphantom journal verify COPY --head NOTED'.",
     )
 
 
-def _cut_off(lines: int, noted: int) -> VerificationFailed:
+def _cut_off(lines: int, noted: int, path: Path) -> VerificationFailed:
+    there = "no line" if not lines else "only " + counted(lines, "line")
     return VerificationFailed(
-        f"a journal of {counted(lines, 'line')} that had {noted}, or others",
-        expected="every line up to the head that was noted beside it",
-        remedy="Lines were cut off, or this is another journal: restore it from a backup.",
+        f"'{path.name}' holds {there}, where {noted} were written"
+        if lines < noted
+        else f"line {noted} of '{path.name}' is not the one that was written",
+        expected=f"every line up to the head in '{_head_file(path).name}'",
+        remedy="Lines were cut off or replaced: restore both files from the same backup.",
     )
 
 
-def _entries(content: bytes) -> Iterator[JournalEntry]:
+def _entries(content: bytes, path: Path) -> Iterator[JournalEntry]:
     previous = START
     lines = content.split(b"\n")
     for n, line in enumerate(lines[:-1], start=1):
-        entry = _parse(line, n, previous)
+        entry = _parse(line, n, path, previous)
         previous = entry.sha256
         yield entry
     if lines[-1]:
-        raise _broken(len(lines), "is cut short")
+        raise _broken(len(lines), path, "is cut short")
 
 
-def _parse(line: bytes, n: int, previous: str | None = None) -> JournalEntry:
+def _parse(line: bytes, n: int, path: Path, previous: str | None = None) -> JournalEntry:
     seal = _SEAL.search(line)
     if seal is None:
-        raise _broken(n, "is not a journal line")
+        raise _broken(n, path, "is not a journal line")
     digest = seal.group(1).decode()
     if hashlib.sha256(line[: seal.start()]).hexdigest() != digest:
-        raise _broken(n, "was changed after it was written")
+        raise _broken(n, path, "was changed after it was written")
     # The seal holds, so these are the bytes that _line wrote: only a forger's could lack a key.
     try:
         found = json.loads(line)
         entry = JournalEntry(found["n"], found["time"], found["event"], found["facts"], digest)
         linked = previous is None or found["previous"] == previous
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _broken(n, "is not a journal line") from None
+        raise _broken(n, path, "is not a journal line") from None
     if entry.n != n or not linked:
-        raise _broken(n, "does not continue the line before it")
+        raise _broken(n, path, "does not continue the line before it")
     return entry
 
 
@@ -361,9 +385,9 @@ def _restore(descriptor: int, offset: int, torn: bytes) -> None:
         os.pwrite(descriptor, torn, offset)
 
 
-def _broken(n: int, how: str) -> VerificationFailed:
+def _broken(n: int, path: Path, how: str) -> VerificationFailed:
     return VerificationFailed(
-        f"journal line {n or '(the last)'} {how}",
+        f"in '{path.name}' {f'line {n}' if n else 'the last line'} {how}",
         expected="an unbroken chain",
-        remedy="Restore the journal from a backup; what follows that line cannot be trusted.",
+        remedy=f"Restore '{path.name}' from a backup; what follows that line cannot be trusted.",
     )

@@ -55,7 +55,8 @@ def hold_scans(
             f"the cohort changed since it was first prepared: the scans of {counted(changed, 'patient')} of {len(now)}"
             " are not those of then",
             expected="the very scans and label maps that were trained on",
-            remedy="Restore the cohort, or start a new run folder with its own roles and budget.",
+            remedy="Restore the cohort, or start a new run folder with its own roles; of a privacy budget, what was"
+            " spent stays spent.",
         )
 
 

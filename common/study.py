@@ -379,4 +379,6 @@ def read_study_text(path: Path) -> str:
         whys = {FileNotFoundError: "there is none", IsADirectoryError: "it is a folder"}
         why = whys.get(type(error), "it may not be read")
         remedy = "Give the path of a study file, or make one with 'fedphantom study new STUDY.toml'."
-    raise ConfigError(f"no readable study file '{path.name[:100]}': {why}", expected="a UTF-8 TOML file", remedy=remedy)
+    raise ConfigError(
+        f"no readable study file '{(path.name or str(path))[:100]}': {why}", expected="a UTF-8 TOML file", remedy=remedy
+    )

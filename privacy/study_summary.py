@@ -6,6 +6,7 @@ from typing import Any
 
 from ..common.counted import counted
 from ..common.study import Study
+from .dp.meaning import meaning
 from .dp.statement import asked_for
 
 NO_DP = (
@@ -64,7 +65,8 @@ def _privacy(study: Study) -> str:
     if promised is None:
         return NO_DP
     return (
-        f"patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees public"
+        f"{meaning(promised.epsilon, promised.delta, 'the generator')} That is"
+        f" patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees public"
         " label maps and what these noised steps say, nothing else of a patient. Each site counts what its patients"
         " have spent in the ledger that it names, over all studies that used that one, and stops when their budget is"
         " spent there"

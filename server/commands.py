@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..common.counted import counted
-from ..common.errors import DataError, OutputTaken, about
+from ..common.errors import ConfigError, DataError, OutputTaken, about
+from ..common.interrupt import say_when_interrupted
 
 if TYPE_CHECKING:
     from ..common.cohort import Cohort
     from ..common.progress import Report
+    from ..common.promise import PromiseTable
     from ..common.study import Study
     from .simulation import Engine, MakeInitial, OpenSite, PrepareSite
 
@@ -150,7 +153,7 @@ def run_simulation(
 
     Raises:
         BadParameter: a ``--site`` that is not ``NAME=COHORT``.
-        ConfigError: no readable study.
+        ConfigError: no readable study, or ledgers for one that promises nothing.
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
     from ..common.study import parse_study, read_study_text
@@ -160,16 +163,27 @@ def run_simulation(
     sites, report = parse_sites(site), []
     with about("STUDY.toml"):
         text = read_study_text(study)
-        total = parse_study(text).training.rounds
-        if parse_study(text).privacy.promise and ledgers is None:
+        parsed = parse_study(text)
+    total, promise = parsed.training.rounds, parsed.privacy.promise
+    if ledgers is not None and promise is None:
+        raise ConfigError(
+            "--ledgers: a folder for privacy ledgers, and a study with dp = 'none'",
+            expected="a study that makes a promise",
+            remedy="Leave it out; it would have no effect.",
+        )
+    with about("--out"):
+        folder = RunFolder(out.resolve())
+        folder.check_free()
+    own_ledgers = promise is not None and ledgers is None and not folder.begun
+    if promise is not None:
+        say_when_interrupted(_broken_off(promise, parsed, out))
+
+    def begin(done: int, total: int) -> None:
+        if own_ledgers:  # every check is behind it: the run has begun
             say(
                 "privacy ledgers lie in the run's folder: another run of the same patients begins a new one, and their"
                 " budget with it. Name a folder that outlives runs with --ledgers."
             )
-    with about("--out"):
-        RunFolder(out.resolve()).check_free()
-
-    def begin(done: int, total: int) -> None:
         if done:
             say(going_on(done, total))
         if done < total:
@@ -196,6 +210,19 @@ def run_simulation(
     summary: dict[str, object] = json.loads(result.folder.summary.read_text(encoding="utf-8"))
     where = str(result.generator) if result.generator else None
     return summary | {"generator": where, "not_drawn": result.not_drawn}
+
+
+def _broken_off(promise: PromiseTable, study: Study, out: Path) -> str:
+    """What Ctrl-C says where noised steps are paid for."""
+    steps, _ = promise.noised_steps(study.training.rounds, study.training.local_steps)
+    lost = counted(steps, "noised step")
+    return (
+        "interrupted: the same command goes on after the last finished round. What was under way counts as taken: "
+        + (f"the {lost} of the whole study" if promise.noised == "means" else f"{lost} of that round")
+        + " at each site that had not finished, which take as many again. The study keeps"
+        f" {counted(promise.spare_rounds, 'spare round')} for that in all; 'fedphantom budget show"
+        f" {shlex.quote(str(out / 'sites'))}/NAME' says what is left"
+    )
 
 
 def parse_sites(options: Sequence[str]) -> dict[str, Path]:
@@ -225,6 +252,7 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
 
 def simulation_text(result: Mapping[str, Any]) -> str:
     """What :func:`run_simulation` returned, in a few lines."""
+    from ..privacy.dp.meaning import meaning
     from ..privacy.dp.statement import DpStatement
 
     rounds = result["rounds"]
@@ -250,6 +278,8 @@ def simulation_text(result: Mapping[str, Any]) -> str:
     leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
     dp = result["dp"]
     if "dp_statement" in result:
-        dp = f"{dp}, {DpStatement.model_validate(result['dp_statement']).sentence()}"
+        statement = DpStatement.model_validate(result["dp_statement"])
+        lines.append(f"{meaning(statement.epsilon, statement.delta, 'the generator')} This study alone.")
+        dp = f"{dp}, {statement.sentence()}"
     lines.append(f"dp: {dp}. {leaves} only after an audit.")
     return "\n".join(lines)

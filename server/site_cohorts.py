@@ -14,7 +14,7 @@ from pathlib import Path
 from ..common.cohort import Cohort
 from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.layouts.table import table_bytes, write_table
-from ..common.errors import ConfigError, DataError
+from ..common.errors import ConfigError, DataError, PolicyRefused
 from ..common.storage import storage_errors
 
 
@@ -40,7 +40,7 @@ class OwnCohort:
         """The path that its site trains on: a table of its own patients where the cohort is shared.
 
         Raises:
-            ConfigError: the table is there and views other patients.
+            PolicyRefused: the table is there and views other patients.
             StorageError: the disk is full, read-only or forbidden.
         """
         if self.cohort is None or not self.shared:
@@ -69,7 +69,7 @@ def view_in_place(table: Path, cohort: Cohort) -> None:
     """Write a table that views these patients where they lie, or find that it does already.
 
     Raises:
-        ConfigError: it views other patients or files.
+        PolicyRefused: it views other patients or files.
         StorageError: the disk is full, read-only or forbidden.
     """
     if not table.exists():
@@ -77,10 +77,11 @@ def view_in_place(table: Path, cohort: Cohort) -> None:
     with storage_errors():
         found = table.read_bytes()
     if found != table_bytes(table, cohort):
-        raise ConfigError(
-            "the folder holds a site's table of other patients or files",
+        raise PolicyRefused(
+            "a cohort that changed since the run began: the folder holds a site's table of other patients or files",
             expected="the cohort it was begun with, unchanged",
-            remedy="Choose another --out, or give the cohort as it was.",
+            remedy="Give the cohort as it was, or begin a new run with roles of its own; of a privacy budget, what was"
+            " spent stays spent.",
         )
 
 

@@ -164,8 +164,11 @@ def test_steps_that_are_not_a_positive_whole_number_are_refused(steps: float) ->
 
 @pytest.mark.parametrize("delta", [0.02, 0.5, 1.0, 0.0, -0.1, math.nan])
 def test_a_delta_that_would_let_a_patient_be_published_is_refused(delta: float) -> None:
-    with pytest.raises(ConfigError, match=r"for 50 patients; expected 0 < δ < 1/50. Take 1/\(10·n\), here 0.002"):
+    with pytest.raises(ConfigError, match=r"for 50 patients; expected 0 < δ < 1/50\. Set delta under ") as caught:
         check_delta(delta, 50)
+    remedy = str(caught.value)
+    assert "[privacy.promise] to 1/(10·n) of the largest site: for so many patients 0.002." in remedy
+    assert "more patients" not in remedy  # they make a δ that is too large larger still
     check_delta(0.019, 50)
 
 

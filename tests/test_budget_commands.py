@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgered_site import BUDGET, DELTA, OTHER_RUN, RUN, cost, fit, people, steps
+from ledgered_site import BUDGET, DELTA, OTHER_RUN, RUN, cost, fit, ledger_in, people, steps
+from promised import EPSILON, promised_text
 
 from fedphantom.cli import run
-from fedphantom.common.journal import Journal
+from fedphantom.common.journal import HeldJournal, Journal
+from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.dp.accounting import Mechanism
-from fedphantom.privacy.dp.ledger import Budget, Ledger
+from fedphantom.privacy.dp.budget import budget_so_far, epsilon_over_time
+from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
 
 
 @pytest.fixture
@@ -45,7 +50,12 @@ def test_a_program_reads_every_reservation_and_all_that_an_epsilon_means_nothing
     assert (told["unit"], told["sampling"], told["accountant"]) == ("patient", "Poisson", "pld")
     assert "add/remove" in told["adjacency"]
     assert (told["epsilon"], told["delta"], told["budget"]) == (cost(50), DELTA, 3.0)
-    assert told["left_steps"] == fit(3.0) - 50
+    assert (told["dp"], told["left_steps"], told["left_rounds"]) == (
+        "patient-level",
+        fit(3.0) - 50,
+        (fit(3.0) - 50) // 20,
+    )
+    assert (told["budget_from"], told["left_epsilon"]) == ("studies", 3.0 - cost(50))
     first, second = told["lines"]
     assert (first["line"], first["patients"], first["run"]) == (3, 3, RUN.name)
     assert (first["steps_reserved"], first["steps_counted"], first["committed"]) == (40, 30, True)
@@ -58,11 +68,16 @@ def test_a_person_reads_the_same_as_a_table_with_a_sentence(spent: Path, capsys:
     assert run(["budget", "show", str(spent)]) == 0
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines()]
-    assert rows[0][:5] == ["line", "reserved", "run", "patients", "q"]
-    assert rows[1][2:] == [RUN.name[:12], "3", "1", "20", "40", "30", f"{cost(30):.3f}"]
-    assert rows[2][2:] == [OTHER_RUN.name[:12], "4", "1", "20", "20", "20", "whole", f"{cost(50):.3f}"]
+    assert rows[0][:5] == ["line", "reserved", "study", "patients", "q"]
+    assert rows[1][2:] == [RUN.study[:12], "3", "1", "20", "40", "30", f"{cost(30):.3f}"]
+    assert rows[2][2:] == [OTHER_RUN.study[:12], "4", "1", "20", "20", "20", "whole", f"{cost(50):.3f}"]
     assert re.search(r"ε = \d\.\d+ of ε = 3 is spent at δ = 0.005, by the patient for whom it is most", said)
-    assert f"{fit(3.0) - 50} steps like the latest would still fit" in said
+    rounds = (fit(3.0) - 50) // 20
+    assert f"which {rounds} rounds like the latest (20 noised steps each) would fit." in said
+    assert (
+        "What binds is the smallest that any of these patients was reserved under: 3, as site.toml names none." in said
+    )
+    assert "took part in, one patient's taking part makes it at most e^ε ≈" in said
     assert "1 reservation of which nobody said how much was done" in said
     assert "Unit: patient; adjacency: add/remove" in said
     assert "patient-" not in said
@@ -113,7 +128,7 @@ def test_the_first_broken_line_is_named_with_exit_code_five(
         lines[broken - 1] = lines[broken - 1].replace(b'"facts":{', b'"facts":{"x":1,')
     file.write_bytes(b"".join(lines))
     assert run(["budget", command, str(spent)]) == 5
-    assert "journal line 2 was changed" in capsys.readouterr().err
+    assert "in 'ledger.jsonl' line 2 was changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])
@@ -126,7 +141,149 @@ def test_a_removed_ledger_is_missed(spent: Path, command: str, capsys: pytest.Ca
 
 def test_a_folder_that_is_no_site_s_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["budget", "show", str(tmp_path)]) == 3
-    assert "no valid site.toml" in capsys.readouterr().err
+    assert "a folder without site.toml" in capsys.readouterr().err
+
+
+def test_a_path_that_is_something_else_is_called_what_it_is(
+    spent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "sites").mkdir(parents=True)
+    (tmp_path / "run" / "sites" / "a").symlink_to(spent)
+    (tmp_path / "ledgers").mkdir()
+    (tmp_path / "ledgers" / "ledger.jsonl").touch()
+    (tmp_path / "study.toml").touch()
+    for name, told in {
+        "run": "a run's folder\n  expected:   a site's folder, as in RUN/sites/NAME\n  what to do: Give one of its"
+        " sites': sites/a.",
+        "ledgers": "a ledger's folder, and not the site's",
+        "study.toml": "SITE_FOLDER: a file",
+        "nowhere": "nothing at the path given",
+    }.items():
+        for command in ("show", "verify"):
+            assert run(["budget", command, str(tmp_path / name)]) == 3
+            said = capsys.readouterr().err
+            assert told in said
+            assert "damaged" not in said
+
+
+def promise(site: Path, epsilon: float = 20.0) -> Study:
+    text = promised_text("0" * 64).replace(f"epsilon = {EPSILON}", f"epsilon = {epsilon}")
+    (site / "study.toml").write_text(text)
+    return parse_study(text)
+
+
+def test_a_study_that_promises_and_has_spent_nothing_is_not_called_none(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promise(site, 3.0)
+    told = shown(site, capsys)
+    assert (told["dp"], told["epsilon"], told["study_asked"], told["lines"]) == ("patient-level", 0.0, 3.0, [])
+    for command in ("show", "verify"):
+        assert run(["budget", command, str(site)]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("dp: patient-level. ε ≤ 3 at δ = ")
+        assert "nothing spent yet" in said
+        assert "none" not in said
+
+
+def test_the_site_s_own_budget_is_what_binds_and_what_the_study_asked_is_told_beside_it(
+    spent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (spent / "site.toml").open("a") as file:
+        file.write("budget = 10.0\n")
+    promise(spent, 20.0)
+    told = shown(spent, capsys)
+    assert (told["budget"], told["budget_from"], told["study_asked"]) == (10.0, "site.toml", 20.0)
+    assert (told["left_steps"], told["left_epsilon"]) == (fit(10.0) - 50, 10.0 - cost(50))
+    assert run(["budget", "show", str(spent)]) == 0
+    said = capsys.readouterr().out
+    assert "What binds is the site's own budget (site.toml: 10; this folder's study asked 20)." in said
+
+
+def test_less_than_a_round_is_not_told_as_a_round(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = fit(3.0)
+    ledger = Ledger(site, site / "journal.jsonl")
+    ledger.reserve(RUN, people("abc"), steps(whole - 1), BUDGET)
+    told = shown(site, capsys)
+    assert (told["left_steps"], told["left_rounds"], told["round_steps"]) == (1, 0, whole - 1)
+    assert run(["budget", "show", str(site)]) == 0
+    said = capsys.readouterr().out
+    assert f"no round like the latest ({whole - 1} noised steps) would fit; 1 such step would." in said
+
+
+def test_what_each_study_spent_is_told_by_its_name_and_this_folder_s_is_marked(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = promise(site)
+    ledger = Ledger(site, site / "journal.jsonl")
+    own = NoisedRun("c" * 64, study.digest(), 1.0, study.name)
+    ledger.reserve(own, people("abc"), steps(10), BUDGET).commit(10)
+    ledger.reserve(NoisedRun("d" * 64, "d" * 64, 1.0, "elder"), people("abc"), steps(20), BUDGET).commit(20)
+    ledger.reserve(own, people("abc"), steps(5), BUDGET).commit(5)
+    told = shown(site, capsys)
+    assert [(one["name"], one["epsilon"], one["steps"], one["this_folder"]) for one in told["studies"]] == [
+        (study.name, cost(15), 15, True),
+        ("elder", cost(20), 20, False),
+    ]
+    assert [line["this_folder"] for line in told["lines"]] == [True, False, True]
+    assert run(["budget", "show", str(site)]) == 0
+    said = capsys.readouterr().out
+    assert f"'{study.name}' ({study.digest()[:12]}), this folder's: ε = " in said
+    assert f"'elder' ({'d' * 12}): ε = " in said
+    assert said.count(" *  ") == 2
+
+
+def test_a_line_that_names_no_study_is_read_and_called_by_its_run(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = HeldJournal.append
+
+    def as_before(self: HeldJournal, event: str, **facts: Any) -> None:
+        written(self, event, **{key: fact for key, fact in facts.items() if key not in ("study", "study_name")})
+
+    monkeypatch.setattr(HeldJournal, "append", as_before)
+    Ledger(site, site / "journal.jsonl").reserve(RUN, people("abc"), steps(10), BUDGET)
+    monkeypatch.undo()
+    (told,) = shown(site, capsys)["studies"]
+    assert (told["name"], told["study"], told["run"], told["steps"]) == ("", "", RUN.name, 10)
+    assert run(["budget", "show", str(site)]) == 0
+    assert f"run {RUN.name[:12]}: ε = " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_ledger_is_read_where_nothing_can_be_written(
+    spent: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = os.open
+
+    def read_only(path: Any, flags: int, *more: Any, **by_name: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise OSError(errno.EROFS, "read-only file system")
+        return opened(path, flags, *more, **by_name)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert run(["budget", command, str(spent)]) == 0
+    assert capsys.readouterr().out
+
+
+def test_a_ledger_is_held_against_a_head_noted_elsewhere(spent: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in (spent / "ledger.jsonl").read_text().splitlines()]
+    assert run(["budget", "verify", str(spent), "--head", lines[2]["sha256"]]) == 0
+    capsys.readouterr()
+    assert run(["budget", "verify", str(spent), "--head", "0" * 63 + "1"]) == 5
+    assert "the privacy ledger: 'ledger.jsonl' of 6 lines without the head 000000000000…" in capsys.readouterr().err
+
+
+def test_epsilon_over_time_begins_at_nothing_also_with_one_reservation(tmp_path: Path) -> None:
+    ledger = ledger_in(tmp_path)
+    ledger.reserve(RUN, people("abc"), steps(40), BUDGET)
+    found = budget_so_far(ledger.spending())
+    assert found
+    when, spent = epsilon_over_time(found)
+    assert (when[0], spent[0]) == (0.0, 0.0)
+    assert (when[1], spent[1]) == (0.0, cost(40))
+    assert when[-1] > 0
+    assert spent[-1] == cost(40)
 
 
 def test_a_ledger_that_site_toml_names_is_the_one_that_is_read(

@@ -92,6 +92,35 @@ def test_what_is_feasible_is_told_with_its_noise_and_nothing_is_proposed() -> No
     assert "smaller than the largest possible signal" in replace(found, ratio=0.9).text()
 
 
+def test_of_one_step_it_is_not_said_that_many_are_needed() -> None:
+    found = replace(feasibility(FULL), plan=replace(FULL, steps=2, spare_steps=1), ratio=2.0)
+    assert "what does not stand out of its noise is not learnt" in found.text()
+    assert "2 noised steps, 1 of them spare" in found.text()
+    assert "many steps" not in found.text()
+
+
+@pytest.mark.parametrize(("epsilon", "said"), [(3.0, False), (8.0, True)])
+def test_an_epsilon_that_forbids_little_is_told_so(epsilon: float, said: bool) -> None:
+    found = replace(feasibility(FULL), plan=replace(FULL, epsilon=epsilon))
+    assert ("by itself forbids little" in found.text()) == said
+
+
+def test_with_so_many_patients_as_are_told_the_plan_is_feasible(doubtful: Feasibility) -> None:
+    enough = doubtful.enough_patients
+    assert enough is not None
+    assert feasibility(replace(doubtful.plan, patients=enough)).outlook == "feasible"
+    assert doubtful.ratio * doubtful.plan.patients / round(0.97 * enough) > 5  # the ratio falls with their number
+
+
+def test_of_a_study_s_choices_the_one_that_noises_most_is_proposed_and_no_other_number() -> None:
+    asked = replace(FULL, noised_parameters=10_000)
+    choices = {"norms": replace(FULL, noised_parameters=1_500), "head": replace(FULL, noised_parameters=800)}
+    found = feasibility(asked, choices)
+    assert 'noised = "norms": 1500 noised parameters instead of 10000' in found.ways()
+    none = feasibility(asked, {"norms": replace(asked, noised_parameters=9_000)})
+    assert all(plan.noised_parameters == 10_000 for plan in none.nearest)
+
+
 def test_a_person_and_a_program_are_told_the_same(example: Feasibility) -> None:
     told = json.loads(json.dumps(example.to_json()))
     assert told["outlook"] == "refused"

@@ -112,6 +112,14 @@ def test_what_is_written_is_a_cohort_of_the_study(generator: LoadedGenerator, tm
         np.testing.assert_allclose(affine, STUDY.volume_grid().affine())
     description = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
     assert description["Synthetic"] is True
+    assert description["DifferentialPrivacy"] == generator.dp == "none"  # said as loudly as a promise
+
+
+def test_volumes_of_a_private_generator_carry_its_whole_promise(generator: LoadedGenerator, tmp_path: Path) -> None:
+    promised = '{"epsilon":3.0,"delta":0.001,"unit":"patient"}'
+    generate_cohort(replace(generator, dp=promised), iter(LABELS[:1]), tmp_path / "out", 1)
+    description = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
+    assert description["DifferentialPrivacy"] == promised
 
 
 def test_every_sidecar_is_complete_and_a_release_accepts_it(

@@ -65,8 +65,13 @@ def test_what_exceeds_the_budget_is_refused_and_what_is_left_is_said(ledger: Led
     assert caught.value.remedy.startswith("7 such steps are left")
     assert counted(ledger) == whole - 7
     assert read_journal(tmp_path / "site/journal.jsonl")[-1].facts["left"] == 7
-    ledger.reserve(RUN, people("abc"), steps(7), BUDGET)
-    with pytest.raises(BudgetSpent, match="No such step is left: the study can go on without this site"):
+    ledger.reserve(RUN, people("abc"), steps(6), BUDGET)
+    with pytest.raises(BudgetSpent, match=r"and 2 more steps .* 1 such step is left;"):
+        ledger.reserve(RUN, people("abc"), steps(2), BUDGET)
+    ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    with pytest.raises(
+        BudgetSpent, match=r"and 1 more step .* No such step is left: the study can go on without this site"
+    ):
         ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
 
 

@@ -129,22 +129,22 @@ def damage_the_journal(ledger: Ledger) -> None:
 
 
 DAMAGE: dict[Callable[[Ledger], None], str] = {
-    edit: "the privacy ledger: journal line 7 was changed",
-    miss_a_line: "the privacy ledger: journal line 5 does not continue",
-    cut_off: "the privacy ledger: a journal of 6 lines that had 8",
+    edit: "the privacy ledger: in 'ledger.jsonl' line 7 was changed",
+    miss_a_line: "the privacy ledger: in 'ledger.jsonl' line 5 does not continue",
+    cut_off: "the privacy ledger: 'ledger.jsonl' holds only 6 lines, where 8 were written",
     cut_off_with_the_head: "the privacy ledger: without line 7 as the site's journal names it",
     write_anew: "the privacy ledger: without line 3 as the site's journal names it",
     remove: "the privacy ledger: missing, though the site's journal names 6 lines",
     remove_with_the_head: "the privacy ledger: missing, though the site's journal names 6 lines",
     remove_the_folder: "the privacy ledger: missing, though the site's journal names 6 lines",
-    empty: "the privacy ledger: a journal of 0 lines that had 8",
+    empty: "the privacy ledger: 'ledger.jsonl' holds no line, where 8 were written",
     empty_with_the_head: "the privacy ledger: without line 3 as the site's journal names it",
-    remove_the_head: "the privacy ledger: a journal 'ledger.jsonl' without the head",
+    remove_the_head: "the privacy ledger: 'ledger.jsonl' without the head",
     add_a_stranger_s_line: "the privacy ledger: line 9 is not a line of a privacy ledger",
     remove_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
     change_the_secret: "the privacy ledger: without the secret 'ledger.secret'",
     remove_the_journal: "the site's journal: missing or empty",
-    damage_the_journal: "the site's journal: journal line 1 was changed",
+    damage_the_journal: "the site's journal: in 'journal.jsonl' line 1 was changed",
 }
 
 
@@ -158,6 +158,8 @@ def test_what_was_spent_is_not_forgotten_by_damage_but_nothing_more_is_spent(
         with pytest.raises(VerificationFailed, match=DAMAGE[damage]) as caught:
             ask()
         assert caught.value.exit_code == 5
+        if DAMAGE[damage].startswith("the privacy ledger"):  # the site has another file that is called the journal
+            assert "the journal" not in str(caught.value)
 
 
 def test_a_reservation_torn_by_a_crash_was_never_handed_out_and_is_passed_over(spent: Ledger) -> None:
@@ -199,8 +201,13 @@ def test_a_ledger_that_cannot_be_written_lets_no_step_be_taken(spent: Ledger, mo
 def test_something_else_in_the_ledger_s_place_is_refused_by_name(tmp_path: Path) -> None:
     ledger = ledger_in(tmp_path)
     ledger.path.mkdir(parents=True)
-    with pytest.raises(StorageError, match="the privacy ledger: a folder where a file"):
-        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    for ask in (ledger.spending, lambda: ledger.reserve(RUN, people("abc"), steps(1), BUDGET)):
+        with pytest.raises(
+            VerificationFailed, match=r"the privacy ledger: a folder, or .* 'ledger.jsonl' belongs"
+        ) as found:
+            ask()
+        assert found.value.remedy.startswith("Keep what is there")
+        assert "emove" not in found.value.remedy
 
 
 def test_a_site_without_a_journal_reserves_nothing(tmp_path: Path) -> None:

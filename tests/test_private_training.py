@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from promised import DELTA, EPSILON, promised_site, promised_text, trainer, write_start
-from tiny_cohorts import write_tiny_cohort
+from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.client import private_training
@@ -23,6 +23,7 @@ from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.interrupt import said_of_interrupt
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp import discriminator, means, step
@@ -409,5 +410,36 @@ def test_a_start_is_asked_for_before_anything_is_made(promised_run: Path, capsys
     out = promised_run / "without"
     sites = ["--site", f"site-a={promised_run / 'site-a'}", "--site", f"site-b={promised_run / 'site-b'}"]
     assert run(["simulate", str(promised_run / "study.toml"), *sites, "--out", str(out)]) == 3
-    assert "--start" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--start" in said
+    assert "privacy ledgers lie in the run's folder" not in said  # no run begins
     assert not out.exists()
+
+
+def test_a_run_with_ledgers_of_its_own_says_so_once_what_its_epsilon_means_and_what_an_interrupt_costs(
+    promised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = [part for name in ("site-a", "site-b") for part in ("--site", f"{name}={promised_run / name}")]
+    given = ["simulate", str(promised_run / "study.toml"), *sites, "--out", str(tmp_path / "run")]
+    assert run([*given, "--start", str(promised_run / "start.safetensors")]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("privacy ledgers lie in the run's folder") == 1
+    plain = "Whatever anybody concludes from the generator, one patient's taking part makes it at most e^ε ≈"
+    assert said.out.index(plain) < said.out.index("dp: patient-level, ε = ")
+    interrupted = said_of_interrupt()
+    assert "What was under way counts as taken: the 1 noised step of the whole study" in interrupted
+    assert "1 spare round for that in all" in interrupted
+    assert f"budget show {tmp_path}/run/sites/NAME" in interrupted
+    assert run([*given, "--start", str(promised_run / "start.safetensors")]) == 0
+    assert "privacy ledgers lie" not in capsys.readouterr().err
+
+
+def test_a_folder_for_ledgers_is_refused_where_nothing_is_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain.toml").write_text(tiny_text())
+    cohort = write_tiny_cohort(tmp_path / "a", 4)
+    given = ["simulate", str(tmp_path / "plain.toml"), "--site", f"a={cohort}", "--out", str(tmp_path / "run")]
+    assert run([*given, "--ledgers", str(tmp_path / "kept")]) == 3
+    assert "--ledgers: a folder for privacy ledgers, and a study with dp = 'none'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -80,14 +81,42 @@ def study(tmp_path: Path) -> Path:
 def test_study_check_says_what_the_noise_means_at_a_sites_size(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["study", "check", str(study), "--patients", "40"]) == 0
     said = capsys.readouterr().out
-    for part in ("ε = 8 at δ = 0.005", "10 noised parameters", "r = σ√P/B̄ = "):
+    for part in (
+        "the study holds.",
+        "ε = 8 at δ = 0.005",
+        "2 noised steps, 1 of them spare",
+        "10 noised parameters",
+        "r = σ√P/B̄ = ",
+        "ε = 8 by itself forbids little",
+    ):
         assert part in said
+    assert "many steps" not in said  # there is one
     assert run(["study", "check", str(study), "--patients", "40", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["feasibility"]["outlook"] == "feasible"
+    found = told["feasibility"]
+    assert found["outlook"] == "feasible"
+    assert (found["unit"], found["sampling"], found["accountant"]) == ("patient", "Poisson", "pld")
+    assert "add/remove" in found["adjacency"]
     pld, prv, rdp = (told["accountants"][name] for name in ("pld", "prv", "rdp"))
     assert pld - 0.02 <= prv < rdp
     assert pld <= 8
+
+
+def test_study_check_does_not_say_that_a_study_without_its_start_holds(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(TEXT.replace(f'start = "{"a" * 64}"\n', ""))
+    assert run(["study", "check", str(study)]) == 0
+    said = capsys.readouterr().out
+    assert "not runnable yet: training.start is missing" in said
+    assert "holds" not in said
+    assert run(["study", "check", str(study), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == ["training.start"]
+
+
+def test_a_folder_in_a_study_s_place_is_named_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["study", "check", "."]) == 3
+    assert "'.': it is a folder" in capsys.readouterr().err
 
 
 def test_study_check_without_patients_says_what_it_did_not_judge(
@@ -101,7 +130,14 @@ def test_study_check_without_patients_says_what_it_did_not_judge(
 def test_study_check_refuses_a_promise_that_leaves_pure_noise(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study.write_text(TEXT.replace("delta = 0.005", 'delta = 0.005\nnoised = "all"\nsampling_rate = 0.2'))
     assert run(["study", "check", str(study), "--patients", "10"]) == 4
-    assert "pure noise" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "pure noise" in told.err
+    assert "holds" not in told.out
+    assert re.search(
+        r'noised = "(norms|head|means)": \d+ noised parameters instead of ', told.err
+    )  # choices that there are
+    assert "patients instead of 10, with the same q and δ" in told.err
+    assert "instead of" not in told.out  # said once
 
 
 @pytest.mark.parametrize(("patients", "code"), [("200", 3), ("0", 2), ("many", 2)])
@@ -121,5 +157,9 @@ def test_study_show_says_the_promise_and_that_epsilon_leaves(study: Path, capsys
     assert run(["study", "show", str(study)]) == 0
     said = capsys.readouterr().out
     assert "patient-level differential privacy at every site, at most: ε = 8 at δ = 0.005" in said
+    plain = (
+        "Whatever anybody concludes from the generator, one patient's taking part makes it at most e^ε ≈ 3,000 times as"
+    )
+    assert said.index(plain) < said.index("unit: patient")  # plain words first
     assert "With them the ε spent so far." in said
     assert "dp: none" not in said

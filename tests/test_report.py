@@ -29,6 +29,7 @@ from fedphantom.privacy.dp.statement import DpStatement
 from fedphantom.privacy.evidence import REQUIRED_ATTACKS
 from fedphantom.privacy.report.cells import Cells
 from fedphantom.privacy.report.content import (
+    Rendition,
     ReportAudit,
     ReportEvaluation,
     ReportRound,
@@ -58,9 +59,9 @@ def test_a_page_opens_with_verdict_dp_and_release() -> None:
     assert "audit verdict INCONCLUSIVE; expected PASS." in start
 
 
-def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
-    promise = DpStatement(
-        epsilon=7.314,
+def a_promise(epsilon: float) -> DpStatement:
+    return DpStatement(
+        epsilon=epsilon,
         delta=0.002,
         sampling_rate=1.0,
         noise_multiplier=0.61,
@@ -68,7 +69,10 @@ def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
         steps=2,
         noised="means",
     )
-    page = words_of(render_report(content(promise=promise), "shareable"))
+
+
+def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
+    page = words_of(render_report(content(promise=a_promise(7.314)), "shareable"))
     start = page[: page.index("Why this verdict Attacks")]
     for part in (
         "ε = 7.32 at δ = 0.002",
@@ -82,6 +86,21 @@ def test_a_promise_is_told_whole_and_never_as_a_bare_epsilon() -> None:
     ):
         assert part in start
     assert "NONE" not in start.partition("Release")[0].partition("Formal guarantee")[2]
+
+
+@pytest.mark.parametrize(("epsilon", "sign"), [(1.0, "✓"), (3.0, "✓"), (3.1, "–"), (80.0, "–")])
+@pytest.mark.parametrize("rendition", ["internal", "shareable"])
+def test_a_promise_claims_what_differential_privacy_gives_and_no_more(
+    epsilon: float, sign: str, rendition: Rendition
+) -> None:
+    page = words_of(render_report(content(promise=a_promise(epsilon)), rendition))
+    card = page.partition("Formal guarantee")[2].partition("Release")[0]
+    assert card.strip().startswith(f"{sign} ε = {epsilon:g}")
+    assert "they could do almost as well had this one patient stayed away; ‘almost’ is ε and δ." in card
+    assert "It covers this study alone: other studies of the same patients add up" in card
+    assert ("this page does not say what they spent" in card) == (rendition == "shareable")
+    assert "anyone can learn" not in page
+    assert "can tell about one patient" not in page
 
 
 @pytest.mark.parametrize(

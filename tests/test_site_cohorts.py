@@ -10,7 +10,7 @@ from linear_run import linear_simulation
 from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.common.cohorts.layouts import read_cohort
-from fedphantom.common.errors import ConfigError, DataError
+from fedphantom.common.errors import ConfigError, DataError, PolicyRefused
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.site_cohorts import own_cohorts, view_in_place
 
@@ -99,6 +99,6 @@ def test_empty_files_and_the_same_label_map_are_no_shared_scan(tmp_path: Path) -
 def test_a_table_of_other_patients_is_neither_used_nor_overwritten(shared: Path, tmp_path: Path) -> None:
     own = placed({"A": shared}, tmp_path / "out")
     before = everything(tmp_path / "out")
-    with pytest.raises(ConfigError, match="other patients"):
+    with pytest.raises(PolicyRefused, match=r"a cohort that changed .* what was spent stays spent"):
         view_in_place(own["A"], read_cohort(shared).by_site()["B"])
     assert everything(tmp_path / "out") == before

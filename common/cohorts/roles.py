@@ -256,6 +256,7 @@ def load_roles_of(path: Path, patient_ids: Iterable[str]) -> CoinRecord:
             f"the cohort changed since its roles were drawn: {counted(len(record.roles), 'patient')} then,"
             f" {len(ids)} now, or others",
             expected="the same patients",
-            remedy="Restore the cohort, or start a new run folder with its own roles and budget.",
+            remedy="Restore the cohort, or start a new run folder with its own roles; of a privacy budget, what was"
+            " spent stays spent.",
         )
     return record

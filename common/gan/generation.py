@@ -277,7 +277,9 @@ def generate_cohort(
             raise DataError(
                 "no label map to paint", expected="one or more", remedy="Use --sample N or a folder of label maps."
             )
-        writer.describe(name + _whose(number, private), LabelMaps=_origin(number, private))
+        promised = "; ".join(dict.fromkeys(painter.dp or "not stated by the generator's file" for painter in painters))
+        whose, maps = _whose(number, private), _origin(number, private)
+        writer.describe(name + whose, LabelMaps=maps, DifferentialPrivacy=promised)
     return number
 
 

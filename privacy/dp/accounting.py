@@ -94,7 +94,8 @@ def check_delta(delta: float, patients: int) -> None:
         raise ConfigError(
             f"δ = {delta:g} for {counted(patients, 'patient')}",
             expected=f"0 < δ < 1/{patients}",
-            remedy=f"Take 1/(10·n), here {usual_delta(patients):g}, or more patients.",
+            remedy="Set delta under [privacy.promise] to 1/(10·n) of the largest site: for so many patients"
+            f" {usual_delta(patients):g}.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ...common.site_folder import SiteFolder
     from .ledger import Ledger
 
 budget_app = typer.Typer(no_args_is_help=True)
@@ -32,39 +33,83 @@ def show(
 ) -> None:
     """Print every reservation, ε so far and what is left, after all of it was verified; exit 5 if it is broken."""
     from ...common.progress import progress_bar
-    from .budget import NOTHING, budget_so_far, check_picture, draw_budget
+    from .asking_site import asking_site
+    from .budget import budget_so_far, check_picture, draw_budget, nothing_spent, nothing_to_json
 
     if plot:
         check_picture(plot)
+    folder = _opened(site)
+    asks = asking_site(folder)
     with progress_bar("budget") as progress:
-        found = budget_so_far(_ledger(site).spending(), progress)
+        found = budget_so_far(_ledger(folder).spending(), asks, progress)
     if plot and found:
         draw_budget(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.to_json() if found else {"dp": "none", "lines": []}))
+        typer.echo(json.dumps(found.to_json() if found else nothing_to_json(asks)))
     else:
-        typer.echo(found.text() if found else NOTHING)
+        typer.echo(found.text() if found else nothing_spent(asks))
 
 
 @budget_app.command()
-def verify(site: _Site, as_json: _Json = False) -> None:
+def verify(
+    site: _Site,
+    head: Annotated[
+        str | None,
+        typer.Option(help="A hash noted earlier, which the chain must pass through: only so does an exchange show."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
     """Check ledger, secret and journal against each other; exit 5 and name the first line that is broken."""
     from ...common.counted import counted
-    from .budget import NOTHING
+    from ...common.errors import about
+    from ...common.journal import verify_journal
+    from .asking_site import asking_site
+    from .budget import nothing_spent
 
-    found = _ledger(site).spending()
+    folder = _opened(site)
+    ledger = _ledger(folder)
+    found = ledger.spending()
+    if head is not None:
+        with about("the privacy ledger"):
+            verify_journal(ledger.path, head=head)
     told = f"{counted(found.lines, 'line')}, unbroken, and all that the site's journal names. Head: {found.head}"
     if as_json:
         typer.echo(json.dumps({"ok": True, "lines": found.lines, "head": found.head}))
     else:
-        typer.echo(told if found.lines else NOTHING)
+        typer.echo(told if found.lines else nothing_spent(asking_site(folder)))
 
 
-def _ledger(site: Path) -> Ledger:
-    from ...common.errors import about
-    from ...common.site_folder import SiteFolder
-    from .ledger import Ledger
+def _opened(path: Path) -> SiteFolder:
+    """The site's folder. Raises DataError for a path that is something else, and says what."""
+    from ...common.errors import DataError, about
+    from ...common.site_folder import SITE_FILE, SiteFolder
+    from .ledger import LEDGER
+
+    def no_site(what: str, remedy: str) -> DataError:
+        return DataError(what, expected="a site's folder, as in RUN/sites/NAME", remedy=remedy)
 
     with about("SITE_FOLDER"):
-        folder = SiteFolder.open(site)
+        if not path.exists():
+            raise no_site("nothing at the path given", "Check the path.")
+        if not path.is_dir():
+            raise no_site("a file", "Give the folder of the site whose budget is asked for.")
+        if (path / SITE_FILE).exists():
+            return SiteFolder.open(path)
+        if names := sorted(found.parent.name for found in path.glob(f"sites/*/{SITE_FILE}")):
+            raise no_site("a run's folder", f"Give one of its sites': {', '.join(f'sites/{name}' for name in names)}.")
+        if (path / LEDGER).exists():
+            raise no_site(
+                "a ledger's folder, and not the site's",
+                f"Give the folder of a site whose {SITE_FILE} names this ledger; its journal knows every line.",
+            )
+        raise no_site(
+            f"a folder without {SITE_FILE}",
+            f"Give a site's. If it is one, put its {SITE_FILE} back from a copy: keys, journal and ledger beside it are"
+            " the site's.",
+        )
+
+
+def _ledger(folder: SiteFolder) -> Ledger:
+    from .ledger import Ledger
+
     return Ledger(folder.ledger, folder.journal)

@@ -8,16 +8,28 @@ of the data; a real signal is smaller than the largest possible one, often by fa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final, Literal
 
 from ...common.counted import counted
 from ...common.errors import ConfigError, PolicyRefused
-from .accounting import Mechanism, check_delta, epsilon, most_steps, noise_multiplier
+from .accounting import (
+    ACCOUNTANT,
+    ADJACENCY,
+    SAMPLING,
+    UNIT,
+    Mechanism,
+    check_delta,
+    epsilon,
+    most_steps,
+    noise_multiplier,
+)
 
 WARN_ABOVE: Final = 5.0
 REFUSE_ABOVE: Final = 50.0
+LITTLE_FROM: Final = 8.0
+"""From this ε on a promise by itself forbids little (PRIVACY §3.4)."""
 
 Outlook = Literal["feasible", "doubtful", "refused"]
 
@@ -36,6 +48,7 @@ class DpPlan:
         sampling_rate: q in (0, 1].
         steps: T, noised steps over all rounds.
         noised_parameters: P, numbers that every noised step moves.
+        spare_steps: How many of the steps are spare: kept for rounds that broke off.
 
     Raises:
         ConfigError: one of them is outside its range.
@@ -47,6 +60,7 @@ class DpPlan:
     sampling_rate: float
     steps: int
     noised_parameters: int
+    spare_steps: int = 0
 
     def __post_init__(self) -> None:
         check_delta(self.delta, self.patients)
@@ -74,6 +88,9 @@ class Feasibility:
         ratio: r = σ√P/B̄.
         outlook: ``doubtful`` for r above 5, ``refused`` above 50.
         nearest: For a plan that is not feasible, the nearest ones that are: each changes as little as it can.
+        choices: Of a study, what each other choice of ``noised`` would make of the plan; parameters are taken away in
+            no other way. Where there are none, any number of them may be.
+        enough_patients: For a plan that is not feasible, with how many patients it would be, all else as it is.
     """
 
     plan: DpPlan
@@ -81,10 +98,29 @@ class Feasibility:
     ratio: float
     outlook: Outlook
     nearest: tuple[DpPlan, ...]
+    choices: Mapping[str, DpPlan] = field(default_factory=dict)
+    enough_patients: int | None = None
 
     def to_json(self) -> dict[str, object]:
-        """For ``--json``."""
-        return {**asdict(self), "nearest": [asdict(plan) for plan in self.nearest], "meaning": self.meaning()}
+        """For ``--json``: with everything that an ε means nothing without."""
+        return {
+            "unit": UNIT,
+            "adjacency": ADJACENCY,
+            "sampling": SAMPLING,
+            "accountant": ACCOUNTANT,
+            **asdict(self),
+            "nearest": [asdict(plan) for plan in self.nearest],
+            "ways": self.ways(),
+            "meaning": self.meaning(),
+        }
+
+    def ways(self) -> list[str]:
+        """What would make the plan feasible, each in words; empty for one that is."""
+        if self.outlook == "feasible":
+            return []
+        told = [_difference(self.plan, other, self.choices) for other in self.nearest]
+        more = "more patients" if self.enough_patients is None else f"about {self.enough_patients} patients"
+        return [*told, f"{more} instead of {self.plan.patients}, with the same q and δ"]
 
     def meaning(self) -> str:
         """What the ratio says, in a sentence."""
@@ -92,6 +128,8 @@ class Feasibility:
             return "The noise of a step is smaller than the largest possible signal: it can be learnt from."
         times = f"The noise of a step is {self.ratio:.3g} times the largest possible signal"
         match self.outlook:
+            case "feasible" if self.plan.steps - self.plan.spare_steps == 1:
+                return f"{times}, and there is one step: what does not stand out of its noise is not learnt."
             case "feasible":
                 return f"{times}: only what persists over many steps can be learnt."
             case "doubtful":
@@ -99,41 +137,52 @@ class Feasibility:
             case "refused":
                 return f"{times}: the steps would be pure noise."
 
-    def text(self) -> str:
-        """For a terminal: the plan, its noise, what that means, what would be feasible."""
+    def text(self, *, ways: bool = True) -> str:
+        """For a terminal: the plan, its noise, what that means and, if asked, what would be feasible."""
         plan = self.plan
+        spare = f", {plan.spare_steps} of them spare" if plan.spare_steps else ""
         lines = [
-            f"ε = {plan.epsilon:g} at δ = {plan.delta:g} per patient (add/remove, Poisson), {plan.steps} noised steps,"
+            f"ε = {plan.epsilon:g} at δ = {plan.delta:g} per patient (add/remove, Poisson),"
+            f" {counted(plan.steps, 'noised step')}{spare},"
             f" q = {plan.sampling_rate:g} of {counted(plan.patients, 'patient')} (B̄ = {plan.expected_batch:g}),"
             f" {counted(plan.noised_parameters, 'noised parameter')}:",
             f"  noise multiplier σ = {self.noise_multiplier:.3g}; r = σ√P/B̄ = {self.ratio:.3g}",
             f"  {self.meaning()}",
         ]
-        if self.outlook != "feasible":
-            found = [f"    {_difference(plan, other)}" for other in self.nearest]
-            lines.append("  Feasible (r ≤ 5) would be:" if found else "  No change of one setting makes it feasible.")
-            lines += found
+        if plan.epsilon >= LITTLE_FROM:
+            lines.append(f"  ε = {plan.epsilon:g} by itself forbids little: an audit has to say the rest.")
+        if ways and self.outlook != "feasible":
+            lines += ["  Feasible (r ≤ 5) would be:", *(f"    {way}" for way in self.ways())]
         return "\n".join(lines)
 
 
-def feasibility(plan: DpPlan) -> Feasibility:
-    """The noise that a plan needs, its ratio to the signal, and the nearest feasible plans; seconds."""
+def feasibility(plan: DpPlan, choices: Mapping[str, DpPlan] | None = None) -> Feasibility:
+    """The noise that a plan needs, its ratio to the signal, and the nearest feasible plans; seconds.
+
+    Args:
+        plan: What is asked.
+        choices: As :attr:`Feasibility.choices`.
+    """
     sigma = noise_multiplier(plan.epsilon, plan.delta, plan.sampling_rate, plan.steps)
     ratio = _ratio(plan, sigma)
     outlook: Outlook = "feasible" if ratio <= WARN_ABOVE else "doubtful" if ratio <= REFUSE_ABOVE else "refused"
-    nearest = () if outlook == "feasible" else tuple(dict.fromkeys(_nearest(plan, sigma)))
-    return Feasibility(plan, sigma, ratio, outlook, nearest)
+    if outlook == "feasible":
+        return Feasibility(plan, sigma, ratio, outlook, ())
+    patients = math.ceil(plan.patients * ratio / WARN_ABOVE)  # σ knows q and δ, and not how many patients there are
+    enough = patients if plan.delta * patients < 1 else None
+    nearest = tuple(dict.fromkeys(_nearest(plan, sigma, choices or {})))
+    return Feasibility(plan, sigma, ratio, outlook, nearest, choices or {}, enough)
 
 
 def refuse_noise(found: Feasibility) -> None:
     """Refuse a plan whose steps would be pure noise. Raises PolicyRefused, naming the nearest plans that are not."""
     if found.outlook != "refused":
         return
-    ways = "; or ".join(_difference(found.plan, other) for other in found.nearest)
+    ways = "; or ".join(found.ways())
     raise PolicyRefused(
         f"a privacy promise with r = σ√P/B̄ = {found.ratio:.3g}: every step would be pure noise",
         expected=f"r ≤ {REFUSE_ABOVE:g}, better ≤ {WARN_ABOVE:g}",
-        remedy=f"Feasible would be: {ways}." if ways else "More patients or a larger ε are needed.",
+        remedy=f"Feasible would be: {ways}.",
     )
 
 
@@ -141,9 +190,9 @@ def _ratio(plan: DpPlan, sigma: float) -> float:
     return sigma * math.sqrt(plan.noised_parameters) / plan.expected_batch
 
 
-def _nearest(plan: DpPlan, sigma: float) -> Iterator[DpPlan]:
+def _nearest(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> Iterator[DpPlan]:
     """One setting changed, as little as makes r ≤ 5; then the full batch with what it still needs beside."""
-    if fewer := _fewer_parameters(plan, sigma):
+    if fewer := _fewer(plan, sigma, choices):
         yield fewer
     if larger := _larger_batch(plan):
         yield larger
@@ -151,9 +200,21 @@ def _nearest(plan: DpPlan, sigma: float) -> Iterator[DpPlan]:
         yield shorter
     if plan.sampling_rate < 1:
         full = replace(plan, sampling_rate=1.0)
-        fewer = _fewer_parameters(full, noise_multiplier(plan.epsilon, plan.delta, 1.0, plan.steps))
+        all_in = {name: replace(other, sampling_rate=1.0) for name, other in choices.items()}
+        fewer = _fewer(full, noise_multiplier(plan.epsilon, plan.delta, 1.0, plan.steps), all_in)
         if fewer and fewer.noised_parameters < plan.noised_parameters:
             yield fewer
+
+
+def _fewer(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> DpPlan | None:
+    """The choice that noises most parameters among those that are fewer and feasible; without choices, any number."""
+    if not choices:
+        return _fewer_parameters(plan, sigma)
+    fewer = [other for other in choices.values() if other.noised_parameters < plan.noised_parameters]
+    for other in sorted(fewer, key=lambda one: one.noised_parameters, reverse=True):
+        if _ratio(other, noise_multiplier(other.epsilon, other.delta, other.sampling_rate, other.steps)) <= WARN_ABOVE:
+            return other
+    return None
 
 
 def _fewer_parameters(plan: DpPlan, sigma: float) -> DpPlan | None:
@@ -184,7 +245,7 @@ def _fewer_steps(plan: DpPlan) -> DpPlan | None:
     if sigma < _LEAST_SIGMA:
         return None
     steps = most_steps(plan.epsilon, plan.delta, Mechanism(plan.sampling_rate, sigma, plan.steps))
-    return replace(plan, steps=steps) if steps else None
+    return replace(plan, steps=steps, spare_steps=min(plan.spare_steps, steps)) if steps else None
 
 
 def _allowed_sigma(plan: DpPlan) -> float:
@@ -192,11 +253,14 @@ def _allowed_sigma(plan: DpPlan) -> float:
     return WARN_ABOVE * plan.expected_batch / math.sqrt(plan.noised_parameters)
 
 
-def _difference(plan: DpPlan, other: DpPlan) -> str:
-    """What is other, with both values."""
+def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> str:
+    """What is other, with both values; of a choice of ``noised``, the study's key."""
     changes = []
     if other.noised_parameters != plan.noised_parameters:
-        changes.append(f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}")
+        numbers = {one.noised_parameters: name for name, one in choices.items()}
+        named = numbers.get(other.noised_parameters)
+        changes.append(f'noised = "{named}": ' if named else "")
+        changes[-1] += f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}"
     if other.sampling_rate != plan.sampling_rate:
         changes.append(
             f"q = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of {plan.sampling_rate:g}"

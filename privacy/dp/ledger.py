@@ -52,11 +52,13 @@ class NoisedRun:
         name: SHA-256 (hex) that names the run: of the study and of the site's coin record.
         study: The study's digest. In another run folder the same study is another run, and spends the same promise.
         clip_norm: C, a constant of the study.
+        study_name: What the study is called, for people who read the ledger.
     """
 
     name: str
     study: str
     clip_norm: float
+    study_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class Ledger:
                     RESERVED,
                     run=run.name,
                     study=run.study,
+                    study_name=run.study_name,
                     cohort=cohort_name(people),
                     patients=constants.patients,
                     expected_batch=constants.expected_batch,
@@ -202,11 +205,7 @@ class Ledger:
         noted = self._noted()
         with about(_NAME):
             _refuse_missing(self.path, noted)
-            if not self.path.exists() and not self._journal.begun():
-                self._refuse_secret_alone()
-                return Spending("", {}, ())
-            with self._journal.held() as held:
-                entries = held.entries()
+            entries = self._journal.entries()
             _refuse_other(entries, noted)
             if not entries:
                 self._refuse_secret_alone()
@@ -224,8 +223,7 @@ class Ledger:
                     expected="the journal since the site's first start: it names what was reserved",
                     remedy="Restore journal.jsonl from a backup; without it no budget can be trusted.",
                 )
-            with self._site_journal.held() as held:
-                entries = held.entries()
+            entries = self._site_journal.entries()
         found = {}
         for entry in entries:
             if entry.event in (NOTED, GIVEN_BACK):
@@ -276,10 +274,10 @@ class Ledger:
         kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
         return BudgetSpent(
             f"{told(epsilon(exceeded.spent, exceeded.delta))} of {told(exceeded.most)} at δ = {exceeded.delta:g} is"
-            f" spent, per patient, and {mechanism.steps} more steps {kind} would make it"
+            f" spent, per patient, and {counted(mechanism.steps, 'more step')} {kind} would make it"
             f" {told(exceeded.asked)}",
             expected=f"{told(exceeded.most)} at most, {exceeded.over}",
-            remedy=f"{left} such steps are left; ask for no more, or for more noise."
+            remedy=f"{counted(left, 'such step is', 'such steps are')} left; ask for no more, or for more noise."
             if left
             else "No such step is left: the study can go on without this site.",
         )
@@ -382,6 +380,12 @@ def _check_asked(budget: Budget, patients: int) -> None:
 
 
 def _refuse_missing(path: Path, noted: Mapping[int, str]) -> None:
+    if path.exists() and not path.is_file():
+        raise VerificationFailed(
+            f"a folder, or something else that is no file, where '{path.name}' belongs",
+            expected=f"'{path.name}' with everything that was ever reserved",
+            remedy=f"Keep what is there, under another name. {_RESTORE}",
+        )
     if noted and not path.exists():
         raise VerificationFailed(
             f"missing, though the site's journal names {counted(len(noted), 'line')} of it",

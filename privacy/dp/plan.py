@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
+from ...common.promise import Noised
 from ...common.study import Study
 from .accounting import Mechanism, noise_multiplier
-from .feasibility import DpPlan
+from .feasibility import DpPlan, Feasibility, feasibility
 
 
 @dataclass(frozen=True)
@@ -54,4 +56,19 @@ def asked_plan(study: Study, patients: int) -> DpPlan:
     promise, training = study.privacy.promise, study.training
     assert promise is not None  # noqa: S101  # asked by callers that know
     _, most = promise.noised_steps(training.rounds, training.local_steps)
-    return DpPlan(promise.epsilon, promise.delta, patients, promise.sampling_rate, most, numbers_noised(study))
+    _, needed = promise.model_copy(update={"spare_rounds": 0}).noised_steps(training.rounds, training.local_steps)
+    numbers = numbers_noised(study)
+    return DpPlan(promise.epsilon, promise.delta, patients, promise.sampling_rate, most, numbers, most - needed)
+
+
+def asked_feasibility(study: Study, patients: int) -> Feasibility:
+    """Of :func:`asked_plan`, with what every other choice of ``noised`` would make of it."""
+    promise = study.privacy.promise
+    assert promise is not None  # noqa: S101  # asked by callers that know
+
+    def choosing(noised: Noised) -> DpPlan:
+        privacy = study.privacy.model_copy(update={"promise": promise.model_copy(update={"noised": noised})})
+        return asked_plan(study.model_copy(update={"privacy": privacy}), patients)
+
+    others = (noised for noised in get_args(Noised) if noised != promise.noised)
+    return feasibility(asked_plan(study, patients), {noised: choosing(noised) for noised in others})

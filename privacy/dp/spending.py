@@ -57,6 +57,7 @@ class Reservation:
         budget: ε that the cohort may spend, as the study said then.
         claim: SHA-256 of what only the process that reserved knows.
         study: The study's digest, in whatever run folder; empty in a line of an earlier version, which does not say.
+        study_name: What the study is called; empty likewise.
         constants: n, B̄ and C; None likewise.
         steps_done: As it told; None where it told nothing, and all count.
         told_on: Number of the line that told it, and when; None likewise.
@@ -71,6 +72,7 @@ class Reservation:
     budget: float
     claim: str
     study: str = ""
+    study_name: str = ""
     constants: PublicConstants | None = None
     steps_done: int | None = None
     told_on: tuple[int, str] | None = None
@@ -252,7 +254,8 @@ def _reservation(entry: JournalEntry) -> Reservation:
         raise _Odd
     run, cohort, claim = _hash(facts["run"]), _hash(facts["cohort"]), _hash(facts["claim"])
     study = _hash(facts["study"]) if "study" in facts else ""
-    return Reservation(entry.n, entry.time, run, cohort, kind, delta, budget, claim, study, _constants(facts))
+    named, fixed = _text(facts.get("study_name", "")), _constants(facts)
+    return Reservation(entry.n, entry.time, run, cohort, kind, delta, budget, claim, study, named, fixed)
 
 
 def _constants(facts: Mapping[str, Fact]) -> PublicConstants | None:
@@ -280,6 +283,12 @@ def claim_of(proof: str) -> str:
 
 def _hash(value: Fact) -> str:
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise _Odd
+    return value
+
+
+def _text(value: Fact) -> str:
+    if not isinstance(value, str):
         raise _Odd
     return value
 

@@ -115,7 +115,8 @@ def _promise(predicate: ReleasePredicate) -> str:
         return "**none** (`dp: none`). No differential-privacy promise is made."
     return (
         f"**patient-level differential privacy** of the generator. {predicate.dp.sentence()}.\n"
-        "  It holds for the generator and for all that it paints, not for the figures of the audit. Its noise comes\n"
+        "  It holds for the generator and for all that it paints, not for the figures of the audit, and covers this\n"
+        "  study alone: other studies of the same patients add up. Its noise comes\n"
         "  from generators seeded by the operating system, which are no CSPRNGs themselves; it is not hardened\n"
         "  against timing."
     )

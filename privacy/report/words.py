@@ -357,7 +357,8 @@ TERMS = (
     (
         "dp",
         "Differential privacy",
-        "A mathematical promise about the most that anything released can tell about one patient.",
+        "A mathematical promise to each patient: whatever anybody can do with the generator, they could do almost as "
+        "well had this patient stayed away.",
     ),
     (
         "delta",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..anatomy.origin import refuse_private_labels
 from ..atomic import write_atomic
 from ..cohort import Cohort
 from ..cohorts.layouts import read_public
@@ -58,6 +59,7 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
     Raises:
         ConfigError: the study's label maps come from the atlas, so that the option would have no effect.
         DataError: the cohort cannot be read, or its patients belong to sites and none is marked public.
+        PolicyRefused: the study promises something, and a network trained on private scans made label maps.
     """
     if path is None:
         return None
@@ -68,7 +70,9 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
             remedy="Leave --public out; a study that is to draw from that cohort says so before it is trained.",
         )
     with about("--public"):
-        return read_public(path)
+        cohort = read_public(path)
+        refuse_private_labels(cohort, study)
+    return cohort
 
 
 def newly_sampled(study: Study, number: int, public: Path | None, seed: int) -> LabelChoice:

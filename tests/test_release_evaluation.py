@@ -18,8 +18,8 @@ from fedphantom.common.errors import DataError, PolicyRefused, VerificationFaile
 from fedphantom.privacy.release.evaluation import FILE, evaluation_extract, parse_evaluation
 from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.release.readme import render_readme
-from fedphantom.privacy.statement import ReleasePredicate
 from fedphantom.privacy.report.content import ReportEvaluation
+from fedphantom.privacy.statement import ReleasePredicate
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 SHA = "a" * 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ..common.anatomy.origin import refuse_private_labels
 from ..common.atomic import for_owner_alone, write_atomic
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
@@ -50,11 +51,14 @@ def check_site_cohort(
     Raises:
         DataError: no usable scan, or no training patient once the roles are drawn; it says why.
         ConfigError: a promise whose δ is 1/n or more for the site's training patients.
-        PolicyRefused: the folder's roles were drawn for other patients.
+        PolicyRefused: the folder's roles were drawn for other patients, or the study promises something and a network
+            trained on private scans made label maps.
         VerificationFailed: its coin record is damaged or was edited.
     """
     report = check_cohort(cohort, study, progress)
-    patients, coins = report.usable_or_refused().patient_ids, root / COINS
+    usable, coins = report.usable_or_refused(), root / COINS
+    refuse_private_labels(usable, study)
+    patients = usable.patient_ids
     roles = (
         load_roles_of(coins, patients)
         if coins.exists()

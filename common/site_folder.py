@@ -33,6 +33,7 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 
+from .anatomy.origin import refuse_private_labels
 from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
@@ -219,13 +220,15 @@ def site_material(folder: SiteFolder, study: Study) -> SiteMaterial:
     Raises:
         DataError: no usable scan.
         PolicyRefused: the cohort changed since its roles were drawn or it was first prepared, in patients or in scans,
-            or holds a private patient in a study of public material.
+            or holds a private patient in a study of public material, or under a promise a label map that a privately
+            trained network made.
         VerificationFailed: the coin record or the journal was edited, or tells of no scans though the site trained.
     """
     report = check_cohort(read_cohort(folder.cohort), study)
     cohort = report.usable_or_refused()
     if study.privacy.trained_on == "public":
         _refuse_private(cohort)
+    refuse_private_labels(cohort, study)
     journal = Journal(folder.journal)
     if folder.coins.exists():
         _refuse_lost_journal(journal)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..common.anatomy.origin import refuse_private_labels
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
 from ..common.cohorts.layouts import read_cohort
@@ -54,6 +55,7 @@ def pretrain(
 
     Raises:
         DataError: no usable scan, or patients who are neither marked public nor procedural.
+        PolicyRefused: the study promises something, and a network trained on private scans made label maps.
         OutputTaken: ``out`` exists.
         TrainingError: NaN or collapse.
     """
@@ -63,6 +65,7 @@ def pretrain(
     with about("--public"):
         patients = public_patients(read_cohort(public))
         cohort = check_cohort(patients, study, stage("looking through the public cohort")).usable_or_refused()
+        refuse_private_labels(cohort, study)
     with tempfile.TemporaryDirectory() as cache:
         scans = prepare(cohort, study, Path(cache), stage("preparing"))
         maps = [] if study.public_labels.source == "atlas" else public_label_maps(study, cohort)

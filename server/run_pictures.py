@@ -49,7 +49,7 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
         from ..common.labels.sampler import make_label_sampler
 
         sampler = make_label_sampler(study, public_cohort(study, public))
-        write_label_folder(labels, sampler, PREVIEWED, study.volume_grid(), derived_seed(study.seed, "previews"))
+        write_label_folder(labels, sampler, PREVIEWED, study, derived_seed(study.seed, "previews"))
     previews.schedule_previews(folder.previews, every)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from promised import promised_text, write_start
 from tiny_anatomy import anatomy_study, anatomy_text
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
 from fedphantom.client.local_training import LocalTrainer, made_of_schema
-from fedphantom.client.site_setup import create_site_folder
+from fedphantom.client.site_setup import check_site_cohort, create_site_folder
+from fedphantom.common.anatomy.origin import TRAINED_ON_KEY
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import PolicyRefused
@@ -22,8 +24,11 @@ from fedphantom.common.gan.generation import initial_parameters, load_generator
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.labels.choice import public_cohort
 from fedphantom.common.labels.schematic import schematic_classes
+from fedphantom.common.site_folder import site_material
 from fedphantom.common.study import Study, parse_study
+from fedphantom.server.pretraining import pretrain
 
 ROLES = "test = 0\nreference = 0.1\ncontrol = 0.1\naudit = 0.4"
 TEXT = anatomy_text(text=tiny_text(roles=ROLES, rounds=1, local_steps=3))
@@ -83,6 +88,52 @@ def test_metrics_are_of_what_the_network_sees_in_a_public_image() -> None:
     assert seen.shape == schematic_classes(study).shape
     assert np.array_equal(seen, made_of_schema(network, study, 99, choose_device("cpu")))  # no noise in this direction
     assert set(np.unique(seen)) <= {0.0, 1.0}
+
+
+# Under a promise.
+
+
+def test_a_promise_refuses_label_maps_of_a_network_that_read_private_scans(made: Path, tmp_path: Path) -> None:
+    network = ["--network", str(made / "run" / "generator.safetensors"), "--threshold", "0"]
+    assert run(["labels", "infer", str(made / "a"), str(tmp_path / "inferred"), *network]) == 0
+    table = tmp_path / "inferred" / "cohort.tsv"
+    sha256 = write_start(tmp_path / "start.safetensors")
+    promised, free = promised_text(sha256), tiny_text()
+    folder = create_site_folder(
+        tmp_path / "site", "site-a", table, promised, ParameterSpec(()), start=tmp_path / "start.safetensors"
+    )
+
+    def checked(text: str) -> str:
+        return check_site_cohort(tmp_path / "new", "site-a", read_cohort(table), parse_study(text), lambda *_: None)
+
+    def said(word: str) -> None:
+        for sidecar in (tmp_path / "inferred").rglob("*_dseg.json"):
+            sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {TRAINED_ON_KEY: word}))
+
+    for word in ("private", "", None, "anything else"):
+        if word != "private":  # as it was written
+            said(str(word))
+        for refused in (lambda: checked(promised), lambda: site_material(folder, folder.study())):
+            with pytest.raises(PolicyRefused, match="trained on private scans") as caught:
+                refused()
+            assert caught.value.exit_code == 4
+        checked(free)
+    assert not folder.coins.exists()  # refused before anything is drawn
+    said("public")
+    checked(promised)
+    site_material(folder, folder.study())
+
+
+def test_public_label_maps_under_a_promise_are_held_to_it_too(made: Path, tmp_path: Path) -> None:
+    network = ["--network", str(made / "run" / "generator.safetensors"), "--threshold", "0"]
+    assert run(["labels", "infer", str(made / "other"), str(tmp_path / "inferred"), *network]) == 0
+    table = tmp_path / "inferred" / "cohort.tsv"
+    assert public_cohort(parse_study(tiny_text()), table)
+    promised = parse_study(promised_text("0" * 64))
+    with pytest.raises(PolicyRefused, match="trained on private scans"):
+        public_cohort(promised, table)
+    with pytest.raises(PolicyRefused, match="trained on private scans"):
+        pretrain(promised, table, tmp_path / "start.safetensors", 1, lambda _: lambda *_: None)
 
 
 # Trained on public material alone.

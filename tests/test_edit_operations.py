@@ -17,6 +17,7 @@ from little_brain import (
     distance_mm,
     healthy_brain,
     order_holds,
+    recipe_of,
     terms_of,
     tumour_state,
     with_tumour,
@@ -25,11 +26,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from fedphantom.common.edits.body import lesions_of
+from fedphantom.common.edits.carriage import carry
 from fedphantom.common.edits.layered import LayeredMap, layered
 from fedphantom.common.edits.operations import (
     Deformation,
     Insertion,
     Motion,
+    Operation,
     Reflection,
     Removal,
     Resizing,
@@ -38,10 +41,13 @@ from fedphantom.common.edits.operations import (
     apply_operation,
 )
 from fedphantom.common.edits.plausibility import Implausible
+from fedphantom.common.edits.terms import edit_terms
 from fedphantom.common.labels.deformation import AffineParameters, DiffeomorphismParameters, warp_labels
 from fedphantom.common.labels.lesion import LesionParameters
+from fedphantom.common.study import Study
 
-LARGEST = Target(lesion=0)
+LARGEST, ALL = Target(lesion=0), Target(lesion=-1)
+NO = (0.0, 0.0, 0.0)
 
 
 TERMS = terms_of()
@@ -51,6 +57,14 @@ def motion(
     factor: float = 1.0, turn: tuple[float, float, float] = (0, 0, 0), shift: tuple[float, float, float] = (0, 0, 0)
 ) -> Motion:
     return Motion(target=LARGEST, factor=factor, rotation_deg=turn, shift_mm=shift)
+
+
+def structure_grown(value: int, mm: float) -> Resizing:
+    return Resizing(target=Target(lesion=0, structure=(value,)), part=0, distance=mm, unit="mm")
+
+
+def structure_moved(value: int, factor: float = 1.0, shift: tuple[float, float, float] = NO) -> Motion:
+    return Motion(target=Target(lesion=0, structure=(value,)), factor=factor, rotation_deg=NO, shift_mm=shift)
 
 
 def tumour(state: LayeredMap) -> NDArray[np.bool_]:
@@ -311,6 +325,43 @@ def test_a_deformation_warps_both_layers_alike() -> None:
     assert (after.labels != after.anatomy).sum() == pytest.approx(tumour(after).sum(), rel=0.05)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_deformed_tumour_keeps_its_order(seed: int) -> None:
+    warp = DiffeomorphismParameters(displacement_mm=3, smoothness_mm=10, seed=seed)
+    before = tumour_state()
+    still = AffineParameters(rotation_deg=NO, scale=(1, 1, 1), shift_mm=NO)
+    assert not order_holds(warp_labels(before.labels, SPACING, still, warp))  # as the warp alone leaves it
+    after = apply_operation(before, Deformation(warp=warp), TERMS)
+    assert order_holds(after.labels)
+    assert label(tumour(after), np.ones((3, 3, 3)))[1] == 1
+    assert all(parts(after))
+
+
+def test_each_lesion_of_a_deformed_map_is_judged() -> None:
+    gentle = Deformation(warp=DiffeomorphismParameters(displacement_mm=1, smoothness_mm=18, seed=1))
+    two = layered(with_tumour(tumour_state().labels, centre=(30, 6, 3), radius=6), TERMS, healthy_brain())
+    assert lesions_of(apply_operation(two, gentle, TERMS).labels, TERMS)[1] == 2
+    for volume_ml, reason in (((2.0, 300.0), "too small"), ((0.0, 5.0), "too large")):
+        with pytest.raises(Implausible) as refused:
+            apply_operation(two, gentle, replace(TERMS, volume_ml=volume_ml))
+        assert refused.value.reason == reason
+    thin = healthy_brain()
+    thin[12, 28, 28] = TISSUES.oedema  # one voxel, between voxels after a warp
+    vanishing = Deformation(warp=DiffeomorphismParameters(displacement_mm=3, smoothness_mm=10, seed=0))
+    with pytest.raises(Implausible) as gone:
+        apply_operation(layered(thin, TERMS, healthy_brain()), vanishing, replace(TERMS, volume_ml=(0, 300)))
+    assert gone.value.reason == "too small"
+
+
+def test_a_deformation_may_leave_bare_what_a_patients_lesion_showed_bare() -> None:
+    before = tumour_state().labels
+    before[np.isin(before, PARTS[:2])] = TISSUES.white  # necrosis alone
+    warp = DiffeomorphismParameters(displacement_mm=3, smoothness_mm=10, seed=1)
+    after = apply_operation(layered(before, TERMS, healthy_brain()), Deformation(warp=warp), TERMS)
+    assert set(np.unique(after.labels)) & set(PARTS) == {PARTS[2]}
+    assert (after.labels == PARTS[2]).sum() == pytest.approx((before == PARTS[2]).sum(), rel=0.3)
+
+
 def test_a_structure_that_is_no_lesion_can_be_edited_under_a_tumour() -> None:
     before = tumour_state()
     terms = replace(TERMS, volume_ml=(0, 1000))
@@ -319,6 +370,74 @@ def test_a_structure_that_is_no_lesion_can_be_edited_under_a_tumour() -> None:
     assert (after.anatomy == TISSUES.grey).sum() > (before.anatomy == TISSUES.grey).sum()
     assert np.array_equal(tumour(after), tumour(before))
     assert np.array_equal(after.labels == TISSUES.csf, before.labels == TISSUES.csf)
+
+
+ERASING: dict[str, tuple[Operation, str]] = {
+    "all grey under white": (structure_grown(TISSUES.white, 60), "neighbour"),
+    "white under grey": (structure_grown(TISSUES.grey, 30), "neighbour"),
+    "white scaled over grey": (structure_moved(TISSUES.white, factor=1.2), "neighbour"),
+    "grey out of the brain": (structure_moved(TISSUES.grey, shift=(0, 0, 20)), "outside"),
+}
+
+
+@pytest.mark.parametrize(("operation", "reason"), ERASING.values(), ids=ERASING.keys())
+def test_a_structure_neither_erases_another_nor_leaves_the_brain(operation: Operation, reason: str) -> None:
+    with pytest.raises(Implausible) as refused:
+        apply_operation(layered(healthy_brain(), TERMS), operation, replace(TERMS, volume_ml=(0, 5000), lost=0.3))
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize("operation", [structure_grown(TISSUES.grey, 3), structure_grown(TISSUES.white, 2)])
+def test_a_growing_structure_stays_in_the_brain_and_loses_nothing_of_itself(operation: Operation) -> None:
+    before = healthy_brain()
+    after = apply_operation(layered(before, TERMS), operation, replace(TERMS, volume_ml=(0, 5000))).labels
+    own = before == operation.target.structure[0]  # type: ignore[union-attr]  # both are resizings
+    assert np.array_equal(after != 0, before != 0)
+    assert (after[own] == before[own]).all()
+    assert (after == operation.target.structure[0]).sum() > own.sum()  # type: ignore[union-attr]  # both are resizings
+
+
+def test_a_structure_elsewhere_than_in_a_brain_erases_no_neighbour_nor_all_background() -> None:
+    study = Study.model_validate({
+        "name": "h", "seed": 1, "channels": ["MRI"], "labels": {"background": 0, "anterior": 1, "posterior": 2},
+        "grid": {"shape": (32, 48, 32), "spacing_mm": (1, 1, 1)}, "public_labels": {"source": "folder"},
+    })  # fmt: skip
+    both = np.zeros((32, 48, 32), np.uint8)
+    both[12:20, 24:34, 12:20], both[12:20, 12:24, 12:20] = 1, 2
+    terms = edit_terms(recipe_of('[[edit]]\noperation = "grow"\npart = "anterior"\nmm = 1\n'), study)
+    for labels in (both, np.where(both == 1, both, 0)):
+        for operation in (structure_grown(1, 100), structure_moved(1, factor=4)):
+            with pytest.raises(Implausible) as refused:
+                apply_operation(layered(labels, terms), operation, replace(terms, lost=0.9))
+            assert refused.value.reason == "neighbour"
+        grown = apply_operation(layered(labels, terms), structure_grown(1, 1.5), terms).labels
+        assert (grown == 1).sum() > (labels == 1).sum()
+
+
+def test_far_lesions_much_enlarged_are_refused_before_a_grid_is_made_that_holds_them() -> None:
+    labels = healthy_brain()
+    for corner in (slice(14, 17), slice(39, 42)):
+        labels[corner, corner, corner] = TISSUES.oedema
+    state = layered(labels, TERMS, healthy_brain())
+    tracemalloc.start()
+    try:
+        with pytest.raises(Implausible) as refused:
+            apply_operation(state, Motion(target=ALL, factor=10, rotation_deg=NO, shift_mm=NO), TERMS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert refused.value.reason == "outside"
+    assert peak < 200 * 56**3  # bytes; their common box has 270³ voxels
+
+
+def test_an_image_in_a_box_larger_than_the_grid_has_its_volume_and_place() -> None:
+    shells = np.zeros((1, 40, 40, 40), np.bool_)
+    shells[0, 16:24, 16:24, 16:24] = True
+    shells[0, 1, 1, 1] = shells[0, 38, 38, 38] = True  # whose images lie outside
+    (image,), (intended,) = carry(shells, (1, 1, 1), 1.5 * np.eye(3), np.zeros(3))
+    assert intended == pytest.approx(1.5**3 * (8**3 + 2), rel=0.02)
+    assert image.sum() == pytest.approx(12**3, rel=0.05)
+    assert np.argwhere(image).mean(axis=0) == pytest.approx([19.5] * 3, abs=0.05)
 
 
 def test_a_hollow_that_a_ventricle_cut_is_closed_elsewhere() -> None:

@@ -39,7 +39,7 @@ MOVE = parse_recipe(
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("public") / "labels"
-    write_label_folder(out, make_label_sampler(STUDY, None), 3, STUDY.volume_grid(), seed=1)
+    write_label_folder(out, make_label_sampler(STUDY, None), 3, STUDY, seed=1)
     return out
 
 
@@ -285,7 +285,7 @@ def test_every_documented_recipe_can_be_typed(path: Path, public: Path, tmp_path
             update={"public_labels": study.public_labels.model_copy(update={"lesion_probability": 0.0})}
         )
         (tmp_path / "study.toml").write_text(to_toml(healthy))
-        write_label_folder(tmp_path / "in", make_label_sampler(healthy, None), 2, study.volume_grid(), seed=2)
+        write_label_folder(tmp_path / "in", make_label_sampler(healthy, None), 2, healthy, seed=2)
         arguments[1] = str(tmp_path / "in")
     result = CliRunner().invoke(labels_app, arguments)
     assert result.exit_code == 0, result.output

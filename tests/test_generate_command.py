@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
+import tracemalloc
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from tiny_cohorts import draw_labels, tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.common.cohorts.layouts import read_cohort, write_table
+from fedphantom.common.errors import GeometryError
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource
-from fedphantom.common.labels.folder import PUBLIC_LABELS, write_numbered
+from fedphantom.common.labels.choice import of_folder
+from fedphantom.common.labels.folder import PUBLIC_LABELS, write_label_names, write_numbered
 from fedphantom.common.labels.sampler import SampledLabels
 from fedphantom.common.study import parse_study
 from fedphantom.common.volumes.nifti_writer import write_label_map
@@ -68,6 +74,54 @@ def test_painting_private_label_maps_is_warned_of_and_written_down(
     sidecars = [json.loads(path.read_text()) for path in Path("out").rglob("*_dseg.json")]
     assert sum(sidecar["LabelChain"]["source"]["kind"] == "private" for sidecar in sidecars) == private
     assert Path("out").stat().st_mode & 0o077 == 0
+
+
+def test_maps_whose_values_mean_something_else_in_the_generators_study_are_refused(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_maps(Path("maps"), ["public", "private"])
+    swapped = dict(zip(STUDY.labels, (0, *reversed(sorted(STUDY.labels.values())[1:])), strict=True))
+    write_label_names(Path("maps"), STUDY.model_copy(update={"labels": swapped}))
+    assert run(["generate", str(weights), "out", "--labels", "maps", "--device", "cpu"]) == 5
+    assert "mean something else than in this study" in told(capsys)
+    assert not Path("out").exists()
+    write_label_names(Path("maps"), STUDY)
+    assert run(["generate", str(weights), "out", "--labels", "maps", "--device", "cpu"]) == 0
+
+
+def test_of_many_label_maps_only_one_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_maps(Path("maps"), ["public"] * 30)
+    tracemalloc.start()
+    try:
+        chosen = of_folder(STUDY, Path("maps"))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 15 * math.prod(STUDY.grid.shape)  # bytes, a voxel each
+    assert chosen.number == len([labels.labels for labels in chosen.maps]) == 30
+
+
+def test_a_map_on_another_grid_is_refused_by_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("maps").mkdir()
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((400, 400, 400))
+    header.set_data_dtype(np.uint8)
+    header.set_sform(np.eye(4), 1)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    with gzip.open("maps/a.nii.gz", "wb", 1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in range(64):
+            file.write(bytes(10**6))
+    tracemalloc.start()
+    try:
+        with pytest.raises(GeometryError, match="400 × 400 × 400 voxels of 1 × 1 × 1 mm"):
+            of_folder(STUDY, Path("maps"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * 10**6
 
 
 def test_public_label_maps_of_undeclared_sources_are_warned_of(

@@ -231,7 +231,7 @@ def test_the_atlas_looks_like_a_brain():
 
 
 def test_a_written_folder_reads_back_with_its_chains(tmp_path, sampler):
-    write_label_folder(tmp_path / "out", sampler, 3, GRID, seed=8)
+    write_label_folder(tmp_path / "out", sampler, 3, _study(), seed=8)
     read = read_label_folder(tmp_path / "out", GRID)
     assert len(read) == 3
     for index, labels in enumerate(read):

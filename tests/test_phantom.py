@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from fedphantom.common.commands import cohort_app
 from fedphantom.common.errors import ConfigError, StorageError
 from fedphantom.common.labels.atlas import load_atlas
 from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels
-from fedphantom.common.labels.lesion import PUBLIC_LESIONS
 from fedphantom.common.phantom.contrast import CHANNELS, draw_contrast, render
 from fedphantom.common.phantom.patients import (
     PHANTOM_CHANNELS,
@@ -24,7 +24,7 @@ from fedphantom.common.phantom.patients import (
     phantom_grid,
     write_phantom_cohort,
 )
-from fedphantom.common.study import PublicLabelsTable
+from fedphantom.common.study import PublicLabelsTable, parse_study
 from fedphantom.common.volumes.nifti import read_label_map, read_volume
 
 SPACING = (4.0, 4.0, 4.0)
@@ -110,21 +110,31 @@ def test_a_bias_field_varies_slowly_over_the_brain(patient):
     assert 0.03 < np.std(np.log(ratio)) < 0.3
 
 
-def test_private_patients_lie_outside_the_public_defaults():
-    public, private = PublicLabelsTable(source="atlas"), PRIVATE_RANGES
+def _template(name):
+    return parse_study((files("fedphantom.server") / "study_templates" / f"{name}.toml").read_text())
+
+
+PUBLIC_TABLES = {"defaults": PublicLabelsTable(source="atlas")} | {
+    name: _template(name).public_labels for name in ("tiny", "phantom", "promised")
+}
+
+
+@pytest.mark.parametrize("public", PUBLIC_TABLES.values(), ids=PUBLIC_TABLES.keys())
+def test_private_patients_lie_outside_what_the_public_sampler_draws(public):
+    private = PRIVATE_RANGES
     assert private.displacement_mm[0] > public.displacement_mm
     assert private.smoothness_mm[0] > public.smoothness_mm
     assert private.rotation_deg > public.rotation_deg
     assert private.shift_mm > public.shift_mm
     assert private.size * (1 - private.scale) < 1 - public.scale
     for name in ("radius_mm", "core_share", "necrosis_share", "irregularity", "depth_mm"):
-        ours, theirs = getattr(private.lesion, name), getattr(PUBLIC_LESIONS, name)
+        ours, theirs = getattr(private.lesion, name), getattr(public.lesion, name)
         assert ours[1] - theirs[1] > 0.25 * (theirs[1] - theirs[0]) or theirs[0] - ours[0] > 0.25 * (
             theirs[1] - theirs[0]
         )
     # Most tumours are larger than any public one.
     low, high = private.lesion.radius_mm
-    assert (high - PUBLIC_LESIONS.radius_mm[1]) / (high - low) > 0.5
+    assert (high - public.lesion.radius_mm[1]) / (high - low) > 0.5
 
 
 def test_the_grid_holds_the_brain_in_multiples_of_eight():

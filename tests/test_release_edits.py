@@ -69,7 +69,7 @@ def template(release_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(release_template, root, ignore=shutil.ignore_patterns("release", "weights"))
     made, study = Releasable(root), release_study()
     sampler = make_label_sampler(study, read_cohort(made.public))
-    write_label_folder(root / "sampled", sampler, 2, study.volume_grid(), seed=0)
+    write_label_folder(root / "sampled", sampler, 2, study, seed=0)
     paint(made, edit(made, root / "sampled", root / "edited"))
     return root
 

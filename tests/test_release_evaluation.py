@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_cohorts import tiny_scans
 from tiny_release import TRUSTED, Releasable, assert_refused, edit_json, in_predicate, sign_again, statement_of
 
 from fedphantom.client.evaluation.figures import over_patients
+from fedphantom.client.evaluation.shin import ShinOptions, shin_plan
 from fedphantom.common.errors import DataError, PolicyRefused, VerificationFailed
 from fedphantom.privacy.release.evaluation import FILE, evaluation_extract, parse_evaluation
 from fedphantom.privacy.release.pack import verify_release
 from fedphantom.privacy.release.readme import render_readme
+from fedphantom.privacy.report.content import ReportEvaluation
 from fedphantom.privacy.statement import ReleasePredicate
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
@@ -143,6 +147,27 @@ def test_an_arms_name_cannot_carry_words() -> None:
         evaluation_extract(encoded(table), SHA)
     table["arms"][0]["name"] = "synthetic, then 10 % real, no augmentation"
     assert evaluation_extract(encoded(table), SHA)
+
+
+@pytest.mark.parametrize("name", ["real+13 synthetic", "13", "real+3x synthetic", "real, 13", "13 synthetic"])
+def test_an_arms_name_cannot_carry_a_count(name: str) -> None:
+    table = arms()
+    table["arms"][0]["name"] = name
+    with pytest.raises(DataError):
+        evaluation_extract(encoded(table), SHA)
+
+
+def test_a_sweep_leaves_without_the_number_of_training_scans() -> None:
+    options = ShinOptions(steps=5, seeds=(0,), real_patients=4, sweep=True)
+    plan = shin_plan(tiny_scans(13), tiny_scans(60, seed=3, prefix="s"), options)
+    made = shin()
+    swept = made | {"arms": [made["arms"][0] | {"name": arm.name} for arm in plan.arms]}
+    told = {row.of for row in evaluation_extract(encoded(swept), SHA).figures}
+    assert told >= {name for _, name in plan.sweep} >= {"real+0.5x synthetic", "real+4x synthetic"}
+    assert set(re.findall(r"[0-9.]+", " ".join(told))) == {"4", "10", "0.5", "1", "2"}
+    page = ReportEvaluation.read({"arms": [{"name": arm.name, "dice": a_figure()} for arm in plan.arms]}).over_enough()
+    assert page
+    assert not {"6", "13", "26", "52"} & set(re.findall(r"[0-9.]+", " ".join(arm.name for arm in page.arms)))
 
 
 def test_persons_are_counted_and_procedural_patients_only_where_there_is_nobody_else() -> None:

@@ -340,7 +340,7 @@ def test_settings_and_scans_other_than_those_that_are_there_are_refused_and_over
         ((*first, "--steps", "3"), "--out holds segmenters of 2 steps"),
         ((*first, "--seed", "1"), "--out holds what seed 0 gave"),
         ((*first, "--real-patients", "4"), "the arm '3 patients', which this call leaves out"),
-        (first[:-1], "the arm 'real+3 synthetic', which this call leaves out"),
+        (first[:-1], "the arm 'real+0.5x synthetic', which this call leaves out"),
         ((*first, "--synthetic", str(cohorts / "others")), "--out holds segmenters of other scans"),
     ):
         assert command(cohorts, *line) == 3
@@ -396,7 +396,7 @@ def test_one_command_leaves_a_table_a_plot_and_json_for_their_owner_alone(
     assert "leave the site only inside the signed report" in told["notice"]
     assert told["notice"] in (out / "shin.md").read_text()
     names = [arm["name"] for arm in told["arms"]]
-    assert len(names) == len(set(names)) == 14 + 1  # the sweep adds 'real+3 synthetic'; 6 of 6 are all
+    assert len(names) == len(set(names)) == 14 + 1  # the sweep adds 'real+0.5x synthetic'; 6 of 6 are all
     assert set(names) >= BASE | {f"{name}, no augmentation" for name in BASE}
     for arm in told["arms"]:  # the keys of DESIGN §5
         assert arm["dice"] == arm["per_label"]["whole"]

@@ -173,8 +173,8 @@ def shin_plan(
     sweep: list[tuple[float, str]] = []
     if options.sweep:
         sweep.append((0.0, REAL))
-        for number in _growing(len(real), len(made)):
-            name = f"real+{number} synthetic"
+        for times, number in _growing(len(real), len(made)):
+            name = f"real+{times:g}x synthetic"  # a share: the count would tell how many real scans a site has
             between = _Recipe(name, REAL, len(names), number, mixed(number))
             arms.append(_arm(between, True, pool, options.seeds))
             sweep.append((number / len(real), name))
@@ -204,7 +204,8 @@ def _arm(recipe: _Recipe, augmentation: bool, pool: Pool, seeds: tuple[int, ...]
     )
 
 
-def _growing(real: int, synthetic: int) -> list[int]:
-    """Half as many synthetic scans as real ones, as many, twice, four times as many, … below all of them."""
-    counts = sorted({real // 2, *(real * 2**power for power in range(synthetic.bit_length()))})
-    return [count for count in counts if 0 < count < synthetic]
+def _growing(real: int, synthetic: int) -> list[tuple[float, int]]:
+    """Half as many synthetic scans as real ones, as many, twice, four times as many, … below all: (share, scans)."""
+    shares = [0.5, *(2.0**power for power in range(synthetic.bit_length()))]
+    counts = [(share, int(real * share)) for share in shares]
+    return [(share, count) for share, count in counts if 0 < count < synthetic]

@@ -33,6 +33,7 @@ from ..labels.private_name import private_scan_source
 from ..study import Study
 from ..volumes.nifti_writer import write_private_label_map
 from .drawn import known_values
+from .origin import TRAINED_ON_KEY
 from .scan import InferredScan, infer_scan
 
 LOW_CONFIDENCE = "low-confidence"
@@ -208,7 +209,7 @@ def _write_scan(
         CHAIN_KEY: LabelChain(source=private_scan_source(scan.scan_id, secret)).model_dump(mode="json"),
         "Confidence": round(inferred.confidence, 4),
         "NetworkSha256": network.sha256,
-        "NetworkTrainedOn": network.study.privacy.trained_on,
+        TRAINED_ON_KEY: network.study.privacy.trained_on,
         "Private": True,
     }
     write_atomic(path.with_name(f"{stem}_{LABEL_SUFFIX}.json"), _json(sidecar))

@@ -32,7 +32,8 @@ def carry(
     """Carry nested masks by p → ``matrix`` p + ``offset_mm``, in millimetres from the grid's centre.
 
     Where voxels fall onto voxels, as in a shift by whole ones, the image is exact. Elsewhere the voxels nearest to
-    or deepest in the smoothed surface are taken, as many as the volume asks for; nested masks stay nested.
+    or deepest in the smoothed surface are taken, as many as the volume asks for; nested masks stay nested. Of an
+    image whose box is larger than the grid, only what lies on the grid is looked at.
 
     Args:
         shells: Shape (n, X, Y, Z); the first holds all others.
@@ -55,6 +56,9 @@ def carry(
     corners = (np.array(list(product(*zip(first, last, strict=True)))) - centre) * spacing
     reached = (corners @ matrix.T + offset_mm) / spacing + centre
     start, stop = np.floor(reached.min(axis=0)).astype(int), np.ceil(reached.max(axis=0)).astype(int) + 1
+    clipped = bool(np.prod(stop - start, dtype=np.float64) > np.prod(shape))
+    if clipped:  # far pieces, much enlarged: no more is looked at than the grid holds
+        start, stop = np.clip(start, 0, shape), np.clip(stop, 0, shape)
     axes = np.meshgrid(*(np.arange(a, b) for a, b in zip(start, stop, strict=True)), indexing="ij")
     there = (np.stack(axes).reshape(3, -1).T - centre) * spacing
     here = ((there - offset_mm) @ np.linalg.inv(matrix).T) / spacing + centre - first
@@ -68,19 +72,24 @@ def carry(
         inside_high = inside_low
     target = tuple(slice(a, b) for a, b in zip(inside_low, inside_high, strict=True))
     source = tuple(slice(a - s, b - s) for a, b, s in zip(inside_low, inside_high, start, strict=True))
+    growth = abs(float(np.linalg.det(matrix)))
     exact = bool((np.abs(here - here.round()) < _ROUNDING).all())
     intended = []
     for number, mask in enumerate(small):
+        landing = int(mask.sum())
+        if clipped:
+            images = ((np.argwhere(mask) + first - centre) * spacing @ matrix.T + offset_mm) / spacing + centre
+            landing = int(((images > -0.5) & (images < shape - 0.5)).all(axis=1).sum())
         if touched or exact:
             filled = map_coordinates(mask.astype(np.float32), here.T, order=1) > (_ROUNDING if touched else 0.5)
         else:
             inside, outside = (distance_transform_edt(side, sampling=spacing_mm) for side in (mask, ~mask))
             surface = gaussian_filter(inside - outside, _SMOOTH_VOXELS, mode="nearest")
             depth = map_coordinates(surface, here.T, order=1, cval=-1e3)
-            volume = min(len(depth), round(int(mask.sum()) * abs(float(np.linalg.det(matrix)))))
+            volume = min(len(depth), round(landing * growth))
             filled = depth >= np.partition(depth, -volume)[-volume] if volume else np.zeros(len(depth), dtype=np.bool_)
         filled = filled.reshape(axes[0].shape)
-        intended.append(int(filled.sum()))
+        intended.append(int(filled.sum()) + round((int(mask.sum()) - landing) * growth))
         out[number][target] = filled[source]
         out[number] &= out[0]
     return out, tuple(intended)

@@ -12,15 +12,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from ..errors import DataError
-from ..labels.deformation import AffineParameters, DiffeomorphismParameters, Triple, warp_labels
+from ..labels.deformation import AffineParameters, DiffeomorphismParameters, Triple, sampling_points, warp_labels
 from ..labels.lesion import LesionParameters, insert_lesion
 from .body import Body, body_at, box_around, lesions_of, pieces_in, with_neighbours
 from .carriage import carry, centroid_mm
 from .layered import LayeredMap
-from .plausibility import Implausible, Placed, ground, land
+from .plausibility import Implausible, Placed, ground, land, land_warped, refuse_erased
 from .surface import distance_to_surface
 from .symmetry import fit_mirror_plane
 from .terms import EditTerms
@@ -208,7 +208,10 @@ def _changed(
     bed: NDArray[np.uint8], body: Body, labels: NDArray[np.uint8], terms: EditTerms, change: _Change
 ) -> NDArray[np.uint8]:
     placed = change(Placed.as_it_lies(body, labels, terms), bed)
-    return land(bed, placed, terms, former=body.whole, pieces=pieces_in(body.whole))
+    landed = land(bed, placed, terms, former=body.whole, pieces=pieces_in(body.whole))
+    if not body.ordered:
+        refuse_erased(labels, landed, body)
+    return landed
 
 
 def _closed(labels: NDArray[np.uint8], hole: NDArray[np.bool_], terms: EditTerms) -> NDArray[np.uint8]:
@@ -328,4 +331,17 @@ def _deformed(state: LayeredMap, warp: DiffeomorphismParameters, terms: EditTerm
         labels, anatomy = (warp_labels(layer, terms.spacing_mm, still, warp) for layer in (state.labels, state.anatomy))
     except DataError:
         raise Implausible("folded") from None
+    if terms.is_lesion(state.labels).any():
+        points = sampling_points(_shape(labels), terms.spacing_mm, still, warp)
+
+        def touched(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            share = map_coordinates(mask.astype(np.float32), points, order=1, mode="nearest")
+            return np.asarray(share > 0)
+
+        labels = land_warped(state.labels, labels, anatomy, touched, terms)
     return replace(state, labels=labels, anatomy=anatomy)
+
+
+def _shape(labels: NDArray[np.uint8]) -> tuple[int, int, int]:
+    x, y, z = labels.shape
+    return x, y, z

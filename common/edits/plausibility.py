@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..labels.lesion import SULCUS_MM, narrow
-from .body import CRUMB_SHARE, Body, box_around, pieces_of, with_corners
+from .body import CRUMB_SHARE, Body, body_at, box_around, lesions_of, pieces_in, pieces_of, with_corners
 from .terms import EditTerms
 
 Reason = Literal[
@@ -20,6 +21,7 @@ Reason = Literal[
     "another lesion",
     "cut off",
     "part order",
+    "neighbour",
     "too small",
     "too large",
     "folded",
@@ -33,11 +35,16 @@ REASONS: dict[Reason, str] = {
     "another lesion": "a lesion that meets another one",
     "cut off": "a body cut into pieces",
     "part order": "a part that would lie bare outside the one around it",
+    "neighbour": "a structure that takes most of another one",
     "too small": "a body smaller than plausible",
     "too large": "a body larger than plausible",
     "folded": "a warp that folds the map",
     "no donor lesion": "a donor map without a lesion",
 }
+
+
+LARGEST_TAKEN = 0.5
+"""Largest share of another label that an edited structure may take."""
 
 
 class Implausible(DataError):
@@ -64,11 +71,15 @@ def ground(
     """Where a body may lie on a label map without it: its outermost part, and its inner parts; shape (X, Y, Z) each.
 
     A lesion keeps to its host and to its ``former`` place, whatever was inferred to lie beneath; its core also fills
-    what is forbidden and as narrow as a sulcus. A structure takes whatever is neither forbidden nor lesion.
+    what is forbidden and as narrow as a sulcus. A structure keeps to its ``former`` place and takes whatever else is
+    neither forbidden nor lesion; one of a brain does not leave the brain.
     """
     forbidden = np.isin(labels, terms.forbidden)
     if not body.ordered:
         free = ~forbidden & ~terms.is_lesion(labels)
+        if terms.is_brain:
+            free &= labels != 0
+        free |= former
         return free, free
     free = np.isin(labels, terms.host) | former
     box = box_around(body.whole, 2 * SULCUS_MM, terms.spacing_mm)
@@ -135,6 +146,62 @@ def land(
     landed = _in_order(body.with_shells(shells), free, placed.bare)
     _judge(labels, _in_order(body, free, placed.bare), landed, terms)
     return landed.paint(labels)
+
+
+def refuse_erased(before: NDArray[np.uint8], after: NDArray[np.uint8], structure: Body) -> None:
+    """Raise Implausible where an edited structure took more than half of another label, background among them.
+
+    Args:
+        before: The map with the structure as it lay, shape (X, Y, Z).
+        after: The map with the structure as it lies now.
+        structure: As it lay.
+    """
+    had, left = (np.bincount(labels.ravel(), minlength=256) for labels in (before, after))
+    for value in np.flatnonzero(had):
+        if value not in structure.values and left[value] < (1 - LARGEST_TAKEN) * had[value]:
+            raise Implausible("neighbour", f"{1 - left[value] / had[value]:.0%} of label {value}")
+
+
+def land_warped(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    anatomy: NDArray[np.uint8],
+    warped: Callable[[NDArray[np.bool_]], NDArray[np.bool_]],
+    terms: EditTerms,
+) -> NDArray[np.uint8]:
+    """Judge each lesion of a warped map, and mend its order as :func:`land` does.
+
+    Args:
+        before: The map before the warp, shape (X, Y, Z).
+        after: The same warped.
+        anatomy: What lies beneath the lesions of ``after``.
+        warped: What a mask, shape (X, Y, Z), touches once it is warped.
+        terms: The recipe's.
+
+    Returns:
+        The warped map, shape (X, Y, Z).
+
+    Raises:
+        Implausible: with the reason; also where lesions met or one of them, or of their parts, is gone.
+    """
+    old, count = lesions_of(before, terms)
+    new = terms.is_lesion(after)
+    reached = [warped(old == number + 1) & new for number in range(count)]
+    for number, where in enumerate(reached):
+        if any((where & other).any() for other in reached[:number]):
+            raise Implausible("another lesion")
+        lay = Placed.as_it_lies(body_at(before, old == number + 1, terms.parts, ordered=True), before, terms)
+        body = body_at(after, where, terms.parts, ordered=True)
+        if not body.whole.any():
+            raise Implausible("too small")
+        bare = np.stack([warped(mask) if mask.any() else mask for mask in lay.bare])
+        placed = Placed(body, body.shells, body.sizes(), bare)
+        bed = np.where(where, anatomy, after)
+        after = land(bed, placed, terms, former=where, pieces=pieces_in(lay.body.whole))
+        for value in terms.parts:
+            if (before[old == number + 1] == value).any() and not (after[where] == value).any():
+                raise Implausible("part order", f"label {value}")
+    return after
 
 
 def _in_order(body: Body, surroundings: NDArray[np.bool_], bare: NDArray[np.bool_]) -> Body:

@@ -23,7 +23,7 @@ from ..counted import counted
 from ..errors import ConfigError, DataError, about
 from ..labels.chain import LabelChain, PublicSources
 from ..labels.diversity import Diversity, ThinnedMaps, diversity
-from ..labels.folder import write_numbered, write_sources
+from ..labels.folder import write_label_names, write_numbered, write_sources
 from ..labels.private_name import site_secret
 from ..labels.recipe import Recipe
 from ..labels.sampler import SampledLabels
@@ -168,6 +168,7 @@ def edit_label_maps(
         write_atomic(folder / "recipe.toml", recipe.to_toml().encode(), flush=False)
         if declared.sources:
             write_sources(folder, declared)
+        write_label_names(folder, study)
     return EditReport(
         recipe=recipe.name,
         inputs=len(inputs.files),

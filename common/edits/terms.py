@@ -28,6 +28,7 @@ class EditTerms:
         host: What a lesion may lie on.
         forbidden: What lesions and growing structures leave as it is.
         hemispheres: Whether left mirrors right.
+        is_brain: Whether the study's tissues are a brain's, so that background is what lies outside it.
         volume_ml: Least and largest volume of an edited body.
         lost: Largest share of a body that may be lost where it lands.
         labels: Label name to value.
@@ -40,6 +41,7 @@ class EditTerms:
     host: tuple[int, ...]
     forbidden: tuple[int, ...]
     hemispheres: bool
+    is_brain: bool
     volume_ml: Range
     lost: float
     labels: Mapping[str, int]
@@ -78,13 +80,14 @@ def edit_terms(recipe: Recipe, study: Study) -> EditTerms:
             "a label with two roles in [labels], or background in a lesion",
             "each label at most once among lesion, host and forbidden",
         )
-    hemispheres = table.hemispheres if table.hemispheres is not None else set(_TISSUES) <= set(names)
+    is_brain = set(_TISSUES) <= set(names)
     inserts = any(isinstance(edit, Insert) for edit in recipe.edit)
     terms = EditTerms(
         parts=tuple(names[name] for name in lesion),
         host=tuple(names[name] for name in host),
         forbidden=tuple(names[name] for name in forbidden),
-        hemispheres=hemispheres,
+        hemispheres=is_brain if table.hemispheres is None else table.hemispheres,
+        is_brain=is_brain,
         volume_ml=recipe.plausible.volume_ml,
         lost=recipe.plausible.lost,
         labels=names,

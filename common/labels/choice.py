@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..anatomy.origin import refuse_private_labels
 from ..atomic import write_atomic
 from ..cohort import Cohort
 from ..cohorts.layouts import read_public
@@ -16,7 +17,7 @@ from ..errors import ConfigError, DataError, about
 from ..signing import MANIFEST
 from ..study import Study
 from .chain import PublicSources
-from .folder import PUBLIC_LABELS, read_label_folder
+from .folder import PUBLIC_LABELS, label_files_or_refused, read_label_maps, refuse_other_names
 from .sampler import SampledLabels, make_label_sampler
 
 
@@ -58,6 +59,7 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
     Raises:
         ConfigError: the study's label maps come from the atlas, so that the option would have no effect.
         DataError: the cohort cannot be read, or its patients belong to sites and none is marked public.
+        PolicyRefused: the study promises something, and a network trained on private scans made label maps.
     """
     if path is None:
         return None
@@ -68,7 +70,9 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
             remedy="Leave --public out; a study that is to draw from that cohort says so before it is trained.",
         )
     with about("--public"):
-        return read_public(path)
+        cohort = read_public(path)
+        refuse_private_labels(cohort, study)
+    return cohort
 
 
 def newly_sampled(study: Study, number: int, public: Path | None, seed: int) -> LabelChoice:
@@ -80,14 +84,21 @@ def newly_sampled(study: Study, number: int, public: Path | None, seed: int) -> 
 def of_folder(study: Study, folder: Path) -> LabelChoice:
     """The label maps of a folder as ``labels sample`` writes it; one without a chain counts as private.
 
+    Each is read once here and again as it is painted: only one is held at a time.
+
     Raises:
+        VerificationFailed: the folder says that its values mean something else than in the study.
         GeometryError: a label map on another grid, unless the study has such maps resampled.
         DataError: no label map, or a damaged declaration of public sources.
     """
-    maps = read_label_folder(folder, study.volume_grid(), resample=study.grid.resample_labels)
-    declared = folder / PUBLIC_LABELS
-    private = sum(not one.chain.is_public for one in maps)
-    return LabelChoice(maps, len(maps), read_sources(declared) if declared.is_file() else None, private)
+    files, declared = label_files_or_refused(folder), folder / PUBLIC_LABELS
+    refuse_other_names(folder, study)
+
+    def maps() -> Iterator[SampledLabels]:
+        return read_label_maps(files, study.volume_grid(), resample=study.grid.resample_labels)
+
+    private = sum(not one.chain.is_public for one in maps())  # what is wrong with the last is told before the first
+    return LabelChoice(maps(), len(files), read_sources(declared) if declared.is_file() else None, private)
 
 
 def read_sources(file: Path) -> PublicSources:

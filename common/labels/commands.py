@@ -49,9 +49,7 @@ def sample(
         study = read_study(study_path)
     sampler = make_label_sampler(study, public_cohort(study, public))
     with progress_bar("sampling label maps") as progress:
-        thinned = write_label_folder(
-            out, sampler, count, study.volume_grid(), study.seed if seed is None else seed, progress
-        )
+        thinned = write_label_folder(out, sampler, count, study, study.seed if seed is None else seed, progress)
     sources, spread = len(sampler.sources().sources), diversity(thinned, study.labels)
     facts = {"label_maps": count, "sources": sources, "diversity": spread.to_json()}
     typer.echo(

@@ -3,6 +3,7 @@
 label-00001_dseg.nii.gz   a label map on the study's grid
 label-00001_dseg.json     {"LabelChain": {...}}
 public-labels.json        the sources declared public
+dseg.tsv                  what the values mean in the study that they were made under
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..atomic import atomic_folder, write_atomic
 from ..cohorts.layouts import read_cohort
-from ..errors import DataError, GeometryError
+from ..cohorts.layouts.bids import LABEL_LOOKUP
+from ..errors import DataError, GeometryError, VerificationFailed
 from ..study import Study
 from ..volumes.grid import Affine, Grid, Spacing
-from ..volumes.nifti import is_nifti, nifti_stem, read_label_map
+from ..volumes.nifti import is_nifti, nifti_stem, read_header, read_label_map
 from ..volumes.nifti_writer import write_label_map
-from ..volumes.placement import SPACING_TOLERANCE, place_labels, to_canonical
+from ..volumes.placement import SPACING_TOLERANCE, canonical_grid, place_labels
 from .chain import LabelChain, LabelSource, PublicSources
 from .diversity import ThinnedMaps
 from .remapping import remap
@@ -39,7 +40,7 @@ def write_label_folder(
     out: Path,
     sampler: LabelSampler,
     count: int,
-    grid: Grid,
+    study: Study,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ThinnedMaps:
@@ -49,7 +50,7 @@ def write_label_folder(
         out: A new or empty folder.
         sampler: Where they come from.
         count: How many, ≥ 1.
-        grid: The sampler's.
+        study: The sampler's.
         seed: ≥ 0.
         progress: Called with (done, total).
 
@@ -63,10 +64,11 @@ def write_label_folder(
     with atomic_folder(out) as folder:
         for index in range(count):
             sampled = sampler.sample(seed, index)
-            write_numbered(folder, index + 1, sampled, grid)
+            write_numbered(folder, index + 1, sampled, study.volume_grid())
             thinned.add(sampled.labels)
             progress(index + 1, count)
         write_sources(folder, sampler.sources())
+        write_label_names(folder, study)
     return thinned
 
 
@@ -80,6 +82,31 @@ def write_numbered(folder: Path, number: int, sampled: SampledLabels, grid: Grid
 def write_sources(folder: Path, sources: PublicSources) -> None:
     """Write the declaration of public sources."""
     write_atomic(folder / PUBLIC_LABELS, _json(sources.model_dump(mode="json")), flush=False)
+
+
+def write_label_names(folder: Path, study: Study) -> None:
+    """Write what the values of a folder's label maps mean."""
+    write_atomic(folder / LABEL_LOOKUP, _names(study), flush=False)
+
+
+def refuse_other_names(folder: Path, study: Study) -> None:
+    """Hold the names of a folder's label values against the study's; a folder that names none passes.
+
+    Raises:
+        VerificationFailed: other names or values: made under another study.
+    """
+    lookup = folder / LABEL_LOOKUP
+    if lookup.is_file() and lookup.read_bytes() != _names(study):
+        raise VerificationFailed(
+            f"label maps whose values mean something else than in this study, by their {LABEL_LOOKUP}",
+            expected="label maps made under the generator's own study, or with the same labels",
+            remedy="Sample or edit label maps under the study of this generator.",
+        )
+
+
+def _names(study: Study) -> bytes:
+    rows = sorted((value, name) for name, value in study.labels.items())
+    return "".join(("index\tname\n", *(f"{value}\t{name}\n" for value, name in rows))).encode()
 
 
 def label_files(path: Path) -> list[Path]:
@@ -139,6 +166,9 @@ def read_label_maps(
     Those of a cohort hold what the remapping of ``cohort_of`` names, if that has one.
     """
     for file in files:
+        header = read_header(file)
+        if not resample and len(header.grid_shape) == 3:
+            _check_grid(header.grid_shape, header.affine, grid)  # before a voxel is read
         stored, affine = read_label_map(file)
         if cohort_of and cohort_of.remapping:
             stored = remap(stored, cohort_of.remapping, cohort_of.labels)
@@ -148,22 +178,19 @@ def read_label_maps(
                 expected="whole numbers from 0 to 255",
                 remedy="Check that the folder holds label maps and not intensities.",
             )
-        labels = stored.astype(np.uint8)
-        if not resample:
-            _check_grid(labels, affine, grid)
-        yield SampledLabels(place_labels(labels, affine, grid), _read_chain(file) or _PRIVATE_CHAIN)
+        yield SampledLabels(place_labels(stored.astype(np.uint8), affine, grid), _read_chain(file) or _PRIVATE_CHAIN)
 
 
-def _check_grid(labels: NDArray[np.uint8], affine: Affine, grid: Grid) -> None:
+def _check_grid(stored: tuple[int, ...], affine: Affine, grid: Grid) -> None:
     """Axes may be stored turned or flipped; voxel sizes and counts must be the study's.
 
     A study's grid has no place in any scanner: where a label map lay there, and how obliquely, is not asked.
     """
-    turned, spacing = to_canonical(labels, affine)
+    shape, spacing = canonical_grid(stored, affine)
     same = all(abs(mm / want - 1) <= SPACING_TOLERANCE for mm, want in zip(spacing, grid.spacing_mm, strict=True))
-    if turned.shape != grid.shape or not same:
+    if shape != grid.shape or not same:
         raise GeometryError(
-            f"a label map on a grid of {_grid_words(turned.shape, spacing)}",
+            f"a label map on a grid of {_grid_words(shape, spacing)}",
             expected=f"the study's grid, {_grid_words(grid.shape, grid.spacing_mm)}",
             remedy="Sample label maps under this study, or set grid.resample_labels = true in it.",
         )

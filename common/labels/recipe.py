@@ -233,7 +233,10 @@ class RecipeLabels(_Table):
 
 
 class Plausible(_Table):
-    """What an edited body must be like; a variant that is not is drawn again."""
+    """What an edited body must be like; a variant that is not is drawn again.
+
+    A warp is judged by each lesion that it leaves. A structure is refused too where it takes more than half of another
+    label."""
 
     volume_ml: Annotated[Interval, AfterValidator(_not_negative), _up_to(5000)] = (0.05, 300.0)
     lost: float = Field(default=0.1, ge=0, lt=1)

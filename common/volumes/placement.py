@@ -70,14 +70,23 @@ def to_canonical(voxels: Voxels, affine: Affine) -> tuple[Voxels, Spacing]:
             expected="3 axes",
             remedy="Split 4-D files into channels first.",
         )
-    sizes = voxel_sizes(affine)
+    _, spacing = canonical_grid(voxels.shape, affine)
     orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel types little
-    spacing = [0.0, 0.0, 0.0]
-    for source, target in enumerate(orientation[:, 0].astype(int)):
-        spacing[target] = sizes[source]
     turned = apply_orientation(voxels, orientation)  # type: ignore[no-untyped-call]  # nibabel types little
     canonical: Voxels = np.ascontiguousarray(turned)
-    return canonical, (spacing[0], spacing[1], spacing[2])
+    return canonical, spacing
+
+
+def canonical_grid(shape: tuple[int, ...], affine: Affine) -> tuple[Shape3, Spacing]:
+    """Shape and voxel size that :func:`to_canonical` gives to a volume of shape (X, Y, Z); no voxel is needed.
+
+    Raises:
+        GeometryError: an affine as :func:`voxel_sizes` refuses it.
+    """
+    sizes = voxel_sizes(affine)
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel types little
+    x, y, z = np.argsort(orientation[:, 0])  # the stored axis that becomes each of the new ones
+    return (shape[x], shape[y], shape[z]), (sizes[x], sizes[y], sizes[z])
 
 
 def place_volume(voxels: NDArray[np.float32], affine: Affine, grid: Grid) -> NDArray[np.float32]:

@@ -26,10 +26,13 @@ Arm = Annotated[
     str,
     Field(
         max_length=120,
-        pattern=r"^(?:real|synthetic|public|generator|then|patients?|no|augmentation|[0-9]{1,6}|[+, %])+$",
+        pattern=r"^(?:real|synthetic|public|public generator|real\+synthetic|public\+synthetic"
+        r"|real\+(?:0\.5|1|2|4|8|16|32|64|128|256|512|1024)x synthetic|synthetic, then 10 % real"
+        r"|[0-9]{1,6} patients?(?:\+synthetic)?|synthetic, then [0-9]{1,6} patients?)(?:, no augmentation)?$",
     ),
 ]
-"""An arm's name holds nothing but the words that 'fedphantom evaluate' makes them of."""
+"""An arm's name, as 'fedphantom evaluate' gives it. Its numbers are the caller's own (``--real-patients``) or the fixed
+shares of a sweep, never a count of what a site has."""
 Measure = Literal["dice", "hd95_mm", "dice_ratio_to_real", "refinding_dice", "wasserstein_1", "ms_ssim", "mmd_squared"]
 Protocol = Literal["arms", "shin", "fidelity"]
 

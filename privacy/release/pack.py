@@ -122,7 +122,8 @@ def pack(
         _permitted_audit(audit, kind, tier, generator_sha256)  # its reasons come first
         raise PolicyRefused(
             "a network that was trained to read scans",
-            expected="a generator of images: no attack on the weights of a network from images to labels is built yet",
+            expected="a generator of images: the audit attacks such a network by its loss on own scans, and cannot pass"
+            " it yet",
             remedy="Use it inside the study, whose sites hold it already.",
         )
     if kind == "weights" and not study.federation.weights_leave:

@@ -74,6 +74,8 @@ class ApprovalPredicate(Record):
         role: As what the signer signs.
         verdict: What the audit's figures give by the site's own policy.
         grounds: On which audit of the site's patients it rests.
+        audit_signed_by: By which compliance officer's key that audit was signed as it ended. None for none found, as a
+            release inside the study allows, and in approvals of earlier versions.
         looked_at: What else lay before the signer.
         time: UTC, ISO 8601, seconds, by the signer's clock.
     """
@@ -82,6 +84,7 @@ class ApprovalPredicate(Record):
     role: SignerRole
     verdict: Outcome
     grounds: Grounds
+    audit_signed_by: Sha256 | None = None
     looked_at: LookedAt
     time: Time
 
@@ -114,6 +117,7 @@ class Approval:
         role: As what.
         time: When, UTC, ISO 8601.
         grounds: On which audit of the site's patients.
+        audit_signed_by: By which compliance officer's key that audit was signed; None for none that was found.
         looked_at: What lay before the signer beside the release itself: ``result file`` and ``page`` of an audit, one
             of them or neither.
     """
@@ -122,7 +126,13 @@ class Approval:
     role: SignerRole
     time: str
     grounds: Grounds
+    audit_signed_by: str | None
     looked_at: tuple[Seen, ...]
+
+    def signed(self) -> str:
+        """By whom the audit was signed, in words."""
+        by = self.audit_signed_by
+        return f"signed by {by[:12]}… as it ended" if by else "on which no officer's signature was found"
 
     def seen(self) -> str:
         """What its signer looked at, in words."""
@@ -204,7 +214,7 @@ def _check(
             raise _foreign("an approval of another release")
         _check_signer(signer, statement.predicate, predicate, now or datetime.now(UTC))
         said = statement.predicate
-        return Approval(signer, said.role, said.time, said.grounds, said.looked_at.seen())
+        return Approval(signer, said.role, said.time, said.grounds, said.audit_signed_by, said.looked_at.seen())
 
 
 def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredicate, now: datetime) -> None:

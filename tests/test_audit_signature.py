@@ -19,6 +19,7 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.common.errors import PolicyRefused, SignatureInvalid
 from fedphantom.common.journal import Journal
 from fedphantom.common.keys import key_id
+from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.audit.history import DONE
 from fedphantom.privacy.audit.signature import ENDING, refuse_unsigned, sealed, signed_by
 from fedphantom.privacy.release.label_carriers import LabelCarriers
@@ -67,6 +68,22 @@ def test_an_audit_that_the_sites_officer_signed_is_approved_by_and_the_approval_
     assert fedphantom(line) == 0
     told = capsys.readouterr().out
     assert all(f"signed by {key_id(OFFICERS[site].public_key())[:12]}… as it ended" in told for site in SITES)
+
+
+@pytest.mark.parametrize("of", ["audit_signed_by", "audit"])
+def test_beyond_the_study_every_reader_misses_a_signed_audit_in_an_approval(
+    controlled: Consortium, releasable: Releasable, of: str
+) -> None:
+    """As another program could write one with the officer's key."""
+    signed_audit(releasable.audit, STUDY, OFFICERS["site-a"])
+    assert controlled.approve("site-a", *with_audit(releasable)) == 0
+    assert controlled.verify("site-a") == 4, "it holds, and lacks the other site's"
+    path = controlled.approval("site-a")
+    said = json.loads(verify(path.read_bytes(), [OFFICERS["site-a"].public_key()]))
+    predicate = said["predicate"]
+    (predicate["looked_at"] if of == "audit" else predicate)[of] = None
+    path.write_bytes(sign(json.dumps(said).encode(), OFFICERS["site-a"]))
+    assert controlled.verify("site-a") == 5
 
 
 @pytest.mark.parametrize("signer", [STRANGER, OFFICERS["site-b"], SECONDS["site-a"]], ids=["stranger", "other", "2nd"])

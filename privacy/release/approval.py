@@ -53,7 +53,7 @@ class LookedAt(Record):
 
     Attributes:
         policy: The site's own.
-        audit: The audit's whole result file, if not only the part of it that the release holds.
+        audit: The audit's whole result file; None, inside the study alone, for no more of it than the release holds.
         report: The audit's page.
     """
 
@@ -165,7 +165,7 @@ def check_approvals(
     Raises:
         SignatureInvalid: a signature that does not hold, by an unknown key, or given after the key's last day.
         VerificationFailed: no approval, of another release, by someone whom the release does not name, or dated before
-            it was packed or in the future.
+            it was packed or in the future; or beyond the study one that names no signed audit as looked at.
     """
     keys = tuple(trusted)
     return tuple(_check(name, files[name], statement_sha256, predicate, keys, now) for name in sorted(files))
@@ -222,6 +222,8 @@ def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredic
     named = next(one for one in site.signers if one.key == signer)
     if (said.role, said.looked_at.policy) != (named.role, site.policy_sha256):
         raise _foreign("an approval in another role, or by another policy, than the release names for its key")
+    if predicate.tier != "internal" and None in (said.looked_at.audit, said.audit_signed_by):
+        raise _foreign("an approval for readers beyond the study that names no result file which an officer signed")
     if said.time[:10] > named.expires:
         raise expired_key(named.key, named.role, named.expires)
     # A day's grace: clocks of two machines differ.

@@ -324,10 +324,13 @@ class Study(StudyTable):
         single = {name: (value,) for name, value in sorted(self.labels.items(), key=lambda kv: kv[1]) if value}
         return single | dict(self.regions)
 
+    def canonical(self) -> str:
+        """The study as JSON, one text for one study."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
     def digest(self) -> str:
         """SHA-256 (hex) of the study's canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
 def differing_keys(one: Study, other: Study) -> tuple[str, ...]:

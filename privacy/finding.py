@@ -16,7 +16,7 @@ _NEEDS = {
 }
 
 
-WORDING = 4
+WORDING = 5
 """Number of the sentences that a release holds, here and in its README; raise it whenever one of them changes.
 
 A release is checked word for word, and by the words of the program that packed it: of others it is said so.

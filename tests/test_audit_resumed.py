@@ -8,14 +8,16 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audited_run import SIZES, audit, events
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from learners import PLAN, make_material, memoriser, trainer
+from officers import a_key
 from tiny_cohorts import tiny_scans
 
 from fedphantom.common.cohort import PUBLIC_SITE
@@ -313,7 +315,9 @@ def test_a_killed_audit_goes_on_with_the_attack_that_was_not_finished_and_counts
     assert not left.exists()
 
 
-def broken_off(root: Path, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_off(
+    root: Path, simulated: Path, monkeypatch: pytest.MonkeyPatch, keys: Sequence[Ed25519PrivateKey] = ()
+) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -321,7 +325,7 @@ def broken_off(root: Path, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr("fedphantom.privacy.audit.audit.blind_baseline", stopped)
         patch.setattr("fedphantom.privacy.audit.audit.positive_set_control", stopped)
         with pytest.raises(KeyboardInterrupt):
-            audit(root, simulated)
+            audit(root, simulated, keys=keys)
 
 
 def test_where_anything_changed_a_further_audit_begins_and_the_scores_of_the_first_are_gone(
@@ -336,6 +340,11 @@ def test_where_anything_changed_a_further_audit_begins_and_the_scores_of_the_fir
     assert events(spoilt, "site-a") == [("audit-begun", 1), ("audit-begun", 2)]
     after = {path.name: path.read_bytes() for path in (spoilt / "audit" / FINDINGS).glob("*.finding")}
     assert not {name for name in before if before[name] == after.get(name)}
+    # Nor does an audit that a key signs go on with what an unsigned one left: anybody could have.
+    broken_off(spoilt, simulated, monkeypatch, [a_key(1)])
+    assert events(spoilt, "site-a")[2:] == [("audit-begun", 3)]
+    broken_off(spoilt, simulated, monkeypatch, [a_key(1)])
+    assert len(events(spoilt, "site-a")) == 3, "its own it goes on with"
 
 
 def test_two_processes_do_not_audit_into_one_folder(simulated: Path, spoilt: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.journal import Journal
 from fedphantom.common.keys import key_id
-from fedphantom.common.study import parse_study
+from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.policy import parse_policy
+from fedphantom.privacy.release.datasheet import render_datasheet
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import ReleasePredicate
 
@@ -52,11 +55,12 @@ def test_a_study_that_names_no_sites_keys_gives_no_release_that_could_be_approve
             releasable.pack(kind="weights", tier=tier, synthetic=None, **changes)
 
 
-def leave_out_site_b(release: Path) -> None:
-    """What a dishonest packer could sign: a statement, and a README to go with it, that tell of one site."""
+def leave_out_site_b(release: Path, **changes: str) -> None:
+    """What a dishonest packer could sign: a statement, and pages to go with it, that tell of one site."""
 
     def change(statement: dict[str, Any]) -> None:
         predicate = statement["predicate"]
+        predicate.update(changes)
         left = [s for s in predicate["approving_sites"] if s["signers"][0]["key"] == key_id(OFFICER.public_key())]
         predicate["approving_sites"] = left
 
@@ -64,23 +68,68 @@ def leave_out_site_b(release: Path) -> None:
     predicate = ReleasePredicate.model_validate_json(json.dumps(statement_of(release)["predicate"]))
     assert len(predicate.approving_sites) == 1
     (release / "README.md").write_text(render_readme(predicate))
+    if predicate.kind == "volumes":
+        (release / "cohort" / "README.md").write_text(render_datasheet(predicate))
     sign_again(release, change)
 
 
-def test_a_site_that_a_dishonest_packer_left_out_is_missed_by_every_other(consortium: Consortium) -> None:
-    leave_out_site_b(consortium.release)
-    assert consortium.verify() == 4, "the folder itself holds"
-    assert consortium.approve("site-a") == 4
-    assert not consortium.approval("site-a").exists()
-
-
-def test_weights_carry_their_study_and_with_it_every_site_that_must_approve(
-    releasable: Releasable, tmp_path: Path
+@pytest.mark.parametrize("kind", ["volumes", "weights"])
+def test_a_site_that_a_dishonest_packer_left_out_is_missed_by_every_other_and_by_every_reader(
+    releasable: Releasable, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    both = consort(tmp_path / "consortium", releasable, {}, kind="weights", synthetic=None)
-    assert both.verify() == 4
+    changes = {"kind": "weights", "synthetic": None} if kind == "weights" else {}
+    both = consort(tmp_path / "consortium", releasable, {}, **changes)
+    assert both.verify() == 4, "it holds, and nobody has approved it yet"
     leave_out_site_b(both.release)
+    capsys.readouterr()
     assert both.verify() == 5
+    assert "policies of 1 site, a study that names 2" in capsys.readouterr().err
+    assert both.approve("site-a") == 5
+    assert not both.approval("site-a").exists()
+
+
+def one_key_less(content: bytes) -> bytes:
+    study = parse_stored(content)
+    federation = study.federation.model_copy(update={"approval_keys": study.federation.approval_keys[:1]})
+    return study.model_copy(update={"federation": federation}).canonical().encode()
+
+
+def parse_stored(content: bytes) -> Study:
+    return Study.model_validate_json(content)
+
+
+STUDIES: dict[str, Callable[[bytes], bytes]] = {
+    "with a key less": one_key_less,
+    "in another encoding": lambda content: json.dumps(json.loads(content), indent=1).encode(),
+    "no study": lambda content: b"{}",
+    "nothing": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("change", STUDIES.values(), ids=STUDIES.keys())
+def test_volumes_carry_the_very_study_that_the_statement_names(
+    consortium: Consortium, change: Callable[[bytes], bytes]
+) -> None:
+    file = consortium.release / "study.json"
+    assert parse_stored(file.read_bytes()).digest() == statement_of(consortium.release)["predicate"]["study_digest"]
+    file.write_bytes(change(file.read_bytes()))
+    sign_again(consortium.release)
+    assert consortium.verify() == 5
+
+
+def test_volumes_without_their_study_do_not_verify(consortium: Consortium) -> None:
+    (consortium.release / "study.json").unlink()
+    sign_again(consortium.release)
+    assert consortium.verify() == 5
+
+
+def test_a_study_made_up_to_fit_a_statement_is_none_of_any_site(consortium: Consortium) -> None:
+    """Nobody who has only the release can tell; whoever trained under the true one does."""
+    file = consortium.release / "study.json"
+    file.write_bytes(one_key_less(file.read_bytes()))
+    leave_out_site_b(consortium.release, study_digest=hashlib.sha256(file.read_bytes()).hexdigest())
+    assert consortium.verify() == 4
+    assert consortium.approve("site-a") == 5
 
 
 def test_a_release_inside_the_study_without_a_policy_says_that_nobody_approved_it(

@@ -44,10 +44,10 @@ def words(root: Path, line: str) -> list[str]:
     return [word.replace("@", f"{root}/") for word in line.split()]
 
 
-def audited(root: Path, site: str, policy: str) -> int:
+def audited(root: Path, site: str, policy: str, *more: str) -> int:
     line = f"audit run @{site} --generator @lead/run/generator.safetensors --named-by @lead/run/generator.dsse.json"
     line += f" --synthetic @synthetic --policy @{policy} --steps 2 --negative-seeds 1"
-    return fedphantom(words(root, f"{line} --device cpu"))
+    return fedphantom(words(root, " ".join([line, "--device cpu", *more])))
 
 
 @pytest.mark.slow
@@ -58,9 +58,13 @@ def test_two_hospitals_release_their_generators_volumes_by_their_own_audits_alon
     root = institutions
     for site in SITES:
         (root / f"{site}.toml").write_text(policy_text(site, 'tier = "internal"'))
-        assert audited(root, site, f"{site}.toml") == 6, "so few patients: INCONCLUSIVE"
+        assert audited(root, site, f"{site}.toml", f"--key @keys/{site}.pem") == 6, "so few patients: INCONCLUSIVE"
         assert json.loads((root / site / "audit" / "audit.json").read_text())["generator_named_by"]
         share = f"{SHARE.format(site)} --key @keys/{site}.pem --out @{site}.extract"
+        (signature,) = (root / site / "audit").glob("*.signed.dsse.json")
+        away = signature.rename(root / signature.name)
+        assert fedphantom(words(root, share)) == 4, "no officer shares what none signed as it ended"
+        away.rename(signature)
         assert fedphantom(words(root, share)) == 0
         told = (root / f"{site}.extract").read_text()
         assert "roc" not in told

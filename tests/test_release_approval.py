@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from consortium import EVERYONE, SITES, Consortium, consort
 from officers import OFFICERS, policy_text
@@ -16,10 +17,12 @@ from planted_files import another_channel, signed_as_if_it_belonged
 from tiny_release import KEY, STUDY, Releasable, files_of, statement_of
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import SignatureInvalid, StorageError
+from fedphantom.common.cohorts.roles import draw_roles
+from fedphantom.common.errors import SignatureInvalid, StorageError, VerificationFailed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.keys import key_id
 from fedphantom.common.signing import verify
+from fedphantom.common.study import RolesTable
 from fedphantom.privacy.audit.history import DONE
 from fedphantom.privacy.page_record import note_pages
 from fedphantom.privacy.policy import parse_policy
@@ -356,3 +359,46 @@ def test_an_audit_of_the_sites_own_for_less_than_is_released_stands_for_nothing(
     shutil.copy(releasable.audit, own)
     journal.append(DONE, sha256=hashlib.sha256(own.read_bytes()).hexdigest())
     assert made.approve("site-a", "--audit", str(own)) == 4
+
+
+NAMING = "agreed for patient-00417 of st-anna"
+
+
+@pytest.mark.parametrize(
+    ("site", "patient", "what"),
+    [("st-anna", "p-1", "a site's name"), ("st-berta", "patient-00417", "a patient's identifier")],
+)
+def test_a_text_that_names_one_of_the_sites_own_is_not_approved_whoever_packed_it(
+    releasable: Releasable,
+    tmp_path: Path,
+    site: str,
+    patient: str,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The packer has no site's folder: nobody there could tell what a policy's reason says."""
+    said = f'reason = "{NAMING}"\nby = "the board"\non = 2026-11-20\n'
+    head = f'tier = "internal"\n[override.outlier_auc_upper_max]\nvalue = 0.8\n{said}'
+    made = consort(tmp_path / "consortium", releasable, {"site-b": head})
+    assert NAMING in (made.release / "README.md").read_text()
+    assert made.approve("site-b") == 0, "these are not its own words for anybody"
+    home = made.site("site-a")
+    (home / "site.toml").write_text((home / "site.toml").read_text().replace("site-a", site))
+    record = draw_roles([patient, "p-2", "p-3"], RolesTable(), np.random.default_rng(0))
+    (home / "coins.json").write_text(record.to_json())
+    capsys.readouterr()
+    assert made.approve("site-a") == 4
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{what} in a text of the release" in told
+    assert not any(secret in told for secret in ("00417", "anna"))
+    assert not made.approval("site-a").exists()
+    journal = (home / "journal.jsonl").read_text()
+    assert "release-refused" in journal
+    assert not any(secret in journal for secret in ("00417", "anna"))
+
+
+def test_a_date_that_somebody_wrote_into_a_reason_is_not_approved(releasable: Releasable, tmp_path: Path) -> None:
+    said = 'reason = "agreed since 2024-05-17"\nby = "the board"\non = 2026-11-20\n'
+    head = f'tier = "internal"\n[override.outlier_auc_upper_max]\nvalue = 0.8\n{said}'
+    with pytest.raises(VerificationFailed, match="a date in a text of the release"):
+        consort(tmp_path / "consortium", releasable, {"site-b": head})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.journal import Journal, read_journal, verify_journal
 from fedphantom.common.keys import key_id
 from fedphantom.common.signing import sign, unverified, verify
-from fedphantom.common.study import parse_study
+from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.release.collect import collect_approvals
+from fedphantom.privacy.release.datasheet import render_datasheet
 from fedphantom.privacy.release.readme import render_readme
 from fedphantom.privacy.statement import ReleasePredicate
 
@@ -275,16 +277,25 @@ def test_a_release_that_leaves_out_a_site_of_the_study_collects_nothing(
 ) -> None:
     officer = key_id(OFFICERS["site-a"].public_key())
 
+    file = collecting.release / "study.json"
+    study = Study.model_validate_json(file.read_bytes())
+    fewer = study.federation.model_copy(update={"approval_keys": (officer,)})
+
     def change(statement: dict[str, Any]) -> None:
         predicate = statement["predicate"]
+        predicate["study_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
         sites = predicate["approving_sites"]
         predicate["approving_sites"] = [s for s in sites if s["signers"][0]["key"] == officer]
 
     sign_again(collecting.release, change)
+    assert collecting.collect(collecting.sent("site-a")) == 5, "by the study in it"
+    file.write_bytes(study.model_copy(update={"federation": fewer}).canonical().encode())
+    sign_again(collecting.release, change)
     left = ReleasePredicate.model_validate_json(json.dumps(statement_of(collecting.release)["predicate"]))
     (collecting.release / "README.md").write_text(render_readme(left))
+    (collecting.release / "cohort" / "README.md").write_text(render_datasheet(left))
     sign_again(collecting.release, change)
-    assert collecting.collect(collecting.sent("site-a")) == 4
+    assert collecting.collect(collecting.sent("site-a")) == 4, "by the run's, if that in it was made up to fit"
     assert "a study that names 2" in capsys.readouterr().err
     assert read_journal(collecting.run / "journal.jsonl")[-1].event == "release-refused"
 

@@ -146,7 +146,13 @@ def test_a_release_whose_sentences_this_program_does_not_know_is_told_apart_from
     assert_refused(either_release, "the sentences of another program")
 
 
-WORDINGS = {1: "b445179c43096940", 2: "6d4386318513e625", 3: "70b99b21b49b42da", 4: "6d4103a0adc9a9e1"}
+WORDINGS = {
+    1: "b445179c43096940",
+    2: "6d4386318513e625",
+    3: "70b99b21b49b42da",
+    4: "6d4103a0adc9a9e1",
+    5: "9e5c45815e27e50f",
+}
 SITES = (
     (),
     tuple(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from consortium import EVERYONE, SITES, Consortium, consort
-from officers import OFFICERS, STRANGER
-from tiny_release import KEY, TRUSTED, Releasable
+from officers import OFFICERS, STRANGER, a_site
+from tiny_release import KEY, STUDY, TRUSTED, Releasable
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.errors import DataError, StorageError, VerificationFailed
-from fedphantom.common.journal import read_journal
+from fedphantom.common.errors import DataError, PolicyRefused, StorageError, VerificationFailed
+from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.release.folder import verify_release
 from fedphantom.privacy.release.withdrawal_reason import REASONS as REASONS_THAT_NAME_NOBODY
@@ -70,9 +71,18 @@ def test_without_the_notices_verification_says_that_nobody_looked(
     assert "Nobody looked whether it was withdrawn" in capsys.readouterr().out
 
 
+def one_scan_less(releasable: Releasable) -> None:
+    """Other volumes, audited."""
+    shutil.rmtree(releasable.scans()[1].parents[1])
+    table = releasable.synthetic / "participants.tsv"
+    table.write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")
+    releasable.write_audit()
+
+
 def test_among_notices_of_other_releases_a_release_stands(
     consortium: Consortium, releasable: Releasable, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    one_scan_less(releasable)
     releasable.pack(out=consortium.root / "other")
     line = ["release", "withdraw", str(consortium.root / "other"), "--key", consortium.key("packer")]
     more = ["--run", str(consortium.site("site-a")), "--notices", str(notices(consortium))]
@@ -94,6 +104,74 @@ def test_withdrawn_weights_take_what_they_painted_with_them_and_volumes_only_the
     assert withdraw(weights, "packer") == 0
     with pytest.raises(VerificationFailed, match="the weights behind this release, withdrawn on"):
         verify_release(volumes.release, TRUSTED, notices(weights))
+
+
+def packed_again(releasable: Releasable, tmp_path: Path, **changes: Any) -> Consortium:
+    """The same content under other random names: another statement."""
+    return consort(tmp_path / "again", releasable, {}, **changes)
+
+
+def test_the_same_volumes_packed_again_are_withdrawn_with_the_first(
+    consortium: Consortium, releasable: Releasable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = packed_again(releasable, tmp_path)
+    assert withdraw(consortium, "packer") == 0
+    capsys.readouterr()
+    line = ["release", "verify", str(again.release), *again.public("packer"), "--notices", str(notices(consortium))]
+    assert fedphantom(line) == 5
+    assert "the volumes in this release, withdrawn on" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_notice_of_an_earlier_version_takes_back_the_one_release(
+    consortium: Consortium, releasable: Releasable, tmp_path: Path
+) -> None:
+    again = packed_again(releasable, tmp_path)
+    assert withdraw(consortium, "packer") == 0
+    (path,) = notices(consortium).iterdir()
+    said = json.loads(verify(path.read_bytes(), TRUSTED))
+    del said["predicate"]["synthetic_sha256"]
+    path.write_bytes(sign(json.dumps(said).encode(), KEY))
+    verify_release(again.release, TRUSTED, notices(consortium))
+    assert verified(consortium) == 5
+
+
+@pytest.mark.parametrize("kind", ["volumes", "weights"])
+def test_a_site_does_not_approve_again_what_it_withdrew(
+    releasable: Releasable, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"kind": "weights", "synthetic": None} if kind == "weights" else {}
+    first = consort(tmp_path / "first", releasable, {}, **changes)
+    again = packed_again(releasable, tmp_path)
+    line = ["release", "withdraw", str(first.release), "--key", first.key("site-a"), "--because"]
+    assert fedphantom([*line, "patient-recognisable", "--run", str(again.site("site-a"))]) == 0
+    capsys.readouterr()
+    assert again.approve("site-a") == 4
+    assert f"{kind} that were released before and withdrawn" in " ".join(capsys.readouterr().err.split())
+    assert again.events("site-a")[-1] == "release-refused"
+    assert again.approve("site-b") == 0, "whose journal does not tell of it; the notice would"
+
+
+@pytest.mark.parametrize("journal", ["run", "run/sites/site-a"])
+def test_nor_is_it_packed_again_by_whichever_journal_of_the_run_tells_of_it(
+    consortium: Consortium, releasable: Releasable, journal: str
+) -> None:
+    folder = releasable.root / journal
+    a_site(folder, "site-a", STUDY) if "sites" in journal else Journal(folder / "journal.jsonl").begin()
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key("packer"), "--because"]
+    assert fedphantom([*line, "error-found", "--run", str(folder)]) == 0
+    with pytest.raises(PolicyRefused, match="volumes that were released before and withdrawn: An error was found"):
+        releasable.pack(out=consortium.root / "again")
+    assert not (consortium.root / "again").exists()
+
+
+def test_other_volumes_of_the_same_generator_are_packed_after_a_withdrawal(
+    consortium: Consortium, releasable: Releasable
+) -> None:
+    Journal(releasable.run / "journal.jsonl").begin()
+    line = ["release", "withdraw", str(consortium.release), "--key", consortium.key("packer"), "--because"]
+    assert fedphantom([*line, "superseded", "--run", str(releasable.run)]) == 0
+    one_scan_less(releasable)
+    releasable.pack(out=consortium.root / "others")
 
 
 def test_a_damaged_release_can_still_be_taken_back(consortium: Consortium) -> None:

@@ -11,6 +11,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from audited_run import SIZES, audit, audit_site, events, make_run
+from officers import OFFICERS
 
 from fedphantom.cli import run as fedphantom
 from fedphantom.common.cohorts.layouts import read_cohort
@@ -18,7 +19,7 @@ from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.errors import DataError, VerificationFailed
 from fedphantom.common.gan.weights import generator_metadata, load_weights, save_weights, study_of
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.keys import generate_key
+from fedphantom.common.keys import generate_key, key_id
 from fedphantom.common.site_folder import site_folders
 from fedphantom.common.study import RolesTable
 from fedphantom.privacy.audit.kept_findings import FINDINGS
@@ -27,6 +28,8 @@ from fedphantom.privacy.audit.report import audit_text
 from fedphantom.privacy.audit.run import AuditSizes, audit_run_folder, read_result, verify_audit
 from fedphantom.privacy.policy import TIERS
 from fedphantom.privacy.release.run import pack_run
+
+OFFICER = OFFICERS["site-a"]
 
 
 def test_an_audit_leaves_the_agreed_keys_counts_patients_and_is_counted(simulated: Path, spoilt: Path) -> None:
@@ -80,21 +83,29 @@ def test_an_audit_after_one_that_was_broken_off_and_whose_findings_are_lost_is_n
 def test_every_audit_is_kept_and_judged_with_what_those_before_it_showed(
     simulated: Path, spoilt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = audit(spoilt, simulated), audit(spoilt, simulated)
+    first, second = audit(spoilt, simulated), audit(spoilt, simulated, keys=[OFFICER])
     p_values = {row["id"]: row["p_value"] for row in first["attacks"] if row["threat_model"] != "none"}  # type: ignore[attr-defined]  # JSON
     assert second["earlier_audits"] == [p_values]
     for site in ("site-a", "site-b"):
         done = [e for e in read_journal(spoilt / "run" / "sites" / site / "journal.jsonl") if e.event == "audit-done"]
         assert done[0].facts["p_values"] == p_values  # one an attack, none a patient
 
-    folder = spoilt / "audit"
-    assert sorted(path.name for path in folder.glob("*.json")) == ["audit-001.json", "audit-002.json", "audit.json"]
+    folder, key = spoilt / "audit", key_id(OFFICER.public_key())
+    names = ["audit-001.json", f"audit-002.{key[:16]}.signed.dsse.json", "audit-002.json", "audit.json"]
+    assert sorted(path.name for path in folder.glob("*.json")) == names
+    assert [facts.facts["signed_by"] for facts in done] == [[], [key]]
     assert (folder / "audit-002.json").read_bytes() == (folder / "audit.json").read_bytes()
     assert json.loads((folder / "audit-001.json").read_text()) == first
     assert read_result(folder) == second
     assert verify_audit(folder, spoilt / "run") == second
     assert verify_audit(folder / "audit-001.json", spoilt / "run") == first
     capsys.readouterr()
+    for result, signed in (
+        (folder, f"Signed as it ended by the key {key[:12]}…"),
+        (folder / "audit-001.json", "Nobody"),
+    ):
+        assert fedphantom(["audit", "verify", str(result), str(spoilt / "run")]) == 0
+        assert signed in capsys.readouterr().out
     assert fedphantom(["audit", "show", str(folder)]) == 0
     assert "Audit 2 of this holdout: a find has to stand among the p-values of all 2" in capsys.readouterr().out
     assert fedphantom(["audit", "show", str(folder / "audit-001.json")]) == 0

@@ -26,6 +26,7 @@ from fedphantom.common.signing import verify
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.privacy.audit.history import AUDITED, DONE
 from fedphantom.privacy.audit.run import verify_audit
+from fedphantom.privacy.audit.signature import sign_result
 from fedphantom.privacy.evidence import BATTERY, REQUIRED_CONTROLS
 from fedphantom.privacy.release.pack import ReleaseReport, verify_release
 from fedphantom.privacy.release.run import pack_run
@@ -161,7 +162,10 @@ def test_a_pass_of_one_site_that_its_journal_knows_is_packed_for_controlled_acce
     assert not verified(root).approved
     packer = str(root / "keys" / "key.pub.pem")
     line = ["release", "approve", str(root / "release"), "--key", str(private), "--policy", str(root / "site.toml")]
-    assert fedphantom([*line, "--packed-by", packer, "--site", str(site)]) == 0
+    line += ["--packed-by", packer, "--site", str(site), "--audit", str(root / "pass.json")]
+    assert fedphantom(line) == 4, "nobody signed it as it ended"
+    sign_result(root / "pass.json", SiteFolder.open(site).study().digest(), [load_private_key(private)])
+    assert fedphantom(line) == 0
     assert fedphantom(["release", "verify", str(root / "release"), "--key", packer, "--key", str(public)]) == 0
     assert "Meant for controlled access" in (root / "release" / "README.md").read_text()
 

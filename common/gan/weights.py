@@ -5,7 +5,6 @@ Only listed facts are written or read: a weights file travels, so nothing rides 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def generator_metadata(study: Study, rounds: int, dp: str = "none") -> dict[str,
     if (dp == "none") != (study.privacy.promise is None):
         raise ValueError("a weights file says what the study promises, all of it, and promises nothing else")
     return {
-        "study": json.dumps(study.model_dump(mode="json"), sort_keys=True, separators=(",", ":")),
+        "study": study.canonical(),
         "study_digest": study.digest(),
         "preset": study.network.preset,
         "channels": ",".join(study.channels),

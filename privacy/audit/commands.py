@@ -33,6 +33,13 @@ def audit_run(
         Path | None,
         typer.Option(help="With --generator: the coordinator's signed statement that this site helped to train it."),
     ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The compliance officer's private key, which signs the result as the audit ends: no site approves a"
+            " controlled or public release by another. Repeatable, where one audit is of several sites."
+        ),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps of reference and negative controls; as the study's sites.")
     ] = None,
@@ -69,6 +76,7 @@ def audit_run(
             device,
             progress,
             _say,
+            key or (),
         )
     typer.echo(json.dumps(result, indent=1) if as_json else audit_text(result))
     raise typer.Exit(0 if result["verdict"] == "PASS" else 6)
@@ -136,7 +144,8 @@ def audit_share(
 ) -> None:
     """Sign what of this site's own audit the other institutions may see: figures about groups, none about a patient.
 
-    Exit 5 where the site's journal does not tell of that audit of this generator, or the study does not name the key.
+    Exit 5 where the site's journal does not tell of that audit of this generator, the study does not name the key, or
+    another one signed the audit as it ended; 4 where none did ('audit run --key').
     """
     from ...common.printed import print_made
     from ..joint.sharing import share_audit
@@ -174,11 +183,11 @@ def audit_verify(
 ) -> None:
     """Check that an audit speaks of this run's generator, scans and code; exit 5 if it does not.
 
+    It says by whose keys the result was signed as the audit ended ('audit run --key'), or that nobody signed it: what
+    is unsigned whoever can write to a site's folder may have made up, line in the journal and all.
+
     It reads the sites' cohorts: an audit is void once a scan or the program has changed.
     """
-    from .run import verify_audit
+    from .report import verified_text
 
-    content = verify_audit(result, run, generator)
-    signed = ": the sites signed what it combines"
-    of = signed if content.get("combined_from") else ", its sites' scans and this program"
-    typer.echo(f"This audit (verdict {content['verdict']}) speaks of the generator in this run{of}.")
+    typer.echo(verified_text(result, run, generator))

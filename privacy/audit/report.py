@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
@@ -14,6 +15,7 @@ from ...common.cohorts.check import check_cohort
 from ...common.cohorts.layouts import read_cohort
 from ...common.counted import counted
 from ...common.errors import DataError
+from ...common.keys import load_private_key
 from ...common.output_place import refuse_used
 from ..evidence import BINDING, BLIND, ReleaseKind
 from ..multiplicity import claim_confidence
@@ -26,7 +28,14 @@ from .course import duration
 from .judged_bound import allowed, judged_bound
 from .kept_findings import FINDINGS
 from .kept_networks import CONTROLS
-from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder
+from .run import RESULT, SHADOWS, AuditSizes, Progress, audit_run_folder, verify_audit
+from .signature import signature_text, signed_by
+
+UNSIGNED = (
+    "Nobody signs this audit: without --key no compliance officer can approve a release beyond the study by it, and"
+    " another audit would count as one more look at this holdout."
+)
+"""Said before an audit by a tier whose releases leave the study."""
 
 
 def audit_run_command(
@@ -42,16 +51,21 @@ def audit_run_command(
     device: str,
     progress: Progress,
     say: Callable[[str], None],
+    keys: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """As :func:`~fedphantom.privacy.audit.run.audit_run_folder`, from the command line's paths.
 
     ``say`` is given, before the first training, what an audit of this size can show, and how long what was asked for
-    beyond the ordinary will take; where an audit that was broken off goes on, what of it was found finished.
+    beyond the ordinary will take; where an audit that was broken off goes on, what of it was found finished; and where
+    nobody signs it though its tier asks for that. ``keys`` are files.
     """
+    signing = [load_private_key(path) for path in keys]
     folder = out or run / "audit"
     refuse_used(folder, RESULT, {"cache", CONTROLS, FINDINGS, SHADOWS})
     thresholds = read_thresholds(policy)
     made = synthetic or synthetic_of(run)
+    if not keys and thresholds.tier != "internal":
+        say(UNSIGNED)
     return audit_run_folder(
         run,
         made if made and made.is_dir() else None,
@@ -62,6 +76,7 @@ def audit_run_command(
         kind,
         generator_file=generator,
         named_by_file=named_by,
+        keys=signing,
         device=device,
         progress=progress,
         announce=lambda power: say(
@@ -70,6 +85,21 @@ def audit_run_command(
         estimate=lambda attack, seconds: say(f"{attack} will take about {duration(seconds)} by a first step."),
         going_on=lambda number, finished: say(going_on_text(number, finished)),
     )
+
+
+def verified_text(result: Path, run: Path, generator: Path | None) -> str:
+    """What ``audit verify`` found, in two sentences; raises as :func:`~fedphantom.privacy.audit.run.verify_audit`.
+
+    Raises:
+        SignatureInvalid: a signature of this result that does not hold.
+    """
+    content = verify_audit(result, run, generator)
+    found = f"This audit (verdict {content['verdict']}) speaks of the generator in this run"
+    if content.get("combined_from"):
+        return f"{found}: the sites' officers signed what it combines."
+    file = result / RESULT if result.is_dir() else result
+    signatures = signed_by(hashlib.sha256(file.read_bytes()).hexdigest(), file.parent)
+    return f"{found}, its sites' scans and this program.\n{signature_text(signatures)}"
 
 
 def going_on_text(number: int, finished: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
 from ...common.device import choose_device
@@ -21,6 +23,7 @@ from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR, load_weights, maps_of, read_weights_header, study_of
 from ...common.installed_code import installed_code_digest
 from ...common.journal import Fact, Journal, read_journal
+from ...common.keys import key_id
 from ...common.randomness import derived_seed
 from ...common.run_result import check_generator, refuse_several_generators
 from ...common.scan_record import scans_digest
@@ -45,6 +48,7 @@ from .kept_networks import CONTROLS, KeptNetworks
 from .reading import read_audit
 from .run_attack import RunMaterial, attack_on_painter, attack_on_reader
 from .shadow_training import FEWEST, ShadowPlan
+from .signature import sealed, sign_result
 from .trajectory import kept_trajectory
 
 RESULT = "audit.json"
@@ -101,6 +105,7 @@ def audit_run_folder(
     *,
     generator_file: Path | None = None,
     named_by_file: Path | None = None,
+    keys: Sequence[Ed25519PrivateKey] = (),
     device: str = "auto",
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
@@ -122,6 +127,8 @@ def audit_run_folder(
         release: What is to be released; of a network that paints nothing only its weights can be.
         generator_file: The generator; ``generator.safetensors`` in ``run`` by default.
         named_by_file: The coordinator's signed statement that a site's patients trained it, for the site's own folder.
+        keys: Which sign the result as the audit ends, the compliance officer's; without one it is no ground for a
+            release beyond the study.
         device: Where to train.
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
@@ -190,7 +197,8 @@ def audit_run_folder(
     code, scans_sha256 = installed_code_digest(), scans_digest([folder.journal for folder in folders])
     material = RunMaterial(generator, scans, roles, digest, site_steps, stands_in, named_by, insider, rounds)
     read = material_digest(scans, roles, code)
-    kept = KeptNetworks(out / CONTROLS, f"{generator.sha256} {digest} {read}")
+    same = sealed(f"{generator.sha256} {digest} {read}", keys)
+    kept = KeptNetworks(out / CONTROLS, same)
     inputs = inputs_digest(
         read,
         (
@@ -200,7 +208,7 @@ def audit_run_folder(
     )
     journals = [Journal(folder.journal) for folder in folders]
     with hold_folder(out / FINDINGS):
-        findings = KeptFindings(out / FINDINGS, inputs)
+        findings = KeptFindings(out / FINDINGS, sealed(inputs, keys))
         attack = (
             attack_on_painter(material, synthetic, out / "cache", kept, findings.once, white_box=sizes.white_box)
             if synthetic and paints
@@ -225,7 +233,7 @@ def audit_run_folder(
                 derived_seed(study.seed, "shadows"),
                 sizes.steps or site_steps,
                 out / SHADOWS,
-                f"{generator.sha256} {digest} {read}",
+                same,
             )
             if sizes.shadows
             else None,
@@ -239,7 +247,7 @@ def audit_run_folder(
             code_sha256=code,
         )
         text = result.to_json()
-        _keep(out, turn.number, text.encode())
+        sign_result(_keep(out, turn.number, text.encode()), study.digest(), keys)
         end_audit(
             journals,
             turn,
@@ -247,6 +255,7 @@ def audit_run_folder(
             verdict=result.verdict.outcome,
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             release=release,
+            signed_by=[key_id(key.public_key()) for key in keys],
             **told,
         )
         write_atomic(out / RESULT, text.encode())
@@ -258,12 +267,16 @@ def audit_run_folder(
     return content
 
 
-def _keep(out: Path, number: int, content: bytes) -> None:
-    """Write one audit's own file; one of the same number, of other sites' journals perhaps, is never written over."""
+def _keep(out: Path, number: int, content: bytes) -> Path:
+    """Write one audit's own file; one of the same number, of other sites' journals perhaps, is never written over.
+
+    Returns its path.
+    """
     path = out / f"audit-{number:03d}.json"
     if path.exists() and path.read_bytes() != content:
         path = path.with_stem(f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}")
     write_atomic(path, content)
+    return path
 
 
 def verify_audit(result: Path, run: Path, generator_file: Path | None = None) -> dict[str, Any]:

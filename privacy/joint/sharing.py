@@ -18,6 +18,7 @@ from ...common.output_place import refuse_taken_file
 from ...common.site_folder import SiteFolder
 from ..audit.reading import read_audit
 from ..audit.run import RESULT, verify_audit
+from ..audit.signature import NO_LAST_DAY, refuse_unsigned, signed_by
 from ..audit.small_cells import travelling
 from ..release.label_carriers import count_label_carriers
 from ..verdict import Outcome
@@ -64,7 +65,8 @@ def share_audit(site: Path, generator: Path, key: Path, out: Path, audit: Path |
 
     Raises:
         ConfigError: no site's folder or key, or a study whose sites release alone.
-        SignatureInvalid: a key that the study does not name.
+        SignatureInvalid: a key that the study does not name, or an audit that another signed as it ended.
+        PolicyRefused: an audit that nobody signed.
         VerificationFailed: as :func:`~fedphantom.privacy.audit.run.verify_audit`: the site's journal does not tell of
             such an audit of this generator, for example, or tells of one that failed.
         DataError: no readable result.
@@ -87,6 +89,7 @@ def share_audit(site: Path, generator: Path, key: Path, out: Path, audit: Path |
     verify_audit(result, site, generator)
     content = (result / RESULT if result.is_dir() else result).read_bytes()
     digest, (extract, _) = hashlib.sha256(content).hexdigest(), read_audit(content)
+    refuse_unsigned(signed_by(digest, result if result.is_dir() else result.parent), {signer: NO_LAST_DAY})
     carriers = count_label_carriers(site, study).patients
     said = SiteExtract(
         study_digest=study.digest(),

@@ -53,7 +53,7 @@ class LookedAt(Record):
 
     Attributes:
         policy: The site's own.
-        audit: The audit's whole result file, if not only the part of it that the release holds.
+        audit: The audit's whole result file; None, inside the study alone, for no more of it than the release holds.
         report: The audit's page.
     """
 
@@ -74,6 +74,8 @@ class ApprovalPredicate(Record):
         role: As what the signer signs.
         verdict: What the audit's figures give by the site's own policy.
         grounds: On which audit of the site's patients it rests.
+        audit_signed_by: By which compliance officer's key that audit was signed as it ended. None for none found, as a
+            release inside the study allows, and in approvals of earlier versions.
         looked_at: What else lay before the signer.
         time: UTC, ISO 8601, seconds, by the signer's clock.
     """
@@ -82,6 +84,7 @@ class ApprovalPredicate(Record):
     role: SignerRole
     verdict: Outcome
     grounds: Grounds
+    audit_signed_by: Sha256 | None = None
     looked_at: LookedAt
     time: Time
 
@@ -114,6 +117,7 @@ class Approval:
         role: As what.
         time: When, UTC, ISO 8601.
         grounds: On which audit of the site's patients.
+        audit_signed_by: By which compliance officer's key that audit was signed; None for none that was found.
         looked_at: What lay before the signer beside the release itself: ``result file`` and ``page`` of an audit, one
             of them or neither.
     """
@@ -122,7 +126,13 @@ class Approval:
     role: SignerRole
     time: str
     grounds: Grounds
+    audit_signed_by: str | None
     looked_at: tuple[Seen, ...]
+
+    def signed(self) -> str:
+        """By whom the audit was signed, in words."""
+        by = self.audit_signed_by
+        return f"signed by {by[:12]}… as it ended" if by else "on which no officer's signature was found"
 
     def seen(self) -> str:
         """What its signer looked at, in words."""
@@ -155,7 +165,7 @@ def check_approvals(
     Raises:
         SignatureInvalid: a signature that does not hold, by an unknown key, or given after the key's last day.
         VerificationFailed: no approval, of another release, by someone whom the release does not name, or dated before
-            it was packed or in the future.
+            it was packed or in the future; or beyond the study one that names no signed audit as looked at.
     """
     keys = tuple(trusted)
     return tuple(_check(name, files[name], statement_sha256, predicate, keys, now) for name in sorted(files))
@@ -204,7 +214,7 @@ def _check(
             raise _foreign("an approval of another release")
         _check_signer(signer, statement.predicate, predicate, now or datetime.now(UTC))
         said = statement.predicate
-        return Approval(signer, said.role, said.time, said.grounds, said.looked_at.seen())
+        return Approval(signer, said.role, said.time, said.grounds, said.audit_signed_by, said.looked_at.seen())
 
 
 def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredicate, now: datetime) -> None:
@@ -212,6 +222,8 @@ def _check_signer(signer: str, said: ApprovalPredicate, predicate: ReleasePredic
     named = next(one for one in site.signers if one.key == signer)
     if (said.role, said.looked_at.policy) != (named.role, site.policy_sha256):
         raise _foreign("an approval in another role, or by another policy, than the release names for its key")
+    if predicate.tier != "internal" and None in (said.looked_at.audit, said.audit_signed_by):
+        raise _foreign("an approval for readers beyond the study that names no result file which an officer signed")
     if said.time[:10] > named.expires:
         raise expired_key(named.key, named.role, named.expires)
     # A day's grace: clocks of two machines differ.

@@ -31,15 +31,21 @@ from ..statement import ReleasePredicate, parse_statement
 from ..synthetic_files import image_keys
 from ..verdict import Outcome
 from .approval import ApprovalPredicate, ApprovalStatement, LookedAt, approval_file, missing_approvals
+from .content import PUBLIC_LABELS, public_sources_of
 from .folder import VerifiedRelease, read_manifest, verify_content
 from .gate import refuse_by_policy, refuse_other_sites
-from .grounds import Grounds, grounds_of, said_of
-from .history import APPROVED, WITHDRAWN, note, refusals_noted
+from .grounds import GivenAudit, Grounds, said_of, signed_grounds_of
+from .history import APPROVED, WITHDRAWN, note, refusals_noted, refuse_what_was_withdrawn
 from .policy_file import unnamed_signers
-from .text_scan import names_someone
+from .text_scan import TextScan, days_told, names_someone
 from .unfinished import forget_unfinished
-from .withdrawal import refuse_stranger, write_notice
+from .withdrawal import NamedRelease, refuse_stranger, write_notice
 from .withdrawal_reason import REASONS, Because, FreeReason
+
+UNSIGNED = (
+    "That audit counts as unsigned: no signature of this site's officer lies beside a file of --audit, so whoever can"
+    " write to the site's folder could have made it up. For use inside the study that is accepted."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class ApprovalReport:
         role: As what.
         verdict: Of the audit's figures, by the site's own policy.
         grounds: On which audit of this site's patients it rests.
+        audit_signed_by: The compliance officer's key by which that audit was signed as it ended; None for none found.
         file: The approval, inside the release.
         missing_approvals: By the files that lie in this copy of the release; whether those hold, ``verify`` says.
     """
@@ -61,6 +68,7 @@ class ApprovalReport:
     role: SignerRole
     verdict: Outcome
     grounds: Grounds
+    audit_signed_by: str | None
     file: str
     missing_approvals: tuple[str, ...]
 
@@ -70,11 +78,14 @@ class ApprovalReport:
 
     def to_text(self) -> str:
         """A few lines for a person."""
+        by = self.audit_signed_by
+        signed = f"That audit is signed by the key {by[:12]}…." if by else UNSIGNED
         lacks = [f"Still missing in this copy: {one}." for one in self.missing_approvals]
         return "\n".join(
             (
                 f"Approved by the {self.role}'s key {self.key[:12]}…, {said_of(self.grounds)}: release"
                 f" {self.release_sha256}.",
+                signed,
                 f"Verdict by this site's policy: {self.verdict}. The approval is {self.file}; send it with the release,"
                 " or alone, to the packer, who takes it in with 'fedphantom release collect'.",
                 *lacks,
@@ -100,8 +111,9 @@ def approve_release(
         policy: The site's policy file.
         site: The site's folder.
         packed_by: The packer's public key, a file.
-        audit: The audit's whole result file, if it was looked at; or one of the site's own of the same generator, which
-            is needed where the release's is none that this site took part in.
+        audit: The audit's whole result file, its signatures beside it; a release inside the study can be approved
+            without. Or one of the site's own of the same generator, which is needed where the release's is none that
+            this site took part in.
         report: The audit's page, if it was looked at: of the release's audit, of the given one, or of the site's own
             part in it.
         say: Told what a person should know of the policy.
@@ -112,7 +124,9 @@ def approve_release(
             than the study, states less than the site's privacy ledger, or an audit of another generator, or one that
             the site's journal does not tell of, or a page that it does not tell of.
         PolicyRefused: the site's policy, or an audit of its own that failed, stands against it; or no audit of its
-            patients stands for it.
+            patients stands for it, or beyond the study one that nobody signed; or what is in it was withdrawn before,
+            by the site's journal; or a text of the release names one of
+            this site's patients, the site or a day.
         OutputTaken: this key has approved it already.
         ConfigError: no readable key, policy or site's folder.
     """
@@ -134,7 +148,10 @@ def approve_release(
     facts = {"release": verified.statement_sha256, "key": signer.key, "role": signer.role}
     with refusals_noted(home.root, **facts):
         _refuse_other_grounds(verified.predicate, own, home)
-        verdict, audited, grounds = _judged(verified, own, home, audit)
+        named = NamedRelease.of(verified.payload)
+        refuse_what_was_withdrawn([home.root], named.kind, named.generator_sha256, named.synthetic_sha256)
+        _refuse_names(verified, home)
+        verdict, audited, (grounds, signed) = _judged(verified, own, home, audit)
         page = _page(report, verified.predicate, home, audit) if report else None
     looked_at = LookedAt(policy=own.sha256, audit=audited, report=page)
     said = ApprovalPredicate(
@@ -142,6 +159,7 @@ def approve_release(
         role=signer.role,
         verdict=verdict,
         grounds=grounds,
+        audit_signed_by=signed,
         looked_at=looked_at,
         time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
@@ -153,7 +171,7 @@ def approve_release(
         write_atomic(release / file, envelope)
     given = [name.removeprefix("approvals/").removesuffix(".dsse.json") for name in (*verified.approvals, file)]
     missing = missing_approvals(verified.predicate, given)
-    return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, file, missing)
+    return ApprovalReport(verified.statement_sha256, signer.key, signer.role, verdict, grounds, signed, file, missing)
 
 
 def withdraw_release(release: Path, key: Path, reason: Because | FreeReason, run: Path, notices: Path | None) -> Path:
@@ -179,8 +197,8 @@ def withdraw_release(release: Path, key: Path, reason: Because | FreeReason, run
     text = REASONS[reason] if isinstance(reason, str) else reason.checked()
     private = load_private_key(key)
     packer, payload = unverified(read_manifest(release))
-    predicate, digest = parse_statement(payload).predicate, hashlib.sha256(payload).hexdigest()
-    refuse_stranger(private.public_key(), packer, predicate)
+    named = NamedRelease.of(payload)
+    refuse_stranger(private.public_key(), packer, parse_statement(payload).predicate)
     if names_someone(run, text):
         raise PolicyRefused(
             "a reason with a patient's or site's name, a subject's label, a date or a record number in it",
@@ -190,17 +208,19 @@ def withdraw_release(release: Path, key: Path, reason: Because | FreeReason, run
 
     def noted() -> None:
         with about("--run"):
-            note(run, WITHDRAWN, release=digest, key=key_id(private.public_key()), reason=text)
+            note(
+                run,
+                WITHDRAWN,
+                release=named.statement_sha256,
+                kind=named.kind,
+                generator=named.generator_sha256,
+                synthetic=named.synthetic_sha256,
+                key=key_id(private.public_key()),
+                reason=text,
+            )
 
     folder = notices or release.absolute().parent / "notices"
-    return write_notice(
-        folder,
-        digest,
-        predicate,
-        private,
-        text,
-        before=noted,
-    )
+    return write_notice(folder, named, private, text, before=noted)
 
 
 def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home: SiteFolder) -> None:
@@ -228,10 +248,29 @@ def _refuse_other_grounds(predicate: ReleasePredicate, policy: SitePolicy, home:
     check_generator(home.root, parameters_digest(parameters), metadata, {home.name: home.journal})
 
 
+def _refuse_names(verified: VerifiedRelease, home: SiteFolder) -> None:
+    """Look for this site's patients, its name and days in every text: where it was packed nobody may know them."""
+    predicate, public = verified.predicate, public_sources_of(verified.texts[PUBLIC_LABELS])
+    told = (predicate.created, *days_told(predicate.audit, predicate.approving_sites))
+    scan = TextScan.of(home.root, home.study(), public, told)
+    for name, content in {**verified.texts, "statement.json": verified.payload}.items():
+        problem = scan.problem(name, content)
+        if problem:
+            raise PolicyRefused(
+                f"{problem}: {name}",
+                expected="no patient of this site, not its name, and no day but those of packing and policies",
+                remedy="Do not approve it; have it packed without that text, and every copy deleted. A policy's or an"
+                " audit's reasons come from whoever wrote them.",
+            )
+
+
 def _judged(
     verified: VerifiedRelease, policy: SitePolicy, home: SiteFolder, audit: Path | None
-) -> tuple[Outcome, str | None, Grounds]:
-    """The verdict by the site's own thresholds, the digest of the given result file, and what the approval rests on."""
+) -> tuple[Outcome, str | None, tuple[Grounds, str | None]]:
+    """The verdict by the site's own thresholds, the digest of the given result file, and what the approval rests on.
+
+    The latter as :func:`~fedphantom.privacy.release.grounds.signed_grounds_of` says it.
+    """
     predicate, thresholds = verified.predicate, policy.thresholds
     done = [entry.facts for entry in read_journal(home.journal) if entry.event == DONE]
     extract, _ = read_audit(verified.audit_json)
@@ -242,9 +281,10 @@ def _judged(
             expected="no FAIL among the audits that the site's journal tells of",
             remedy="Do not approve it; train another generator.",
         )
-    digest, content = None, None if audit is None else _bytes(audit, "audit result")
-    if content is not None:
-        digest, (looked_at, claim) = hashlib.sha256(content).hexdigest(), read_audit(content)
+    given = None if audit is None else GivenAudit(_bytes(audit, "audit result"), audit.parent)
+    digest = given.sha256 if given else None
+    if given is not None:
+        looked_at, claim = read_audit(given.content)
         if looked_at.generator_sha256 != predicate.generator_sha256 or (
             predicate.kind == "volumes" and looked_at.synthetic_sha256 != extract.synthetic_sha256
         ):
@@ -262,7 +302,7 @@ def _judged(
                 remedy="Do not approve it.",
             )
     verdict = refuse_by_policy(extract, thresholds, predicate.kind, predicate.tier)
-    return verdict, digest, grounds_of(predicate, content, done, policy, home.study())
+    return verdict, digest, signed_grounds_of(predicate, given, done, policy, home.study())
 
 
 def _page(report: Path, predicate: ReleasePredicate, home: SiteFolder, audit: Path | None) -> str:

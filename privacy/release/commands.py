@@ -116,12 +116,19 @@ def release_approve(
     site: Annotated[Path, typer.Option(help="This site's folder: its study is compared, its journal notes it.")],
     packed_by: Annotated[Path, typer.Option(help="The packer's public key, from the packer.")],
     audit: Annotated[
-        Path | None, typer.Option(help="The audit's whole result file, or one of this site's own of the generator.")
+        Path | None,
+        typer.Option(
+            help="The audit's whole result file, or one of this site's own of the generator, where 'audit run --key'"
+            " left it; only --tier internal does without."
+        ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="The audit's page, if it was read: its hash is signed.")] = None,
     as_json: _Json = False,
 ) -> None:
     """Sign exactly this release, for one site; exit 4 where its policy forbids it, 5 for an unknown or expired key.
+
+    Beyond the study it rests on an audit that a compliance officer of this site signed as it ended: exit 4 where nobody
+    did, 5 where somebody else.
 
     The signature is a small file in RELEASE/approvals: send it to the packer, who collects every site's.
     """

@@ -1,6 +1,7 @@
 """What may lie in a release, file by file; whatever is not listed here does not belong there.
 
 README.md  audit.json  public-labels.json  manifest.dsse.json
+study.json                                                          kind ``volumes``: what its digest stands for
 evaluation.json                                                     where usefulness was measured
 generator.safetensors                                               kind ``weights``
 cohort/dataset_description.json  participants.tsv  dseg.tsv         kind ``volumes``
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
-from ...common.errors import DataError, PolicyRefused, VerificationFailed
+from ...common.errors import ConfigError, DataError, PolicyRefused, VerificationFailed
 from ...common.gan.parameters import parameters_digest
 from ...common.gan.weights import GENERATOR as GENERATOR
 from ...common.gan.weights import METADATA, study_of
@@ -50,6 +51,8 @@ T = TypeVar("T")
 README = "README.md"
 AUDIT = "audit.json"
 PUBLIC_LABELS = "public-labels.json"
+STUDY = "study.json"
+"""Beside volumes, since it says whose approval they need; weights carry it in their header."""
 COHORT = "cohort"
 LABEL_KEY = "dseg"
 DATASHEET = f"{COHORT}/{README}"
@@ -128,14 +131,11 @@ class ContentCheck:
                 raise _foreign("a .bidsignore with other entries")
         elif name == GENERATOR and self._predicate.kind == "weights":
             study, promised, self._parameters = check_weights(content)
-            if study.digest() != self._predicate.study_digest:
-                raise _foreign("a generator of another study")
             if (promised or NONE) != self._predicate.dp:
                 raise _foreign("a generator of another formal promise than the signed statement says")
-            if study.federation.sharing != self._predicate.sharing:
-                raise _foreign("a generator whose study shares otherwise than the signed statement says")
-            if self._predicate.approving_sites and not study.federation.alone:
-                _verified(refuse_other_sites, study, self._predicate.approving_sites, None)
+            self._check_study(study)
+        elif name == STUDY and self._predicate.kind == "volumes":
+            self._check_study(_study_in(content))
         elif name == PUBLIC_LABELS:
             if content != encode_json(self._public.model_dump(mode="json")):
                 raise _foreign("a list of public label sources in another encoding")
@@ -180,6 +180,15 @@ class ContentCheck:
         if digest_of_hashes(self._volumes) != self._audited:
             raise _foreign("volumes other than those that were audited")
 
+    def _check_study(self, study: Study) -> None:
+        """Every site that the study names has to approve, and no other: in a release of either kind."""
+        if study.digest() != self._predicate.study_digest:
+            raise _foreign("another study than the signed statement says")
+        if study.federation.sharing != self._predicate.sharing:
+            raise _foreign("a study whose sites share otherwise than the signed statement says")
+        if self._predicate.approving_sites and not study.federation.alone:
+            _verified(refuse_other_sites, study, self._predicate.approving_sites, None)
+
     def _check_cohort(self, facts: CohortFacts | None, channels: frozenset[str], grid: Grid) -> None:
         if (
             facts is None
@@ -221,6 +230,16 @@ def check_weights(content: bytes) -> tuple[Study, DpStatement | None, str]:
     return study, _verified(read_dp, metadata.get("dp", ""), study), parameters_digest(parameters)
 
 
+def _study_in(content: bytes) -> Study:
+    try:
+        study = Study.model_validate_json(content)
+    except (ValueError, ConfigError):
+        study = None
+    if study is None or study.canonical().encode() != content:
+        raise _foreign("no study under its name, or one in another encoding than its digest is of")
+    return study
+
+
 def public_sources_of(content: bytes) -> PublicSources:
     """A release's ``public-labels.json``. Raises VerificationFailed."""
     return _verified(parse_public_sources, content)
@@ -231,7 +250,7 @@ def _expected(predicate: ReleasePredicate) -> frozenset[str]:
     if predicate.cohort is None:
         return COMMON_FILES | evaluation | {GENERATOR}
     ignored = {IGNORED} if encode_bids_ignore(predicate.cohort.channels) else set()
-    return COMMON_FILES | evaluation | COHORT_TABLES | {DATASHEET} | ignored
+    return COMMON_FILES | {STUDY} | evaluation | COHORT_TABLES | {DATASHEET} | ignored
 
 
 def _verified(parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -28,13 +28,14 @@ from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
+from ..synthetic_digest import VOLUME_ENDING
 from ..verdict import Outcome
 from .approval import LARGEST, Approval, check_approvals, missing_approvals
 from .approval import NAME as APPROVAL_NAME
 from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
 from .grounds import said_of
 from .readme import NOT_FOR_SHARING
-from .withdrawal import refuse_withdrawn
+from .withdrawal import NamedRelease, refuse_withdrawn
 
 LARGEST_MANIFEST = 1 << 25
 """Bytes of the largest manifest: of some hundred thousand files."""
@@ -126,7 +127,8 @@ class ReleaseReport:
 
     def _approval_lines(self) -> tuple[str, ...]:
         given = tuple(
-            f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}, {said_of(one.grounds)}, {one.seen()}."
+            f"Approved by the {one.role}'s key {one.key[:12]}…, {one.time}, {said_of(one.grounds)}, {one.signed()};"
+            f" {one.seen()}."
             for one in self.approvals
         )
         if not self.approving_sites:
@@ -156,7 +158,7 @@ def verify_release(folder: Path, trusted: Iterable[Ed25519PublicKey], notices: P
     trusted = tuple(trusted)
     verified = verify_content(folder, trusted)
     if notices is not None:
-        refuse_withdrawn(notices, verified.statement_sha256, verified.predicate, trusted)
+        refuse_withdrawn(notices, NamedRelease.of(verified.payload), trusted)
     return _report(verified, trusted, notices_read=notices is not None)
 
 
@@ -173,7 +175,8 @@ class VerifiedRelease:
     Attributes:
         statement_sha256: Of the packed statement: the release's name in approvals, notices and journals.
         predicate: From the statement.
-        audit_json: Content of the release's ``audit.json``.
+        payload: The packed statement's bytes.
+        texts: Path inside the release to content, of every signed file but the volumes.
         approvals: Path inside the release to content.
         files: Files named in the statement.
         volumes: NIfTI files among them.
@@ -182,11 +185,17 @@ class VerifiedRelease:
 
     statement_sha256: str
     predicate: ReleasePredicate
-    audit_json: bytes
+    payload: bytes
+    texts: Mapping[str, bytes]
     approvals: Mapping[str, bytes]
     files: int
     volumes: int
     signed_by: str
+
+    @property
+    def audit_json(self) -> bytes:
+        """Content of the release's ``audit.json``."""
+        return self.texts[AUDIT]
 
 
 def verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> VerifiedRelease:
@@ -236,13 +245,18 @@ def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Verifi
     if public.sources != statement.predicate.label_sources:
         raise _broken("public label sources other than the signed statement says")
     check = ContentCheck(statement.predicate, public)
+    texts = {}
     for name in hashes:
-        check.file(name, _checked(folder, name, hashes))
+        content = _checked(folder, name, hashes)
+        check.file(name, content)
+        if not name.endswith(VOLUME_ENDING):
+            texts[name] = content
     check.finish()
     return VerifiedRelease(
         statement_sha256=hashlib.sha256(payload).hexdigest(),
         predicate=statement.predicate,
-        audit_json=_checked(folder, AUDIT, hashes),
+        payload=payload,
+        texts=texts,
         approvals={
             name: read_small(folder / name, f"approval by {Path(name).name[:12]}…", LARGEST) for name in approvals
         },

@@ -1,19 +1,23 @@
-"""On which audit a site's approval rests: one that the site's own journal tells of, or none.
+"""On which audit a site's approval rests: one that its own journal tells of and its officer signed, or none.
 
-A result file is JSON that anybody can write. What makes it an audit is that a site's journal noted its SHA-256 when
-the attacks had been run on that site's patients, so whoever approves asks there.
+A result file is JSON that anybody can write. The site's journal noted its SHA-256 when the attacks had been run on that
+site's patients, so whoever approves asks there; but whoever can write to the site's folder can add a line to a journal.
+So a release beyond the study asks for a signature besides, by a compliance officer of the site, as the audit ended.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ...common.errors import PolicyRefused, VerificationFailed
 from ...common.journal import Fact
 from ...common.study import Study
 from ..audit.reading import read_audit
+from ..audit.signature import refuse_unsigned, signed_by
 from ..joint.combination import check_combined, is_combined
 from ..policy import SitePolicy
 from ..statement import ReleasePredicate
@@ -24,6 +28,60 @@ Grounds = Literal["the audit of the release", "a part of the audit of the releas
 this site's, in an audit that was combined with the other sites' into the release's; or this site's alone."""
 
 
+@dataclass(frozen=True)
+class GivenAudit:
+    """A result file that the officer names.
+
+    Attributes:
+        content: Of it.
+        folder: In which it lies, its signatures beside it.
+    """
+
+    content: bytes
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def signed_grounds_of(
+    predicate: ReleasePredicate,
+    given: GivenAudit | None,
+    done: Sequence[Mapping[str, Fact]],
+    policy: SitePolicy,
+    study: Study,
+) -> tuple[Grounds, str | None]:
+    """On which audit this site can approve, and by which of its officers' keys that is signed.
+
+    A release inside the study can rest on an audit that nobody signed: then the key is None.
+
+    Raises:
+        VerificationFailed, SignatureInvalid, PolicyRefused, DataError: as :func:`grounds_of`.
+        PolicyRefused: a release beyond the study, and no result file is named, or nobody signed the audit.
+        SignatureInvalid: likewise, but others than this site's compliance officers did.
+    """
+    grounds = grounds_of(predicate, given.content if given else None, done, policy, study)
+    officers = {one.key: one.expires.isoformat() for one in policy.signers if one.role == "compliance officer"}
+    if grounds == "a part of the audit of the release":  # the site's extract is its officer's, of a signed audit
+        keys = {part.key() for part in check_combined(given.content, study)} if given else set()
+        return grounds, next(iter(sorted(keys & officers.keys())), None)
+    if given is None:
+        if predicate.tier == "internal":
+            return grounds, None
+        raise PolicyRefused(
+            f"an approval for the tier '{predicate.tier}' without the audit's result file",
+            expected="the whole result file: its officer's signature lies beside it, and its SHA-256 is signed here",
+            remedy="Name it with --audit, in the folder in which 'fedphantom audit run --key' left it.",
+        )
+    rests_on = predicate.audit.sha256 if grounds == "the audit of the release" else given.sha256
+    signatures = signed_by(rests_on, given.folder)
+    if predicate.tier == "internal":
+        return grounds, next(iter(sorted(signatures.keys() & officers.keys())), None)
+    return grounds, refuse_unsigned(signatures, officers)
+
+
 def grounds_of(
     predicate: ReleasePredicate,
     given: bytes | None,
@@ -31,7 +89,7 @@ def grounds_of(
     policy: SitePolicy,
     study: Study,
 ) -> Grounds:
-    """On which audit this site can approve.
+    """On which audit this site can approve, by its journal.
 
     Args:
         predicate: Of the release.
@@ -88,7 +146,7 @@ def _part(
             expected="the file that the release was packed by",
             remedy="Ask the packer for it.",
         )
-    own = {signer.key for signer in policy.signers}
+    own = {signer.key for signer in policy.signers if signer.role == "compliance officer"}
     if not any(part.key() in own and part.result_sha256 in known for part in parts):
         raise VerificationFailed(
             "a combined audit without one that this site's journal tells of and its officer signed",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...common.errors import PolicyRefused, VerificationFailed
-from ...common.journal import Fact, Journal
+from ...common.journal import Fact, Journal, read_journal
 from ...common.run_result import JOURNAL
+from ..evidence import ReleaseKind
 
 PACKED = "release-packed"
 APPROVED = "release-approved"
@@ -41,6 +42,35 @@ def note(folder: Path, event: str, **facts: Fact) -> None:
 def keeps_history(folder: Path) -> bool:
     """Whether the folder has a journal; one with a generator alone, which was received, has none."""
     return Journal(folder / JOURNAL).begun()
+
+
+def refuse_what_was_withdrawn(
+    folders: Iterable[Path], kind: ReleaseKind, generator_sha256: str, synthetic_sha256: str | None
+) -> None:
+    """Keep what was taken back from being packed or approved again, by the journals of these folders.
+
+    Args:
+        folders: A run's or sites'; one without a journal tells of nothing.
+        kind: Of the release to be made or approved.
+        generator_sha256: Of the generator behind it.
+        synthetic_sha256: Over its volumes' content; of no account for weights.
+
+    Raises:
+        PolicyRefused: the same volumes, or the weights that they come from or that are to leave, were withdrawn.
+        VerificationFailed: a broken journal.
+    """
+    for folder in (one for one in folders if keeps_history(one)):
+        for facts in (entry.facts for entry in read_journal(folder / JOURNAL) if entry.event == WITHDRAWN):
+            weights = facts.get("kind") == "weights" and facts.get("generator") == generator_sha256
+            volumes = kind == "volumes" and synthetic_sha256 and facts.get("synthetic") == synthetic_sha256
+            if weights or volumes:
+                raise PolicyRefused(
+                    f"{'weights' if weights else 'volumes'} that were released before and withdrawn:"
+                    f" {facts.get('reason')}",
+                    expected="what nobody took back",
+                    remedy="Generate other volumes and audit them, or, where weights were withdrawn, train another"
+                    " generator: what was taken back stays so.",
+                )
 
 
 @contextmanager

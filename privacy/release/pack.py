@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
 from ...common.run_result import contributing_sites
 from ...common.signing import sign
+from ...common.site_folder import SITE_FILE
 from ...common.study import Study
 from ...common.volumes.face import face_finding
 from ...common.volumes.grid import Grid
@@ -51,6 +52,7 @@ from .content import (
     MANIFEST,
     PUBLIC_LABELS,
     README,
+    STUDY,
     check_weights,
 )
 from .datasheet import render_datasheet
@@ -58,11 +60,12 @@ from .evaluation import FILE as EVALUATION
 from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
 from .gate import approving_sites, refuse_by_policy
+from .history import refuse_what_was_withdrawn
 from .label_carriers import LabelCarriers, refuse_rare_labels
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import encode_bids_ignore, encode_description, encode_json, encode_labels, encode_participants
-from .text_scan import TextScan
+from .text_scan import TextScan, days_told
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
 
@@ -108,7 +111,8 @@ def pack(
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
             an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
-            stands against it, is missing, or is one too many, or a structure that too few training patients carry.
+            stands against it, is missing, or is one too many, or a structure that too few training patients carry, or
+            what was released before and withdrawn.
         ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
@@ -144,7 +148,7 @@ def pack(
     fewest = refuse_rare_labels(carriers, policies, tier)
     evaluation = _evaluation(evaluations, extract.synthetic_sha256)
     packed = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    scan = TextScan.of(run, study, public, (packed, *_days(claim, sites)))
+    scan = TextScan.of(run, study, public, (packed, *days_told(claim, sites)))
 
     making, facts = LabelMaking(), None
     with atomic_folder(out) as folder:
@@ -199,6 +203,7 @@ def pack(
         writer.add(PUBLIC_LABELS, encode_json(used.model_dump(mode="json")))
         writer.add(README, render_readme(predicate).encode())
         if facts is not None:
+            writer.add(STUDY, study.canonical().encode())
             writer.add(DATASHEET, render_datasheet(predicate).encode())
         statement = ReleaseStatement.about(writer.files, predicate)
         writer.check("statement.json", statement.encode())
@@ -231,17 +236,11 @@ def permitted(
             expected="the result of this version's 'fedphantom audit run' on this generator",
             remedy="Run the audit again.",
         )
+    homes = [run, *(file.parent for file in sorted(run.glob(f"sites/*/{SITE_FILE}")))]
+    refuse_what_was_withdrawn(homes, kind, generator_sha256, extract.synthetic_sha256)
     for policy in policies:
         refuse_by_policy(extract, policy.thresholds, kind, tier)
     return extract, claim, approving_sites(study, policies, tier, day, contributing_sites(run))
-
-
-def _days(claim: AuditClaim, sites: Sequence[ApprovingSite]) -> Iterator[str]:
-    """Dates that a release tells of its policies."""
-    for site in sites:
-        yield from (signer.expires for signer in site.signers)
-    for override in (*claim.overrides, *(override for site in sites for override in site.overrides)):
-        yield override.on
 
 
 def _permitted_audit(

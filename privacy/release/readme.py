@@ -69,7 +69,7 @@ Public keys come from their holders, not from this folder, and so do notices of 
 the approvals is named, with its SHA-256, in the signed `manifest.dsse.json`; one changed byte, one file
 more or one file less, and the check fails.
 
-Study {predicate.study_digest}
+Study {predicate.study_digest}{", whose text is `study.json`" if predicate.kind == "volumes" else ""}
 Generator {predicate.generator_sha256}
 Packed {predicate.created} by {predicate.software}, for {MEANT_FOR[predicate.tier]}.
 """

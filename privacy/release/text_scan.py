@@ -26,8 +26,10 @@ from ...common.federation import Sharing
 from ...common.labels.chain import PublicSources
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
+from ..approving_site import ApprovingSite
 from ..evidence import ATTACKS, BINDING, BLIND
 from ..policy import TIERS
+from ..statement import AuditClaim
 
 _LONG, _BINARY = 4, 8
 _YEAR, _MONTH, _DAY = r"(?:18|19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
@@ -88,12 +90,20 @@ class TextScan:
                 return "a patient's identifier or a site's name among the numbers of a weights file"
         strings = list(_strings(text.decode(errors="replace")))
         if _holds(strings, self.identifiers):
-            return "a patient's identifier in a file to be packed"
+            return "a patient's identifier in a text of the release"
         if _holds(strings, self.sites):
-            return "a site's name in a file to be packed"
+            return "a site's name in a text of the release"
         if any(date not in self.dates for string in strings for date in _dates(string)):
-            return "a date in a file to be packed"
+            return "a date in a text of the release"
         return None
+
+
+def days_told(claim: AuditClaim, sites: Iterable[ApprovingSite]) -> Iterator[str]:
+    """Dates that a release tells of its policies."""
+    for site in sites:
+        yield from (signer.expires for signer in site.signers)
+        yield from (override.on for override in site.overrides)
+    yield from (override.on for override in claim.overrides)
 
 
 def names_someone(run: Path, text: str) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
@@ -67,10 +70,12 @@ def make_run(
     return root
 
 
-def audit(root: Path, made: Path, sizes: AuditSizes = SIZES) -> dict[str, object]:
-    public = read_cohort(made / "public")
+def audit(
+    root: Path, made: Path, sizes: AuditSizes = SIZES, keys: Sequence[Ed25519PrivateKey] = ()
+) -> dict[str, object]:
+    public, policy = read_cohort(made / "public"), TIERS["controlled"]
     return audit_run_folder(
-        root / "run", root / "synthetic", public, root / "audit", sizes, TIERS["controlled"], device="cpu"
+        root / "run", root / "synthetic", public, root / "audit", sizes, policy, keys=keys, device="cpu"
     )
 
 

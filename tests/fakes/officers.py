@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedphantom.common.journal import Journal
 from fedphantom.common.keys import key_id
+from fedphantom.common.study import parse_study
 from fedphantom.privacy.audit.history import DONE
+from fedphantom.privacy.audit.signature import sign_result
 
 
 def a_key(number: int) -> Ed25519PrivateKey:
@@ -66,3 +68,9 @@ def a_site(root: Path, name: str, study: str, audited: Iterable[bytes] = ()) -> 
     for result in audited:
         journal.append(DONE, sha256=hashlib.sha256(result).hexdigest())
     return root
+
+
+def signed_audit(result: Path, study: str, *keys: Ed25519PrivateKey) -> Path:
+    """The result file, its signatures beside it as 'audit run --key' leaves them."""
+    sign_result(result, parse_study(study).digest(), keys)
+    return result

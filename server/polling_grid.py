@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flwr.app import Error, Message, Metadata
+from flwr.app import Error, Message, MessageType, Metadata
 from flwr.app.message import make_message
 from flwr.serverapp import Grid
 
@@ -117,6 +117,6 @@ class PollingGrid(Grid):
             group_id="",
             created_at=time.time(),
             ttl=0,
-            message_type="",
+            message_type=MessageType.TRAIN,
         )
         return make_message(metadata=metadata, error=Error(UNREADABLE, "unreadable"))

@@ -10,7 +10,9 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from ..common.errors import ConfigError, FedPhantomError
+from ..common.gan.parameters import ParameterSpec
 from ..common.masking.peers import read_peers
+from .bounded_pull import PullBounds
 from .coordinator.nodes import NODES_VARIABLE, NodeTable
 from .node_names import sites_of_nodes
 from .polling_grid import PollingGrid
@@ -49,7 +51,9 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     """
     study, sites = folder.claimed()
     rounds = Rounds.open(study, folder, sites)
-    polling, let_in = PollingGrid(grid), _let_in(rounds.sites)
+    bounds = PullBounds(ParameterSpec.of(rounds.checkpoint.aggregate).bytes)
+    bounds.install()
+    polling, let_in = PollingGrid(grid, bounds=bounds), _let_in(rounds.sites)
     if not rounds.finished and study.federation.secure_aggregation:
         run_secure_rounds(rounds, FlowerSites(polling, rounds, let_in), read_peers(folder.peers), lambda record: None)
     elif not rounds.finished:

@@ -1,4 +1,7 @@
-"""A Flower Grid that asks for replies often, hands them over one at a time, and gives up at a deadline."""
+"""A Flower Grid that asks for replies often, hands them over one at a time, and gives up at a deadline.
+
+What cannot be read counts against the node that sent it, and not against the run.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,18 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Error, Message, MessageType, Metadata
+from flwr.app.message import make_message
 from flwr.serverapp import Grid
+
+from .bounded_pull import PullBounds, Unreadable
+
+UNREADABLE = 9001
+"""Code of the error that stands for a reply which cannot be read; Flower's own end far below."""
+
+FETCH_S = 120.0
+"""What the fetching of one reply may take at least, however near the deadline is: it lies at the SuperLink by then, and
+one whose parts are announced and do not come is given up after it."""
 
 
 class PollingGrid(Grid):
@@ -16,11 +29,13 @@ class PollingGrid(Grid):
     Args:
         grid: The Grid that Flower gave the ServerApp.
         poll_s: Seconds between two questions.
+        bounds: Told how long each fetch may take; without it, Flower's own two hours hold.
     """
 
-    def __init__(self, grid: Grid, poll_s: float = 0.25) -> None:
+    def __init__(self, grid: Grid, poll_s: float = 0.25, bounds: PullBounds | None = None) -> None:
         self._grid = grid
         self._poll_s = poll_s
+        self._bounds = bounds or PullBounds(most_bytes=0)
         self._asked: dict[str, int] = {}
 
     def node_of(self, reply: Message) -> int:
@@ -74,7 +89,12 @@ class PollingGrid(Grid):
             last = deadline is not None and begun >= deadline
             for identifier in tuple(waiting):
                 # One identifier a question: the answer holds every reply that is there.
-                found = list(self._grid.pull_messages([identifier]))
+                left = FETCH_S if deadline is None else deadline - time.monotonic()
+                self._bounds.seconds = max(FETCH_S, left)
+                try:
+                    found = list(self._grid.pull_messages([identifier]))
+                except Unreadable:
+                    found = [self._unreadable(identifier)]
                 if found:
                     waiting.remove(identifier)
                     yield found.pop()
@@ -84,3 +104,19 @@ class PollingGrid(Grid):
                 # Of many nodes a round of questions takes its time; no more than half of all is spent on asking.
                 pause = max(self._poll_s, time.monotonic() - begun)
                 time.sleep(pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic())))
+
+    def _unreadable(self, identifier: str) -> Message:
+        """What stands for a reply that cannot be read: an error, as the SuperLink makes one in a dead node's stead."""
+        node = self._asked[identifier]
+        metadata = Metadata(
+            run_id=0,  # it never travelled
+            message_id="",
+            src_node_id=node,
+            dst_node_id=node,
+            reply_to_message_id=identifier,
+            group_id="",
+            created_at=time.time(),
+            ttl=0,
+            message_type=MessageType.TRAIN,
+        )
+        return make_message(metadata=metadata, error=Error(UNREADABLE, "unreadable"))

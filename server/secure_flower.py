@@ -30,7 +30,7 @@ from ..common.masking.records import (
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, MASKED, METRICS, QUESTION, read_masked, request_header
 from .aggregation import SiteFailure
 from .gathering import gather
-from .polling_grid import PollingGrid
+from .polling_grid import UNREADABLE, PollingGrid
 from .rounds import Rounds
 from .secure_exchange import Answer
 
@@ -45,6 +45,7 @@ _ACTIONS: Mapping[type[Wanted], str] = {
 }
 _REASON_LENGTH = 200
 _UNKNOWN = "unknown"
+_NOT_AS_AGREED = "its reply is not laid out as agreed"
 
 
 class FlowerSites:
@@ -125,6 +126,8 @@ def _content(wanted: Wanted, spec: ParameterSpec) -> RecordDict:
 
 def _answer(message: Message, wanted: Wanted, spec: ParameterSpec) -> Answer:
     if message.has_error():
+        if message.error.code == UNREADABLE:
+            return SiteFailure(_UNKNOWN, _NOT_AS_AGREED)
         # Flower's own text may be a site's exception; its code says enough.
         return SiteFailure(_UNKNOWN, f"its node failed (Flower code {message.error.code})")
     content = message.content
@@ -146,7 +149,7 @@ def _answer(message: Message, wanted: Wanted, spec: ParameterSpec) -> Answer:
                 masked = read_masked(content.array_records[GENERATOR][MASKED].data, spec)
                 return parse_input_given(record, content.metric_records[METRICS], masked)
     except (PeerError, KeyError, TypeError, ValueError):
-        return SiteFailure(_UNKNOWN, "its reply is not laid out as agreed")
+        return SiteFailure(_UNKNOWN, _NOT_AS_AGREED)
 
 
 def _reason_of(answer: Answer) -> str:

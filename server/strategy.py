@@ -20,6 +20,7 @@ from ..common.gan.parameters import ParameterSpec
 from ..common.wire import FAILURE, FLAT, GENERATOR, HEADER, METRICS, packed, parse_reply, read_flat, request_header
 from .aggregation import SiteFailure
 from .gathering import GATHERING_S, gather
+from .polling_grid import UNREADABLE
 from .rounds import Outcome, Rounds
 
 _REASON_LENGTH = 200
@@ -137,6 +138,8 @@ class GeneratorAveraging(Strategy):
 
     def _outcome(self, message: Message, known_as: str) -> Outcome:
         if message.has_error():
+            if message.error.code == UNREADABLE:
+                return SiteFailure(known_as, _NOT_AS_AGREED)
             # Flower's own text may be a site's exception; its code says enough.
             return SiteFailure(known_as, f"its node failed (Flower code {message.error.code})")
         # By their names: RecordDict's views by kind (array_records) hold themselves, and with them the whole reply,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from fedphantom.client.node.connection import BACK, LET_IN, TRIED_AGAIN, UNANSWERED_S, Connection
+from fedphantom.client.node.connection import BACK, GIVEN_UP, LET_IN, TRIED_AGAIN, UNANSWERED_S, Connection
 
 OTHER = b"INFO: something else"
 
@@ -57,5 +57,5 @@ def test_flower_still_writes_these_lines() -> None:
     from flwr.supernode import start_client_internal
 
     assert LET_IN.decode() in inspect.getsource(start_client_internal)
-    for line in (BACK, TRIED_AGAIN):
+    for line in (BACK, GIVEN_UP, TRIED_AGAIN):
         assert line.decode() in inspect.getsource(http_retry)

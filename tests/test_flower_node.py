@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import flwr.supernode.start_client_internal as flower
 import pytest
 
 from fedphantom.client.node import flower_node
+from fedphantom.common.flower_programs import free_ports
 
 
 @pytest.fixture
@@ -111,3 +113,15 @@ def test_the_program_is_flowers_own_with_its_own_arguments() -> None:
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert told.startswith("usage: flower-supernode ")
     assert "--auth-supernode-private-key" in told
+
+
+def test_a_node_that_fails_in_flower_ends_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    """No SuperExec on its PATH: Flower's main thread raises while another of its threads goes on."""
+    command = [sys.executable, "-I", "-m", "fedphantom.client.node.flower_node"]
+    arguments = ["--insecure", "--superlink", "127.0.0.1:9", "--host", "127.0.0.1", "--port", str(free_ports(1)[0])]
+    environment = {"PATH": str(tmp_path), "FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"}
+    ended = subprocess.run(
+        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    assert "FileNotFoundError" in ended.stderr

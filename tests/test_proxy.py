@@ -195,6 +195,18 @@ def test_nobody_holds_more_than_32_requests_open(door: Door) -> None:
         connection.close()
 
 
+def test_six_hundred_connections_that_say_next_to_nothing_keep_nobody_out(door: Door) -> None:
+    """A handshake begun and not gone on with counts for no address."""
+    silent = [socket.create_connection(door.address, 5, source_address=("127.0.0.4", 0)) for _ in range(600)]
+    try:
+        for one in silent:
+            one.sendall(b"\x16\x03\x01")
+        assert [door.status("POST", "/v1/fleet/get-run", b"") for _ in range(5)] == [200] * 5
+    finally:
+        for one in silent:
+            one.close()
+
+
 def test_plain_text_is_not_spoken(door: Door) -> None:
     connection = http.client.HTTPConnection(*door.address, timeout=5)
     connection.request("GET", "/health")

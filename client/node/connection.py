@@ -14,6 +14,9 @@ BACK = b"Connection successful"
 TRIED_AGAIN = b"Connection attempt failed"
 """Where a request was not answered."""
 
+GIVEN_UP = b"Giving up reconnection"
+"""Where the last try of a request was not; the node ends then, and is started again."""
+
 UNANSWERED_S = 60.0
 """Until a silence is told of: proxies are reloaded, SuperLinks started again, machines slow to load Flower."""
 
@@ -47,7 +50,7 @@ class Connection:
             self._let_in = self._let_in or LET_IN in line
             if self._let_in and (LET_IN in line or BACK in line):
                 self._silent_since = None
-            elif TRIED_AGAIN in line and self._silent_since is None:
+            elif (TRIED_AGAIN in line or GIVEN_UP in line) and self._silent_since is None:
                 self._silent_since = now
         if self._silent_since is None:
             new: Literal["silent", "answers"] = "answers"

@@ -4,21 +4,23 @@ Flower's own asks its SuperLink for a message every three seconds, and its Clien
 of two sites that is more than two seconds of waiting. Nor does it notice that its SuperExec has ended: it would take
 messages in for ever and answer none, where ending lets whoever keeps it start both again. The pauses are arguments of
 one ``sleep`` that Flower has no option for, and the SuperExec is started by one ``Popen``, so the names ``time`` and
-``subprocess`` of that one module are replaced (:mod:`.flower_names`). Elsewhere nothing is replaced: rounds then take
-longer, and are the same.
+``subprocess`` of that one module are replaced (:mod:`...common.flower_names`). Elsewhere nothing is replaced: rounds
+then take longer, and are the same.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from .flower_names import replace_names
+from ...common.flower_names import replace_names
 
 _MODULE = "flwr.supernode.start_client_internal"
 _ASKING = "time.sleep(3)"
@@ -49,8 +51,10 @@ def adapt() -> bool:
     return replace_names(
         _MODULE,
         (_ASKING, _STARTING),
-        time=SimpleNamespace(**{**public, "sleep": pauses.sleep}),
-        subprocess=SimpleNamespace(Popen=popen),
+        {
+            "time": SimpleNamespace(**{**public, "sleep": pauses.sleep}),
+            "subprocess": SimpleNamespace(Popen=popen),
+        },
     )
 
 
@@ -75,12 +79,21 @@ class _Pauses:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Be ``flower-supernode``; returns when it does, or exits with its code."""
+    """Be ``flower-supernode``; returns when it does, or exits with its code; ends the process where it fails.
+
+    What fails in Flower's main thread, a TLS handshake that did not come off among it, would leave a process behind
+    that waits for a thread of Flower's for ever, and is alive for whoever keeps it.
+    """
     from flwr.supernode.cli import flower_supernode
 
     adapt()
     sys.argv = ["flower-supernode", *arguments]
-    flower_supernode()
+    try:
+        flower_supernode()
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":

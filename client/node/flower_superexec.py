@@ -5,9 +5,9 @@ round's message. Here a process that has loaded them waits beside the SuperExec 
 still a process of its own, which begins as loading left it and ends with its round. SITE is the site's folder, and the
 task is then the site's own launcher; where it is empty, as in a simulation, the task is Flower's ``flwr-clientapp``.
 
-One name in Flower is replaced (:mod:`.flower_names`). Where that one is not known, where the waiting process has ended,
-and where the installed package has changed since it was loaded, Flower starts ``flwr-clientapp`` by its PATH as ever:
-rounds then take longer, and are the same.
+One name in Flower is replaced (:mod:`...common.flower_names`). Where that one is not known, where the waiting process
+has ended, and where the installed package has changed since it was loaded, Flower starts ``flwr-clientapp`` by its PATH
+as ever: rounds then take longer, and are the same.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
+from ...common.flower_names import replace_names
 from ...common.flower_programs import CLIENTAPP
 from ...common.installed_code import installed_code_digest
-from .flower_names import replace_names
 
 _MODULE = "flwr.supercore.superexec.executor.subprocess_executor"
 _LAUNCHING = "subprocess.Popen("
@@ -180,7 +180,7 @@ def start_at_once(waiting: WaitingProcess) -> bool:
         return subprocess.Popen(command, **options)  # noqa: S603  # Flower's own list of arguments, no shell
 
     stand_in = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)
-    return replace_names(_MODULE, (_LAUNCHING,), subprocess=stand_in)
+    return replace_names(_MODULE, (_LAUNCHING,), {"subprocess": stand_in})
 
 
 def main(arguments: Sequence[str]) -> None:

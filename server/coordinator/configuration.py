@@ -65,8 +65,10 @@ def new_configuration(address: str, also: tuple[str, ...], days: int) -> Coordin
                 raise ConfigError(
                     f"{option}: no such address or host", expected=str(error), remedy="Write it as sites will reach it."
                 ) from None
-    port = address.rpartition(":")[2]
-    return _checked({"address": address, "also": also, "listen": [f"0.0.0.0:{port}"], "valid_days": days})
+    parsed = Address.parse(address)
+    hosts = ["0.0.0.0", "[::]"] if ":" in parsed.host else ["0.0.0.0"]  # noqa: S104  # sites reach it from elsewhere
+    listen = [f"{host}:{parsed.port}" for host in hosts]
+    return _checked({"address": address, "also": also, "listen": listen, "valid_days": days})
 
 
 def read_configuration(path: Path) -> CoordinatorTable:

@@ -9,9 +9,9 @@ from typing import Self
 from ...common.atomic import write_atomic
 from ...common.enrolment.invitation import coordinator_fingerprint
 from ...common.enrolment.roster import ROSTER
-from ...common.enrolment.signed_file import signed
+from ...common.enrolment.signed_file import opened, signed
 from ...common.enrolment.site_keys import identity_pem
-from ...common.errors import VerificationFailed, about
+from ...common.errors import FedPhantomError, VerificationFailed, about
 from ...common.keys import load_private_key
 from ...common.study import Study, parse_study, read_study_text
 from .configuration import CoordinatorTable, read_configuration
@@ -46,7 +46,9 @@ class Coordinator:
                     expected="the study that every site's invitation holds",
                     remedy="Put it back. A changed study is another study: make it a folder of its own.",
                 )
-            return cls(folder, read_configuration(folder.configuration), text, registry)
+            coordinator = cls(folder, read_configuration(folder.configuration), text, registry)
+            coordinator.refresh_roster()
+            return coordinator
 
     def study(self) -> Study:
         """The study."""
@@ -59,6 +61,20 @@ class Coordinator:
     def fingerprint(self) -> str:
         """Of that key: what the coordinator reads out."""
         return coordinator_fingerprint(self.public_pem())
+
+    def refresh_roster(self) -> None:
+        """Write the roster again where it is older than the registry: a change was killed before it came to that."""
+        membership = self.registry.read()
+        if self._roster_serial() < membership.serial:
+            self.write_roster(membership)
+
+    def _roster_serial(self) -> int:
+        """Of the roster that lies there; -1 where none does that this coordinator signed."""
+        key = load_private_key(self.folder.private_key).public_key()
+        try:
+            return opened(ROSTER, self.folder.roster.read_bytes(), [key]).serial
+        except (OSError, FedPhantomError):
+            return -1
 
     def write_roster(self, membership: Membership) -> Path:
         """Sign the state for the sites. Returns the file's path."""

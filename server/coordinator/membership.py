@@ -26,6 +26,7 @@ _GRACE = timedelta(days=1)
 
 Leaving = Literal["revoked", "withdrew"]
 """How a site left: by the coordinator, or by itself."""
+_LEFT: dict[Leaving, str] = {"revoked": "was revoked", "withdrew": "withdrew"}
 
 
 class SentInvitation(Record):
@@ -239,10 +240,11 @@ class Membership(AboutStudy):
 
     def _unknown(self, name: str) -> ConfigError:
         known = ", ".join(site.name for site in self.sites) or "none"
+        how = self.left().get(name)
         return ConfigError(
-            f"no site '{name[:40]}' is enrolled or invited",
+            f"no site '{name[:40]}' is enrolled or invited" + (f": it {_LEFT[how]} already" if how else ""),
             expected=f"one of those that are; enrolled: {known}",
-            remedy="Check the name.",
+            remedy="Hand out DIR/roster.dsse.json, which names it no more." if how else "Check the name.",
         )
 
     def _changed(self, now: datetime, **parts: object) -> Self:
@@ -274,7 +276,8 @@ class Membership(AboutStudy):
             raise PolicyRefused(
                 f"a request by an invitation that {why}",
                 expected="one request for every invitation",
-                remedy="If the site did not send it twice itself, find out who did. Invite it again if it did."
+                remedy="If the site stands on DIR/roster.dsse.json by this very request, hand that out. Else, if it did"
+                " not send it twice itself, find out who did; invite it again if it did."
                 if sent.state == "used"
                 else "If the site is to take part after all, invite it again: 'fedphantom server invite'.",
             )

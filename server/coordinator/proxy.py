@@ -33,6 +33,11 @@ LARGEST_BODY_MB = 8
 """Parameters travel in pieces of 5 MiB, one request each: this is enough for a model of any size."""
 
 
+CONNECTIONS = 8192
+"""Held at once. Those that have not said a word yet are counted for no address (``limit_conn`` counts requests), and
+cost nothing but their place, for ten seconds: whoever can open so many from one address shuts the door to others."""
+
+
 @dataclass(frozen=True)
 class Proxy:
     """Where the proxy lies and listens.
@@ -85,9 +90,10 @@ class Proxy:
         return f"""\
 # Written by 'fedphantom server start'; changes are overwritten.
 worker_processes 1;
+worker_rlimit_nofile {2 * CONNECTIONS + 256};
 pid run/nginx.pid;
 error_log stderr warn;  # what nginx says is written, and rotated, by its keeper
-events {{ worker_connections 512; }}
+events {{ worker_connections {2 * CONNECTIONS}; }}  # one in, one out
 
 http {{
     server_tokens off;
@@ -152,12 +158,15 @@ http {{
             limit_req zone=fleet burst=200 nodelay;
             # The name that matched, never the address as it came.
             proxy_pass https://superlink/v1/fleet/$1;
+            # A SuperNode tries again after 503, and not after what nginx says where it has no room.
+            error_page 500 =503 @busy;
         }}
         location = /health {{
             limit_except GET {{ deny all; }}
             proxy_pass https://superlink/health;
             access_log off;
         }}
+        location @busy {{ return 503; }}
         location / {{ return 404; }}
     }}
 }}

@@ -103,6 +103,8 @@ def run_study(
             identifier = control.submit(_bundle(folder, study))
             write_atomic(folder.superlink / _RUN, identifier.encode())
             say(f"asking {', '.join(present)}")
+            for site in set(_expired(folder)) & set(sites):
+                say(f"not asked: {site}, whose enrolment expired: revoke it, then invite it again")
             if absent := _not_connected(folder, present):
                 say(
                     f"not connected: {', '.join(absent)}. A round begins without them once {GATHERING_S:.0f} s have"
@@ -158,14 +160,14 @@ def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, 
     if study.federation.secure_aggregation:
         # Anew each time: sites hold each other's keys against the newest roster that they approved.
         write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
-    left = Registry(folder).read().left()
+    left = {**_expired(folder), **Registry(folder).read().left()}
     present = tuple(site for site in sites if site not in left)
     if len(present) < study.federation.quorum and set(sites) & left.keys():
         raise PeerError(
             f"{counted(len(present), 'site')} left of {len(sites)}"
             f" ({'; '.join(f'{site}: {left[site]}' for site in sites if site in left)})",
             expected=f"at least {study.federation.quorum}, the study's quorum",
-            remedy="The study ends here, unless a site that left is invited again.",
+            remedy="The study ends here, unless a site that left or expired is invited again.",
         )
     known = set(nodes_of(folder).sites_by_key().values())
     if missing := sorted(set(present) - known):
@@ -175,6 +177,12 @@ def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, 
             remedy="Wait until it says so, or look into its log.",
         )
     return study, sites, present
+
+
+def _expired(folder: CoordinatorFolder) -> dict[str, str]:
+    """Sites whose enrolment is over: their keys are not let in, and nobody waits for them."""
+    now = datetime.now(UTC)
+    return {site.name: "its enrolment expired" for site in Registry(folder).read().sites if not site.active(now)}
 
 
 def _enrolled(folder: CoordinatorFolder) -> tuple[str, ...]:

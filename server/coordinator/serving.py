@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...common.enrolment.address import Address
 from ...common.errors import ConfigError, PeerError
+from ...common.flower_programs import LOOPBACK
 from ...common.journal import Journal
 from ...common.service import Service
 from ...common.storage import storage_errors
 from ...common.watched_file import WatchedFile
 from ..flower_control import FlowerControl
+from ..health import superlink_answers
 from .configuration import read_configuration
 from .folder import CoordinatorFolder
 from .nodes import NodeTable
@@ -29,6 +32,9 @@ RESTART_S = 5.0
 
 LOOK_AGAIN_S = 60.0
 """How late an enrolment that expired is noticed."""
+
+DOOR_S = 30.0
+"""How long nginx may take until a request passes."""
 
 STARTS = 10
 """How often a SuperLink that ran is started again before it counts as one that cannot be."""
@@ -107,7 +113,7 @@ class _Serving:
         self._proxy.prepare()
         self._control.connect()
         self._start_superlink()
-        self._start_proxy(proxy)
+        self._open_door(proxy)
         self._let_in()
         self._journal.append("serving", listen=list(self._listen))
         self._service.report(
@@ -135,6 +141,24 @@ class _Serving:
                     "the SuperLink did not come up",
                     expected=f"an answer on 127.0.0.1:{self._link.port} within {START_S:.0f} s",
                     remedy=f"Read {self._log('superlink')}; another program may hold the port.",
+                )
+            time.sleep(0.2)
+
+    def _open_door(self, command: Sequence[str]) -> None:
+        """Start the proxy, and see that the SuperLink answers through it."""
+        self._start_proxy(command)
+        address = Address.parse(self._listen[0])
+        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(address.host, address.host)  # noqa: S104  # listened on, not bound
+        deadline = time.monotonic() + DOOR_S
+        while not superlink_answers(address.port, self._folder.certificate("sites-ca"), through=host):
+            ended = self._service.processes.ended("nginx")
+            if ended or time.monotonic() > deadline:
+                log = self._folder.nginx / "nginx.log"
+                raise PeerError(
+                    "nginx does not pass requests on" if not ended else "nginx ended as soon as it was started",
+                    expected=f"an answer through {self._listen[0]} within {DOOR_S:.0f} s",
+                    remedy=f"Read {log}. Often another program holds the port, it is one below 1024 that only root may"
+                    " open, or the certificate has expired ('fedphantom server renew').",
                 )
             time.sleep(0.2)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Mapping, Sequence
 
 
-def replace_names(module: str, said: Sequence[str], **instead: SimpleNamespace) -> bool:
-    """Give one of Flower's modules other things under the names of standard modules that it imports.
+def replace_names(module: str, said: Sequence[str], instead: Mapping[str, object]) -> bool:
+    """Give one of Flower's modules other things under names that it imported.
 
     Args:
         module: Flower's, by its dotted name.
-        said: What its source has to say, each word for word.
-        instead: By the name that stands for the standard module of that name there.
+        said: What its source has to say, each word for word: the uses of those names.
+        instead: By the name, what is to stand there; a name that Flower did not import from elsewhere is not known.
 
     Returns:
         False where this Flower is not known: nothing is replaced then.
@@ -26,7 +24,7 @@ def replace_names(module: str, said: Sequence[str], **instead: SimpleNamespace) 
     except (ImportError, OSError):
         return False
     names = vars(found)
-    known = all(names.get(name) is sys.modules[name] for name in instead) and all(text in source for text in said)
+    known = all(name in names for name in instead) and all(text in source for text in said)
     if known:
         names.update(instead)
     return known

@@ -306,8 +306,11 @@ def _parse(line: bytes, n: int, previous: str | None = None) -> JournalEntry:
         found = json.loads(line)
         entry = JournalEntry(found["n"], found["time"], found["event"], found["facts"], digest)
         linked = previous is None or found["previous"] == previous
+        formed = isinstance(entry.facts, dict) and all(isinstance(text, str) for text in (entry.time, entry.event))
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _broken(n, "is not a journal line") from None
+        formed = False
+    if not formed:
+        raise _broken(n, "is not a journal line")
     if entry.n != n or not linked:
         raise _broken(n, "does not continue the line before it")
     return entry

@@ -1,8 +1,9 @@
-"""A large audit and a large search for copies, each in a process of its own: a peak is that of all it ever did."""
+"""A large audit, its page and a large search for copies, each in its own process: a peak is that of all it did."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,18 @@ def copy_search_rows() -> list[Row]:
     return [
         Row("copy_search_minutes", facts["seconds"] / 60, "min", None, 30.0),
         Row("copy_search_peak_mb", facts["peak_mb"], "MB"),
+    ]
+
+
+def report_rows() -> list[Row]:
+    """``report_open_seconds`` and ``report_megabytes`` of a large audit's internal page; none without Chromium."""
+    if shutil.which("chromium") is None:
+        print("no Chromium to open the page: not measured", file=sys.stderr, flush=True)
+        return []
+    facts = _measured("report_page.py")
+    return [
+        Row("report_open_seconds", facts["seconds"], "s", None, 2.0),
+        Row("report_megabytes", facts["megabytes"], "MB", None, 15.0),
     ]
 
 

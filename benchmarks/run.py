@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from audit_rows import audit_rows, copy_search_rows
+from audit_rows import audit_rows, copy_search_rows, report_rows
 from dp_rows import dp_rows
 from federation_rows import aggregation_rows, flower_rows, secure_rows, tutorial_rows
 from generation_rows import full_size_rows, generation_rows
@@ -67,7 +67,7 @@ def measure(device: Device, wanted: Sequence[str] = ()) -> list[Row]:
         if device.torch == choose_device().torch:
             parts["rounds"] = lambda: round_rows(material)
         if not device.cuda:
-            parts |= {"audit": audit_rows, "copy search": copy_search_rows}
+            parts |= {"audit": audit_rows, "copy search": copy_search_rows, "report": report_rows}
             parts |= {"many sites": aggregation_rows, "rounds over Flower": flower_rows}
             parts |= {"secure rounds over Flower": secure_rows, "tutorial": tutorial_rows}
         parts["help"] = help_rows

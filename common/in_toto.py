@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,7 +20,8 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 
 
 def _real(time: str) -> str:
-    datetime.fromisoformat(time)
+    if not 1 < datetime.fromisoformat(time).year < MAXYEAR:  # a day before or after is a time, too
+        raise ValueError("a time at the end of the calendar")
     return time
 
 

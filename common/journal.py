@@ -334,8 +334,11 @@ def _parse(line: bytes, n: int, path: Path, previous: str | None = None) -> Jour
         found = json.loads(line)
         entry = JournalEntry(found["n"], found["time"], found["event"], found["facts"], digest)
         linked = previous is None or found["previous"] == previous
+        formed = isinstance(entry.facts, dict) and all(isinstance(text, str) for text in (entry.time, entry.event))
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _broken(n, path, "is not a journal line") from None
+        formed = False
+    if not formed:
+        raise _broken(n, path, "is not a journal line")
     if entry.n != n or not linked:
         raise _broken(n, path, "does not continue the line before it")
     return entry

@@ -11,6 +11,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A file's JSON object; an empty one where the file is missing, damaged, or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

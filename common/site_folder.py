@@ -25,7 +25,6 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,7 @@ from .journal import Journal, read_journal
 from .randomness import numpy_generator
 from .scan_record import hold_scans
 from .study import Study, read_study
+from .toml_text import parse_toml
 
 SITE_FILE = "site.toml"
 COINS = "coins.json"
@@ -155,7 +155,7 @@ class SiteFolder:
                 ``ledger``, ``budget``, a number above 0, and ``coins_from``, a :data:`CoinSource`.
         """
         try:
-            table = tomllib.loads((root / SITE_FILE).read_text(encoding="utf-8"))
+            table = parse_toml((root / SITE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             table = {}
         budget, coins_from = table.pop("budget", None), table.pop("coins_from", "study")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,8 +18,10 @@ from .errors import ConfigError
 from .federation import FederationTable as FederationTable
 from .labels.remapping import Remapping, remapping_problem
 from .misfit import first_misfit
+from .one_line import ONE_LINE
 from .promise import PromiseTable, Start
 from .study_table import Fraction, LabelName, Positive, StudyTable, without_nothing
+from .toml_text import parse_toml
 from .volumes.grid import Grid
 
 LARGEST_GRID = 512**3
@@ -92,9 +93,9 @@ class PublicLabelsTable(StudyTable):
 
     source: Literal["atlas", "folder"]
     """``atlas``: MNI152 tissue maps as nilearn ships them. ``folder``: a cohort's label maps."""
-    name: str = "MNI152 (nilearn)"
-    licence: str = "see nilearn"
-    citation: str = ""
+    name: Annotated[str, ONE_LINE] = "MNI152 (nilearn)"
+    licence: Annotated[str, ONE_LINE] = "see nilearn"
+    citation: Annotated[str, ONE_LINE] = ""
     rotation_deg: float = Field(default=6.0, ge=0, le=45)
     scale: float = Field(default=0.08, ge=0, le=0.5)
     """Each axis is scaled by a factor from 1 - scale to 1 + scale."""
@@ -353,17 +354,17 @@ def parse_study(text: str) -> Study:
         ConfigError: not TOML, an unknown key, or a value outside its range; the key is named.
     """
     try:
-        return Study.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
-        ) from None
+        return Study.model_validate(parse_toml(text))
     except ValidationError as error:
         misfit = first_misfit(error)
         raise ConfigError(
             (f"study key '{misfit.key}'" if misfit.key else "the study") + misfit.found,
             expected=misfit.expected,
             remedy="Mend it; 'fedphantom study new' writes every key explained, 'study check' reads the file again.",
+        ) from None
+    except ValueError as error:
+        raise ConfigError(
+            f"the study is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
 
 

@@ -1,9 +1,40 @@
-"""TOML text of plain values, for the files we write; reading is the standard library's."""
+"""TOML text of plain values, for the files we write, and read from whoever wrote it."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
+from typing import Any
+
+_WHOLE_NUMBERS = range(-(1 << 63), 1 << 63)
+"""Those that TOML promises to hold; a longer one could neither be checked nor told again."""
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML text's content; it may come from anybody.
+
+    Raises:
+        ValueError: not TOML, nested too deeply, or with a whole number beyond 64 bits; the message says which.
+    """
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # more digits than Python reads
+        raise ValueError("a number has too many digits") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    pending: list[object] = [content]
+    while pending:
+        match pending.pop():
+            case int() as number if number not in _WHOLE_NUMBERS:
+                raise ValueError("a whole number is beyond 64 bits")
+            case dict() as table:
+                pending.extend(table.values())
+            case list() as values:
+                pending.extend(values)
+    return content
 
 
 def toml_text(content: Mapping[str, object]) -> str:

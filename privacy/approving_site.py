@@ -10,11 +10,12 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..common.labels.chain import Sha256
+from ..common.one_line import ONE_LINE
 from .policy import TIERS, OverrideReason, SitePolicy, Tier
 from .signers import SignerRole, nobody_signs
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
-_Said = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]*$")]
+_Said = Annotated[str, Field(min_length=1, max_length=500), ONE_LINE]
 
 
 class _Record(BaseModel):

@@ -6,7 +6,6 @@ Source of the thresholds: PRIVACY §5.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..common.errors import ConfigError
 from ..common.misfit import first_misfit
+from ..common.one_line import ONE_LINE
+from ..common.toml_text import parse_toml
 from .signers import Signer, SignerTable
 
 Tier = Literal["internal", "controlled", "public"]
@@ -140,8 +141,8 @@ class _Table(BaseModel):
 
 class _Threshold(_Table):
     value: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    reason: Annotated[str, Field(min_length=10, max_length=500, pattern=r"^[^\x00-\x1f]*$")]
-    by: Annotated[str, Field(min_length=2, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+    reason: Annotated[str, Field(min_length=10, max_length=500), ONE_LINE]
+    by: Annotated[str, Field(min_length=2, max_length=80), ONE_LINE]
     on: date
 
 
@@ -240,9 +241,7 @@ def parse_policy(text: str) -> SitePolicy:
             remedy="Give the policy's own file; 'fedphantom release policy' writes one to start from.",
         )
     try:
-        file = _PolicyFile.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError):
-        raise ConfigError("the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file.") from None
+        file = _PolicyFile.model_validate(parse_toml(text))
     except ValidationError as error:
         misfit = first_misfit(error)
         raise ConfigError(
@@ -251,6 +250,8 @@ def parse_policy(text: str) -> SitePolicy:
             remedy="Mend it; a policy holds tier, second_person, [[signer]] tables with name, role, key and expires,"
             " and [override.KEY] tables with a value, a reason of a few words, by (who) and on (the day).",
         ) from None
+    except ValueError:
+        raise ConfigError("the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file.") from None
     changed = {name: threshold for name, threshold in file.override if threshold is not None}
     thresholds = replace(
         TIERS[file.tier],

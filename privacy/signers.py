@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..common.errors import ConfigError, SignatureInvalid
 from ..common.keys import key_id, public_key_of
+from ..common.one_line import ONE_LINE
 
 SignerRole = Literal["compliance officer", "second person"]
 
@@ -61,7 +62,7 @@ class SignerTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=80), ONE_LINE]
     role: SignerRole
     key: str
     expires: date

@@ -16,6 +16,7 @@ from ..common.federation import Sharing
 from ..common.in_toto import STATEMENT_TYPE, Digest, Record, Time
 from ..common.labels.chain import LabelSource, Sha256, states_licence
 from ..common.misfit import first_misfit
+from ..common.one_line import ONE_LINE
 from .approving_site import ApprovingSite, Override
 from .cohort_facts import CohortFacts
 from .dp.statement import DpStatement
@@ -76,7 +77,7 @@ class AuditClaim(Record):
     verdict: Outcome
     tier: Tier
     release: ReleaseKind
-    finding: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f]*$")]
+    finding: Annotated[str, Field(min_length=1, max_length=2000), ONE_LINE]
     sha256: Sha256
     overrides: tuple[Override, ...] = ()
 

@@ -214,7 +214,7 @@ def _run_stages(
         release=release,
         synthetic=made,
         label_making=LabelMaking.of(label_chains(synthetic)),
-        training=train,
+        scans=train,
         people=people,
         facts={
             "Sites": str(len(tables)),

@@ -8,15 +8,19 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from learners import audit, make_material
 from officers import OFFICERS, signer_table
 
 from fedphantom.common.cohorts.roles import CoinRecord, draw_roles
-from fedphantom.common.errors import FedPhantomError
+from fedphantom.common.errors import DataError, FedPhantomError
 from fedphantom.common.study import RolesTable
+from fedphantom.privacy.audit.extract import AuditExtract
 from fedphantom.privacy.audit.reading import read_audit
+from fedphantom.privacy.audit.report import stored_text
+from fedphantom.privacy.audit.small_cells import travelling
+from fedphantom.privacy.evidence import BATTERY
 from fedphantom.privacy.policy import parse_policy
 
 BOUND = 32 << 20
@@ -28,6 +32,8 @@ DEEP = [
     '{"a":' * 100_000,
     *(text * 4_000 for text in ("[", '{"a":')),
     *(f"a = {text * 4_000}" for text in ("[", "{a=")),
+    *(f"{key} = {number}" for key in ("tier", "a") for number in ("9" * 5_000, "0x" + "f" * 5_000)),
+    '{"audit_number": ' + "9" * 5_000 + "}",
     "[a" + ".a" * 4_000 + "]",
     "[a" + ".a" * 100_000 + "]",
 ]
@@ -134,3 +140,56 @@ def test_an_audits_result_with_another_value_in_one_place(result: str, data: st.
         st.none() | st.floats() | st.integers() | st.booleans() | st.text(max_size=5) | st.just([]) | st.just({})
     )
     judge(lambda text: read_audit(text.encode()), json.dumps(content), {3, 5}, result)
+
+
+PLACES = ["by_site", "not_applicable", "too_small", "policy", "controls", "attacks", "reasons", "epsilon_means", "tier"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(key=st.sampled_from(PLACES), value=st.sampled_from([[], {}, [{}], [[]], "x", 5, None, {"min_holdout": 50}]))
+@example("policy", {"min_holdout": 50})
+def test_an_audits_result_with_another_value_is_shown_or_refused(result: str, key: str, value: object) -> None:
+    refusal = refusal_of(lambda text: stored_text(json.loads(text)), json.dumps(json.loads(result) | {key: value}))
+    assert refusal is None or refusal.exit_code == 3
+    assert refusal is None or key != "policy" or not isinstance(value, dict)
+
+
+HUGE = 10**400
+BEYOND: dict[str, dict[str, object]] = {
+    "a number of an audit beyond all": {"audit_number": HUGE},
+    "patients beyond all": {"counts": {"member": HUGE, "holdout": HUGE}},
+    "steps beyond all": {"control_steps": HUGE},
+    "copied patients beyond all": {"copied_members": HUGE},
+    "a threshold beyond all": {"policy": {"min_holdout": HUGE}},
+}
+
+
+@pytest.mark.parametrize("changes", BEYOND.values(), ids=BEYOND.keys())
+def test_an_audits_result_with_a_number_beyond_all(result: str, changes: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=next(iter(changes))):
+        read_audit(json.dumps(json.loads(result) | changes).encode())
+
+
+@EXAMPLES
+@given(st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True))
+@example(5e-324)
+def test_any_delta_of_few_patients_is_told_with_one_digit_downwards(delta: float) -> None:
+    means = {"kind": "lower bound", "delta": delta, "unit": "patient", "adjacency": "add or remove one"}
+    table = json.loads(NO_AUDIT) | {"counts": {"member": 5, "holdout": 5}, "epsilon_means": means}
+    told = travelling(AuditExtract.model_validate(table)).epsilon_means
+    assert told is not None
+    assert delta / 2 < told.delta <= delta or told.delta == delta == 5e-324
+    assert len(f"{told.delta!r}".replace("0.", "").replace(".0", "").lstrip("0").partition("e")[0]) == 1
+
+
+NO_AUDIT = json.dumps(
+    {
+        "battery": BATTERY,
+        "verdict": "FAIL",
+        "tier": "internal",
+        "release": "volumes",
+        "generator_sha256": "0" * 64,
+        "attacks": [],
+        "controls": [],
+    }
+)

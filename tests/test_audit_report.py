@@ -79,7 +79,7 @@ def test_a_run_gets_both_pages_and_the_shareable_one_names_nobody(
         assert "no evaluation was given to this page" in told
         assert "about the audit alone" in told
     assert "2 sites (site-a, site-b), 1 round." in internal
-    assert "the training scan most like it" in internal
+    assert "the scan most like it" in internal
     assert "2 sites, 1 round. Every site took part in every round." in shareable
     assert not [name for name in names_of(copied) if name in page(copied, "report-shareable")]
     digest = hashlib.sha256((copied / "run" / "audit" / "audit.json").read_bytes()).hexdigest()

@@ -84,3 +84,15 @@ def test_a_person_under_two_identifiers_is_still_contrasted_with_others() -> Non
     images[2] = images[0] + np.random.default_rng(3).normal(0, 0.1, images[0].shape).astype(np.float32)
     alike = replace(scans, images=images)
     assert confirmed_copies(alike, judged, distances(alike, judged, images[[0]])) == Copies(0, 0)
+
+
+def test_suspects_come_in_an_order_of_suspicion_accused_pairs_before_those_merely_near() -> None:
+    scans = make_scans(20)
+    judged = np.ones(scans.labels.shape, bool)
+    strangers = make_scans(30, seed=1).images[20:]
+    noisy = scans.images[3] + np.random.default_rng(0).normal(0, 0.05, scans.images[3].shape).astype(np.float32)
+    release = np.concatenate([strangers[:5], noisy[None], scans.images[[2]], strangers[5:]])
+    found = confirmed_copies(scans, judged, distances(scans, judged, release)).suspects
+    assert [(one.volume, one.scan, one.accused) for one in found[:2]] == [(6, 2, True), (5, 3, True)]
+    assert not any(one.accused for one in found[2:])
+    assert len({one.volume for one in found}) == len(found) == len(release)

@@ -65,7 +65,7 @@ def test_its_figures_are_the_evaluation_and_the_audit(finished: Path) -> None:
 
 def test_its_page_calls_the_procedural_patients_so(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert "PROCEDURAL PATIENT: the training scan most like it" in page
+    assert "PROCEDURAL PATIENT: the scan most like it" in page
     assert "REAL PATIENT" not in page
     assert json.loads((finished / "summary.json").read_text())["procedural_patients"] == 30
 

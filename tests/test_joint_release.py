@@ -111,7 +111,7 @@ def test_a_page_of_the_combined_audit_shows_no_patient_and_is_approved_by_where_
         assert "Sites whose patients were audited 2" in told
         assert "120 members were compared with 120 holdout patients" in told
         assert "A generator that leaks nothing passes with a probability of about" in told
-        assert "training scan most like it" not in told
+        assert "the scan most like it" not in told
     named = ["--audit", str(combined.audit), "--report"]
     (lead / "report.html").write_bytes(
         (own / "report.html").read_bytes().replace(b"A generator that", b"No generator that")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from fedphantom.cli import run
 from fedphantom.common.errors import StorageError, VerificationFailed
 from fedphantom.common.journal import RECOVERED, START, Journal, last_hash, read_journal, verify_journal
 from fedphantom.common.journal_commands import journal_app
@@ -94,6 +96,20 @@ def test_a_line_resealed_by_someone_who_edited_it_still_breaks_the_chain(journal
     journal.path.write_bytes(b"".join(lines))
     with pytest.raises(VerificationFailed, match="line 3 does not continue"):
         verify_journal(journal.path)
+
+
+@pytest.mark.parametrize("key", ["facts", "event", "time"])
+@pytest.mark.parametrize("value", [[], 5, None, ["x"]])
+def test_a_sealed_line_of_another_form_is_named(tmp_path: Path, key: str, value: object) -> None:
+    line = {"n": 1, "previous": START, "time": "2026-11-20T00:00:00Z", "event": "audit", "facts": {}} | {key: value}
+    body = json.dumps(line, separators=(",", ":")).encode()[:-1]
+    seal = hashlib.sha256(body).hexdigest()
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(body + f',"sha256":"{seal}"}}\n'.encode())
+    (tmp_path / "journal.jsonl.head").write_text(f"1 {seal}\n")
+    assert run(["journal", "verify", str(path)]) == run(["journal", "show", str(path)]) == 5
+    with pytest.raises(VerificationFailed, match="line 1 is not a journal line"):
+        read_journal(path)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40])

@@ -252,7 +252,9 @@ def test_a_label_map_without_a_chain_counts_as_private(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sidecar", ["{", '{"LabelChain": {"source": "me"}}', "\udcff"], ids=["cut off", "no chain", "not UTF-8"]
+    "sidecar",
+    ["{", '{"LabelChain": {"source": "me"}}', "\udcff", "[" * 200_000],
+    ids=["cut off", "no chain", "not UTF-8", "nested without end"],
 )
 def test_a_damaged_sidecar_is_named_as_such(tmp_path, sidecar):
     write_label_map(tmp_path / "a.nii.gz", _map(4).labels, GRID)

@@ -261,6 +261,51 @@ def test_a_zip_bomb_with_an_honest_header_is_refused_before_it_is_unpacked(tmp_p
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("slope", [1.0, 2.0])
+def test_a_file_of_a_few_kilobytes_takes_the_array_that_is_made_of_it_and_no_more(tmp_path: Path, slope: float) -> None:
+    header = bytearray(gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())[:352])
+    struct.pack_into("<8h", header, 40, 3, 200, 200, 200, 1, 1, 1, 1)
+    struct.pack_into("<hh", header, 70, 2, 8)  # unsigned bytes
+    struct.pack_into("<ff", header, 112, slope, 0)
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(bytes(header) + bytes(200**3)))
+    assert path.stat().st_size < 20_000
+    for read, bytes_each in ((lambda: read_volume(ChannelSource(path)), 4), (lambda: read_label_map(path), 4)):
+        tracemalloc.start()
+        try:
+            voxels, _ = read()
+            assert tracemalloc.get_traced_memory()[1] < bytes_each * 200**3 + 8_000_000
+        finally:
+            tracemalloc.stop()
+        assert not voxels.any()
+
+
+def test_the_array_that_is_made_of_a_file_is_bounded_and_not_the_file_alone(tmp_path: Path) -> None:
+    """One gigabyte of bytes would be four of single precision."""
+    header = bytearray(gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())[:352])
+    struct.pack_into("<8h", header, 40, 3, 1024, 1024, 1024, 1, 1, 1, 1)
+    struct.pack_into("<hh", header, 70, 2, 8)
+    with (tmp_path / "x.nii").open("wb") as file:
+        file.write(header)
+        file.truncate(352 + (1 << 30))  # sparse
+    with pytest.raises(DataError, match="more than 2 GiB once read"):
+        read_volume(ChannelSource(tmp_path / "x.nii"))
+
+
+@pytest.mark.parametrize("shape", [(3, 700, 400), (300_000, 2, 3), (2, 3, 150_000), (1, 1, 1), (700, 700, 3)])
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_however_long_an_axis_every_voxel_is_read_in_its_place(
+    tmp_path: Path, shape: tuple[int, int, int], slope: float
+) -> None:
+    data = np.random.default_rng(0).integers(0, 200, shape).astype(np.int16)
+    image = nib.Nifti2Image(data, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    image.to_filename(tmp_path / "x.nii")
+    expected = np.asarray(nib.load(tmp_path / "x.nii").dataobj)
+    np.testing.assert_array_equal(read_volume(ChannelSource(tmp_path / "x.nii"))[0], expected)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "x.nii")[0], expected)
+
+
 def test_voxels_without_an_end_behind_the_last_are_not_unpacked(tmp_path: Path) -> None:
     good = gzip.decompress(save(tmp_path / "good.nii.gz", ramp()).read_bytes())
     (tmp_path / "x.nii.gz").write_bytes(gzip.compress(good + bytes(1 << 28)))

@@ -117,6 +117,16 @@ REFUSED = {
         '[override.formal_epsilon_binds]\nvalue = true\nreason = "a good reason"\n' + WHO
     ),
     "a waiver without a reason": "[override.formal_epsilon_binds]\nvalue = false\n" + WHO,
+    "a change of direction in a reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "good \\u202e reason"\n'
+    + WHO,
+    "a terminal's sequence in a reason": '[override.auc_upper_max]\nvalue = 0.7\nreason = "good \\u009b31m reason"\n'
+    + WHO,
+    "one who decided with a change of direction": (
+        '[override.auc_upper_max]\nvalue = 0.7\nreason = "a good reason"\nby = "board\\u202e"\non = 2026-11-20'
+    ),
+    "a signer's name with a change of direction": OFFICER.replace('name = "', 'name = "\\u202e'),
+    "a number of 5000 digits": "tier = " + "9" * 5000,
+    "a number beyond 64 bits": "[override.min_holdout]\nvalue = 0x" + "f" * 5000 + '\nreason = "a good reason"\n' + WHO,
     "half a patient": '[override.min_holdout]\nvalue = 30.5\nreason = "a good reason"\n' + WHO,
 }
 

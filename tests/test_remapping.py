@@ -114,7 +114,17 @@ def test_a_good_table_has_no_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["brain = 2", "brain = [2.5]", "brain = [true]", "brain = [", "[brain]\nx = 1", "bone = [1]", ""]
+    "text",
+    [
+        "brain = 2",
+        "brain = [2.5]",
+        "brain = [true]",
+        "brain = [",
+        "[brain]\nx = 1",
+        "bone = [1]",
+        "",
+        "brain = " + "[" * 200_000,
+    ],
 )
 def test_a_file_that_is_no_table_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "table.toml"

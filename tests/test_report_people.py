@@ -31,9 +31,9 @@ def test_beside_a_procedural_neighbour_nothing_is_called_real() -> None:
     page = render_report(with_neighbours(True, True), "internal")
     slices = slices_of(page)
     assert not re.search(r"\breal\b", slices, flags=re.IGNORECASE)
-    assert slices.count("PROCEDURAL PATIENT: the training scan most like it") == 2 * 3
+    assert slices.count("PROCEDURAL PATIENT: the scan most like it") == 2 * 3
     assert slices.count("T1, procedural patient</figcaption>") == 2 * 3
-    assert "T1 of a procedural patient: the training scan most like synthetic volume 1, axial slice" in slices
+    assert "T1 of a procedural patient beside synthetic volume 1, the scan most like it; axial slice" in slices
 
 
 @pytest.mark.parametrize("rendition", ["internal", "shareable"])
@@ -53,7 +53,7 @@ def test_where_all_patients_are_procedural_tables_and_sentences_say_so(rendition
 def test_a_neighbour_of_whom_nobody_knows_counts_as_real() -> None:
     page = render_report(content(), "internal")
     assert "INTERNAL: this page shows scans of real patients. It must not leave the site." in words_of(page)
-    assert slices_of(page).count("REAL PATIENT: the training scan most like it") == 2 * 3
+    assert slices_of(page).count("REAL PATIENT: the scan most like it") == 2 * 3
     assert "procedural patient" not in slices_of(page)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 import pytest
 from consortium import EVERYONE, SITES, Consortium, consort
 from officers import OFFICERS, STRANGER
-from tiny_release import KEY, Releasable
+from tiny_release import KEY, Releasable, statement_of
 
 from fedphantom.common.errors import VerificationFailed
 from fedphantom.common.keys import key_id
 from fedphantom.common.signing import sign, verify
 from fedphantom.privacy.release.approval import approval_file, check_approvals
 from fedphantom.privacy.release.folder import verify_content, verify_release
+from fedphantom.privacy.statement import parse_statement
 
 OFFICER = OFFICERS["site-a"]
 Change = Callable[[dict[str, Any]], None]
@@ -100,6 +102,30 @@ def test_a_spoilt_approval_is_refused_and_never_passed_over(
     with pytest.raises(VerificationFailed, match=match) as refused:
         verify_release(consortium.release, [key.public_key() for key in EVERYONE.values()])
     assert refused.value.exit_code == 5
+
+
+def test_more_approvals_than_the_release_names_keys_are_refused_unread(consortium: Consortium) -> None:
+    assert consortium.approve("site-a") == 0
+    for number in range(200):
+        with (consortium.release / approval_file(f"{number:064x}")).open("wb") as file:
+            file.truncate(1 << 16)  # sparse
+    tracemalloc.start()
+    try:
+        with pytest.raises(VerificationFailed, match="by a key that the release does not name"):
+            verify_release(consortium.release, [key.public_key() for key in EVERYONE.values()])
+        assert tracemalloc.get_traced_memory()[1] < 200 << 14
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("created", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_release_packed_at_the_end_of_the_calendar_is_none(consortium: Consortium, created: str) -> None:
+    """A trusted key may have signed it; no day comes before or after it, with which an approval's could be compared."""
+    statement = statement_of(consortium.release)
+    parse_statement(json.dumps(statement).encode())
+    statement["predicate"]["created"] = created
+    with pytest.raises(VerificationFailed):
+        parse_statement(json.dumps(statement).encode())
 
 
 def test_an_approval_by_a_key_that_the_reader_does_not_have_is_exit_5(

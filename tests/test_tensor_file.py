@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fedphantom.common.errors import DataError
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.weights import generator_metadata
+from fedphantom.common.study import parse_study
 from fedphantom.common.tensor_file import decode, encode, read_header
 
 ARRAYS = {
@@ -120,8 +124,29 @@ def test_a_header_longer_than_asked_for_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(encode({}, {"note": "x" * 5000}))
     assert read_header(path, "weights file").facts["note"] == "x" * 5000
-    with pytest.raises(DataError, match="another kind of file"):
+    with pytest.raises(DataError, match="header longer than any"):
         read_header(path, "weights file", most_header_bytes=5000)
+
+
+def test_a_header_of_many_megabytes_is_refused_unread(tmp_path: Path) -> None:
+    """Parsed, its empty lists would take 23 times their size."""
+    header = b'{"__metadata__":{"fedphantom":"{}"},"a":[' + b"[]," * 2_000_000 + b"[]]}"
+    data = len(header).to_bytes(8, "little") + header
+    (tmp_path / "file").write_bytes(data)
+    tracemalloc.start()
+    try:
+        for read in (lambda: decode(data, "file"), lambda: read_header(tmp_path / "file", "file")):
+            with pytest.raises(DataError, match="the file has a header longer than any"):
+                read()
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_header_of_a_generator_fits_a_hundred_times() -> None:
+    study = parse_study((files("fedphantom.server") / "study_templates" / "anatomy-freesurfer.toml").read_text())
+    data = encode(initial_parameters(study), generator_metadata(study, 1))
+    assert 100 * int.from_bytes(data[:8], "little") < 1 << 20  # of a weights file, the least that is read
 
 
 def test_a_folder_or_a_missing_file_is_an_operating_system_error_for_the_caller_to_name(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _sources(cohort: Cohort) -> Iterator[tuple[LabelSource, ...]]:
         try:
             content = json.loads(sidecar.read_text(encoding="utf-8"))
             yield LabelChain.model_validate(content[CHAIN_KEY]).sources()
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, ValidationError, RecursionError):
             continue
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from ...common.errors import ConfigError, PolicyRefused
 from ...common.federation import Sharing
 from ...common.misfit import first_misfit
 from ...common.study import Study
+from ...common.toml_text import parse_toml
 
 LIMITS_FILE = "limits.toml"
 
@@ -132,7 +132,7 @@ def read_limits(root: Path) -> SiteLimits:
         ConfigError: there is no such file, or it does not hold exactly the keys of :class:`SiteLimits`.
     """
     try:
-        return SiteLimits.model_validate(tomllib.loads((root / LIMITS_FILE).read_text(encoding="utf-8")))
+        return SiteLimits.model_validate(parse_toml((root / LIMITS_FILE).read_text(encoding="utf-8")))
     except ValidationError as error:
         misfit = first_misfit(error)
         found, expected = f"{LIMITS_FILE}: key '{misfit.key}'{misfit.found}", misfit.expected

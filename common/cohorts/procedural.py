@@ -36,7 +36,7 @@ def _is_procedural(patient: Patient) -> bool:
 def _says_so(file: Path) -> bool:
     try:
         sidecar = json.loads(file.with_name(f"{nifti_stem(file)}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     drawn = sidecar.get(PHANTOM) if isinstance(sidecar, dict) else None
     return isinstance(drawn, dict) and drawn.keys() >= _DRAWN and sidecar.get("Synthetic") is True

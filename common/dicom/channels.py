@@ -6,7 +6,6 @@ The rules that come with FedPhantom are ``channels.toml`` in this folder; docs/d
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +17,7 @@ from ..cohorts.layouts.bids import NOT_CHANNELS
 from ..cohorts.layouts.channel_names import canonical_channel
 from ..errors import ConfigError
 from ..misfit import first_misfit
+from ..toml_text import parse_toml
 from .reasons import Faulty
 
 _DEFAULT = Path(__file__).with_name("channels.toml")
@@ -131,7 +131,7 @@ def read_channel_rules(path: Path | None = None) -> ChannelRules:
         ConfigError: no readable TOML file, or one that does not fit; the message names the key.
     """
     try:
-        rules = ChannelRules.model_validate(tomllib.loads((path or _DEFAULT).read_text(encoding="utf-8")))
+        rules = ChannelRules.model_validate(parse_toml((path or _DEFAULT).read_text(encoding="utf-8")))
     except ValidationError as error:
         misfit = first_misfit(error)
         found, expected = f"channel rules: {misfit.key or 'the file'}{misfit.found}", misfit.expected

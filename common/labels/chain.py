@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..one_line import ONE_LINE
 from .recipe import Recipe
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -41,9 +42,9 @@ class LabelSource(_Record):
     """
 
     kind: Literal["public", "private"]
-    name: str
-    licence: str
-    citation: str = ""
+    name: Annotated[str, ONE_LINE]
+    licence: Annotated[str, ONE_LINE]
+    citation: Annotated[str, ONE_LINE] = ""
     sha256: Sha256
 
 

@@ -208,7 +208,7 @@ def _read_chain(file: Path) -> LabelChain | None:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
         chain = content.get(CHAIN_KEY) if isinstance(content, dict) else None
         return None if chain is None else LabelChain.model_validate(chain)
-    except (OSError, ValueError, ValidationError):
+    except (OSError, ValueError, ValidationError, RecursionError):
         raise DataError(
             "a label map's sidecar that is damaged",
             expected=f"JSON whose '{CHAIN_KEY}' holds a source and steps",

@@ -8,7 +8,6 @@ Lengths are millimetres, or voxels where the key says so; angles are degrees.
 from __future__ import annotations
 
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ..errors import ConfigError
 from ..misfit import first_misfit
 from ..study_table import LabelName
-from ..toml_text import toml_text
+from ..toml_text import parse_toml, toml_text
 
 Pair = tuple[float, float]
 
@@ -280,17 +279,17 @@ def parse_recipe(text: str) -> Recipe:
             have; the key is named.
     """
     try:
-        return Recipe.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"the recipe is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
-        ) from None
+        return Recipe.model_validate(parse_toml(text))
     except ValidationError as error:
         misfit = first_misfit(error)
         raise ConfigError(
             f"recipe, {_place(misfit.where)}{misfit.found}",
             expected=misfit.expected,
             remedy="Mend it; docs/recipes holds examples.",
+        ) from None
+    except ValueError as error:
+        raise ConfigError(
+            f"the recipe is not valid TOML: {error}", expected="TOML 1.0", remedy="Mend that line."
         ) from None
 
 

@@ -8,7 +8,6 @@ A value that a table does not name is refused by its number, never guessed.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
+from ..toml_text import parse_toml
 
 Remapping = dict[str, tuple[int, ...]]
 """Label name to the values that mean it in a cohort's files."""
@@ -51,7 +51,7 @@ def read_remapping(path: Path, labels: Mapping[str, int]) -> Remapping:
         ConfigError: no readable file, not TOML, or a table that these labels cannot use.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         content = None
     if content is None or not all(_is_value_list(members) for members in content.values()):

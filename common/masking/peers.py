@@ -62,7 +62,7 @@ def read_peers(path: Path) -> Peers:
         with path.open("rb") as file:
             table = json.loads(file.read(_MOST_BYTES))
         return Peers({str(n): Ed25519PublicKey.from_public_bytes(bytes.fromhex(k)) for n, k in table.items()})
-    except (OSError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm):
+    except (OSError, ValueError, TypeError, AttributeError, UnsupportedAlgorithm, RecursionError):
         raise ConfigError(
             f"no readable '{path.name}'",
             expected="the identity keys of all sites of the study, which secure aggregation takes",

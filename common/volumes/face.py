@@ -15,12 +15,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from .grid import Affine, Spacing
 from .placement import to_canonical
 
-FaceFinding = Literal["too small for a head", "skull-stripped", "defaced", "not shown"]
+FaceFinding = Literal[
+    "too small for a head", "skull-stripped", "defaced", "nothing beyond the brain of its label map", "not shown"
+]
 NOT_SHOWN: FaceFinding = "not shown"
 """A face may be there."""
 
@@ -38,6 +40,8 @@ _SCALP_MM, _SKULL_MM, _DEPTH_MM = 15, 3, 45
 _DARK = 0.35
 """Of the median distance from the background's value; skull has less in every usual contrast."""
 _RAYS = 600
+_BEYOND_MM = 12.0
+"""From a brain to the skin of the forehead; nose, cheeks, mouth and chin lie farther off."""
 
 _HEAD_WIDTH_MM = (90.0, 175.0)
 _FOREHEAD = (0.2, 0.55)
@@ -71,6 +75,32 @@ def face_finding(voxels: NDArray[np.float32], affine: Affine) -> FaceFinding:
     if _is_stripped(coarse, size):
         return "skull-stripped"
     return "defaced" if _is_defaced(coarse, size) else "not shown"
+
+
+def painted_face_finding(voxels: NDArray[np.float32], labels: NDArray[np.uint8], affine: Affine) -> FaceFinding:
+    """Judge one scan that was painted over a label map.
+
+    A generator paints no background of one value, as stripping leaves it, but a faint rim. So a volume is also taken
+    as one without a face where its labels are a brain, of size and shape as :func:`face_finding` knows a stripped one,
+    and nothing as bright as tissue lies more than 12 mm beyond them.
+
+    Args:
+        voxels: Intensities, shape (X, Y, Z), finite, any unit.
+        labels: On the same grid; 0 is background.
+        affine: Voxel to world, shape (4, 4), RAS+, millimetres.
+
+    Raises:
+        GeometryError: as :func:`face_finding`.
+    """
+    finding = face_finding(voxels, affine)
+    labelled = labels != 0
+    if finding != NOT_SHOWN or face_finding(labelled.astype(np.float32), affine) != "skull-stripped":
+        return finding
+    values, counts = np.unique(_sides(voxels), return_counts=True)
+    signal = np.abs(voxels - values[counts.argmax()])
+    beyond = distance_transform_edt(~labelled, sampling=np.linalg.norm(affine[:3, :3], axis=0)) > _BEYOND_MM
+    dark = bool((signal[beyond] <= _DARK * np.median(signal[labelled])).all())
+    return "nothing beyond the brain of its label map" if dark else NOT_SHOWN
 
 
 def _is_stripped(voxels: NDArray[np.float32], spacing: Spacing) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import math
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ _SMALLEST_GZIP_SHARE = 1 / 1100
 """Deflate cannot do better than 1:1032; a file that claims more has lost its end (or lies)."""
 _MOST_TRAILING_BYTES = 1 << 24
 MOST_BYTES = 1 << 31
-"""Of one file's voxels, unpacked: more than a CT of a whole body has. A small file can claim, and hold, any number."""
+"""Of one file unpacked, and of the array that is made of it: as much as a CT of a whole body in single precision.
+
+A small file can claim, and hold, any number of voxels. Reading takes the array and a few megabytes."""
+_BLOCK_VOXELS = 1 << 18
+"""Unpacked and scaled at a time."""
 
 
 class NotAVolume(DataError):
@@ -125,21 +130,20 @@ def read_volume(source: ChannelSource) -> tuple[NDArray[np.float32], Affine]:
         DataError: missing, truncated, damaged or not NIfTI.
         GeometryError: the affine is singular or not finite, or a voxel size is 0.
     """
-    voxels, affine = _read(source.path, source.index)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the cohort check reports
-        return np.ascontiguousarray(voxels, dtype=np.float32), affine
+    return _read(source.path, source.index, np.dtype(np.float32))
 
 
 def read_label_map(path: Path) -> tuple[NDArray[Any], Affine]:
     """Read a label map as stored, so that fractional or negative labels can be seen.
 
     Returns:
-        Labels, shape (X, Y, Z), integer or float as in the file, and the affine (4, 4).
+        Labels, shape (X, Y, Z), integer or float as in the file, float32 where its header scales them, and the affine
+        (4, 4).
 
     Raises:
         DataError, GeometryError: as :func:`read_volume`.
     """
-    return _read(path, None)
+    return _read(path, None, None)
 
 
 def is_regular(affine: Affine, spacing: Spacing) -> bool:
@@ -204,8 +208,9 @@ def _open_header(path: Path) -> tuple[Header, Any]:
     needed = _voxel_offset(raw) + math.prod(shape) * dtype.itemsize
     if needed * (_SMALLEST_GZIP_SHARE if path.name.lower().endswith(".gz") else 1) > size:
         raise _damaged("a file shorter than its header says")
-    if needed > MOST_BYTES:
-        raise _damaged(f"a file of {_in_words(shape, dtype)}, more than {MOST_BYTES >> 30} GiB")
+    made = math.prod(shape[:3]) * max(dtype.itemsize, np.dtype(np.float32).itemsize)
+    if max(needed, made) > MOST_BYTES:
+        raise _damaged(f"a file of {_in_words(shape, dtype)}, more than {MOST_BYTES >> 30} GiB once read")
     present = [name for name in TEXT_FIELDS if name in raw.template_dtype.names]  # NIfTI-2 has fewer
     text = {name: bytes(raw[name].item()).rstrip(b"\0").decode("latin-1").strip() for name in present}
     return Header(
@@ -261,7 +266,8 @@ def _extension_codes(stream: _Stream, order: str, room: int) -> tuple[int, ...]:
     return tuple(codes)
 
 
-def _read(path: Path, index: int | None) -> tuple[NDArray[Any], Affine]:
+def _read(path: Path, index: int | None, wanted: np.dtype[Any] | None) -> tuple[NDArray[Any], Affine]:
+    """One channel in the numbers that are wanted, or as stored for None."""
     header, raw = _open_header(path)
     if not is_regular(header.affine, header.spacing):
         raise GeometryError(
@@ -275,12 +281,49 @@ def _read(path: Path, index: int | None) -> tuple[NDArray[Any], Affine]:
         raise NotAVolume(_in_words(shape, header.dtype), expected)
     if index is not None and len(shape) == 4 and not 0 <= index < shape[3]:
         raise NotAVolume(_in_words(shape, header.dtype), f"a channel {index} along the fourth axis")
-    offset = _voxel_offset(raw)
-    content = _content(path, offset + math.prod(shape) * header.dtype.itemsize)
-    voxels = np.frombuffer(content, dtype=header.dtype, count=math.prod(shape), offset=offset).reshape(shape, order="F")
-    if index is not None and len(shape) == 4:
-        voxels = voxels[..., index]
-    return _scaled(voxels, raw), header.affine
+    scaling = _scaling(raw)
+    as_stored = header.dtype.newbyteorder("=") if scaling is None else np.dtype(np.float32)
+    voxels = np.empty((shape[0], shape[1], shape[2]), wanted or as_stored)
+    channel, itemsize = voxels.size * header.dtype.itemsize, header.dtype.itemsize
+    before = _voxel_offset(raw) + (index or 0) * channel
+    try:
+        with _open(path) as stream:
+            _skip(stream, before)
+            # A float64 beyond float32 becomes inf, which the cohort check reports.
+            with np.errstate(over="ignore", invalid="ignore"):
+                for block in _blocks(voxels.shape):
+                    target = voxels[block]
+                    content = stream.read(target.size * itemsize)
+                    if len(content) < target.size * itemsize:
+                        raise _damaged("a file shorter than its header says")
+                    stored = np.frombuffer(content, header.dtype).reshape(target.shape, order="F")
+                    target[...] = stored if scaling is None else stored * scaling[0] + scaling[1]
+            _skip(stream, _voxel_offset(raw) + math.prod(shape) * itemsize - before - channel)
+            # On to the end, so that gzip compares its checksum.
+            trailing = 0
+            while trailing <= _MOST_TRAILING_BYTES and (more := len(stream.read(1 << 16))):
+                trailing += more
+    except (OSError, EOFError, zlib.error):
+        raise _damaged("a file is truncated or damaged") from None
+    return voxels, header.affine
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts of a volume in the order of a file, whose first axis runs fastest; each lies there in one piece."""
+    x, y, _ = shape
+    steps = (min(x, _BLOCK_VOXELS), max(1, min(y, _BLOCK_VOXELS // x)), max(1, _BLOCK_VOXELS // (x * y)))
+    for begin in itertools.product(*(range(0, n, step) for n, step in zip(shape[::-1], steps[::-1], strict=True))):
+        i, j, k = (slice(at, at + step) for at, step in zip(begin[::-1], steps, strict=True))
+        yield i, j, k
+
+
+def _skip(stream: _Stream, size: int) -> None:
+    """Read on by so many bytes. Raises DataError where there are fewer."""
+    while size > 0:
+        read = len(stream.read(min(size, 1 << 20)))
+        if not read:
+            raise _damaged("a file shorter than its header says")
+        size -= read
 
 
 def _voxel_offset(raw: Any) -> int:
@@ -288,24 +331,10 @@ def _voxel_offset(raw: Any) -> int:
     return max(int(raw["vox_offset"]), VOXEL_OFFSET if len(raw.binaryblock) == 348 else 544)
 
 
-def _content(path: Path, needed: int) -> bytes:
-    """The first ``needed`` bytes, after reading on to the end so that gzip compares its checksum."""
-    try:
-        with _open(path) as stream:
-            content = stream.read(needed)
-            trailing = 0
-            while trailing <= _MOST_TRAILING_BYTES and (more := len(stream.read(1 << 16))):
-                trailing += more
-    except (OSError, EOFError, zlib.error):
-        raise _damaged("a file is truncated or damaged") from None
-    if len(content) < needed:
-        raise _damaged("a file shorter than its header says")
-    return content
-
-
-def _scaled(voxels: NDArray[Any], raw: Any) -> NDArray[Any]:
+def _scaling(raw: Any) -> tuple[np.float64, np.float64] | None:
+    """Slope and intercept; None where the numbers are as stored."""
     slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
     intercept = intercept if math.isfinite(intercept) else 0.0
     if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1.0, 0.0):
-        return voxels.astype(voxels.dtype.newbyteorder("="), order="C")
-    return np.ascontiguousarray(voxels * np.float64(slope) + np.float64(intercept))
+        return None
+    return np.float64(slope), np.float64(intercept)

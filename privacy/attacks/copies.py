@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,25 @@ SAME_ERROR = 1e-4
 differs by less, two people's scans by far more, even on a grid so coarse that they are nearer than COPY_ERROR."""
 
 
+NEAREST_KEPT = 10
+"""Volumes without an accusation that are kept beside those with one: somebody wants to see the next ones too."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A synthetic volume and the scan that it repeats, or the scan most like it.
+
+    Attributes:
+        volume: Its index.
+        scan: The scan's.
+        accused: Whether it is a copy of that scan.
+    """
+
+    volume: int
+    scan: int
+    accused: bool
+
+
 @dataclass(frozen=True)
 class Copies:
     """What of a synthetic set repeats a real patient's scan.
@@ -29,10 +48,13 @@ class Copies:
     Attributes:
         volumes: Synthetic volumes that repeat one person's scan, member or holdout.
         members: Audited members with at least one such volume.
+        suspects: In an order of suspicion: a pair of volume and scan for each volume and patient that it repeats, then
+            the nearest others, one a volume. Which patient's a scan is, is the site's to know.
     """
 
     volumes: int
     members: int
+    suspects: tuple[Suspect, ...] = field(default=(), compare=False)
 
 
 def confirmed_copies(
@@ -64,7 +86,32 @@ def confirmed_copies(
         confirmed |= _any_of(moved, owner, len(names))
     member = np.zeros(len(names), dtype=bool)
     member[owner] = scans.member
-    return Copies(volumes=int(confirmed.any(axis=0).sum()), members=int(confirmed.any(axis=1)[member].sum()))
+    return Copies(
+        volumes=int(confirmed.any(axis=0).sum()),
+        members=int(confirmed.any(axis=1)[member].sum()),
+        suspects=_suspects(distance**2 / np.maximum(spread, np.finfo(float).tiny)[:, None], owner, confirmed),
+    )
+
+
+def _suspects(unexplained: Floats, owner: NDArray[np.intp], confirmed: NDArray[np.bool_]) -> tuple[Suspect, ...]:
+    """By the share (N, S) of each scan's variance that a volume leaves unexplained; accused pairs (patients, S) first.
+
+    A copy that was moved leaves much, and comes after those that were not.
+    """
+
+    def rank(pair: Suspect) -> tuple[float, int, int]:
+        return float(unexplained[pair.scan, pair.volume]), pair.volume, pair.scan
+
+    accused = []
+    for patient, volume in zip(*np.nonzero(confirmed), strict=True):
+        rows = np.flatnonzero(owner == patient)
+        accused.append(Suspect(int(volume), int(rows[unexplained[rows, volume].argmin()]), accused=True))
+    others = [
+        Suspect(volume, int(unexplained[:, volume].argmin()), accused=False)
+        for volume in range(unexplained.shape[1])
+        if len(unexplained) and not confirmed[:, volume].any()
+    ]
+    return (*sorted(accused, key=rank), *sorted(others, key=rank)[:NEAREST_KEPT])
 
 
 def _any_of(rows: NDArray[np.bool_], group: NDArray[np.intp], groups: int) -> NDArray[np.bool_]:

@@ -59,7 +59,7 @@ from .copy_control import positive_copies_control
 from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
 from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
 from .material import AuditMaterial
-from .result import AuditResult
+from .result import AuditResult, SuspectRow, scan_digest
 from .shadow_training import ShadowPlan, seconds_for_shadows, seconds_to_measure, train_shadows
 
 T = TypeVar("T")
@@ -323,6 +323,9 @@ def run_audit(
         synthetic_sha256=material.synthetic_sha256,
         earlier_audits=plan.earlier,
         reference_stands_in=material.reference_stands_in,
+        suspects=tuple(
+            SuspectRow(one.volume, scan_digest(held.images[one.scan]), one.accused) for one in copies.suspects
+        ),
         not_applicable={
             id: SUMMED if id == TRAJECTORY and material.summed else _ASKS_FOR[id] for id in evidence.not_applicable
         },

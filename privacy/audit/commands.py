@@ -95,12 +95,12 @@ def audit_show(
 
     A folder's latest audit is audit.json; each one's own result is beside it, as audit-001.json and so on.
     """
-    from .report import audit_text
+    from .report import stored_text
     from .run import read_consistent_result, result_file
 
     file = result_file(result)
     content = read_consistent_result(file)
-    typer.echo(json.dumps(content, indent=1) if as_json else audit_text(content))
+    typer.echo(json.dumps(content, indent=1) if as_json else stored_text(content))
     if not as_json:
         typer.echo(f"Shown as '{file}' has it; whether it is what the audit left, 'fedphantom audit verify' says.")
 

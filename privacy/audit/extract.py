@@ -13,18 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...common.errors import DataError
 from ...common.labels.chain import Sha256
+from ...common.one_line import ONE_LINE
 from ...common.run_result import NamedBy
 from ..evidence import BATTERY, ReleaseKind
 from ..policy import Tier
 from ..verdict import Outcome
 
-Word = Annotated[str, Field(max_length=120, pattern=r"^[^\x00-\x1f]*$")]
-Sentence = Annotated[str, Field(max_length=800, pattern=r"^[^\x00-\x1f]*$")]
+Word = Annotated[str, Field(max_length=120), ONE_LINE]
+Sentence = Annotated[str, Field(max_length=800), ONE_LINE]
 Figure = bool | int | float | None | Word | Annotated[tuple[float | None, ...], Field(max_length=2)]
-Cell = Annotated[int, Field(ge=0)] | Literal["<20"]
+LARGEST_COUNT = 10**9
+"""Of patients, maps or steps: more are nobody's, and a number without an end ends in no figure."""
+Number = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Cell = Number | Literal["<20"]
 """How many patients, where they are twenty or more or nobody outside the site reads it."""
 Count = Cell | Annotated[dict[Word, Cell], Field(max_length=32)]
-Number = Annotated[int, Field(ge=0)]
 _ROUNDING = 0.05
 """How far rounding of a small group's figures may move one past the end of its interval."""
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -101,8 +104,8 @@ class PolicyRow(_Extract):
     tpr_lower_max: float | None = None
     outlier_auc_upper_max: float | None = None
     linkage_upper_max: float | None = None
-    min_holdout: int | None = None
-    label_carriers_min: int | None = None
+    min_holdout: Number | None = None
+    label_carriers_min: Number | None = None
     reasons: Annotated[dict[Word, ReasonRow], Field(max_length=16)] = Field(default_factory=dict)
 
 
@@ -144,7 +147,7 @@ class AuditExtract(_Extract):
     counts: Annotated[dict[Word, Count], Field(max_length=64)]
     reasons: Annotated[tuple[Sentence, ...], Field(max_length=64)] = ()
     policy: PolicyRow | None = None
-    audit_number: int | None = Field(default=None, ge=1)
+    audit_number: Annotated[int, Field(ge=1, le=LARGEST_COUNT)] | None = None
     claim_confidence: float | None = None
     earlier_audits: Annotated[tuple[EarlierPValues | None, ...], Field(max_length=10_000)] = ()
     too_small: Annotated[tuple[Word, ...], Field(max_length=16)] = ()

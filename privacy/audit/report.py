@@ -137,6 +137,22 @@ def combined_power_text(power: Power | None, policy: ReleasePolicy, audits: int)
     return heading + power_text(power, policy.tier, policy.min_holdout)
 
 
+def stored_text(content: Mapping[str, Any]) -> str:
+    """As :func:`audit_text`, of a file that anybody may have written.
+
+    Raises:
+        DataError: a part of it that no audit leaves so.
+    """
+    try:
+        return audit_text(content)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise DataError(
+            "an audit result that cannot be shown",
+            expected="the result file as 'fedphantom audit run' left it",
+            remedy="Give that file, or run the audit again.",
+        ) from None
+
+
 def audit_text(result: Mapping[str, Any]) -> str:
     """Verdict, reasons, attacks and controls for a terminal."""
     from rich.console import Console
@@ -211,7 +227,7 @@ def _power_lines(result: Mapping[str, Any]) -> Sequence[str]:
     try:
         power = TypeAdapter(Power).validate_python(result["power"])
         tier = TypeAdapter[Tier](Tier).validate_python(result["tier"])
-        least = TypeAdapter(int).validate_python((result.get("policy") or asdict(TIERS[tier]))["min_holdout"])
+        least = TypeAdapter(int).validate_python(_thresholds(result)["min_holdout"])
     except (ValidationError, KeyError, TypeError):
         raise DataError(
             "an audit result whose 'power' cannot be shown",
@@ -225,9 +241,14 @@ def _allowed(attack: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """What the attack's bound is held against; a dash where the result does not say for which release."""
     if result.get("release") not in BINDING:
         return "-"
-    policy = result.get("policy") or asdict(TIERS[result["tier"]])
+    policy = _thresholds(result)
     whole, isolated = policy["auc_upper_max"], policy["outlier_auc_upper_max"]
     return allowed(attack["id"], attack["threat_model"], result["release"], whole, isolated)
+
+
+def _thresholds(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that it says it was judged by, and its tier's where it says nothing."""
+    return asdict(TIERS[result["tier"]]) | (result.get("policy") or {})
 
 
 def _turn(result: Mapping[str, Any]) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..evidence import BATTERY, AttackResult, AuditEvidence
 from ..multiplicity import PValues, claim_confidence
@@ -16,8 +20,28 @@ from .judging import SiteFigure
 
 
 @dataclass(frozen=True)
+class SuspectRow:
+    """A pair to look at.
+
+    Attributes:
+        volume: Index among the synthetic volumes, in the order of their names.
+        scan: :func:`scan_digest` of the patient's scan: only who has the scan can tell whose it is.
+        accused: Whether the volume is a confirmed copy of it, and not only the scan most like it.
+    """
+
+    volume: int
+    scan: str
+    accused: bool
+
+
+def scan_digest(image: NDArray[np.float32]) -> str:
+    """SHA-256 (hex) of a prepared scan's voxels."""
+    return hashlib.sha256(np.ascontiguousarray(image, dtype=np.float32).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
 class AuditResult:
-    """Figures about groups only: no patient, no coin, no score.
+    """Figures about groups only, and which volumes to look at first: no patient, no coin, no score.
 
     Attributes:
         verdict: Outcome and reasons.
@@ -37,6 +61,8 @@ class AuditResult:
         reference_stands_in: What stood in as reference or control patients, or None.
         parameters_sha256: Over the generator's parameters, whatever its file's header says; None where it has no file.
         channels: The study's, which are all that the attacks read of a volume.
+        suspects: Volumes in an order of suspicion, each with the scan that it is accused of copying, or that is most
+            like it. For the internal report.
         not_applicable: Attacks that are run where there is something to ask, and were not: why, by identifier.
         scans_sha256: Of what the sites' journals note of their scans; None for scans that no journal tells of.
         code_sha256: Of the program that audited (:mod:`fedphantom.common.installed_code`), as it stood at the start;
@@ -57,6 +83,7 @@ class AuditResult:
     synthetic_sha256: str | None
     earlier_audits: tuple[PValues | None, ...]
     reference_stands_in: str | None
+    suspects: tuple[SuspectRow, ...] = ()
     not_applicable: Mapping[str, str] = field(default_factory=dict)
     parameters_sha256: str | None = None
     channels: tuple[str, ...] = ()
@@ -91,6 +118,7 @@ class AuditResult:
             "confirmed_copies": self.evidence.confirmed_copies,
             "copied_members": self.evidence.copied_members,
             "copied_labels": asdict(self.evidence.copied_labels),
+            "suspects": [asdict(row) for row in self.suspects],
             "canary_excess": self.evidence.canary_excess,
             "negative_seeds": self.evidence.negative_seeds,
             "target_steps": self.evidence.target_steps,

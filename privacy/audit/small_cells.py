@@ -21,6 +21,7 @@ A reader learns from an interval's width, as from any interval, roughly how many
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TypeVar
 
 from ..evidence import OUTLIERS, SMALLEST_CELL
@@ -142,6 +143,5 @@ def _means(extract: AuditExtract) -> EpsilonMeans | None:
     means = extract.epsilon_means
     if means is None or not any(_is_small(extract.counts.get(role)) for role in ("member", "training")):
         return means
-    exponent = math.floor(math.log10(means.delta))
-    digit = math.floor(round(means.delta / 10**exponent, 6))
-    return means.model_copy(update={"delta": float(f"{digit}e{exponent}")})
+    delta = Decimal(repr(means.delta))
+    return means.model_copy(update={"delta": float(f"{delta.as_tuple().digits[0]}e{delta.adjusted()}")})

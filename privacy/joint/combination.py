@@ -105,7 +105,7 @@ def check_combined(content: bytes, study: Study) -> tuple[SiteExtract, ...]:
     try:
         extract = AuditExtract.model_validate_json(content)
         files = [str(text).encode() for text in json.loads(content)[PARTS]]
-    except (ValidationError, ValueError, KeyError, TypeError):
+    except (ValidationError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             "no combined audit",
             expected="the file that 'fedphantom audit combine' wrote",

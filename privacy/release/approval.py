@@ -146,6 +146,17 @@ def approval_file(key: str) -> str:
     return f"{FOLDER}/{key}.dsse.json"
 
 
+def refuse_unnamed(files: Iterable[str], predicate: ReleasePredicate) -> None:
+    """Judge approvals by their names alone, so that no more are read than the release can have.
+
+    Raises:
+        VerificationFailed: one by a key that the release does not name.
+    """
+    for file in sorted(files):
+        with about(f"the approval {file.removeprefix(FOLDER + '/')[:12]}…"):
+            site_of(predicate, file.removeprefix(FOLDER + "/").partition(".")[0])
+
+
 def check_approvals(
     files: Mapping[str, bytes],
     statement_sha256: str,

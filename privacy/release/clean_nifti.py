@@ -70,6 +70,12 @@ def clean_voxels(content: bytes, grid: Grid) -> NDArray[np.float32]:
     return np.frombuffer(raw, "<f4", offset=_HEADER.size).reshape(grid.shape, order="F")
 
 
+def clean_labels(content: bytes, grid: Grid) -> NDArray[np.uint8]:
+    """The labels of a file that :func:`check_clean_nifti` found clean, shape (X, Y, Z)."""
+    raw = zlib.decompress(content, zlib.MAX_WBITS | 16)
+    return np.frombuffer(raw, "<u1", offset=_HEADER.size).reshape(grid.shape, order="F")
+
+
 def _check_header(header: bytes, is_label_map: bool) -> tuple[Grid, str]:
     if len(header) < _HEADER.size or header[:4] != struct.pack("<i", 348):
         raise _unclean("no little-endian NIfTI-1 header")

@@ -83,6 +83,9 @@ def release_pack(
             " contributing site's; none only for --tier internal. Repeatable."
         ),
     ] = None,
+    allow_faces: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Pack heads with a face; the reason is kept in RUN's journal.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Check, pack and sign a release; exit 4 unless audit, policies and every volume's origin permit it.
@@ -90,16 +93,29 @@ def release_pack(
     Every label map is made again from its public source, and every volume painted again, before it is packed. Nobody
     has approved it then: that is 'fedphantom release approve', at every site behind it.
     """
-    if kind == "weights" and (public or synthetic):
+    if kind == "weights" and (public or synthetic or allow_faces is not None):
         raise typer.BadParameter(
-            "they would have no effect: a release of weights holds no volumes", param_hint="--public, --synthetic"
+            "they would have no effect: a release of weights holds no volumes",
+            param_hint="--public, --synthetic, --allow-faces",
         )
     from ...common.progress import stages
     from .run import pack_run
 
     with stages() as begin:
         report = pack_run(
-            run, out, kind, tier, key, audit, synthetic, public, begin, evaluation or (), policy or (), _say
+            run,
+            out,
+            kind,
+            tier,
+            key,
+            audit,
+            synthetic,
+            public,
+            begin,
+            evaluation or (),
+            policy or (),
+            _say,
+            allow_faces,
         )
     typer.echo(report.to_json() if as_json else report.to_text())
 

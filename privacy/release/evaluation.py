@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...common.errors import DataError, PolicyRefused, VerificationFailed
 from ...common.labels.chain import Sha256
+from ...common.one_line import ONE_LINE
 from ..evidence import SMALLEST_CELL
 from ..statement import EvaluationClaim
 
 FILE = "evaluation.json"
 
-Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")]
+Word = Annotated[str, Field(min_length=1, max_length=120), ONE_LINE]
 Arm = Annotated[
     str,
     Field(

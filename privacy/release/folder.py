@@ -30,7 +30,7 @@ from ..policy import Tier
 from ..statement import ReleasePredicate, parse_statement
 from ..synthetic_digest import VOLUME_ENDING
 from ..verdict import Outcome
-from .approval import LARGEST, Approval, check_approvals, missing_approvals
+from .approval import LARGEST, Approval, check_approvals, missing_approvals, refuse_unnamed
 from .approval import NAME as APPROVAL_NAME
 from .content import AUDIT, COHORT, GENERATOR, MANIFEST, PUBLIC_LABELS, ContentCheck, public_sources_of
 from .grounds import said_of
@@ -241,6 +241,8 @@ def _verify_content(folder: Path, trusted: Iterable[Ed25519PublicKey]) -> Verifi
         ]
         raise _broken(f"a release with {' and '.join(told)}")
 
+    refuse_unnamed(approvals, statement.predicate)
+
     public = public_sources_of(_checked(folder, PUBLIC_LABELS, hashes))
     if public.sources != statement.predicate.label_sources:
         raise _broken("public label sources other than the signed statement says")
@@ -389,8 +391,9 @@ def _digest(file: BinaryIO) -> str:
 def _read(folder: Path, name: str, limit: int) -> bytes:
     try:
         with _opened(folder, name) as file:
-            small = os.fstat(file.fileno()).st_size <= limit
-            content = file.read(limit) if small else b""
+            size = os.fstat(file.fileno()).st_size
+            small = size <= limit
+            content = file.read(size) if small else b""
     except OSError:
         raise _broken(f"'{name}' cannot be read") from None
     if not small:

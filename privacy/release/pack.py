@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ...common.atomic import atomic_folder
 from ...common.cohorts.bids_writer import special_channels
 from ...common.cohorts.layouts.bids import DESCRIPTION, LABEL_LOOKUP
+from ...common.counted import counted
 from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
 from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
@@ -26,7 +27,7 @@ from ...common.run_result import contributing_sites
 from ...common.signing import sign
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
-from ...common.volumes.face import face_finding
+from ...common.volumes.face import NOT_SHOWN, FaceFinding, painted_face_finding
 from ...common.volumes.grid import Grid
 from ..approving_site import ApprovingSite
 from ..audit.extract import AuditExtract
@@ -41,7 +42,7 @@ from ..policy import SitePolicy, Tier
 from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
 from ..synthetic_files import image_keys, synthetic_volumes
-from .clean_nifti import check_clean_nifti, clean_voxels
+from .clean_nifti import check_clean_nifti, clean_labels, clean_voxels
 from .content import (
     AUDIT,
     COHORT,
@@ -85,6 +86,7 @@ def pack(
     evaluations: Sequence[Path] = (),
     policies: Sequence[SitePolicy] = (),
     carriers: LabelCarriers | None = None,
+    allow_faces: bool = False,
     created: datetime | None = None,
     before: Callable[[ReleaseReport], None] = lambda report: None,
 ) -> ReleaseReport:
@@ -104,6 +106,7 @@ def pack(
         policies: Of the sites that stand behind it: one of a generator that a site trained alone, every contributing
             site's of an average. None only for a release inside the study.
         carriers: Of each structure; None where nobody counted, as an internal release does not need.
+        allow_faces: Whether volumes may leave that are not shown to be without a face.
         created: When; now, if left out.
         before: Told what is packed before it appears.
 
@@ -111,8 +114,8 @@ def pack(
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
             an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
-            stands against it, is missing, or is one too many, or a structure that too few training patients carry, or
-            what was released before and withdrawn.
+            stands against it, is missing, or is one too many, a structure that too few training patients carry, a volume
+            in which a face may be, or what was released before and withdrawn.
         ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.
@@ -162,7 +165,9 @@ def pack(
             )
         else:
             with about("the synthetic cohort"):
-                used, making, facts = _add_cohort(writer, synthetic, study, generator_sha256, public)
+                used, making, facts = _add_cohort(
+                    writer, synthetic, study, generator_sha256, public, allow_faces=allow_faces
+                )
             volumes = (digest for name, digest in writer.files.items() if name.endswith(VOLUME_ENDING))
             if digest_of_hashes(volumes) != extract.synthetic_sha256:
                 raise VerificationFailed(
@@ -282,7 +287,7 @@ def _evaluation(files: Sequence[Path], audited: str | None) -> EvaluationExtract
 
 
 def _add_cohort(
-    writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources
+    writer: _Writer, cohort: Path, study: Study, generator_sha256: str, public: PublicSources, *, allow_faces: bool
 ) -> tuple[PublicSources, LabelMaking, CohortFacts]:
     """Copy every volume under a random name beside a fresh sidecar.
 
@@ -295,30 +300,40 @@ def _add_cohort(
     chains: list[LabelChain] = []
     # From the operating system and kept nowhere: a release's names tell nothing, not even an order.
     renamed = {subject: f"sub-{secrets.token_hex(8)}" for subject in volumes}
-    stripped, grid = 0, study.volume_grid()
-    for subject, key, path in ((renamed[name], key, path) for name, of in volumes.items() for key, path in of.items()):
-        content = _source(path, "synthetic volume")
-        grid = check_clean_nifti(content, is_label_map=key == LABEL_KEY)
-        try:
-            beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
-        except DataError:
-            raise PolicyRefused(
-                "a volume without a sidecar, whose label map therefore counts as private",
-                expected="a sidecar with a label chain beside every volume",
-                remedy="Generate the volumes anew with 'fedphantom generate'.",
-            ) from None
-        sidecar = parse_sidecar(beside, generator_sha256, public)
-        used.update(sidecar.label_chain.sources())
-        recipes.update(sidecar.label_chain.recipes())
-        if key == LABEL_KEY:
-            chains.append(sidecar.label_chain)
-            sidecar = sidecar.model_copy(update={"skull_stripped": None})
-        else:
-            sidecar = sidecar.model_copy(update={"skull_stripped": _is_stripped(content, grid)})
-            stripped += sidecar.skull_stripped is True
-        stem = f"{COHORT}/{subject}/anat/{subject}_{key}"
-        writer.add(f"{stem}.nii.gz", content)
-        writer.add(f"{stem}.json", sidecar.encode())
+    stripped, faces, grid = 0, 0, study.volume_grid()
+    for name, of in volumes.items():
+        subject, labels = renamed[name], _source(of[LABEL_KEY], "synthetic label map")
+        for key, path in of.items():
+            content = _source(path, "synthetic volume")
+            grid = check_clean_nifti(content, is_label_map=key == LABEL_KEY)
+            try:
+                beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
+            except DataError:
+                raise PolicyRefused(
+                    "a volume without a sidecar, whose label map therefore counts as private",
+                    expected="a sidecar with a label chain beside every volume",
+                    remedy="Generate the volumes anew with 'fedphantom generate'.",
+                ) from None
+            sidecar = parse_sidecar(beside, generator_sha256, public)
+            used.update(sidecar.label_chain.sources())
+            recipes.update(sidecar.label_chain.recipes())
+            if key == LABEL_KEY:
+                chains.append(sidecar.label_chain)
+                sidecar = sidecar.model_copy(update={"skull_stripped": None})
+            else:
+                finding = _face_finding(content, labels, grid)
+                faces += finding == NOT_SHOWN
+                sidecar = sidecar.model_copy(update={"skull_stripped": finding == "skull-stripped"})
+                stripped += sidecar.skull_stripped is True
+            stem = f"{COHORT}/{subject}/anat/{subject}_{key}"
+            writer.add(f"{stem}.nii.gz", content)
+            writer.add(f"{stem}.json", sidecar.encode())
+    if faces and not allow_faces:
+        raise PolicyRefused(
+            f"{counted(faces, 'image')} of a head that is neither skull-stripped nor defaced, as far as voxels show",
+            expected="volumes in which no face can be",
+            remedy="Train on stripped or defaced scans, or say with --allow-faces why faces may be there.",
+        )
     channels = image_keys(study.channels)
     writer.add(f"{COHORT}/{DESCRIPTION}", encode_description(special_channels(study.channels)))
     writer.add(f"{COHORT}/participants.tsv", encode_participants(renamed.values()))
@@ -340,8 +355,11 @@ def _add_cohort(
     return sources, LabelMaking.of(chains), facts
 
 
-def _is_stripped(content: bytes, grid: Grid) -> bool:
-    return face_finding(clean_voxels(content, grid), grid.affine()) == "skull-stripped"
+def _face_finding(image: bytes, label_map: bytes, grid: Grid) -> FaceFinding:
+    """Of an image that was found clean. Raises VerificationFailed where its label map is not."""
+    if check_clean_nifti(label_map, is_label_map=True) != grid:
+        return NOT_SHOWN
+    return painted_face_finding(clean_voxels(image, grid), clean_labels(label_map, grid), grid.affine())
 
 
 class _Writer:

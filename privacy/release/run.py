@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ...common.atomic import write_atomic
 from ...common.cohort import Cohort
-from ...common.errors import DataError, PolicyRefused
+from ...common.errors import ConfigError, DataError, PolicyRefused, about
 from ...common.gan.weights import load_weights, study_of
 from ...common.keys import generate_key, load_private_key
 from ...common.labels.choice import public_cohort
@@ -34,8 +34,10 @@ from .label_carriers import LabelCarriers, count_label_carriers, fewest_carriers
 from .origin import check_origin
 from .pack import ReleaseReport, pack, permitted, verify_release
 from .policy_file import unnamed_signers
+from .text_scan import names_someone
 
 REFUSED = "release-refused.json"
+_LONGEST_REASON = 300
 
 
 def pack_run(
@@ -51,6 +53,7 @@ def pack_run(
     evaluations: Sequence[Path] = (),
     policies: Sequence[Path] = (),
     say: Callable[[str], None] = lambda text: None,
+    allow_faces: str | None = None,
 ) -> ReleaseReport:
     """``release pack``: make every scan again from its public source, then pack, sign and write it down.
 
@@ -67,24 +70,30 @@ def pack_run(
         evaluations: As :func:`~fedphantom.privacy.release.pack.pack`.
         policies: Policy files of the sites behind it.
         say: Told what a person should know of them.
+        allow_faces: Why volumes may leave that are not shown to be without a face, for the journal of ``run``; None
+            where they may not.
 
     Raises:
         OutputTaken: ``out`` is there already.
         PolicyRefused: an origin, the audit or the tier stands against it, or several generators painted the cohort.
         DataError: no finished run, the whole folder of one whose sites each have a generator of their own, or an audit,
             volume or cohort that cannot be read.
-        ConfigError: ``public`` would have no effect.
+        ConfigError: ``public`` would have no effect, or a reason for faces is none, names somebody, or no journal would
+            keep it.
         FedPhantomError: as :func:`~fedphantom.privacy.release.origin.check_origin` and
             :func:`~fedphantom.privacy.release.pack.pack`.
     """
     refuse_taken(out)  # before every scan is made again
+    if allow_faces is not None:
+        with about("--allow-faces"):
+            _refuse_unfit_reason(allow_faces, run)
     private = load_private_key(key)
     refuse_several_generators(run)
     by = [read_policy(path) for path in policies]
     for remark in unnamed_signers(by):
         say(remark)
     with refusals_noted(run, kind=kind, tier=tier):
-        return _packed(run, out, kind, tier, private, audit, synthetic, public, stage, evaluations, by)
+        return _packed(run, out, kind, tier, private, audit, synthetic, public, stage, evaluations, by, allow_faces)
 
 
 def _packed(
@@ -99,6 +108,7 @@ def _packed(
     stage: Callable[[str], Callable[[int, int], None]],
     evaluations: Sequence[Path],
     policies: Sequence[SitePolicy],
+    allow_faces: str | None,
 ) -> ReleaseReport:
     if not (run / GENERATOR).is_file():
         raise DataError(
@@ -141,7 +151,8 @@ def _packed(
         evaluations=evaluations,
         policies=policies,
         carriers=count_label_carriers(run, study) if counts else told,
-        before=partial(_note_packed, run),
+        allow_faces=allow_faces is not None,
+        before=partial(_note_packed, run, allow_faces=allow_faces),
     )
 
 
@@ -156,8 +167,26 @@ def _told_by_sites(run: Path, audit: Path | None, study: Study) -> LabelCarriers
     return LabelCarriers.told_by([part.carried for part in verify_combined(content, run)], study, FEWEST_TOLD)
 
 
-def _note_packed(run: Path, report: ReleaseReport) -> None:
+def _refuse_unfit_reason(reason: str, run: Path) -> None:
+    """A reason stands in the journal as it is."""
+    if not reason.strip() or len(reason) > _LONGEST_REASON or not reason.isprintable():
+        found = "no reason on one line of 1 to 300 characters"
+    elif names_someone(run, reason):
+        found = "a reason with a date, a record number or a patient's identifier in it"
+    elif not keeps_history(run):
+        found = "a reason that no journal would keep, for RUN has none"
+    else:
+        return
+    raise ConfigError(
+        found,
+        expected="why faces may be there, in words that name nobody, and RUN's journal to keep them",
+        remedy="Give another reason, or pack where the journal is.",
+    )
+
+
+def _note_packed(run: Path, report: ReleaseReport, allow_faces: str | None = None) -> None:
     if keeps_history(run):
+        allowed = {} if allow_faces is None else {"faces_allowed_because": allow_faces}
         note(
             run,
             PACKED,
@@ -168,6 +197,7 @@ def _note_packed(run: Path, report: ReleaseReport) -> None:
             generator=report.generator_sha256,
             key=report.signed_by,
             approving_sites=report.approving_sites,
+            **allowed,
         )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from ...common.federation import Sharing
 from ...common.labels.chain import PublicSources
 from ...common.site_folder import SITE_FILE
 from ...common.study import Study
+from ...common.toml_text import parse_toml
 from ..approving_site import ApprovingSite
 from ..evidence import ATTACKS, BINDING, BLIND
 from ..policy import TIERS
@@ -162,6 +162,6 @@ def _identifiers(run: Path) -> Iterable[str]:
 def _sites(run: Path) -> Iterable[str]:
     for path in (run / SITE_FILE, *sorted(run.glob(f"sites/*/{SITE_FILE}"))):
         try:
-            yield str(tomllib.loads(path.read_text(encoding="utf-8")).get("name", path.parent.name))
+            yield str(parse_toml(path.read_text(encoding="utf-8")).get("name", path.parent.name))
         except (OSError, ValueError):
             continue

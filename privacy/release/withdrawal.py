@@ -23,6 +23,7 @@ from ...common.errors import DataError, OutputTaken, SignatureInvalid, Verificat
 from ...common.in_toto import STATEMENT_TYPE, Digest, Record, Time, read_small, time_text
 from ...common.keys import key_id
 from ...common.labels.chain import Sha256
+from ...common.one_line import ONE_LINE
 from ...common.signing import sign, unverified, verify
 from ..evidence import ReleaseKind
 from ..statement import ReleasePredicate, parse_statement
@@ -48,7 +49,7 @@ class WithdrawalPredicate(Record):
     kind: ReleaseKind
     generator_sha256: Sha256
     synthetic_sha256: Sha256 | None = None
-    reason: Annotated[str, Field(min_length=10, max_length=500, pattern=r"^[^\x00-\x1f]*$")]
+    reason: Annotated[str, Field(min_length=10, max_length=500), ONE_LINE]
     time: Time
 
 

@@ -7,18 +7,18 @@ about several institutions' audits as one shows no patient's scan and counts no 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...common.atomic import atomic_folder
 from ...common.cohorts.layouts import read_cohort
-from ...common.cohorts.preparation import prepare
+from ...common.cohorts.preparation import PreparedScans, joined, prepare
 from ...common.errors import DataError, VerificationFailed, about
 from ...common.gan.weights import GENERATOR, read_weights_header, study_of
 from ...common.json_object import read_json_object
 from ...common.output_place import refuse_taken
-from ...common.site_folder import SITE_FILE, site_folders, site_material, training_and_test_scans
+from ...common.site_folder import SITE_FILE, SiteMaterial, site_folders, site_material
 from ...common.study import Study
 from ..audit.run import RESULT, verify_audit
 from ..label_making import LabelMaking
@@ -88,7 +88,7 @@ def report_audit(
             release=None,
             synthetic=prepare(read_cohort(made), study.without_remapping(), run / "cache") if made else None,
             label_making=LabelMaking.of(label_chains(made)) if made else None,
-            training=None if combined else training_and_test_scans(list(materials.values()))[0],
+            scans=None if combined else _audited_scans(materials.values()),
             people=None if combined else people_of(materials),
             facts={
                 "Sites whose patients were audited": str(combined or len(materials)),
@@ -98,6 +98,12 @@ def report_audit(
             times_note="",
         )
     return out / INTERNAL, out / SHAREABLE
+
+
+def _audited_scans(materials: Iterable[SiteMaterial]) -> PreparedScans:
+    """Of every patient but those whom no audit reads: a volume may be accused of copying any of them."""
+    read = [m.scans_of(set(m.coins.roles) - set(m.coins.patients("test"))) for m in materials]
+    return joined(read).named_by_site()
 
 
 def _audited_volumes(table: Mapping[str, Any], study: Study, synthetic: Path | None) -> Path | None:

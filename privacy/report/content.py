@@ -60,21 +60,41 @@ class RocCurve:
             raise _unfit("a ROC curve of no patients", "one or more on either side")
 
 
-@dataclass(frozen=True, eq=False)
+MOST_LIKE = "the scan most like it"
+COPIED = "the scan that the audit found it to be a copy of"
+
+
+@dataclass(frozen=True)
 class SyntheticSample:
     """Volumes to look at.
 
     Attributes:
         volumes: Shape (n, C, X, Y, Z), any intensity unit; channels in the study's order.
         labels: Shape (n, X, Y, Z), label values as in the study.
-        nearest: Shape (n, C, X, Y, Z): beside each volume the training scan most like it. Internal rendition only.
+        nearest: Shape (n, C, X, Y, Z): beside each volume the scan most like it, or that it copies; internal page only.
         nearest_procedural: Of each of these whether its patient is known to be procedural; unknown counts as real.
+        numbers: Of each volume among all, from 1; the first ones where it is left out.
+        accused: Of each whether the audit found it a copy of the scan beside it; none where it is left out.
     """
 
     volumes: NDArray[np.float32]
     labels: NDArray[np.uint8]
     nearest: NDArray[np.float32] | None = None
     nearest_procedural: tuple[bool, ...] = ()
+    numbers: tuple[int, ...] = ()
+    accused: tuple[bool, ...] = ()
+
+    def number(self, index: int) -> int:
+        """Of a volume among all, from 1."""
+        return self.numbers[index] if self.numbers else index + 1
+
+    def is_accused(self, index: int) -> bool:
+        """Whether the audit found this volume a copy of the scan beside it."""
+        return index < len(self.accused) and self.accused[index]
+
+    def beside(self, index: int) -> str:
+        """What the scan beside this volume is to it."""
+        return COPIED if self.is_accused(index) else MOST_LIKE
 
     def shows_real(self) -> bool:
         """Whether a scan is among them that a person may have lain in the scanner for."""
@@ -330,7 +350,7 @@ class ReportContent:
             audit=audit,
             evaluation=evaluation,
             evaluation_withheld=self.evaluation is not None and evaluation is None,
-            synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=()),
+            synthetic=self.synthetic and replace(self.synthetic, nearest=None, nearest_procedural=(), accused=()),
             roc=tuple(curve for curve in self.roc if min(curve.n_member, curve.n_holdout) >= SMALLEST_CELL),
             rounds=tuple(entry.without_names() for entry in self.rounds),
             # In an order that has nothing to do with their names.

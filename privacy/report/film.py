@@ -1,4 +1,4 @@
-"""A film of slices: a synthetic volume and the training scan most like it, cut side by side, scrolled together.
+"""A film of slices: a synthetic volume and the scan beside it, cut side by side, scrolled together.
 
 Without a script: the page's box scrolls by wheel, finger and arrow keys, and each stop shows both cuts of one slice.
 """
@@ -32,7 +32,7 @@ class Frame:
     Attributes:
         name: Plane and slice.
         synthetic: Every channel of the synthetic volume, side by side.
-        nearest: The same of the training scan.
+        nearest: The same of that scan.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Film:
 
 
 def film_of(position: int, study: Study, sample: SyntheticSample) -> Film | None:
-    """The axial film of a volume and the training scan beside it.
+    """The axial film of a volume and the scan beside it.
 
     None where no scan is beside it, or where the page has no room for even a few slices.
     """
@@ -91,7 +91,7 @@ def _frames(position: int, study: Study, sample: SyntheticSample, shown: range) 
         where = f"{name} slice {at + 1} of {study.grid.shape[axis]}"
         strips = [np.hstack([cut(channel, axis, at) for channel in channels]) for channels in pairs]
         across = width * len(study.channels)
-        alts = (f"{told} of synthetic volume {position + 1}, {where}", f"{told} of a {patient}, {where}")
+        alts = (f"{told} of synthetic volume {sample.number(position)}, {where}", f"{told} of a {patient}, {where}")
         made, near = (
             picture([image(strip, across, height)], across, height, alt)
             for strip, alt in zip(strips, alts, strict=True)

@@ -116,6 +116,8 @@ def render_report(content: ReportContent, rendition: Rendition) -> str:
         shown=show_volumes(shown.study, sample) if sample else (),
         films=[film_of(i, shown.study, sample) for i in range(len(sample.volumes[:SHOWN]))] if sample else (),
         synthetic_total=(audit and words.count(audit, "synthetic")) or (len(sample.volumes) if sample else 0),
+        picked=sample is not None and bool(sample.numbers),
+        accused_total=sum(sample.accused) if sample else 0,
         legend=legend(shown.study),
         legal=legal_rows(audit, shown.release, cells),
         limits=words.limits(shown.study),

@@ -19,6 +19,7 @@ from ...common.cohorts.preparation import PreparedScans
 from ...common.gan.weights import load_weights
 from ...common.site_folder import SITE_FILE, site_folders
 from ...common.study import Study
+from ..audit.result import scan_digest
 from ..dp.ledger_excerpt import ledger_excerpts
 from ..dp.statement import read_dp
 from ..label_making import LabelMaking
@@ -54,7 +55,7 @@ def write_reports(
     release: Mapping[str, Any] | None,
     synthetic: PreparedScans | None,
     label_making: LabelMaking | None,
-    training: PreparedScans | None,
+    scans: PreparedScans | None,
     people: People | None,
     facts: Mapping[str, str],
     times: Mapping[str, float],
@@ -77,8 +78,8 @@ def write_reports(
         release: Outcome of the gate; None where none was asked for.
         synthetic: Prepared synthetic scans; None of a network that paints none.
         label_making: How their label maps were made.
-        training: Prepared training scans, for the nearest one beside each volume shown; None where none are at hand.
-        people: The study's patients, named as ``training`` names them; None where they are not at hand.
+        scans: Prepared scans of patients, for the one beside each volume shown; None where none are at hand.
+        people: The study's patients, named as ``scans`` names them; None where they are not at hand.
         facts: Name to value, shown on top of both pages: no site's name among them.
         times: Stage to seconds.
         times_note: What a reader of the times has to know.
@@ -103,7 +104,7 @@ def write_reports(
         roc=() if audited.get("combined_from") else read_roc(audited),  # a curve is made of single scores
         evaluation=None if evaluation is None else ReportEvaluation.read(evaluation),
         rounds=tuple(ReportRound.read(entry) for entry in rounds),
-        synthetic=_sample(synthetic, training, study, people) if synthetic else None,
+        synthetic=_suspected(synthetic, scans, study, people, audited.get("suspects", ())) if synthetic else None,
         release=None if release is None else _outcome(release),
         label_sources=parse_public_sources(sources.read_bytes()).sources if sources.is_file() else (),
         label_making=label_making,
@@ -115,9 +116,9 @@ def write_reports(
         ledgers=ledger_excerpts(at_hand, study),
     )
     internal = render_report(report, "internal").encode()
-    if not may_share_volumes(audited["verdict"], release):
-        # Slices of volumes that the gate holds back would leave with the page.
-        report = replace(report, synthetic=None)
+    # Slices of volumes that the gate holds back would leave with the page; which are nearest to patients is not told.
+    shared = synthetic if may_share_volumes(audited["verdict"], release) else None
+    report = replace(report, synthetic=_first(shared, study) if shared else None)
     shareable = render_report(report, "shareable").encode()
     note_pages([folder.journal for folder in at_hand], digest, internal, shareable)
     write_atomic(out / INTERNAL, internal, mode=0o600)
@@ -133,23 +134,47 @@ def may_share_volumes(verdict: str, release: Mapping[str, Any] | None) -> bool:
     return release is not None and bool(release["packed"]) and release["tier"] != "internal" and verdict == "PASS"
 
 
-def _sample(
-    scans: PreparedScans, training: PreparedScans | None, study: Study, people: People | None
+def _first(made: PreparedScans, study: Study) -> SyntheticSample:
+    """The first volumes, whatever they are like."""
+    return SyntheticSample(np.asarray(made.volumes[:SHOWN]), _labels(made, range(SHOWN), study))
+
+
+def _suspected(
+    made: PreparedScans,
+    scans: PreparedScans | None,
+    study: Study,
+    people: People | None,
+    suspects: Sequence[Mapping[str, Any]],
 ) -> SyntheticSample:
-    """The first volumes, each beside the training scan that is most like it."""
-    volumes = np.asarray(scans.volumes[:SHOWN])
-    values = np.asarray(study.label_values, dtype=np.uint8)
-    if training is None:
-        return SyntheticSample(volumes, values[scans.classes[:SHOWN]])
-    nearest, procedural = _nearest(volumes, training), people.procedural if people else ()
+    """The volumes that the audit suspects most, each beside the scan that it names.
+
+    Where no scan is at hand that it names, the first volumes, each beside the scan most like it; where none is at hand
+    at all, those alone.
+    """
+    if scans is None:
+        return _first(made, study)
+    rows = {scan_digest(image): row for row, image in enumerate(scans.volumes)}
+    known = [one for one in suspects if one["scan"] in rows and one["volume"] < len(made.volumes)][:SHOWN]
+    shown = [int(one["volume"]) for one in known] or list(range(min(SHOWN, len(made.volumes))))
+    volumes = np.asarray(made.volumes[shown])
+    beside = [rows[one["scan"]] for one in known] or _nearest(volumes, scans)
+    procedural = people.procedural if people else ()
     return SyntheticSample(
         volumes,
-        values[scans.classes[:SHOWN]],
-        np.asarray(training.volumes[nearest]),
-        tuple(training.patients[row] in procedural for row in nearest),
+        _labels(made, shown, study),
+        np.asarray(scans.volumes[beside]),
+        tuple(scans.patients[row] in procedural for row in beside),
+        tuple(index + 1 for index in shown) if known else (),
+        tuple(bool(one["accused"]) for one in known),
     )
 
 
-def _nearest(volumes: NDArray[np.float32], training: PreparedScans) -> list[int]:
-    """Row of the training scan with the least mean squared difference from each volume."""
-    return [int(np.argmin([float(np.square(v - t).mean()) for t in training.volumes])) for v in volumes]
+def _labels(made: PreparedScans, shown: Sequence[int], study: Study) -> NDArray[np.uint8]:
+    values = np.asarray(study.label_values, dtype=np.uint8)
+    there = [index for index in shown if index < len(made.volumes)]
+    return np.asarray(values[np.asarray(made.classes[there])])
+
+
+def _nearest(volumes: NDArray[np.float32], scans: PreparedScans) -> list[int]:
+    """Row of the scan with the least mean squared difference from each volume."""
+    return [int(np.argmin([float(np.square(v - t).mean()) for t in scans.volumes])) for v in volumes]

@@ -47,7 +47,7 @@ class Plane:
         name: Plane and slice.
         plain: Every channel of the synthetic volume, then its label map.
         outlined: Every channel with the label map's contours.
-        nearest: Every channel of the training scan beside it; empty where none is shown.
+        nearest: Every channel of the scan beside it; empty where none is shown.
     """
 
     name: str
@@ -63,18 +63,28 @@ class Shown:
     Attributes:
         number: 1-based.
         planes: Axial, coronal, sagittal.
-        procedural: Whether no person was scanned for the training scan beside it.
+        procedural: Whether no person was scanned for the scan beside it.
+        accused: Whether the audit found it a copy of that scan.
+        beside: What that scan is to it, in words.
     """
 
     number: int
     planes: tuple[Plane, ...]
     procedural: bool
+    accused: bool
+    beside: str
 
 
 def show_volumes(study: Study, sample: SyntheticSample) -> tuple[Shown, ...]:
-    """The first volumes, cut where most structures show."""
+    """The volumes, cut where most structures show."""
     return tuple(
-        Shown(i + 1, tuple(_planes(i, study, sample)), sample.nearest_is_procedural(i))
+        Shown(
+            sample.number(i),
+            tuple(_planes(i, study, sample)),
+            sample.nearest_is_procedural(i),
+            sample.is_accused(i),
+            sample.beside(i),
+        )
         for i in range(min(SHOWN, len(sample.volumes)))
     )
 
@@ -90,7 +100,7 @@ def legend(study: Study) -> list[tuple[str, Markup]]:
 def _planes(position: int, study: Study, sample: SyntheticSample) -> Iterator[Plane]:
     volume, labels = sample.volumes[position], sample.labels[position]
     beside = None if sample.nearest is None else sample.nearest[position]
-    patient, index = one_patient(sample.nearest_is_procedural(position)), position + 1
+    patient, index = one_patient(sample.nearest_is_procedural(position)), sample.number(position)
     structures = _foreground(study)
     for name, axis, letter in PLANES:
         at = busiest_slice(labels, axis)
@@ -124,7 +134,7 @@ def _planes(position: int, study: Study, sample: SyntheticSample) -> Iterator[Pl
         neighbours = []
         if beside is not None:
             for c, channel in enumerate(study.channels):
-                alt = f"{channel} of a {patient}: the training scan most like synthetic volume {index}, {where}"
+                alt = f"{channel} of a {patient} beside synthetic volume {index}, {sample.beside(position)}; {where}"
                 parts = [image(cut(greys(beside[c]), axis, at), width, height), side]
                 neighbours.append(Cell(f"{channel}, {patient}", picture(parts, width, height, alt)))
         yield Plane(where, (*plain, label_map), tuple(outlined), tuple(neighbours))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from ...common.enrolment.address import Address, host_name
 from ...common.errors import ConfigError
 from ...common.misfit import first_misfit
 from ...common.study_table import StudyTable
-from ...common.toml_text import toml_text
+from ...common.toml_text import parse_toml, toml_text
 
 LONGEST_DAYS = 825
 """Of any server certificate or enrolment; what browsers once put up with (CA/Browser Forum, ballot 193)."""
@@ -74,7 +73,7 @@ def new_configuration(address: str, also: tuple[str, ...], days: int) -> Coordin
 def read_configuration(path: Path) -> CoordinatorTable:
     """Read the file. Raises ConfigError where it is missing, no TOML, or does not fit."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ConfigError(
             f"no readable {path.name}", expected="TOML, as 'fedphantom server init' wrote it", remedy="Mend it."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,15 @@ def make_run(
     roles: RolesTable,
     training: TrainingTable = SHORT,
     federation: FederationTable | None = None,
+    mark: Callable[[Path], None] = lambda cohort: None,
 ) -> Path:
-    """A simulated run of two sites, each with these patients, and synthetic volumes beside it."""
+    """A simulated run of two sites, each with these patients, and synthetic volumes beside it.
+
+    ``mark`` is given each site's cohort before anybody reads it.
+    """
     for seed, name in enumerate(("site-a", "site-b")):
         write_phantom_cohort(root / name, patients, spacing_mm=12.0, seed=seed)
+        mark(root / name)
     write_phantom_cohort(root / "public", 4, spacing_mm=12.0, seed=9)
     study = study_for(
         read_cohort(root / "site-a"), name="audited", seed=4, public_labels=PublicLabelsTable(source="atlas")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedphantom.common.labels.chain import LabelSource
 from fedphantom.common.study import Study, parse_study
-from fedphantom.privacy.evidence import BATTERY
+from fedphantom.privacy.evidence import BATTERY, REQUIRED_CONTROLS, TESTS
 from fedphantom.privacy.report.content import (
     ReleaseOutcome,
     ReportAudit,
@@ -217,3 +217,33 @@ def images_in(page: str) -> list[NDArray[np.uint8]]:
 def is_checkerboard(image: NDArray[np.uint8]) -> bool:
     steps = np.abs(np.diff(image.astype(int), axis=1))
     return bool((steps > 200).mean() > 0.5)
+
+
+def a_large_page(shape: tuple[int, int, int]) -> ReportContent:
+    """Three volumes of four channels of pure noise, which no picture format makes smaller; a whole audit of 400."""
+    grid = a_study().grid.model_copy(update={"shape": shape})
+    study: Study = a_study(channels=("T1", "T1c", "T2", "FLAIR"), labels=("csf", "grey", "white", "tumour"))
+    study = study.model_copy(update={"grid": grid})
+    rng = np.random.default_rng(0)
+    volumes = rng.random((2, 3, 4, *shape), dtype=np.float32)
+    labels = np.zeros((3, *shape), np.uint8)
+    for value in range(1, 5):
+        edge = tuple(slice(value * n // 12, n - value * n // 12) for n in shape)
+        labels[:, edge[0], edge[1], edge[2]] = value
+    steps = np.sort(rng.random((2, 400)))
+    steps[:, 0], steps[:, -1] = 0, 1
+    figure = {"mean": 0.8, "ci": [0.7, 0.9], "n_test": 200}
+    arms = [
+        {"name": name, "dice": figure, "per_label": dict.fromkeys(("csf", "grey", "white", "tumour"), figure)}
+        for name in ("real", "synthetic", "real+synthetic", "public", "public+synthetic")
+    ]
+    return content(
+        study,
+        synthetic=SyntheticSample(volumes[0], labels, volumes[1]),
+        audit=an_audit(
+            attacks=[an_attack(name, "S", 0.5) for name in TESTS], controls=[a_control(n) for n in REQUIRED_CONTROLS]
+        ),
+        roc=tuple(RocCurve(name, steps[0], steps[1], 200, 200) for name in TESTS),
+        rounds=rounds(200),
+        evaluation=ReportEvaluation.read({"arms": arms, "region": "whole"}),
+    )

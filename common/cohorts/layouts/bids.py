@@ -150,7 +150,7 @@ def _channel_names(path: Path) -> dict[str, str]:
     try:
         channels = json.loads(path.read_text(encoding="utf-8")).get("Channels", {})
         return {str(key): canonical_channel(str(name)) for key, name in channels.items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise DataError(
             f"a {DESCRIPTION} that is not valid",
             expected="a JSON object as BIDS describes it",

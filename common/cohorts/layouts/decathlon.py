@@ -109,7 +109,7 @@ def _read_description(path: Path) -> _Description:
         if len(set(names)) != len(names):
             names = tuple(f"{name}-{index}" for index, name in enumerate(names))
         return _Description(names, tuple(_label_names(content.get("labels") or {})), tuple(_listed(content)))
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise DataError(
             "a dataset.json that cannot be understood",
             expected="Decathlon's keys 'modality', 'labels' and 'training'",

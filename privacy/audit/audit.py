@@ -57,7 +57,7 @@ from .controls import (
 )
 from .copy_control import positive_copies_control
 from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
-from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
+from .judging import at_each_site, judge, judge_blind, with_outliers, with_rejections
 from .material import AuditMaterial
 from .result import AuditResult
 from .shadow_training import ShadowPlan, seconds_for_shadows, seconds_to_measure, train_shadows
@@ -232,7 +232,7 @@ def run_audit(
     scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    attacks = rejecting([judge(attack, plan.seed, delta, claim) for attack in scored], plan.earlier)
+    attacks = with_rejections([judge(attack, plan.seed, delta, plan.audit_number) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     by_site = at_each_site(found.values(), plan.seed)

@@ -214,7 +214,7 @@ def pooled_no_false_alarm_p_value(hits: int, sizes: Sequence[tuple[int, int]]) -
 
 def _all_members(k: int, member: int, holdout: int) -> float:
     """Probability that k patients drawn from so many are all members."""
-    return math.prod((member - i) / (member + holdout - i) for i in range(k))
+    return math.prod(((member - i) / (member + holdout - i) for i in range(k)), start=1.0)
 
 
 def epsilon_lower_bound(

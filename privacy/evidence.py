@@ -23,7 +23,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 7
+BATTERY = 8
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -59,6 +59,7 @@ ATTACKS: dict[str, ThreatModel] = {
     "A5": "S",
     "A5" + OWN: "G",
     "A6": "I",
+    "A7": "S",
     TRAJECTORY: "F",
     ATTRIBUTE: "S",
     "A9": "S",

@@ -45,7 +45,7 @@ def leaking() -> AuditResult:
 @pytest.fixture(scope="module")
 def clean() -> AuditResult:
     """The audit of a volumes release that saw no audited patient."""
-    return audit(make_material(3, **LARGE), release="volumes")
+    return audit(make_material(4, **LARGE), release="volumes")
 
 
 def test_a_generator_that_learnt_members_by_heart_fails(leaking: AuditResult) -> None:

@@ -23,7 +23,7 @@ FEWEST_AVERAGED = 5
 SMALLEST_CELL = 20
 """Fewest patients whose number may leave a site (PRIVACY §3.1)."""
 
-BATTERY = 6
+BATTERY = 8
 """Number of an audit's attacks, searches and controls as a whole; raise it with every change of them. An audit by
 another battery is no evidence about these: its result file is refused."""
 BLIND = "B0"
@@ -59,6 +59,7 @@ ATTACKS: dict[str, ThreatModel] = {
     "A5": "S",
     "A5" + OWN: "G",
     "A6": "I",
+    "A7": "S",
     TRAJECTORY: "F",
     ATTRIBUTE: "S",
     "A9": "S",
@@ -127,14 +128,18 @@ class AttackResult:
         lower95: One-sided 95 % lower bound of the AUC.
         upper95: One-sided upper bound of the AUC (U95): at 95 % in the first audit of a holdout, at 1 - 0.05 / k in
             audit k (``multiplicity``). B0's is at 95 % always: it judges the split, which no audit changes.
-        p_value: One-sided permutation p-value, exact where coins are guessed; for B0 two-sided is read from ``auc_ci``.
-        rejects: Whether Holm over the attacks of every audit of this holdout rejects "no leak".
-        rejects_alone: Whether Holm over this audit's attacks alone does. True wherever ``rejects`` is.
+        p_value: One-sided, of the AUC: by permutations, and exact where coins are guessed. B0's two-sided one is read
+            from ``auc_ci``.
+        rejects: Whether Holm over the tests of every audit of this holdout rejects "no leak", by ``p_value`` or by
+            ``no_false_alarm_p_value``.
+        rejects_alone: Whether Holm over this audit's tests alone does. True wherever ``rejects`` is.
         tpr: At several false positive rates, 0 first; empty where they were not handed on.
         advantage: TPR - FPR at a threshold chosen on other patients.
         eps_lower_bound: ε refuted at 95 %, at that threshold, or by the number of coins guessed right.
         n_member: Members scored.
         n_holdout: Holdout patients scored.
+        no_false_alarm_p_value: Exact p-value of as many members above every holdout patient; None where that is not
+            tested: of the isolated quartile, and of B0.
     """
 
     id: str
@@ -151,6 +156,7 @@ class AttackResult:
     eps_lower_bound: float
     n_member: int
     n_holdout: int
+    no_false_alarm_p_value: float | None
 
 
 @dataclass(frozen=True)

@@ -129,18 +129,42 @@ def perfect_lower_bound(scores: Scores, confidence: float) -> float:
     return clopper_pearson(pairs, pairs, confidence)[0]
 
 
-def permutation_p_value(scores: Scores, rng: np.random.Generator, permutations: int = 10_000) -> float:
+_FEW_REACH = 10
+"""Permutations that reach the estimate; where fewer do, more are asked for if the p-value must be told finer."""
+
+
+def permutation_p_value(scores: Scores, rng: np.random.Generator, permutations: int = 10_000, finest: int = 0) -> float:
     """One-sided p-value of "members score no higher": coins are shuffled within stratum.
 
     (1 + permutations that reach the estimate) / (1 + permutations), hence never 0.
+
+    Args:
+        scores: Of one attack.
+        rng: Shuffles.
+        permutations: At least.
+        finest: Where fewer than ten of those reach the estimate: so many in all. The p-value stays one: no more often
+            below x than x, since what looks small at first is told by all of them, whose number is fixed.
     """
+    reached = _reached(scores, rng, permutations)
+    if reached < _FEW_REACH:
+        for done in range(permutations, finest, _SHUFFLED_AT_ONCE):
+            reached += _reached(scores, rng, min(_SHUFFLED_AT_ONCE, finest - done))
+        permutations = max(permutations, finest)
+    return (1 + reached) / (1 + permutations)
+
+
+_SHUFFLED_AT_ONCE = 10_000
+"""Permutations drawn at once: bounds memory."""
+
+
+def _reached(scores: Scores, rng: np.random.Generator, permutations: int) -> int:
     reached = np.zeros(permutations)
     for weight, stratum in zip(scores.weights, scores.strata, strict=True):
         n_m, n_h = len(stratum.member), len(stratum.holdout)
         ranks = stats.rankdata(np.concatenate([stratum.member, stratum.holdout]))
         drawn = rng.permuted(np.broadcast_to(ranks, (permutations, len(ranks))), axis=1)[:, :n_m].sum(axis=1)
         reached += weight * (drawn - n_m * (n_m + 1) / 2) / (n_m * n_h)
-    return float((1 + (reached >= auc(scores) - 1e-12).sum()) / (1 + permutations))
+    return int((reached >= auc(scores) - 1e-12).sum())
 
 
 @dataclass(frozen=True)

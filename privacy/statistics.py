@@ -156,7 +156,8 @@ class TprAtFpr:
     Attributes:
         fpr: Nominal false positive rate; 0 means no holdout patient is flagged.
         tpr: Share of members flagged.
-        ci: Clopper-Pearson, two-sided 95 %.
+        ci: Clopper-Pearson, two-sided 95 %, as for a threshold fixed beforehand. This one the same holdout set, and
+            that is chance too: what proves a leak is :func:`no_false_alarm_p_value`.
         resolvable: Whether the holdout is large enough: n_H >= 1 / fpr. Always for 0, read with ``fpr_bound``.
         fpr_bound: One-sided 95 % upper bound of the true false positive rate at this threshold.
     """
@@ -182,6 +183,38 @@ def tpr_at_fpr(scores: Scores, fpr: float) -> TprAtFpr:
         resolvable=fpr == 0 or n_holdout * fpr >= 1 - 1e-9,
         fpr_bound=clopper_pearson(int((holdout > threshold).sum()), n_holdout, confidence=0.9)[1],
     )
+
+
+def no_false_alarm_p_value(scores: Scores) -> float:
+    """Probability of as many members above every holdout patient, of any site, where coins alone set them apart; exact.
+
+    At least k members are above all of the holdout where the k highest scores are all members'. Of a stratum's N
+    patients, M of them members, which ones are is drawn anew: its k_s among those k then all are with probability
+    M! (N - k_s)! / ((M - k_s)! N!). A tie with a holdout patient is not above.
+    """
+    highest = scores.holdout.max()
+    return math.prod(
+        _all_members(int((s.member > highest).sum()), len(s.member), len(s.holdout)) for s in scores.strata
+    )
+
+
+def pooled_no_false_alarm_p_value(hits: int, sizes: Sequence[tuple[int, int]]) -> float:
+    """The same of several sites' members, each above every holdout patient of its own site; exact but for ties.
+
+    Args:
+        hits: Such members, of all sites.
+        sizes: Members and holdout patients of each.
+    """
+    total = np.ones(1)
+    for member, holdout in sizes:
+        at_least = np.array([_all_members(k, member, holdout) for k in range(member + 2)])
+        total = np.convolve(total, at_least[:-1] - at_least[1:])
+    return min(1.0, float(total[hits:].sum()))
+
+
+def _all_members(k: int, member: int, holdout: int) -> float:
+    """Probability that k patients drawn from so many are all members."""
+    return math.prod(((member - i) / (member + holdout - i) for i in range(k)), start=1.0)
 
 
 def epsilon_lower_bound(

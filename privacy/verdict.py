@@ -62,7 +62,10 @@ def decide(evidence: AuditEvidence, policy: ReleasePolicy) -> Verdict:
 
     Stricter than PRIVACY §4, INCONCLUSIVE and no PASS: fewer than twenty members, of whom no figure may leave; an
     attack that rejects in this audit by itself, though not over all audits of the holdout, so that no number of audits
-    turns a FAIL into a PASS; and an attack that is surely wrong, since whoever turns it round is right.
+    turns a FAIL into a PASS; more members named without one false alarm than the tier allows, where Holm does not
+    reject: Clopper and Pearson's bound takes the threshold for fixed, which the holdout's highest score is not, so that
+    past the bound are one in fifty attacks that know nothing (104 a side, public tier); and an attack that is surely
+    wrong, since whoever turns it round is right.
 
     No reason names a number of patients under twenty: reasons travel.
     """
@@ -135,20 +138,34 @@ def _leaks(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
             continue
         tau = _tau(attack, policy)
         if attack.rejects and policy.attacks_must_not_reject:
-            yield f"Attack {attack.id} tells members from strangers (AUC {attack.auc:.2f}, p = {attack.p_value:.2g})."
+            yield f"Attack {attack.id} {_told_apart(attack)}."
         if tau is not None and attack.lower95 > tau:
             yield f"Attack {attack.id} has an AUC above {attack.lower95:.2f} (95 % confidence); {tau:.2f} is allowed."
-        if (
-            policy.tpr_lower_max is not None
-            and evidence.n_holdout >= policy.min_holdout
-            and not attack.id.endswith(OUTLIERS)
-            and attack.tpr
-            and attack.tpr[0].ci[0] > policy.tpr_lower_max
-        ):
-            yield (
-                f"Attack {attack.id} names at least {attack.tpr[0].ci[0]:.0%} of the members without one false alarm;"
-                f" {policy.tpr_lower_max:.0%} is allowed."
-            )
+        if attack.rejects:
+            yield from _names_too_many(attack, evidence, policy)
+
+
+def _told_apart(attack: AttackResult) -> str:
+    """How an attack that rejects does, by the test that does so most clearly."""
+    named = attack.no_false_alarm_p_value
+    if named is None or named >= attack.p_value or not attack.tpr:
+        return f"tells members from strangers (AUC {attack.auc:.2f}, p = {attack.p_value:.2g})"
+    return f"names {attack.tpr[0].tpr:.0%} of the members without one false alarm (p = {named:.2g})"
+
+
+def _names_too_many(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
+    if (
+        policy.tpr_lower_max is not None
+        and evidence.n_holdout >= policy.min_holdout
+        and not attack.id.endswith(OUTLIERS)
+        and attack.tpr
+        and attack.tpr[0].ci[0] > policy.tpr_lower_max
+    ):
+        known = "" if attack.rejects else ", which chance does too in so many attacks"
+        yield (
+            f"Attack {attack.id} names at least {attack.tpr[0].ci[0]:.0%} of the members without one false alarm"
+            f"{known}; {policy.tpr_lower_max:.0%} is allowed."
+        )
 
 
 def _open_questions(evidence: AuditEvidence, policy: ReleasePolicy) -> Iterator[str]:
@@ -207,9 +224,11 @@ def _unproven(attack: AttackResult, evidence: AuditEvidence, policy: ReleasePoli
     tau = _tau(attack, policy)
     if policy.attacks_must_not_reject and attack.rejects_alone and not attack.rejects:
         yield (
-            f"Attack {attack.id} tells members from strangers in this audit by itself (p = {attack.p_value:.2g}),"
+            f"Attack {attack.id} {_told_apart(attack)} in this audit by itself,"
             f" though not over all {evidence.audit_number} audits of this holdout: only another holdout can decide."
         )
+    if not attack.rejects:
+        yield from _names_too_many(attack, evidence, policy)
     if tau is not None and attack.upper95 > tau:
         yield (
             f"Attack {attack.id} could have an AUC up to {attack.upper95:.2f} ({_confidence(evidence)}); to be shown:"

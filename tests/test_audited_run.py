@@ -66,6 +66,7 @@ def test_a_holdout_patient_who_trained_at_another_site_under_another_name_is_ref
         return SiteMaterial(public, replace(coins, roles=roles), own)
 
     here = site(scans.only(range(4)), "holdout")
+    noise = np.random.default_rng(3).normal(size=scans.only([5, 2]).volumes.shape).astype(np.float32)
     for role in ("member", "training"):
         there = site(scans.only(range(4, 8)).named_site("site-b"), role)
         gather([here, there], public, study, tmp_path / "cache")
@@ -73,6 +74,9 @@ def test_a_holdout_patient_who_trained_at_another_site_under_another_name_is_ref
         with pytest.raises(DataError, match="1 holdout scan that the generator was trained on") as refused:
             gather([here, same], public, study, tmp_path / "cache")
         assert refused.value.exit_code == 3
+        exported_again = replace(same.scans, volumes=same.scans.volumes + np.float32(1e-3) * noise)
+        with pytest.raises(DataError, match="1 holdout scan that the generator was trained on"):
+            gather([here, replace(same, scans=exported_again)], public, study, tmp_path / "cache")
     gather([here, site(scans.only([5, 2]).named_site("site-b"), "control")], public, study, tmp_path / "cache")
 
 

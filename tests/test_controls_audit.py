@@ -45,7 +45,7 @@ def leaking() -> AuditResult:
 @pytest.fixture(scope="module")
 def clean() -> AuditResult:
     """The audit of a volumes release that saw no audited patient."""
-    return audit(make_material(3, **LARGE), release="volumes")
+    return audit(make_material(4, **LARGE), release="volumes")
 
 
 def test_a_generator_that_learnt_members_by_heart_fails(leaking: AuditResult) -> None:
@@ -75,7 +75,7 @@ def test_a_generator_that_saw_nobody_passes_where_the_cohort_is_large_enough(cle
         "positive-model": True,
         "negative": True,
     }
-    assert result.power.joint_power == pytest.approx(0.767, abs=0.002)
+    assert result.power.joint_power == pytest.approx(0.735, abs=0.002)
     assert result.delta == 1 / (10 * (130 + 20)), "a tenth of one in all who trained"
 
 

@@ -85,7 +85,7 @@ def test_an_insider_who_recognises_members_is_reported_and_gates_no_release() ->
     assert not is_binding(a6, result.evidence)
     assert control(result, "positive-insider") == (True, "AUC 1.00")
     assert control(result, "negative")[0]
-    assert {run.attack for run in result.negative_runs} == set(ATTACKS) - {*OF_SHADOWS, TRAJECTORY, WHITE_BOX}
+    assert {run.attack for run in result.negative_runs} == set(ATTACKS) - {*OF_SHADOWS, TRAJECTORY, WHITE_BOX, "A7"}
     assert result.verdict.outcome == "PASS"
     assert "A6/outliers (AUC 1.00) did: they need both networks of a site" in result.verdict.reasons[0]
 

@@ -22,7 +22,7 @@ from fedphantom.privacy.multiplicity import claim_confidence
 from fedphantom.privacy.policy import TIERS, OverrideReason, ReleasePolicy
 from fedphantom.privacy.power import Power, joint_power, power
 from fedphantom.privacy.power_words import chance_of_a_pass
-from fedphantom.privacy.statistics import auc
+from fedphantom.privacy.statistics import auc, pooled_no_false_alarm_p_value
 
 CONTROLLED = TIERS["controlled"]
 RESULTS = ["1" * 64, "2" * 64, "3" * 64]
@@ -239,11 +239,25 @@ def test_an_attack_that_one_site_lacks_was_not_run_and_one_that_had_nothing_to_a
     assert joint(good, nothing, good, good).verdict == "PASS"
 
 
+def test_members_named_without_a_false_alarm_at_two_sites_are_a_find_of_both_together() -> None:
+    # Eight of sixty at each: chance does so at one site in 330.
+    named = {"tpr": [{"fpr": 0.0, "tpr": 8 / 60, "ci": [0.059, 0.246], "resolvable": True, "fpr_bound": 0.05}]}
+    site = changed(a_site_audit(60, 60, outliers=20), "A3", **named, no_false_alarm_p_value=3e-3)
+    found = joint(site, site)
+    row = next(row for row in found.attacks if row.id == "A3")
+    assert row.no_false_alarm_p_value == pytest.approx(pooled_no_false_alarm_p_value(16, [(60, 60), (60, 60)]))
+    assert (found.verdict, row.rejects) == ("FAIL", True)
+    assert found.reasons[0].startswith("Attack A3 names 13% of the members without one false alarm (p = ")
+    untold = joint(site, changed(site, "A3", no_false_alarm_p_value=None))
+    assert untold.verdict == "INCONCLUSIVE"
+
+
 def test_a_find_in_one_sites_audit_by_itself_stands_against_a_pass_of_all() -> None:
     good = a_site_audit(60, 60, outliers=20)
     found = joint(good, good, changed(good, "A3", rejects_alone=True))
     assert found.verdict == "INCONCLUSIVE"
-    assert any("A3 tells members from strangers in this audit by itself" in reason for reason in found.reasons)
+    told = [reason for reason in found.reasons if reason.startswith("Attack A3 tells members from strangers")]
+    assert any("in this audit by itself" in reason for reason in told)
 
 
 def test_the_most_audits_of_a_holdout_count_for_all() -> None:

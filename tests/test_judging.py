@@ -23,7 +23,7 @@ def scores(id: str = "A3", shift: float = 0.3, seed: int = 1) -> AttackScores:
 
 
 def test_a_surer_claim_moves_the_upper_bound_alone() -> None:
-    first, tenth = judge(scores(), 0, 0.01), judge(scores(), 0, 0.01, claim=0.995)
+    first, tenth = judge(scores(), 0, 0.01), judge(scores(), 0, 0.01, audit_number=10)
     assert tenth.upper95 > first.upper95 + 0.02
     assert (*tenth.auc_ci, tenth.lower95) == pytest.approx((*first.auc_ci, first.lower95), abs=0.005)
     assert tenth.p_value == pytest.approx(first.p_value, abs=0.005)

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fedphantom.privacy.attacks.copies import Copies, confirmed_copies
+from fedphantom.privacy.attacks.copy_detection import copy_detection
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.interface import AuditedScans, Images
-from fedphantom.privacy.attacks.moved_copies import moved_copies
+from fedphantom.privacy.attacks.moved_copies import moved_copies, search_moved
+from fedphantom.privacy.attacks.once import Arrays
 from fedphantom.privacy.audit.controls import perturbed
+from fedphantom.privacy.statistics import auc
 
 SHAPE = (20, 24, 20)
 Volume = NDArray[np.float32]
@@ -125,3 +128,29 @@ def test_a_moved_copy_counts_as_one_that_was_not_moved() -> None:
     plain = distances(scans, judged, made)
     assert confirmed_copies(scans, judged, plain) == Copies(volumes=1, members=0)
     assert confirmed_copies(scans, judged, plain, moved_copies(scans, judged, made)) == Copies(volumes=2, members=1)
+
+
+def test_members_repeated_mirrored_or_moved_are_more_like_the_set_than_strangers() -> None:
+    """A7."""
+    scans, judged = people()
+    a, b, c, d = (scans.images[i] for i, member in enumerate(scans.member) if member)
+    released = np.stack([moved(a, (2, -2, 1)), b[:, ::-1], c, 0.5 * d + 0.1])
+    searched = search_moved(scans, judged, released, workers=1)
+    scores = copy_detection(scans, searched.likeness)
+    assert (scores.id, scores.threat_model, auc(scores.scores())) == ("A7", "S", 1.0)
+    assert searched.likeness.argmax(axis=0).tolist() == searched.source.argmax(axis=0).tolist() == [0, 2, 4, 6]
+
+
+def test_likeness_is_kept_and_depends_on_no_number_of_workers() -> None:
+    scans, judged = people()
+    released = scans.images[[1, 4, 6]][:, :, ::-1]
+    kept: dict[str, Arrays] = {}
+
+    def once(what: str, find: Callable[[], Arrays]) -> Arrays:
+        return kept[what] if what in kept else kept.setdefault(what, find())
+
+    first = search_moved(scans, judged, released, workers=1, once=once).likeness
+    assert first.max() > 0.9
+    gone_on_with = search_moved(scans, judged, np.zeros_like(released), workers=1, once=once).likeness
+    assert np.array_equal(first, gone_on_with)
+    assert np.array_equal(first, search_moved(scans, judged, released, workers=3).likeness)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedphantom.privacy.evidence import TESTS
+from fedphantom.privacy.evidence import ATTACKS, TESTS
 from fedphantom.privacy.intervals import auc_interval
-from fedphantom.privacy.multiplicity import HYPOTHESES, claim_confidence, finds
+from fedphantom.privacy.multiplicity import (
+    HYPOTHESES,
+    claim_confidence,
+    finds,
+    finest_permutations,
+    p_values,
+    rejecting,
+)
 from fedphantom.privacy.statistics import Scores, auc, holm
 
-p_values = st.floats(1e-5, 1.0)
-audits = st.lists(st.none() | st.dictionaries(st.sampled_from(["A1", "A3", "A3/outliers"]), p_values), max_size=8)
+shares = st.floats(1e-5, 1.0)
+audits = st.lists(st.none() | st.dictionaries(st.sampled_from(["A1", "A3", "A3/outliers"]), shares), max_size=8)
 
 
-@given(p=st.lists(p_values, min_size=1, max_size=4), earlier=audits)
+@dataclass(frozen=True)
+class Row:
+    """An attack's p-values."""
+
+    id: str
+    threat_model: str
+    p_value: float
+    no_false_alarm_p_value: float | None
+
+
+@given(p=st.lists(shares, min_size=1, max_size=4), earlier=audits)
 def test_further_audits_never_add_a_find_and_the_first_is_judged_by_itself(
     p: list[float], earlier: list[dict[str, float] | None]
 ) -> None:
@@ -36,10 +55,33 @@ def test_holm_spans_the_tests_of_every_audit() -> None:
 
 def test_an_audit_that_was_broken_off_counts_as_a_whole_one_that_found_nothing() -> None:
     limit = 0.05 / (1 + HYPOTHESES)
-    assert len(TESTS) == HYPOTHESES
+    assert len(TESTS) + len(ATTACKS) == HYPOTHESES
     assert finds([limit], [None]) == (True,)
     assert finds([limit + 1e-9], [None]) == (False,)
     assert finds([limit], [None, None]) == (False,)
+
+
+@pytest.mark.parametrize("audits", [1, 18, 60, 200])
+def test_a_perfect_attack_is_found_however_many_audits_went_before(audits: int) -> None:
+    perfect = 1 / (1 + finest_permutations(audits))
+    assert finds([perfect, *[0.5] * (HYPOTHESES - 1)], [None] * (audits - 1))[0]
+    assert finest_permutations(audits) <= 200_000, "nor may it take for ever"
+
+
+def test_an_attack_rejects_by_its_auc_or_by_the_members_that_it_names_without_a_false_alarm() -> None:
+    def row(name: str, auc: float, named: float | None) -> Row:
+        return Row(name, "S", auc, named)
+
+    def flags(*rows: Row, earlier: tuple[None, ...] = ()) -> dict[str, tuple[bool, bool]]:
+        return rejecting(rows, earlier)
+
+    assert flags(row("A3", 0.04, 0.5)) == {"A3": (False, False)}, "of two tests each has half"
+    assert flags(row("A3", 0.025, 0.5)) == {"A3": (True, True)}
+    assert flags(row("A3", 0.5, 0.025)) == {"A3": (True, True)}
+    assert flags(row("A3", 0.5, 0.025), earlier=(None,)) == {"A3": (False, True)}
+    assert flags(row("A3/outliers", 0.05, None)) == {"A3/outliers": (True, True)}, "one test, of the AUC"
+    assert flags(row("A3", 0.03, None)) == {"A3": (False, False)}, "not told: it counts, and finds nothing"
+    assert p_values([row("A3", 0.1, 0.2), Row("B0", "none", 0.3, None)]) == {"A3": 0.1, "A3/no-false-alarm": 0.2}
 
 
 def test_a_find_of_an_earlier_audit_is_taken_out_of_the_way_as_holm_does() -> None:

@@ -58,6 +58,12 @@ EDITED: dict[str, dict[str, Any]] = {
     "an attack that is not there": {"attacks": rows()[1:]},
     "an attack that rejects": {"attacks": rows(A3=an_attack("A3", "S", **LEAK))},
     "an attack whose p-value rejects": {"attacks": rows(A3=an_attack("A3", "S", p_value=1e-4))},
+    "an attack that names members without a false alarm": {
+        "attacks": rows(A3=an_attack("A3", "S", no_false_alarm_p_value=1e-6))
+    },
+    "an attack that does not tell how often chance does": {
+        "attacks": rows(A3=an_attack("A3", "S", no_false_alarm_p_value=None))
+    },
     "an attack above the threshold": {"attacks": rows(A3=an_attack("A3", "S", 0.63))},
     "an upper bound below its own AUC": {
         "attacks": rows(A3=an_attack("A3", "S", 0.7, auc_lower95=0.5, auc_upper95=0.6))
@@ -76,9 +82,9 @@ EDITED: dict[str, dict[str, Any]] = {
     "no count of patients": {"counts": {}},
     "a tier that asks for a formal promise": {"tier": "public"},
     "an attack that rejects in its own audit alone": {
-        "attacks": rows(A3=an_attack("A3", "S", p_value=2e-3)),
-        "audit_number": 11,
-        "earlier_audits": [{"A1": 0.5, "A3": 0.5}] * 10,
+        "attacks": rows(A3=an_attack("A3", "S", p_value=1e-3)),
+        "audit_number": 21,
+        "earlier_audits": [{"A1": 0.5, "A3": 0.5}] * 20,
     },
     "earlier audits that are not told": {"audit_number": 3, "earlier_audits": [None]},
     "more earlier audits than there were": {"audit_number": 1, "earlier_audits": [None]},

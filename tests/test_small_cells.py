@@ -105,6 +105,17 @@ def test_a_small_subgroup_is_told_roughly_and_the_rest_exactly() -> None:
     assert content["controls"][0]["got"] == "0.51"
 
 
+def test_members_named_without_a_false_alarm_are_not_counted_by_their_p_value() -> None:
+    """Two of seventeen have p = 17 · 16 / (77 · 76)."""
+    earlier = [{"A3": 0.421, "A3/no-false-alarm": 17 * 16 / (77 * 76)}]
+    content = told(member=17, audit_number=2, earlier_audits=earlier)
+    assert row(content, "A3")["no_false_alarm_p_value"] is None
+    assert content["earlier_audits"] == [{"A3": 0.45, "A3/no-false-alarm": 1.0}], "counted, as if it had found nothing"
+    whole = told(audit_number=2, earlier_audits=earlier)
+    assert row(whole, "A3")["no_false_alarm_p_value"] == 1.0
+    assert whole["earlier_audits"] == earlier
+
+
 def test_what_controls_showed_of_a_handful_stays_and_whether_they_held_goes() -> None:
     content = told(holdout=12)
     assert [(c["id"], c["got"], c["ok"]) for c in content["controls"]] == [

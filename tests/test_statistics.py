@@ -20,8 +20,10 @@ from fedphantom.privacy.statistics import (
     epsilon_lower_bound,
     hanley_mcneil_se,
     holm,
+    no_false_alarm_p_value,
     null_p_value,
     null_standard_error,
+    pooled_no_false_alarm_p_value,
     tpr_at_fpr,
 )
 
@@ -166,6 +168,51 @@ def test_tpr_threshold_lets_exactly_the_allowed_holdout_patients_pass() -> None:
     assert tpr_at_fpr(scores, 1.0).tpr == 1.0
 
 
+def test_the_p_value_of_members_above_every_holdout_patient_is_the_share_of_coins_that_put_them_there() -> None:
+    # 3 members and 4 holdout patients; the two highest of all are members: 5 of 35 choices of three hold both.
+    scores = Scores.of([9.0, 8.0, 1.0], [7.0, 6.0, 3.0, 2.0])
+    assert no_false_alarm_p_value(scores) == pytest.approx(5 / 35)
+    assert no_false_alarm_p_value(Scores.of([9.0, 7.0], [7.0, 2.0])) == pytest.approx(2 / 4)  # a tie is not above
+    none = no_false_alarm_p_value(Scores.of([0.0], [1.0, 2.0]))
+    assert (none, type(none)) == (1.0, float), "a journal takes a whole number for no p-value"
+
+
+def test_a_site_with_many_members_names_more_of_them_by_chance() -> None:
+    # Both of the highest are of site A, where three of four patients are members: 3 of 6 pairs.
+    scores = Scores.of([9.0, 8.0, 2.0, 1.0], [7.0, 6.0, 3.0], ["A", "A", "A", "B"], ["A", "B", "B"])
+    assert no_false_alarm_p_value(scores) == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.05, 0.3])
+def test_members_above_every_holdout_patient_are_called_a_find_by_chance_no_more_often_than_asked(
+    threshold: float,
+) -> None:
+    draw, runs = rng(11), 4000
+    sites = ["A"] * 10 + ["B"] * 20
+    low = sum(
+        no_false_alarm_p_value(Scores.of(draw.normal(size=30), draw.normal(size=30), sites, sites[::-1])) <= threshold
+        for _ in range(runs)
+    )
+    assert low / runs <= threshold + 3 * math.sqrt(threshold / runs)
+    assert low > 0
+
+
+def test_the_bound_of_the_rate_without_false_alarm_alone_would_accuse_too_often() -> None:
+    """Why it fails nothing by itself: eleven attacks would accuse every sixth generator that knows nobody."""
+    draw, runs = rng(12), 1500
+    beyond = sum(
+        tpr_at_fpr(Scores.of(draw.normal(size=104), draw.normal(size=104)), 0).ci[0] > 0.02 for _ in range(runs)
+    )
+    assert 0.01 < beyond / runs < 0.03
+
+
+def test_the_p_value_over_sites_counts_members_above_their_own_holdout() -> None:
+    one = Scores.of([9.0, 8.0, 1.0], [7.0, 6.0, 3.0, 2.0])
+    assert pooled_no_false_alarm_p_value(2, [(3, 4)]) == pytest.approx(no_false_alarm_p_value(one))
+    # One member and one holdout patient at each of two sites: both members on top of theirs in one of four throws.
+    assert [pooled_no_false_alarm_p_value(k, [(1, 1), (1, 1)]) for k in (0, 1, 2)] == pytest.approx([1, 0.75, 0.25])
+
+
 @pytest.mark.parametrize(("n", "fpr", "resolvable"), [(99, 0.01, False), (100, 0.01, True), (999, 0.001, False)])
 def test_a_false_positive_rate_finer_than_the_holdout_is_not_resolvable(n: int, fpr: float, resolvable: bool) -> None:
     assert tpr_at_fpr(Scores.of(np.zeros(5), np.arange(float(n))), fpr).resolvable is resolvable
@@ -264,6 +311,25 @@ def test_the_permutation_p_value_is_the_exact_rank_test() -> None:
 
 def test_the_permutation_p_value_is_never_zero() -> None:
     assert permutation_p_value(Scores.of(np.arange(30) + 99.0, np.arange(30.0)), rng(), 999) == pytest.approx(0.001)
+
+
+def test_a_p_value_too_small_for_the_permutations_is_told_by_more_of_them() -> None:
+    perfect = Scores.of(np.arange(30) + 99.0, np.arange(30.0))
+    assert permutation_p_value(perfect, rng(), 999, finest=39_999) == pytest.approx(1 / 40_000)
+    draw = rng(5)
+    vague = Scores.of(draw.normal(0.2, 1, 25), draw.normal(size=25))
+    assert permutation_p_value(vague, rng(6), finest=200_000) == permutation_p_value(vague, rng(6))
+
+
+def test_p_values_by_more_permutations_are_no_more_often_small_than_asked() -> None:
+    # Two looks of which the smaller counted would be called small nearly twice as often.
+    runs, threshold = 3000, 0.02
+    small = 0
+    for seed in range(runs):
+        draw = rng(seed)
+        scores = Scores.of(draw.normal(size=8), draw.normal(size=8))
+        small += permutation_p_value(scores, draw, permutations=99, finest=199) <= threshold
+    assert small / runs <= threshold + 2 * math.sqrt(threshold / runs)
 
 
 def test_the_null_p_value_agrees_with_the_rank_test() -> None:

@@ -36,6 +36,7 @@ def attack(
     alone: bool = False,
     epsilon: float = 0.0,
     tpr_low: float = 0.0,
+    named_p: float | None = 1.0,
 ) -> AttackResult:
     return AttackResult(
         id=name,
@@ -52,6 +53,7 @@ def attack(
         eps_lower_bound=epsilon,
         n_member=120,
         n_holdout=120,
+        no_false_alarm_p_value=named_p,
     )
 
 
@@ -160,9 +162,14 @@ CASES = {
     "a significant binding attack": (with_attack(GOOD, attack("A3", 0.6, rejects=True)), "FAIL", "tells members"),
     "a binding attack surely above τ": (with_attack(GOOD, attack("A3", 0.71)), "FAIL", "above 0.66"),
     "many members named without a false alarm": (
-        with_attack(GOOD, attack("A3", tpr_low=0.06)),
+        with_attack(GOOD, attack("A3", tpr_low=0.06, rejects=True, named_p=1e-6)),
         "FAIL",
-        "without one false alarm",
+        "names 6% of the members without one false alarm (p = 1e-06)",
+    ),
+    "as many, as chance names them too": (
+        with_attack(GOOD, attack("A3", tpr_low=0.06, named_p=0.01)),
+        "INCONCLUSIVE",
+        "without one false alarm, which chance does too in so many attacks; 5% is allowed",
     ),
     "a significant attack that does not bind": (
         with_attack(GOOD, attack("A1", 0.99, rejects=True)),

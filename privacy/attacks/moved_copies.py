@@ -11,7 +11,7 @@ than about ten degrees, shifts of more than a quarter of the grid, and anything 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -52,6 +52,22 @@ SEARCHED_TOGETHER = 16
 
 Candidate = tuple[int, bool, Motion]
 """A scan, whether it is mirrored, and where it lies on the middle grid before it is registered."""
+_Nearest = tuple[NDArray[np.float32], list[Candidate]]
+"""How like every scan is, shape (N,), and those that are likest, one a person."""
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a search for moved copies found.
+
+    Attributes:
+        source: Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
+        likeness: Correlation of each scan with each volume on the coarse grid, at the shift and of the mirror image
+            where it is largest, shape (N, S).
+    """
+
+    source: NDArray[np.bool_]
+    likeness: NDArray[np.float32]
 
 
 def moved_copies(
@@ -64,7 +80,21 @@ def moved_copies(
     by_centre: bool = False,
     once: Once = anew,
 ) -> NDArray[np.bool_]:
-    """Which scan each synthetic volume repeats but for a movement, shape (N, S); at most one a volume.
+    """The ``source`` that :func:`search_moved` finds."""
+    return search_moved(scans, judged, synthetic, progress, workers, by_centre=by_centre, once=once).source
+
+
+def search_moved(
+    scans: AuditedScans,
+    judged: NDArray[np.bool_],
+    synthetic: Images,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    workers: int | None = None,
+    *,
+    by_centre: bool = False,
+    once: Once = anew,
+) -> Searched:
+    """Search every synthetic volume for a scan that it repeats but for a movement.
 
     Each volume is its own null: a scan that explains it no better than another person's does (:data:`CONTRAST`) is only
     like it, as people are alike. Scans that are the same but for rounding are one person's, whoever it is said to be.
@@ -80,30 +110,32 @@ def moved_copies(
         once: Of this search: what is found of so many volumes at a time (:data:`SEARCHED_TOGETHER`).
     """
     found = np.zeros((len(scans), len(synthetic)), dtype=bool)
+    likeness = np.zeros(found.shape, dtype=np.float32)
     search = cache(lambda: _Search(scans, judged, by_centre=by_centre))
     total = len(synthetic)
 
     together = max(SEARCHED_TOGETHER, 4 * (workers or usable_cores()))
 
     def sources(block: range) -> Arrays:
-        out = np.full(len(block), -1, dtype=np.int64)
+        out, like = np.full(len(block), -1, dtype=np.int64), np.zeros((len(scans), len(block)), dtype=np.float32)
         volumes = search().volumes(synthetic[block.start : block.stop])
         tasks = [partial(search().source_of, volumes, s) for s in range(len(block))]
-        for done, (task, source) in enumerate(side_by_side(tasks, workers), start=1):
+        for done, (task, (source, like[:, task])) in enumerate(side_by_side(tasks, workers), start=1):
             out[task] = -1 if source is None else source
             if done < len(block):
                 progress(block.start + done, total)
         let_go(scans.images)
         let_go(synthetic)
-        return {"source": out}
+        return {"source": out, "likeness": like}
 
     for first in range(0, total, together):
         block = range(first, min(first + together, total))
-        source = once(f"volumes {first + 1} to {block.stop}", partial(sources, block))["source"]
+        kept = once(f"volumes {first + 1} to {block.stop}", partial(sources, block))
+        source, likeness[:, block.start : block.stop] = kept["source"], kept["likeness"]
         progress(block.stop, total)
         copied = np.flatnonzero(source >= 0)
         found[source[copied], first + copied] = True
-    return found
+    return Searched(found, likeness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +181,19 @@ class _Search:
         centred = None if self._centred is None else _centred(middle)
         return _Volumes(_high_pass(shrunk(some, _COARSE)), (middle, shrunk(some, _FINE)), centred)
 
-    def source_of(self, volumes: _Volumes, s: int) -> int | None:
-        """The scan that the volume repeats that is ``s`` among these, if it repeats one person's."""
+    def source_of(self, volumes: _Volumes, s: int) -> tuple[int | None, NDArray[np.float32]]:
+        """The scan that the volume repeats that is ``s`` among these, if it repeats one person's; and how like all are.
+
+        Likeness as of :class:`Searched`, shape (N,).
+        """
         if self._centred is None or volumes.centred is None:
-            candidates = self._nearest_people(volumes.coarse[s])
+            likeness, candidates = self._nearest_people(volumes.coarse[s])
         else:
-            candidates = self._nearest_by_centre(volumes.centred[0][s], volumes.centred[1][s], self._centred)
+            likeness, candidates = self._nearest_by_centre(volumes.centred[0][s], volumes.centred[1][s], self._centred)
+        return self._registered_source(volumes, s, candidates), likeness
+
+    def _registered_source(self, volumes: _Volumes, s: int, candidates: Sequence[Candidate]) -> int | None:
+        """The candidate that, registered, leaves so little of the volume unexplained that it is its source."""
         middle, fine = (grid[s] for grid in volumes.grids)
         near = sorted(
             (*self._registered(middle, i, mirrored, start, 0, (1.0,)), i, mirrored) for i, mirrored, start in candidates
@@ -178,7 +217,7 @@ class _Search:
         a, b = self._scans.images[one].astype(np.float64), self._scans.images[other]
         return bool(((a - b) ** 2).mean() < SAME_ERROR * a.var())
 
-    def _nearest_people(self, volume: NDArray[np.float32]) -> list[Candidate]:
+    def _nearest_people(self, volume: NDArray[np.float32]) -> _Nearest:
         """Scan, whether mirrored, and where it lies on the middle grid."""
         seen, energy = self._transformed(volume), self._transformed((volume**2).sum(axis=0, keepdims=True))
         window = [np.r_[0 : r + 1, -r:0] for r in self._reach]
@@ -200,7 +239,7 @@ class _Search:
 
     def _nearest_by_centre(
         self, centre: Floats, volume: NDArray[np.float32], centred: list[tuple[Floats, NDArray[np.float32]]]
-    ) -> list[Candidate]:
+    ) -> _Nearest:
         """As :meth:`_nearest_people`, each laid with its centre of mass on the volume's."""
         scores = [product(values, volume) for _, values in centred]
 
@@ -214,15 +253,16 @@ class _Search:
         plain: NDArray[np.float32],
         mirrored: NDArray[np.float32],
         start: Callable[[int, bool], Motion],
-    ) -> list[Candidate]:
+    ) -> _Nearest:
         """Of the people whose scan, or its mirror image, scores best: which scan, whether mirrored, and its start."""
         out: dict[str, Candidate] = {}
-        for i in np.argsort(-np.maximum(plain, mirrored)):
+        likeness = np.maximum(plain, mirrored)
+        for i in np.argsort(-likeness):
             turned = bool(mirrored[i] > plain[i])
             out.setdefault(self._scans.patients[i], (int(i), turned, start(int(i), turned)))
             if len(out) == _REGISTERED:
                 break
-        return list(out.values())
+        return likeness, list(out.values())
 
     def _registered(
         self, whole: Volume, i: int, mirrored: bool, motion: Motion, grid: int, blurs: tuple[float, ...]

@@ -1,8 +1,10 @@
 """A3 on the weights: how near the generator can be brought to a scan (Chen et al. 2020, arXiv 1909.03935, white box).
 
-Whoever holds the weights need not wait for a volume like the scan: noise and label map are optimised until the
-generator paints it as well as it can. Calibrated as A1: log e_ref - log e_target, the same search on a reference that
-never saw an audited patient telling how hard the scan is.
+Whoever holds the weights need not wait for a volume like the scan: they say how to change what the generator is given
+so that it paints that scan better. Searched are a few steps from the patient's own label map, of its labels' shares and
+the coarse noise alone (``audit.weight_search``); on the generators tested the search told members no better than its
+first step, which is A1 with one draw (docs/experiments.md). Calibrated as A1: log e_ref - log e_target, the same search
+on a reference that never saw an audited patient telling how hard the scan is.
 """
 
 from __future__ import annotations

@@ -19,10 +19,11 @@ from ..attacks.attribute import NOTHING_TO_INFER
 from ..attacks.battery import Battery, Reference
 from ..attacks.blind import MIN_PATIENTS, BlindBaseline, blind_baseline
 from ..attacks.copies import confirmed_copies
+from ..attacks.copy_detection import COPY_DETECTION, copy_detection
 from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Networks, foreground
 from ..attacks.label_copies import label_copies
-from ..attacks.moved_copies import moved_copies
+from ..attacks.moved_copies import search_moved
 from ..attacks.once import Once, anew, under
 from ..attacks.shadows import Errors
 from ..evidence import (
@@ -57,7 +58,7 @@ from .controls import (
 )
 from .copy_control import positive_copies_control
 from .course import LONG, Course, Estimate, Progress, seconds_for_trainings
-from .judging import at_each_site, judge, judge_blind, rejecting, with_outliers
+from .judging import at_each_site, judge, judge_blind, with_outliers, with_rejections
 from .material import AuditMaterial
 from .result import AuditResult, SuspectRow, scan_digest
 from .shadow_training import ShadowPlan, seconds_for_shadows, seconds_to_measure, train_shadows
@@ -229,23 +230,17 @@ def run_audit(
     )
     target = battery.target(course.of_search(material.target), material.synthetic)
     found = battery.scores(target)
-    scored, too_small = with_outliers(found.values(), battery.outliers())
     # Every trained patient that the audit reads: fewer than all only lowers the bound.
     delta = 1 / (10 * len({p for p, r in zip(material.patients, material.roles, strict=True) if r in _TRAINED}))
-    attacks = rejecting([judge(attack, plan.seed, delta, claim) for attack in scored], plan.earlier)
-    rocs = {attack.id: roc(attack.scores()) for attack in scored}
-
-    by_site = at_each_site(found.values(), plan.seed)
 
     controls: list[ControlResult] = []
+    baseline = b0 = None
     course.at("running the blind baseline", 1)
     if min(members, holdout) >= MIN_PATIENTS:
         header = None if material.header is None else material.header[audited_index]
         blind = once(BLIND, lambda: blind_baseline(audited, plan.seed, header, plan.blind_permutations).arrays())
         baseline = BlindBaseline.found(audited, blind)
         b0 = judge_blind(baseline.scores, baseline.null, plan.seed, delta)
-        attacks.append(b0)
-        rocs[BLIND] = roc(baseline.scores.scores())
         controls.append(blind_control(b0))
 
     course.at("attacking the controls", 1)
@@ -270,24 +265,28 @@ def run_audit(
     judged_voxels = foreground(held.images, held.labels)
 
     course.at("searching for moved copies", 1)
-    copies = confirmed_copies(
+    moved = search_moved(
         held,
         judged_voxels,
-        distances(held, judged_voxels, material.synthetic),
-        moved_copies(
-            held,
-            judged_voxels,
-            material.synthetic,
-            course.within("searching for moved copies"),
-            once=under("moved copies", once),
-        ),
+        material.synthetic,
+        course.within("searching for moved copies"),
+        once=under("moved copies", once),
     )
+    copies = confirmed_copies(held, judged_voxels, distances(held, judged_voxels, material.synthetic), moved.source)
+    found[COPY_DETECTION] = copy_detection(audited, moved.likeness[np.searchsorted(held_index, audited_index)])
     course.at("searching for copied label maps")
     told_of_maps = course.within("searching for copied label maps")
     of_holdout = np.array([material.roles[i] == "holdout" for i in held_index], dtype=bool)
     copied_labels = label_copies(
         held, of_holdout, material.synthetic_labels, told_of_maps, once=under("copied label maps", once)
     )
+    whole = [found[id] for id in ATTACKS if id in found]
+    scored, too_small = with_outliers(whole, battery.outliers())
+    attacks = with_rejections([judge(attack, plan.seed, delta, plan.audit_number) for attack in scored], plan.earlier)
+    rocs = {attack.id: roc(attack.scores()) for attack in scored}
+    if baseline is not None and b0 is not None:
+        attacks.append(b0)
+        rocs[BLIND] = roc(baseline.scores.scores())
     evidence = AuditEvidence(
         release=plan.release,
         attacks=tuple(attacks),
@@ -315,7 +314,7 @@ def run_audit(
         power=expected,
         counts=_counts(material),
         roc=rocs,
-        by_site=by_site,
+        by_site=at_each_site(whole, plan.seed),
         negative_runs=negative_runs,
         delta=delta,
         generator_sha256=material.generator_sha256,

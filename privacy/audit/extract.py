@@ -62,6 +62,7 @@ class AttackRow(_Extract):
     tpr: Probability | Annotated[tuple[TprRow, ...], Field(max_length=8)] | None = None
     eps_lower_bound: Annotated[float, Field(ge=0)] | None = None
     p_value: Probability | None = None
+    no_false_alarm_p_value: Probability | None = None
     auc_lower95: Probability | None = None
     auc_upper95: Probability | None = None
     rejects: bool | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ...common.counted import counted
 from ...common.errors import ConfigError, DataError
 from ...common.site_folder import SiteMaterial
 from ...common.study import Study
+from ..attacks.known_scans import known_scans
 
 
 def gather(
@@ -69,24 +69,25 @@ def gather(
 
 def _refuse_trained_holdout(scans: PreparedScans, roles: Sequence[Role]) -> None:
     """A person who is a holdout patient here and trained the generator there, under another name, is no stranger."""
-    places: dict[bytes, set[Role]] = {}
-    for volume, role in zip(scans.volumes, roles, strict=True):
-        places.setdefault(hashlib.sha256(volume.tobytes()).digest(), set()).add(role)
-    shared = sum("holdout" in held and not held.isdisjoint(("member", "training")) for held in places.values())
+    held = scans.only([i for i, role in enumerate(roles) if role == "holdout"])
+    trained = scans.only([i for i, role in enumerate(roles) if role in ("member", "training")])
+    shared = int(known_scans(held.volumes, trained.volumes).sum())
     if shared:
         raise DataError(
-            f"{counted(shared, 'holdout scan')} that the generator was trained on: the same voxels under another name",
+            f"{counted(shared, 'holdout scan')} that the generator was trained on: the same, but for rounding, under"
+            " another name",
             expected="each person at one site and under one name: a holdout patient's scans train nothing",
             remedy="Take the person out at one of the sites, and train anew: this holdout cannot audit this generator.",
         )
 
 
 def _refuse_own_scans(stand_ins: PreparedScans, own: Sequence[PreparedScans]) -> None:
-    known = {hashlib.sha256(volume.tobytes()).digest() for part in own for volume in part.volumes}
-    shared = sum(hashlib.sha256(volume.tobytes()).digest() in known for volume in stand_ins.volumes)
-    if shared:
+    shared = np.zeros(len(stand_ins), dtype=bool)
+    for part in own:
+        shared |= known_scans(stand_ins.volumes, part.volumes)
+    if shared.any():
         raise DataError(
-            f"{shared} scans of the public cohort are the sites' own",
+            f"{int(shared.sum())} scans of the public cohort are the sites' own",
             expected="public patients whom no site holds: a reference that saw members would hide every leak",
             remedy="Give a public cohort without them.",
         )

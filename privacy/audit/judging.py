@@ -10,9 +10,9 @@ from ..attacks.coin_guesses import right_guesses
 from ..attacks.interface import AttackScores
 from ..evidence import OF_COINS, OUTLIERS, AttackResult
 from ..intervals import auc_interval, epsilon_by_halves, permutation_p_value
-from ..multiplicity import PValues, finds
+from ..multiplicity import PValues, claim_confidence, finest_permutations, rejecting
 from ..one_run import one_run_epsilon, one_run_p_value
-from ..statistics import Floats, holm, null_standard_error, tpr_at_fpr
+from ..statistics import Floats, no_false_alarm_p_value, null_standard_error, tpr_at_fpr
 
 FALSE_POSITIVE_RATES = (0.0, 0.001, 0.01, 0.1)
 
@@ -73,16 +73,17 @@ def at_each_site(whole: Iterable[AttackScores], seed: int) -> tuple[SiteFigure, 
     return tuple(out)
 
 
-def judge(attack: AttackScores, seed: int, delta: float, claim: float = 0.95) -> AttackResult:
-    """An attack's figures, before Holm says whether it rejects.
+def judge(attack: AttackScores, seed: int, delta: float, audit_number: int = 1) -> AttackResult:
+    """An attack's figures in audit k of a holdout, before Holm says whether it rejects.
 
     Each attack draws by its own name: how many others ran before it changes nothing of what it finds.
     """
     rng = numpy_generator(seed, "judging", attack.id)
     scores = attack.scores()
-    interval = auc_interval(scores, rng, claim=claim)
+    interval = auc_interval(scores, rng, claim=claim_confidence(audit_number))
     halves = epsilon_by_halves(scores, rng, delta)
-    p_value, epsilon = permutation_p_value(scores, rng), halves.epsilon
+    p_value = permutation_p_value(scores, rng, finest=finest_permutations(audit_number))
+    epsilon = halves.epsilon
     if attack.guesses:
         right, coins = right_guesses(attack), len(attack.patients)
         p_value = one_run_p_value(right, attack.guesses, coins)
@@ -102,17 +103,14 @@ def judge(attack: AttackScores, seed: int, delta: float, claim: float = 0.95) ->
         eps_lower_bound=epsilon,
         n_member=scores.n_member,
         n_holdout=scores.n_holdout,
+        no_false_alarm_p_value=None if attack.id.endswith(OUTLIERS) else no_false_alarm_p_value(scores),
     )
 
 
-def rejecting(judged: Sequence[AttackResult], earlier: Sequence[PValues | None]) -> list[AttackResult]:
+def with_rejections(judged: Sequence[AttackResult], earlier: Sequence[PValues | None]) -> list[AttackResult]:
     """The same figures, and whether Holm rejects: over all audits of the holdout, and over this one alone."""
-    p_values = [attack.p_value for attack in judged]
-    flags = zip(finds(p_values, earlier), holm(p_values), strict=True)
-    return [
-        replace(attack, rejects=over_all, rejects_alone=alone)
-        for attack, (over_all, alone) in zip(judged, flags, strict=True)
-    ]
+    flags = rejecting(judged, earlier)
+    return [replace(attack, rejects=flags[attack.id][0], rejects_alone=flags[attack.id][1]) for attack in judged]
 
 
 def judge_blind(attack: AttackScores, null: Floats, seed: int, delta: float) -> AttackResult:
@@ -129,4 +127,5 @@ def judge_blind(attack: AttackScores, null: Floats, seed: int, delta: float) -> 
         lower95=widened(plain.lower95),
         upper95=widened(plain.upper95),
         p_value=float((1 + (null >= plain.auc).sum()) / (1 + len(null))),
+        no_false_alarm_p_value=None,
     )

@@ -42,7 +42,7 @@ from .audit import AuditPlan, attempted
 from .control_training import MEMORISING_RATE
 from .controls import NegativeRun, attacked, blind_control, choose_memorised, memoriser_found, strangers_told
 from .course import Estimate, Progress, seconds_for_trainings
-from .judging import SiteFigure, at_each_site, judge, judge_blind, rejecting, with_outliers
+from .judging import SiteFigure, at_each_site, judge, judge_blind, with_outliers, with_rejections
 from .result import AuditResult
 
 _READ: tuple[Role, ...] = ("reference", "control", "member", "holdout", "training")
@@ -176,7 +176,7 @@ def audit_label_network(
     scored, too_small = with_outliers([whole], most_isolated(audited, judged_voxels))
     trained = {p for p, r in zip(material.scans.patients, material.roles, strict=True) if r in ("member", "training")}
     delta = 1 / (10 * len(trained))
-    attacks = rejecting([judge(attack, plan.seed, delta, claim) for attack in scored], plan.earlier)
+    attacks = with_rejections([judge(attack, plan.seed, delta, plan.audit_number) for attack in scored], plan.earlier)
     rocs = {attack.id: roc(attack.scores()) for attack in scored}
 
     by_site = at_each_site([whole], plan.seed)

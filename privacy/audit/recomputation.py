@@ -7,9 +7,9 @@ from typing import cast, get_args
 
 from ...common.errors import VerificationFailed
 from ..evidence import OUTLIERS, AttackResult, AuditEvidence, ControlResult, CopiedLabels, ThreatModel
-from ..multiplicity import claim_confidence, finds
+from ..multiplicity import claim_confidence, rejecting
 from ..policy import TIERS, OverrideReason, ReleasePolicy
-from ..statistics import TprAtFpr, holm
+from ..statistics import TprAtFpr
 from ..verdict import Outcome, Verdict, decide
 from .extract import AttackRow, AuditExtract
 
@@ -93,19 +93,13 @@ def compared_patients(extract: AuditExtract, role: str) -> int:
 
 def with_rejections(extract: AuditExtract) -> list[AttackRow]:
     """The rows, with every rejection that their p-values imply, whatever the flags beside them say."""
-    tried = [row for row in extract.attacks if row.threat_model != "none"]
-    p_values = [1.0 if row.p_value is None else row.p_value for row in tried]
-    over_all = {id(row): flag for row, flag in zip(tried, finds(p_values, extract.earlier_audits), strict=True)}
-    alone = {id(row): flag for row, flag in zip(tried, holm(p_values), strict=True)}
-    return [
-        row.model_copy(
-            update={
-                "rejects": over_all.get(id(row)) or row.rejects,
-                "rejects_alone": alone.get(id(row)) or row.rejects_alone,
-            }
-        )
-        for row in extract.attacks
-    ]
+    flags = rejecting(extract.attacks, extract.earlier_audits)
+    found = []
+    for row in extract.attacks:
+        over_all, alone = flags.get(row.id, (False, False))
+        update = {"rejects": over_all or row.rejects, "rejects_alone": alone or row.rejects_alone}
+        found.append(row.model_copy(update=update))
+    return found
 
 
 def _number(extract: AuditExtract) -> int:
@@ -128,8 +122,15 @@ def _is_whole(extract: AuditExtract) -> bool:
         None not in needed
         and len(extract.earlier_audits) == _number(extract) - 1
         and extract.claim_confidence in (None, claim_confidence(_number(extract)))
-        and all(_attack(row, extract) and (_rates(row) or row.id.endswith(OUTLIERS)) for row in extract.attacks)
+        and all(_attack(row, extract) and _tells_of_no_false_alarm(row) for row in extract.attacks)
     )
+
+
+def _tells_of_no_false_alarm(row: AttackRow) -> bool:
+    """Whether all is there that is asked about the members named without one false alarm."""
+    if row.id.endswith(OUTLIERS):
+        return True
+    return bool(_rates(row)) and (row.no_false_alarm_p_value is not None or row.threat_model == "none")
 
 
 def _attack(row: AttackRow, extract: AuditExtract) -> AttackResult | None:
@@ -164,6 +165,7 @@ def _attack(row: AttackRow, extract: AuditExtract) -> AttackResult | None:
         eps_lower_bound=row.eps_lower_bound,
         n_member=row.n_member if isinstance(row.n_member, int) else 0,
         n_holdout=row.n_holdout if isinstance(row.n_holdout, int) else 0,
+        no_false_alarm_p_value=row.no_false_alarm_p_value,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evidence import BATTERY, AttackResult, AuditEvidence
-from ..multiplicity import PValues, claim_confidence
+from ..multiplicity import PValues, claim_confidence, p_values
 from ..policy import ReleasePolicy
 from ..power import Power
 from ..verdict import Verdict, is_binding
@@ -56,7 +56,7 @@ class AuditResult:
         generator_sha256: Of the generator under audit.
         cohort_digest: Of the coin record.
         synthetic_sha256: Of the audited synthetic set's files; None where it was never on a disk.
-        earlier_audits: Attack to p-value in each audit of this holdout before this one, the first one first; None where
+        earlier_audits: Test to p-value in each audit of this holdout before this one, the first one first; None where
             one was broken off. Holm spans them all.
         reference_stands_in: What stood in as reference or control patients, or None.
         parameters_sha256: Over the generator's parameters, whatever its file's header says; None where it has no file.
@@ -91,8 +91,8 @@ class AuditResult:
     code_sha256: str | None = None
 
     def p_values(self) -> PValues:
-        """Of every attack; the blind baseline is none. For the journal: later audits of this holdout count them."""
-        return {attack.id: attack.p_value for attack in self.evidence.attacks if attack.threat_model != "none"}
+        """Of every test; the blind baseline is none. For the journal: later audits of this holdout count them."""
+        return p_values(self.evidence.attacks)
 
     def to_json(self) -> str:
         """The result as text; keys as DESIGN §5. ``tpr`` lists rates of false alarms, 0 first.
@@ -157,6 +157,7 @@ class AuditResult:
             "advantage": attack.advantage,
             "eps_lower_bound": attack.eps_lower_bound,
             "p_value": attack.p_value,
+            "no_false_alarm_p_value": attack.no_false_alarm_p_value,
             "rejects": attack.rejects,
             "rejects_alone": attack.rejects_alone,
             "n_member": attack.n_member,

@@ -9,7 +9,7 @@ total give each other away. Of a row with such a side, therefore:
   .10 and less, the bound on its far side is told as 0 or 1, because it may be the closed form that perfect order of so
   many gives. A bound that lies below the tier's threshold is not told above it: the verdict stays decidable;
 - a p-value is told in steps of 0.05, upwards; an ε lower bound in steps of 0.5, downwards;
-- true positive rates go: they are whole numbers over whole numbers.
+- true positive rates go, and the p-value of the members named without one false alarm: they are made of whole numbers.
 
 Where members or holdout patients as a whole are that few, what the controls showed goes too (whether they held stays),
 and so do totals from which the number could be subtracted. δ, one in ten times the trained patients, is told with one
@@ -25,6 +25,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from ..evidence import OUTLIERS, SMALLEST_CELL
+from ..multiplicity import NO_FALSE_ALARM
 from .extract import AttackRow, AuditExtract, Cell, ControlRow, Count, EarlierPValues, EpsilonMeans
 from .recomputation import decided_anew, policy_of
 
@@ -119,6 +120,7 @@ def rounded_row(row: AttackRow, tau: float | None) -> AttackRow:
             "auc_lower95": down(row.auc_lower95),
             "auc_upper95": upper,
             "tpr": None,
+            "no_false_alarm_p_value": None,
             "eps_lower_bound": None if row.eps_lower_bound is None else math.floor(row.eps_lower_bound * 2) / 2,
             "p_value": None if row.p_value is None else _p_value(row.p_value),
             "n_member": SMALL if _is_small(row.n_member) else None,
@@ -136,7 +138,13 @@ def _control(row: ControlRow) -> ControlRow:
 
 
 def _earlier(audit: EarlierPValues | None, exact: set[str]) -> EarlierPValues | None:
-    return audit and {name: p if name in exact else _p_value(p) for name, p in audit.items()}
+    if audit is None:
+        return None
+    # What this audit does not tell an earlier one does not either; as a test that found nothing it still counts.
+    return {
+        name: p if name.removesuffix(NO_FALSE_ALARM) in exact else 1.0 if name.endswith(NO_FALSE_ALARM) else _p_value(p)
+        for name, p in audit.items()
+    }
 
 
 def _means(extract: AuditExtract) -> EpsilonMeans | None:

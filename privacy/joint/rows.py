@@ -4,7 +4,8 @@ The AUC is the mean of the sites' own, weighted as where their scores lie togeth
 n_M n_H / (n_M + n_H + 1), so that it is the very AUC of the pooled audit. Its bounds come of the sites' bounds by the
 method of variance estimates recovery, which adds half-widths instead of variances and so keeps their skew (Zou & Donner
 2008, doi 10.1002/sim.3095). p-values add as normal quantiles, with the square roots of those weights (Stouffer; Lipták
-1958). True positives without a false alarm are counted together, each site's threshold being its own.
+1958). True positives without a false alarm are counted together, each site's threshold being its own, and their p-value
+is exact for that count.
 
 Of a group in which a site has fewer than twenty on a side that site's figures come rounded and without counts. Its
 weight is then taken from its interval's width, and its AUC from the end of the rounding that makes a bound wider.
@@ -23,7 +24,7 @@ from ..audit.extract import AttackRow, Cell, TprRow
 from ..audit.small_cells import SMALL
 from ..evidence import SMALLEST_CELL
 from ..multiplicity import claim_confidence
-from ..statistics import clopper_pearson
+from ..statistics import clopper_pearson, pooled_no_false_alarm_p_value
 
 _Z95 = float(stats.norm.ppf(0.95))
 _ROUNDING = 0.025
@@ -112,6 +113,7 @@ def combined_row(rows: Sequence[SiteRow], audit_number: int) -> AttackRow:
         tpr=_rates(rows),
         n_member=_sum([one.row.n_member for one in rows]),
         n_holdout=_sum([one.row.n_holdout for one in rows]),
+        no_false_alarm_p_value=_no_false_alarm_p_value(rows),
     )
 
 
@@ -151,13 +153,29 @@ def _sum(numbers: Sequence[Cell | None]) -> Cell:
 
 def _rates(rows: Sequence[SiteRow]) -> tuple[TprRow, ...] | None:
     """True positives at no false alarm; None where a site does not tell them."""
-    hits = members = holdout = 0
-    for one in rows:
-        rates = [rate for rate in (one.row.tpr if isinstance(one.row.tpr, tuple) else ()) if rate.fpr == 0]
-        if one.sizes is None or not rates:
-            return None
-        hits += round(rates[0].tpr * one.sizes[0])
-        members, holdout = members + one.sizes[0], holdout + one.sizes[1]
+    hits, sizes = _named(rows)
+    if hits is None:
+        return None
+    members, holdout = (sum(side) for side in zip(*sizes, strict=True))
     fpr_bound = clopper_pearson(0, holdout, confidence=0.9)[1]
     ci = clopper_pearson(hits, members)
     return (TprRow(fpr=0.0, tpr=hits / members, ci=ci, resolvable=True, fpr_bound=fpr_bound),)
+
+
+def _no_false_alarm_p_value(rows: Sequence[SiteRow]) -> float | None:
+    hits, sizes = _named(rows)
+    if hits is None or any(one.row.no_false_alarm_p_value is None for one in rows):
+        return None
+    return pooled_no_false_alarm_p_value(hits, sizes)
+
+
+def _named(rows: Sequence[SiteRow]) -> tuple[int | None, list[tuple[int, int]]]:
+    """Members named without a false alarm, and members and holdout patients of each site; None where one tells none."""
+    hits, sizes = 0, []
+    for one in rows:
+        rates = [rate for rate in (one.row.tpr if isinstance(one.row.tpr, tuple) else ()) if rate.fpr == 0]
+        if one.sizes is None or not rates:
+            return None, []
+        hits += round(rates[0].tpr * one.sizes[0])
+        sizes.append(one.sizes)
+    return hits, sizes

@@ -114,8 +114,8 @@ def pack(
         PolicyRefused: no audit, a verdict or audit that does not permit this tier and kind, a label map that
             does not come from a declared public source, or one to be published whose owner states no licence,
             an evaluation on too few patients, weights of a study that shares volumes alone, or a site's policy that
-            stands against it, is missing, or is one too many, a structure that too few training patients carry, a volume
-            in which a face may be, or what was released before and withdrawn.
+            stands against it, is missing, or is one too many, a structure that too few training patients carry, a
+            volume in which a face may be, or what was released before and withdrawn.
         ConfigError, SignatureInvalid: a policy by which nobody can approve it: see :mod:`.gate`.
         VerificationFailed: the audit or a volume belongs to another generator, audit or evaluation to other volumes,
             the audit's figures do not bear out its verdict, or a file carries more than it may.

@@ -66,6 +66,8 @@ def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, An
     )
     if isinstance(attack.tpr, float):
         named = f"{attack.tpr:.0%}"
+    if named != _NONE and attack.no_false_alarm_p_value is not None:
+        named += f", p {_p(attack.no_false_alarm_p_value)}"
     epsilon = _NONE if attack.eps_lower_bound is None else f"{attack.eps_lower_bound:.2f}"
     return {
         "id": attack.id,
@@ -79,8 +81,12 @@ def _attack(attack: AttackRow, audit: ReportAudit, cells: Cells) -> dict[str, An
         "auc": _NONE if attack.auc is None else with_interval(attack.auc, bounds),
         "named": named,
         "epsilon": epsilon,
-        "p": _NONE if attack.p_value is None else "< 0.001" if attack.p_value < 0.001 else f"{attack.p_value:.3f}",
+        "p": _NONE if attack.p_value is None else _p(attack.p_value),
     }
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _bound_at(attack: AttackRow, audit: ReportAudit) -> str:

@@ -46,8 +46,8 @@ def legal_rows(audit: ReportAudit | None, release: ReleaseOutcome | None, cells:
         LegalRow(
             "WP29 05/2014",
             "Singling out: can one person's record be picked out?",
-            f"{_called(('A3', 'A9'))}; searches for copies",
-            (*_figures(audit, ("A3", "A9")), *copies),
+            f"{_called(('A3', 'A7', 'A9'))}; searches for copies",
+            (*_figures(audit, ("A3", "A7", "A9")), *copies),
         ),
         LegalRow(
             "WP29 05/2014",
@@ -64,7 +64,8 @@ def legal_rows(audit: ReportAudit | None, release: ReleaseOutcome | None, cells:
         LegalRow(
             "EDPB 28/2024",
             "How likely is it that a patient's data are extracted from the model directly?",
-            _called((WHITE_BOX,)),
+            f"{_called((WHITE_BOX,))}: of 20 steps from the patient's own label map, changing that and the coarse noise"
+            " alone; whatever else can be drawn out of weights was not tried",
             tuple(_figures(audit, (WHITE_BOX,))),
         ),
         LegalRow(

@@ -22,8 +22,10 @@ _ATTACKS = {
     "A3": ("nearest neighbour", "searches the synthetic volumes for one that lies too close to a patient's scan"),
     "A3-WB": (
         "search of the weights",
-        "takes the generator apart and turns every one of its inputs, drawing and noise alike, until it paints a "
-        "patient's scan as well as it can: does it come closer than a generator that never saw the patient?",
+        "hands the generator a patient's own label map, as A1 does, and lets its weights say in 20 small steps how to "
+        "change the drawing and the coarse noise, of which one value every few voxels can move, so that it paints the "
+        "scan better: does it come closer than a generator that never saw the patient? On the generators it was tested "
+        "with it told members no better after those steps than at its start, so it is little more than A1",
     ),
     "A4": ("crowding", "counts how many synthetic volumes lie close to a patient's scan"),
     "A5": (
@@ -31,6 +33,11 @@ _ATTACKS = {
         "asks whether synthetic volumes crowd around a patient's scan more than scans of other people do",
     ),
     "A6": ("discriminator", "asks the network that learnt to tell real scans from synthetic ones how real a scan is"),
+    "A7": (
+        "likeness to a copy",
+        "takes the released volume that is most like a patient's scan, moved and mirrored as it fits best, and asks "
+        "how like it is: are members repeated more closely than strangers?",
+    ),
     "A8": (
         "what the coordinator saw",
         "takes the generator that a patient's own hospital sent in each round and asks: does it redraw the patient's "

@@ -20,6 +20,7 @@ STROKES = (
     ("#8a4b00", "10 6"),
     ("#444444", "5 5 1 5"),
     ("#c2185b", "1 7"),
+    ("#00695c", "16 4 1 4"),
 )
 """Colour and dash of the k-th line, no two alike: as many as one picture of an audit's curves holds.
 

@@ -302,6 +302,10 @@ _LIMITS = (
     "Audits elsewhere. The sites' journals count how often these holdout patients were audited in their own folders. "
     "An audit in a copy of a folder, or in another run with the same patients, is not among them: whoever tried "
     "several and shows the best shows too much.",
+    "The blind baseline's own uncertainty. That it could reach a higher AUC than the tier allows makes an audit "
+    "inconclusive, and not invalid: so few patients cannot show that the two groups are alike, nor that they differ.",
+    "Everything that could be drawn out of the weights. The search of the weights tries small steps from a patient's "
+    "own label map, and on the generators it was tested with found members no better than its start.",
     "What is true of a whole hospital, such as how common a disease is there. The audit asks about single patients.",
     "Very unusual patients. They are easier to recognise than others, and the attacks on unusual patients cover only a "
     "few of them.",
@@ -340,7 +344,8 @@ TERMS = (
     (
         "tpr0",
         "Named without false alarm",
-        "The share of members an attack names before it names the first stranger wrongly.",
+        "The share of members an attack names before it names the first stranger wrongly. Chance names some too: its p "
+        "says how often as many.",
     ),
     (
         "pvalue",

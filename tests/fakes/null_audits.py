@@ -25,7 +25,7 @@ class NullAudit:
 
     Attributes:
         outcome: Its verdict.
-        accuses: Whether an attack rejects "no leak" after Holm.
+        accuses: Whether it says that it found a leak: an attack rejects "no leak" after Holm, or the verdict is FAIL.
         reasons: Its verdict's.
     """
 
@@ -38,7 +38,7 @@ def null_audit(seed: int, patients: int, release: ReleaseKind) -> NullAudit:
     """One audit at the controlled tier of a generator trained on others alone."""
     material = make_material(seed, member=patients, holdout=patients, reference=patients, control=patients)
     result = audit(material, release=release, seed=seed)
-    accuses = any(attack.rejects for attack in result.evidence.attacks)
+    accuses = result.verdict.outcome == "FAIL" or any(attack.rejects for attack in result.evidence.attacks)
     return NullAudit(result.verdict.outcome, accuses, result.verdict.reasons)
 
 

@@ -13,7 +13,7 @@ from fedphantom.privacy.audit.extract import AttackRow, AuditExtract
 from fedphantom.privacy.audit.small_cells import travelling
 from fedphantom.privacy.evidence import BATTERY, OUTLIERS, REQUIRED_CONTROLS
 from fedphantom.privacy.intervals import auc_interval, permutation_p_value
-from fedphantom.privacy.statistics import Floats, Scores, tpr_at_fpr
+from fedphantom.privacy.statistics import Floats, Scores, no_false_alarm_p_value, tpr_at_fpr
 
 MODELS = {name: model for name, model in TRIED.items() if model != "W"}
 
@@ -49,6 +49,7 @@ def figures(scores: Scores, name: str = "A3", model: str = "S", seed: int = 0, r
             ],
             "eps_lower_bound": 0.0,
             "p_value": permutation_p_value(scores, rng, replicates),
+            "no_false_alarm_p_value": no_false_alarm_p_value(scores),
             "rejects": False,
             "rejects_alone": False,
             "n_member": scores.n_member,

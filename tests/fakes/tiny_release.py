@@ -72,6 +72,7 @@ def an_attack(identifier: str, model: str, auc: float = 0.52, **changes: Any) ->
         "tpr": [{"fpr": 0.0, "tpr": 0.0, "ci": [0.0, 0.04], "resolvable": True, "fpr_bound": 0.03}],
         "eps_lower_bound": 0.0,
         "p_value": 0.4,
+        "no_false_alarm_p_value": 1.0,
         "rejects": False,
         "n_member": 120,
         "n_holdout": 120,

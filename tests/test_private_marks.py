@@ -129,7 +129,8 @@ def test_no_term_that_touches_a_patient_reaches_the_generator(
 
 
 def public_fake(state: TrainingState, given: Tensor) -> Tensor:
-    return state.generator(disclosed(given), noise_like(given))
+    fake: Tensor = state.generator(disclosed(given), noise_like(given))
+    return fake
 
 
 def gradients_set_by_hand(state: TrainingState, gradients: Iterable[Tensor]) -> None:
@@ -170,17 +171,18 @@ def by_vmap(state: TrainingState, given: Tensor, real: Tensor) -> None:
 
 def by_vmap_over_public_ones(state: TrainingState, given: Tensor, real: Tensor) -> None:
     fake = public_fake(state, given)
-    torch.vmap(lambda one: l1(one, real[0]))(fake).mean().backward()
+    torch.vmap(lambda one: l1(one, real[0]))(fake).mean().backward()  # type: ignore[no-untyped-call]
 
 
 def by_a_jacobian(state: TrainingState, given: Tensor, real: Tensor) -> None:
-    _, gradient = torch.autograd.functional.vjp(torch.sin, public_fake(state, given).detach(), real)
-    public_fake(state, given).backward(gradient=gradient)  # type: ignore[no-untyped-call]
+    fake = public_fake(state, given)
+    _, gradient = torch.autograd.functional.vjp(torch.sin, fake.detach(), real)  # type: ignore[no-untyped-call]
+    fake.backward(gradient=gradient)  # type: ignore[no-untyped-call]
 
 
 def by_a_hook(state: TrainingState, given: Tensor, real: Tensor) -> None:
     fake = public_fake(state, given)
-    fake.register_hook(lambda gradient: gradient + real)
+    fake.register_hook(lambda gradient: gradient + real)  # type: ignore[no-untyped-call]
     fake.sum().backward()  # type: ignore[no-untyped-call]
 
 
@@ -241,8 +243,8 @@ def test_transforms_and_hooks_that_meet_no_patient_work_as_ever(state: TrainingS
     assert torch.vmap(lambda one: one * 2)(torch.ones(3)).tolist() == [2, 2, 2]
     assert torch.func.grad(lambda one: one.square())(torch.tensor(3.0)).item() == 6
     fake, before = public_fake(state, given), parameters_of(state.generator)
-    fake.register_hook(lambda gradient: gradient * 2)
-    fake.backward(gradient=torch.ones_like(fake))
+    fake.register_hook(lambda gradient: gradient * 2)  # type: ignore[no-untyped-call]
+    fake.backward(gradient=torch.ones_like(fake))  # type: ignore[no-untyped-call]
     state.generator_optimiser.step()
     assert parameters_of(state.generator) != before
 

@@ -18,8 +18,9 @@ from fedphantom.common.device import Device
 from fedphantom.common.gan.networks import draw_noise
 from fedphantom.common.gan.patches import WHOLE
 from fedphantom.common.gan.training import Batch, cut, plain_discriminator_step
-from fedphantom.common.gan.training_state import new_state
+from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.phantom.study import phantom_study
+from fedphantom.common.promise import PromiseTable
 from fedphantom.common.randomness import numpy_generator, torch_generator
 from fedphantom.common.study import Study
 from fedphantom.common.volumes.grid import Grid
@@ -30,6 +31,7 @@ from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped
 
 SIDE, PATIENTS, REPEATS = 48, 4, 12
+STEPS: int = PromiseTable.model_fields["discriminator_steps"].default
 """A batch of so many patients, at 48³ voxels, four channels, seven labels."""
 HOW = NoisedSum(clip_norm=1.0, noise_multiplier=1.0, expected_batch=PATIENTS)
 
@@ -64,9 +66,11 @@ def made_scans(study: Study) -> PreparedScans:
     return PreparedScans(volumes, classes, names, ("A",) * PATIENTS, np.zeros((PATIENTS, 0)))
 
 
-def batch(scans: PreparedScans, study: Study, device: Device) -> tuple[Tensor, Tensor, Tensor]:
-    """Label maps, scans and fakes of all patients, on the device."""
-    state = new_state(study, 1, device)
+def batch(
+    scans: PreparedScans, study: Study, device: Device, state: TrainingState | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Label maps, scans and fakes of all patients, on the device; painted by a new generator where none is given."""
+    state = state or new_state(study, 1, device)
     given, real = cut(scans, [(i, WHOLE) for i in range(PATIENTS)], study, device)
     noise = device.tensor(draw_noise(PATIENTS, study.volume_grid().shape, torch_generator(1)))
     with torch.no_grad(), device.autocast():
@@ -96,6 +100,37 @@ def noised(study: Study, scans: PreparedScans, fake: Tensor, device: Device) -> 
     return lambda: step.update(state, examples.__getitem__)
 
 
+def whole_steps(device: Device) -> dict[str, Step]:
+    """All that goes on between two steps of the generator: ours, and the same without a promise.
+
+    ``noised``: patients drawn, a fake painted for each, the usual number of noised steps, the loss on public fakes.
+    ``plain``: fakes of the same label maps painted in one batch, as many plain steps of all patients. ``updates``:
+    these steps alone, fakes at hand.
+    """
+    study = phantom_study("dp-step", 1, Grid((SIDE, SIDE, SIDE), (4, 4, 4)))
+    scans, state, random = made_scans(study), new_state(study, 1, device), SecretRandom(device.torch)
+    given, real, fake = batch(scans, study, device)
+    names = noised_parameters(state.discriminator, "all")
+    patients = PrivatePatients(scans, study, device)
+    step = PrivateDiscriminatorStep(patients, 1.0, HOW, names, STEPS, random, sys.maxsize)
+    public = Batch(given[: study.training.batch], given[:0], real[: study.training.batch])
+    update = plain(study, given, real, fake, device)
+
+    def updates() -> None:
+        for _ in range(STEPS):
+            update()
+
+    def plainly() -> None:
+        batch(scans, study, device, state)
+        updates()
+
+    return {
+        "noised": lambda: step(state, public, fake[: study.training.batch]),
+        "plain": plainly,
+        "updates": updates,
+    }
+
+
 def opacus(study: Study, given: Tensor, real: Tensor, fake: Tensor, device: Device, *, functorch: bool) -> Step:
     """Per-sample gradients by Opacus; real and fake of a patient make one gradient, clipped and noised as ours is."""
     state = new_state(study, 1, device)
@@ -123,7 +158,8 @@ def opacus(study: Study, given: Tensor, real: Tensor, fake: Tensor, device: Devi
 
 
 def dp_rows(device: Device) -> list[Row]:
-    """``dp_step_over_plain``, ``opacus_…_over_dp_step`` of hooks and functorch, ``dp_memory_over_plain``."""
+    """``dp_step_over_plain``, ``opacus_…_over_dp_step`` of hooks and functorch, ``dp_memory_over_plain``; of all that
+    goes on between two steps of the generator ``dp_whole_step…``, for which nothing is asked."""
     ways = {way: step_of(way, device) for way in WAYS}
     ours, plainly = alternated(ways["noised"], ways["plain"], device.torch, REPEATS)
     again, hooks = alternated(ways["noised"], ways["hooks"], device.torch, REPEATS // 2)
@@ -135,6 +171,19 @@ def dp_rows(device: Device) -> list[Row]:
         Row("opacus_hooks_over_dp_step", hooks / again, "ratio", 1.0, 2.5, least=True),
         Row("opacus_functorch_over_dp_step", functorch / third, "ratio", 1.0, 2.5, least=True),
         Row("dp_memory_over_plain", peaks["noised"] / peaks["plain"], "ratio", 1.0, 1.1),
+        *whole_rows(device),
+    ]
+
+
+def whole_rows(device: Device) -> list[Row]:
+    """``dp_whole_step``, ``…_over_plain`` that paints as many fakes, ``…_over_plain_updates`` that paints none."""
+    ways = whole_steps(device)
+    ours, plainly = alternated(ways["noised"], ways["plain"], device.torch, REPEATS // 3, warm_up=1)
+    again, updates = alternated(ways["noised"], ways["updates"], device.torch, REPEATS // 3, warm_up=1)
+    return [
+        Row("dp_whole_step", ours, "s", plainly),
+        Row("dp_whole_step_over_plain", ours / plainly, "ratio", 1.0),
+        Row("dp_whole_step_over_plain_updates", again / updates, "ratio", 1.0),
     ]
 
 

@@ -20,7 +20,7 @@ from ..common.device import Device
 from ..common.errors import DataError
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters
 from ..common.gan.label_means import TargetMeans, means_loss
-from ..common.gan.public_maps import draw_public_maps
+from ..common.gan.public_maps import PublicMaps
 from ..common.gan.public_start import read_public_start
 from ..common.gan.training import Batch, generator_loss
 from ..common.gan.training_state import TrainingState
@@ -74,7 +74,7 @@ class PrivateTraining:
         self._promise: PromiseTable = promise
         self._folder, self._study, self._device = folder, study, device
         self._start = read_public_start(folder.root / PUBLIC_START, study)
-        self.pairs = draw_public_maps(self._start.sampler(study), study)
+        self.pairs = PublicMaps(self._start.sampler(study), study)
         self._patients = PrivatePatients(scans, study, device)
         self._material = material
         self._paid: OpenReservation | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .study_table import Positive, StudyTable
 
@@ -14,6 +14,14 @@ Noised = Literal["means", "norms", "head", "all"]
 """What a site's patients are asked for. ``means``: once, what each structure looks like on average, which the generator
 then matches. The others: hundreds of gradients of the discriminator; of the scales and shifts of its norms and the bias
 of its head, of its head, or of all of it. The fewer numbers and steps, the less noise (PRIVACY §1.4)."""
+
+ACCOUNTANT: Final = "pld"
+"""What computes ε: the whole privacy loss distribution (dp-accounting)."""
+_REFUSED = {
+    "gdp": "the Gaussian approximation, whose ε is always below the truth",
+    "prv": "computed beside the official one as a cross-check, and fails on extreme input",
+    "rdp": "computed beside the official one as a cross-check; its ε is valid but loose",
+}
 
 
 class PromiseTable(StudyTable):
@@ -32,6 +40,16 @@ class PromiseTable(StudyTable):
     spare_rounds: int = Field(default=1, ge=0, le=1000)
     """How often a site may have to begin noised steps anew, after a power cut for example: they are paid for again, and
     the noise is chosen so that the promise holds with that."""
+
+    accountant: Literal["pld"] = Field(default=ACCOUNTANT, exclude=True)
+    """May be named and not chosen, so that no study's digest depends on whether it is."""
+
+    @field_validator("accountant", mode="before")
+    @classmethod
+    def _refuse_others(cls, name: object) -> object:
+        if name != ACCOUNTANT and isinstance(name, str):
+            raise ValueError(f"the accountant '{name}' is {_REFUSED.get(name.lower(), 'unknown')}: leave it out")
+        return name
 
     sites_overlap: bool = False
     """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""

@@ -16,7 +16,6 @@ from fedphantom.privacy.dp import accounting, cross_checks
 from fedphantom.privacy.dp.accounting import (
     LARGEST_EPSILON,
     Mechanism,
-    check_accountant,
     check_delta,
     epsilon,
     most_steps,
@@ -182,19 +181,6 @@ def test_no_epsilon_is_told_at_a_delta_that_is_no_probability(delta: float) -> N
 def test_an_epsilon_that_promises_nothing_is_not_asked_for(target: float) -> None:
     with pytest.raises(ConfigError, match="asked for"):
         noise_multiplier(target, 1e-3, 0.2, 100)
-
-
-def test_the_gaussian_accountant_is_refused_by_name_and_others_too() -> None:
-    check_accountant("pld")
-    for name, why in {
-        "gdp": "always below the truth",
-        "GDP": "always below the truth",
-        "rdp": "loose",
-        "prv": "cross-check",
-        "moments": "unknown here",
-    }.items():
-        with pytest.raises(ConfigError, match=rf"accountant '{name}', .*{why}"):
-            check_accountant(name)
 
 
 def test_accounting_loads_neither_torch_nor_opacus() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -85,3 +86,22 @@ def test_sharing_modes_compares_averages_alone_by_patients_of_two_roles(tmp_path
         plain, other = (ways[name]["by_role"][role]["dice"]["mean"] for name in ("federated", "momentum"))
         gain = ways["momentum"]["by_role"][role]["over_federated"]["mean"]
         assert gain == pytest.approx(other - plain, abs=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_dp_utility_compares_promises_with_the_public_material_that_they_start_from(tmp_path: Path) -> None:
+    public = tmp_path / "public"
+    write_phantom_cohort(public, patients=4, sites=1, spacing_mm=12.0, seed=1)
+    roles = {"test": 0.0, "reference": 0.0, "control": 0.0, "audit": 0.0, "validation": 0.5}
+    few = ["--rounds", "1", "--local-steps", "2", "--pretrain-steps", "2", "--volumes", "4", "--seeds", "1"]
+    result = experiment("dp_utility.py", tmp_path, roles, "--public", str(public), "--epsilon", "3", "8", *few)
+    found = result["seeds"][0]
+    arms = {"real", "public scans", "no promise", "public generator", "ε = 3", "ε = 8"}
+    assert set(found["dice"]) == set(found["per_patient"]) == arms
+    for eps, other in itertools.product(("ε = 3", "ε = 8"), ("public generator", "public scans")):
+        gain = found["dice"][eps]["mean"] - found["dice"][other]["mean"]
+        assert found["gains"][f"{eps} over {other}"]["mean"] == pytest.approx(gain, abs=2e-4)
+    for eps in (3, 8):
+        assert found["statements"][f"ε = {eps}"]["epsilon"] <= eps
+    assert (tmp_path / "out" / "utility-over-epsilon.png").exists()

@@ -13,6 +13,7 @@ import torch
 from opacus import GradSampleModule, PrivacyEngine
 from opacus.accountants import GaussianAccountant
 from opacus.accountants.utils import get_noise_multiplier
+from opacus.grad_sample import grad_sample_module_fast_gradient_clipping as fast
 from opacus.optimizers import DPOptimizer
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from opacus.validators import ModuleValidator
@@ -154,6 +155,40 @@ def test_accumulation_once_allowed_clips_rows_apart_halves_the_gradient_and_doub
         2 * C / (2 * 2), rel=1e-3
     )  # two rows of C over two batches of 2
     assert engine.accountant.history == [(0.0, 2 / 4, 1)]
+
+
+# 4: ghost clipping
+
+
+def test_ghost_clipping_makes_every_row_of_a_convolution_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It spares memory where it needs norms alone, and it has those of linear layers and embeddings alone."""
+    made: list[torch.Size] = []
+    plain = fast.create_or_accumulate_grad_sample
+
+    def watched(*, param: nn.Parameter, grad_sample: Tensor, max_batch_len: int) -> None:
+        made.append(grad_sample.shape)
+        plain(param=param, grad_sample=grad_sample, max_batch_len=max_batch_len)
+
+    monkeypatch.setattr(fast, "create_or_accumulate_grad_sample", watched)
+    assert set(fast.GradSampleModuleFastGradientClipping.NORM_SAMPLERS) == {nn.Linear, nn.Embedding}
+    network, real = discriminator(), volumes(3)
+    wrapped = fast.GradSampleModuleFastGradientClipping(copy.deepcopy(network), max_grad_norm=C, loss_reduction="sum")
+    losses(wrapped(real)).sum().backward()
+    assert sorted(made) == sorted(torch.Size([3, *parameter.shape]) for parameter in network.parameters())
+    assert relative_error(wrapped.get_norm_sample(), rows_of(network, real).norm(dim=1)) < 1e-6
+
+    made.clear()
+    linear = fast.GradSampleModuleFastGradientClipping(nn.Linear(5, 1).double(), max_grad_norm=C, loss_reduction="sum")
+    linear(real.mean(dim=(1, 2, 3))).square().sum().backward()
+    assert made == []  # what a gain would look like
+
+
+def test_ghost_clipping_takes_no_second_pass_through_a_linear_layer() -> None:
+    """As a discriminator makes, of scans and of fakes."""
+    wrapped = fast.GradSampleModuleFastGradientClipping(nn.Linear(5, 1).double(), max_grad_norm=C)
+    wrapped(volumes(3).mean(dim=(1, 2, 3)))
+    with pytest.raises(NotImplementedError, match="Parameter tying"):
+        wrapped(volumes(3, seed=1).mean(dim=(1, 2, 3)))
 
 
 # 5, 6: what a GAN asks of a wrapped discriminator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +126,127 @@ def test_no_term_that_touches_a_patient_reaches_the_generator(
         term(state, *patient()).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     assert all(parameter.grad is None for parameter in state.generator.parameters())
     assert parameters_of(state.generator) == before
+
+
+def public_fake(state: TrainingState, given: Tensor) -> Tensor:
+    fake: Tensor = state.generator(disclosed(given), noise_like(given))
+    return fake
+
+
+def gradients_set_by_hand(state: TrainingState, gradients: Iterable[Tensor]) -> None:
+    for parameter, gradient in zip(state.generator.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+
+
+def by_a_gradient_argument(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    public_fake(state, given).backward(gradient=real)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def by_grad_tensors(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    torch.autograd.backward([public_fake(state, given)], [real])
+
+
+def by_grad_outputs(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    parameters = list(state.generator.parameters())
+    gradients_set_by_hand(state, torch.autograd.grad(public_fake(state, given), parameters, grad_outputs=real))
+
+
+def by_a_marked_loss_and_grad(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    parameters = list(state.generator.parameters())
+    gradients_set_by_hand(state, torch.autograd.grad(l1(public_fake(state, given), real), parameters))
+
+
+def by_a_functional_gradient(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        inputs = disclosed(given), noise_like(given)
+        return l1(torch.func.functional_call(state.generator, parameters, inputs), real)
+
+    parameters = {name: value.detach() for name, value in state.generator.named_parameters()}
+    gradients_set_by_hand(state, torch.func.grad(loss)(parameters).values())
+
+
+def by_vmap(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    l1(public_fake(state, given), torch.vmap(lambda one: one * 1.0)(real)).backward()  # type: ignore[no-untyped-call]
+
+
+def by_vmap_over_public_ones(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    fake = public_fake(state, given)
+    torch.vmap(lambda one: l1(one, real[0]))(fake).mean().backward()  # type: ignore[no-untyped-call]
+
+
+def by_a_jacobian(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    fake = public_fake(state, given)
+    _, gradient = torch.autograd.functional.vjp(torch.sin, fake.detach(), real)  # type: ignore[no-untyped-call]
+    fake.backward(gradient=gradient)  # type: ignore[no-untyped-call]
+
+
+def by_a_hook(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    fake = public_fake(state, given)
+    fake.register_hook(lambda gradient: gradient + real)  # type: ignore[no-untyped-call]
+    fake.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def by_a_module_hook(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    state.generator.register_full_backward_hook(lambda module, into, outof: (into[0] * real.mean(), *into[1:]))
+    public_fake(state, given.requires_grad_()).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def by_the_learning_rate(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    state.generator_optimiser.param_groups[0]["lr"] = real.abs().mean()
+    public_fake(state, given).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def by_the_optimisers_moments(state: TrainingState, given: Tensor, real: Tensor) -> None:
+    public_fake(state, given).sum().backward()  # type: ignore[no-untyped-call]
+    first = next(iter(state.generator.parameters()))
+    state.generator_optimiser.state[first] = {
+        "step": torch.tensor(1.0),
+        "exp_avg": torch.zeros_like(first) + real.mean(),
+        "exp_avg_sq": torch.ones_like(first),
+    }
+
+
+BYPASSES: dict[str, Callable[[TrainingState, Tensor, Tensor], None]] = {
+    "backward(gradient=…)": by_a_gradient_argument,
+    "autograd.backward(…, grad_tensors)": by_grad_tensors,
+    "autograd.grad(…, grad_outputs)": by_grad_outputs,
+    "autograd.grad of a marked loss": by_a_marked_loss_and_grad,
+    "func.grad": by_a_functional_gradient,
+    "vmap of a scan": by_vmap,
+    "vmap beside a scan": by_vmap_over_public_ones,
+    "autograd.functional": by_a_jacobian,
+    "a tensor's hook": by_a_hook,
+    "a module's hook": by_a_module_hook,
+    "the learning rate": by_the_learning_rate,
+    "the optimiser's moments": by_the_optimisers_moments,
+}
+
+
+@pytest.mark.parametrize("way", BYPASSES.values(), ids=BYPASSES)
+def test_no_way_around_a_loss_moves_the_generator_by_a_patient(
+    state: TrainingState, way: Callable[[TrainingState, Tensor, Tensor], None]
+) -> None:
+    """Where torch takes marks away there is no way in, and what it leaves marked no optimiser steps with."""
+    before = parameters_of(state.generator)
+
+    def update() -> None:
+        way(state, *patient())
+        state.generator_optimiser.step()
+
+    with pytest.raises(PrivateDataReached):
+        update()
+    assert parameters_of(state.generator) == before
+
+
+def test_transforms_and_hooks_that_meet_no_patient_work_as_ever(state: TrainingState) -> None:
+    given, _ = patient()
+    assert torch.vmap(lambda one: one * 2)(torch.ones(3)).tolist() == [2, 2, 2]
+    assert torch.func.grad(lambda one: one.square())(torch.tensor(3.0)).item() == 6
+    fake, before = public_fake(state, given), parameters_of(state.generator)
+    fake.register_hook(lambda gradient: gradient * 2)  # type: ignore[no-untyped-call]
+    fake.backward(gradient=torch.ones_like(fake))  # type: ignore[no-untyped-call]
+    state.generator_optimiser.step()
+    assert parameters_of(state.generator) != before
 
 
 def test_a_gradient_of_a_patient_set_by_hand_is_not_stepped_with(state: TrainingState) -> None:

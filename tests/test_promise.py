@@ -46,7 +46,12 @@ def test_no_key_of_a_promise_is_part_of_a_study_that_makes_none() -> None:
         ("delta = 0.005", "delta = 0.005\nclip_norm = 0.0", "clip_norm"),
         ("delta = 0.005", "delta = 0.005\nclip_norm = inf", "clip_norm"),
         ("delta = 0.005", "delta = 0.005\nnoise_multiplier = -1.0", "noise_multiplier"),
-        ("delta = 0.005", 'delta = 0.005\naccountant = "gdp"', "accountant"),
+        ("delta = 0.005", 'delta = 0.005\naccountant = "gdp"', "accountant 'gdp' is .*always below the truth"),
+        ("delta = 0.005", 'delta = 0.005\naccountant = "GDP"', "accountant 'GDP' is .*always below the truth"),
+        ("delta = 0.005", 'delta = 0.005\naccountant = "rdp"', "accountant 'rdp' is .*valid but loose"),
+        ("delta = 0.005", 'delta = 0.005\naccountant = "prv"', "accountant 'prv' is .*cross-check"),
+        ("delta = 0.005", 'delta = 0.005\naccountant = "moments"', "accountant 'moments' is unknown"),
+        ("delta = 0.005", "delta = 0.005\naccountant = 1", "accountant"),
         ("delta = 0.005", 'delta = 0.005\nnoised = "generator"', "noised"),
         ('start = "' + "a" * 64, 'start = "' + "a" * 63, "start"),
     ],
@@ -55,6 +60,11 @@ def test_a_promise_that_cannot_be_kept_is_refused_by_its_key(old: str, new: str,
     assert old in TEXT
     with pytest.raises(ConfigError, match=named):
         parse_study(TEXT.replace(old, new))
+
+
+def test_the_official_accountant_may_be_named_and_changes_no_digest() -> None:
+    named = parse_study(TEXT.replace("delta = 0.005", 'delta = 0.005\naccountant = "pld"'))
+    assert named.digest() == parse_study(TEXT).digest()
 
 
 def test_a_start_or_an_adversarial_objective_without_a_promise_is_refused() -> None:

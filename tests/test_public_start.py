@@ -13,9 +13,11 @@ from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import ConfigError, DataError, FedPhantomError, VerificationFailed
-from fedphantom.common.gan.public_maps import draw_public_maps
+from fedphantom.common.errors import ConfigError, DataError, FedPhantomError, PolicyRefused, VerificationFailed
+from fedphantom.common.gan.public_maps import PublicMaps
 from fedphantom.common.gan.public_start import first_parameters, read_public_start
+from fedphantom.common.labels.chain import LabelSource, label_digest
+from fedphantom.common.labels.sampler import LabelSampler, PublicLabelMap
 from fedphantom.common.study import Study, parse_study
 from fedphantom.common.tensor_file import decode, encode
 
@@ -52,11 +54,23 @@ def test_the_generator_of_a_run_starts_from_it(start: tuple[Path, Study]) -> Non
 def test_label_maps_are_varied_alike_everywhere_and_hold_classes(start: tuple[Path, Study]) -> None:
     study = start[1]
     sampler = read_public_start(*start).sampler(study)
-    maps, again = draw_public_maps(sampler, study), draw_public_maps(sampler, study)
+    maps, again = PublicMaps(sampler, study), PublicMaps(sampler, study)
     assert np.array_equal(maps.classes, again.classes)
     assert maps.volumes.shape == (len(maps.classes), 0, 16, 16, 16)
     assert set(np.unique(maps.classes)) <= {0, 1, 2}
     assert len({one.tobytes() for one in maps.classes}) > len(maps.classes) / 2
+
+
+def test_label_maps_that_nobody_declares_public_are_not_shown_to_a_generator(start: tuple[Path, Study]) -> None:
+    """The training loop takes the type for it, so nothing else may make one."""
+    study = start[1]
+    labels = np.ones(study.grid.shape, np.uint8)
+    private = LabelSource(kind="private", name="0" * 64, licence="private", sha256=label_digest(labels))
+    sampler = LabelSampler([PublicLabelMap(labels, private)], study.public_labels, study.grid.spacing_mm)
+    with pytest.raises(PolicyRefused, match="not declared public"):
+        PublicMaps(sampler, study)
+    with pytest.raises(TypeError):
+        PublicMaps(np.zeros((1, 0, 16, 16, 16), np.float32), labels[None], study)  # type: ignore[call-arg, arg-type]
 
 
 def test_another_file_than_the_study_names_is_refused(start: tuple[Path, Study]) -> None:

@@ -16,12 +16,11 @@ from typing import Any, Final, NamedTuple
 
 from ...common.counted import counted
 from ...common.errors import ConfigError
+from ...common.promise import ACCOUNTANT as ACCOUNTANT
 
 UNIT: Final = "patient"
 ADJACENCY: Final = "add/remove one patient with all scans (zero-out)"
 SAMPLING: Final = "Poisson"
-ACCOUNTANT: Final = "pld"
-"""The official accountant's name in studies and ledgers."""
 
 LARGEST_EPSILON: Final = 100.0
 """What exceeds it is told as infinite: no such figure promises anybody anything, and computing it takes ever longer."""
@@ -30,12 +29,6 @@ _ORDERS = (*range(2, 33), 40, 48, 64, 128, 256, 512, 1024)
 _SMALLEST_SIGMA = 0.3  # below it a single step's distribution takes minutes, and its noise hides nobody
 _LARGEST_SIGMA = 2.0**20
 _PRECISION = 1.002  # of a noise multiplier found: at most so many times the smallest that suffices
-
-_OTHERS = {
-    "gdp": "the Gaussian approximation, whose ε is always below the truth",
-    "prv": "a cross-check, which fails on extreme input",
-    "rdp": "a cross-check, whose ε is valid but loose",
-}
 
 
 @dataclass(frozen=True)
@@ -74,18 +67,6 @@ class Mechanism:
                 expected="a whole number, 1 or more",
                 remedy="Ask for one step at least.",
             )
-
-
-def check_accountant(name: str) -> None:
-    """Refuse any accountant but the official one. Raises ConfigError."""
-    if name == ACCOUNTANT:
-        return
-    what = _OTHERS.get(name.lower(), "unknown here")
-    raise ConfigError(
-        f"the accountant '{name}', {what}",
-        expected=f"'{ACCOUNTANT}'",
-        remedy="Leave it out, or name the official one; PRV and RDP are computed beside it.",
-    )
 
 
 def check_delta(delta: float, patients: int) -> None:

@@ -8,7 +8,6 @@ then public ones. The generator that the loop trains is post-processing of the d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +15,13 @@ from torch import Tensor, nn
 from ...common.counted import counted
 from ...common.errors import BudgetSpent, ConfigError
 from ...common.gan.losses import fake_loss, real_loss
-from ...common.gan.networks import draw_noise
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
+from .examples import Example, PatientExamples
 from .patients import PrivatePatients
 from .provenance import mark
 from .randomness import SecretRandom
 from .step import NoisedSum, as_gradients, noised_mean
-
-Example = tuple[Tensor, Tensor]
-"""A patient's label map, twice the same, (2, L, X, Y, Z), and volumes (2, C, X, Y, Z): the scan, and a fake."""
 
 
 class PrivateDiscriminatorStep:
@@ -70,7 +66,7 @@ class PrivateDiscriminatorStep:
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
         # The generator stands still meanwhile: a patient's draw and its fake serve all these steps.
-        example = cache(lambda patient: self._example(state, patient))
+        example = PatientExamples(self._patients, state, self._random)
         for _ in range(self._steps):
             self.update(state, example)
         with torch.no_grad(), state.device.autocast():
@@ -107,14 +103,6 @@ class PrivateDiscriminatorStep:
         for parameter, gradient in zip(parameters, as_gradients(mean, parameters), strict=True):
             parameter.grad = gradient
         state.discriminator_optimiser.step()
-
-    def _example(self, state: TrainingState, patient: int) -> Example:
-        given, real = self._patients.draw(patient, self._random)
-        x, y, z = given.shape[2:]
-        noise = state.device.tensor(draw_noise(1, (x, y, z), self._random.fakes))
-        with torch.no_grad(), state.device.autocast():
-            fake = state.generator(given, noise)
-        return torch.cat([given, given]), torch.cat([real, fake.to(real.dtype)])
 
 
 def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:

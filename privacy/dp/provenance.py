@@ -2,21 +2,28 @@
 
 A marked tensor marks whatever is computed from it: losses, features, fakes of a patient's label map, however far away.
 The mark is taken off by :func:`disclosed`, which the noised step alone calls, on a sum that it has clipped and noised.
-So a generator's update that would touch a patient fails by itself, before it happens (PRIVACY §1.1, §8 T2); the
-training loop, which reads scans from disk and not from here, takes none at all under a promise.
+A network's update that would touch a patient fails before it happens (PRIVACY §1.1, §8 T2): where a gradient would
+flow back from a marked value or start from one, where a function transform (``torch.func``, ``torch.vmap``) meets one,
+and, since some ways to a gradient pass by all of that, in the step of whatever optimiser finds one among its gradients,
+its state or its settings. The training loop, which reads scans from disk and not from here, takes none at all under a
+promise.
 
 It guards against mistakes of ours, and not against all of them: what torch does not dispatch to tensors' own classes
-(``torch.tensor``, ``param.data = …``, DLPack, a norm's running statistics, custom autograd functions, shapes that
-depend on values) sees through a mark.
+sees through a mark. That is ``torch.tensor``, ``param.data = …``, DLPack, a norm's running statistics, shapes that
+depend on values, custom autograd functions, scripted or compiled functions, and a hook or backward pass that hands back
+a patient's tensor as it is, without computing anything from it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ...common.errors import PolicyRefused
 
@@ -41,6 +48,8 @@ _READS = frozenset(
 """What would turn a tensor into plain Python or NumPy."""
 _DECIDES = frozenset({"__bool__", "is_nonzero", "equal", "allclose", "nonzero", "unique"})
 """What would let a patient's voxels steer the program."""
+_LOSES_MARKS = ("torch.autograd", "torch._functorch")
+"""What of torch hands tensors to its engine or wraps them, which takes their class away; it asks for a shape before."""
 _STORAGE = frozenset({"untyped_storage", "storage", "data_ptr", "share_memory_", "__reduce_ex__", "__deepcopy__"})
 
 
@@ -62,6 +71,8 @@ class Marked(Tensor):
         name, options = getattr(func, "__name__", ""), dict(kwargs or {})
         if name == "backward":
             raise _reached("a loss that was computed from a patient was about to update a network")
+        if _loses_marks(sys._getframe(1).f_globals.get("__name__", "")):
+            raise _reached("a value computed from a patient was about to enter a gradient where marks are lost")
         if name in _READS | _DECIDES | _STORAGE:
             raise _reached(f"a value computed from a patient was about to be read ('{name}')")
         if _writes_elsewhere(name, args, options):
@@ -89,6 +100,34 @@ def disclosed(value: Tensor) -> Tensor:
     """The same values without the mark. Only for what is clipped and noised, or stays inside that computation."""
     with torch._C.DisableTorchFunctionSubclass():
         return value.as_subclass(Tensor)
+
+
+def _loses_marks(caller: str) -> bool:
+    """Whether torch itself asks, from where marks are lost, or we are inside a transform or a hook of a backward pass.
+
+    ``torch.autograd.grad`` of a marked loss asks through torch's overrides instead, and its gradients are marked.
+    """
+    inside = torch._C._are_functorch_transforms_active() or torch._C._current_graph_task_id() != -1
+    return inside or caller.startswith(_LOSES_MARKS)
+
+
+def _refuse_marked_step(optimiser: Optimizer, *_: object) -> None:
+    """Before the step of any optimiser there is, whoever made it."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for parameter in parameters]
+    if _holds_mark([optimiser.param_groups, gradients, list(optimiser.state.values())]):
+        raise _reached("an optimiser was about to step with a value computed from a patient")
+
+
+def _holds_mark(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_mark, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_mark, value))
+    return marked(value)
+
+
+register_optimizer_step_pre_hook(_refuse_marked_step)
 
 
 def _marked(result: Any) -> Any:

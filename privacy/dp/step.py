@@ -2,8 +2,8 @@
 
 DP-SGD (Abadi et al. 2016, arXiv 1607.00133) with patients as the unit: whatever scans, patches and augmentations of a
 patient are drawn, they make one gradient, and that one is clipped (PRIVACY §1.3). Patients are gone through one by one
-(a micro-batch loop), so that memory does not grow with their number; per-sample hooks were measured slower and larger
-(``make bench``).
+(a micro-batch loop), so that the step's memory does not grow with their number, nor does that of their examples
+(:mod:`.examples`); per-sample hooks were measured slower and larger (``make bench``).
 """
 
 from __future__ import annotations

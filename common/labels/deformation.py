@@ -172,7 +172,7 @@ def _slab_is_fold_free(displacement: Field, spacing_mm: Spacing) -> bool:
 
 def _determinant(x: Field, y: Field, z: Field) -> NDArray[np.float32]:
     """Of the matrices of three columns (3, X, Y, Z) each; shape (X, Y, Z)."""
-    out = x[0] * (y[1] * z[2] - y[2] * z[1])
+    out: NDArray[np.float32] = x[0] * (y[1] * z[2] - y[2] * z[1])
     out -= x[1] * (y[0] * z[2] - y[2] * z[0])
     out += x[2] * (y[0] * z[1] - y[1] * z[0])
     return out

@@ -30,7 +30,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	cd benchmarks && MYPYPATH=.:../tests/fakes ../$(BIN)/mypy --config-file ../pyproject.toml $(patsubst benchmarks/%.py,-m %,$(wildcard benchmarks/*.py))
+	cd benchmarks && MYPYPATH=.:../tests/fakes ../$(BIN)/mypy --follow-imports silent --config-file ../pyproject.toml $(patsubst benchmarks/%.py,-m %,$(wildcard benchmarks/*.py))
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_documentation.py tests/test_packaging.py
 

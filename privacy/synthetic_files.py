@@ -25,7 +25,9 @@ README = "README.md"
 _TABLES = frozenset({DESCRIPTION, PARTICIPANTS, LABEL_LOOKUP})
 _OF_A_RELEASE = frozenset({README, BIDS_IGNORE})
 """What the cohort of a release holds beside them; 'release verify' judges both, and nobody packs them from here."""
-_DESCRIBED = frozenset({"Name", "BIDSVersion", "DatasetType", "GeneratedBy", "Synthetic", "LabelMaps", "Channels"})
+_DESCRIBED = frozenset(
+    {"Name", "BIDSVersion", "DatasetType", "GeneratedBy", "Synthetic", "LabelMaps", "Channels", "DifferentialPrivacy"}
+)
 _LARGEST_TABLE = 1 << 24
 _SUBJECT = re.compile("sub-[A-Za-z0-9]+")
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from fedphantom.common.errors import DataError
 from fedphantom.privacy.attacks.battery import Battery, Reference
+from fedphantom.privacy.attacks.copy_detection import COPY_DETECTION
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.domias import log_density
 from fedphantom.privacy.attacks.interface import (
@@ -33,11 +34,16 @@ from fedphantom.privacy.attacks.monte_carlo import radius, share_close
 from fedphantom.privacy.attacks.shadows import Errors, Shadows
 from fedphantom.privacy.attacks.target import Target
 from fedphantom.privacy.audit.shadow_training import halves
-from fedphantom.privacy.evidence import ATTACKS, INSIDER, OF_COINS, OF_SHADOWS, TRAJECTORY, WHITE_BOX
+from fedphantom.privacy.evidence import ATTACKS as ALL_ATTACKS
+from fedphantom.privacy.evidence import INSIDER, OF_COINS, OF_SHADOWS, TRAJECTORY, WHITE_BOX
 from fedphantom.privacy.statistics import Floats, auc, null_standard_error
 
 GRID = (12, 10, 8)
 CHANNELS = 2
+
+
+ATTACKS = {name: model for name, model in ALL_ATTACKS.items() if name != COPY_DETECTION}
+"""Those that the battery runs; A7 is scored by the search for moved copies."""
 
 
 def scans_of(patients: int, seed: int, scans_each: int = 1) -> AuditedScans:

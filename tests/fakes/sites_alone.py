@@ -63,6 +63,7 @@ def audit(root: Path, site: Path, *more: str) -> int:
 
 
 def pack(site: Path, out: Path, key: Path, *more: str) -> int:
-    return fedphantom(
-        ["release", "pack", str(site), str(out), "--key", str(key), "--tier", "internal", "--json", *more]
-    )
+    """Volumes of two steps of training show nothing, so nor that there is no face."""
+    faces = [] if "weights" in more else ["--allow-faces", "procedural patients have no face"]
+    line = ["release", "pack", str(site), str(out), "--key", str(key), "--tier", "internal", "--json"]
+    return fedphantom([*line, *faces, *more])

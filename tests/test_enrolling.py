@@ -291,3 +291,27 @@ def test_server_certificates_are_renewed_under_the_authority_that_sites_know(enr
     assert [one.expired for one in told] == [True, *[False] * 5]
     assert told[2].expires == time_text(NOW + days(465))
     assert expiries(Coordinator.open(enrolling.folder), NOW)[0].expired is False
+
+
+def test_a_roster_that_a_kill_left_behind_the_registry_is_written_again_by_whoever_looks_next(
+    enrolling: Study,
+) -> None:
+    enrolling.enrolled("site-a", new_keys())
+    roster = CoordinatorFolder(enrolling.folder).roster
+    before = roster.read_bytes()
+    enrolling.revoke("site-a")
+    newest = roster.read_bytes()
+    for left in (before, b"{", None):
+        if left is None:
+            roster.unlink()
+        else:
+            roster.write_bytes(left)
+        Coordinator.open(enrolling.folder)
+        assert roster.read_bytes() == newest
+    assert [site.name for site in enrolling.roster().sites] == []
+
+
+def test_a_site_that_left_is_told_as_such_where_it_is_to_leave_again(enrolling: Study) -> None:
+    enrolling.enrolled("site-a", new_keys())
+    enrolling.revoke("site-a")
+    refused(3, "no site 'site-a' is enrolled or invited: it was revoked already", lambda: enrolling.revoke("site-a"))

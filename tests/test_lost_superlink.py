@@ -21,6 +21,8 @@ from fedphantom.server.flower_control import UNKNOWN
 from fedphantom.server.following import follow
 from fedphantom.server.run_folder import RunFolder
 
+WAITS = "import time; time.sleep(60)"
+
 
 @contextmanager
 def starting(
@@ -140,3 +142,21 @@ def test_a_run_whose_rounds_go_on_is_heard_of_whatever_the_superlink_says(
     folder.root.mkdir()
     with pytest.raises(KeyboardInterrupt):
         follow(folder, control, "7", lambda _: None, tmp_path / "superlink.log", end_after_a_second)  # type: ignore[arg-type]  # asked for the status alone
+
+
+@pytest.mark.parametrize(("code", "found"), [("", "nginx ended as soon as it was started"), (WAITS, "does not pass")])
+def test_nobody_is_told_that_sites_can_come_while_the_door_is_shut(
+    enrolling: Study, monkeypatch: pytest.MonkeyPatch, code: str, found: str
+) -> None:
+    """Another program on its port, a certificate that expired: nginx ends, or answers nothing."""
+    folder = CoordinatorFolder(enrolling.folder)
+    monkeypatch.setattr(serving, "DOOR_S", 0.5 if code else 30.0)
+    (folder.root / "superlink").mkdir()
+    folder.nginx.mkdir()
+    said: list[str] = []
+    with Service.running(folder.root, folder.root / "superlink", said.append) as service:
+        made = serving._Serving(folder, service)
+        with pytest.raises(PeerError, match=found) as refused:
+            made._open_door((sys.executable, "-c", code))
+    assert "nginx.log" in refused.value.remedy
+    assert not said

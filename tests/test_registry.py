@@ -17,6 +17,7 @@ from fedphantom.common.enrolment.invitation import open_invitation
 from fedphantom.common.errors import ConfigError, OutputTaken, PolicyRefused, VerificationFailed
 from fedphantom.common.journal import verify_journal
 from fedphantom.server.coordinator import registry as registry_file
+from fedphantom.server.coordinator.configuration import new_configuration
 from fedphantom.server.coordinator.coordinator import Coordinator
 from fedphantom.server.coordinator.enrolling import invite
 from fedphantom.server.coordinator.folder import CoordinatorFolder
@@ -162,3 +163,25 @@ def test_an_invitation_is_not_written_over_another_file(enrolling: Study, tmp_pa
         invite(enrolling.folder, "site-a", out, 14, NOW)
     assert out.read_text() == "mine"
     assert not os.listdir(enrolling.folder).count("invitations")
+
+
+@pytest.mark.parametrize(
+    ("address", "listen"),
+    [
+        ("fed.example.org:443", ("0.0.0.0:443",)),
+        ("10.0.0.1:9443", ("0.0.0.0:9443",)),
+        ("[2001:db8::1]:9443", ("0.0.0.0:9443", "[::]:9443")),
+    ],
+)
+def test_a_coordinator_listens_where_its_address_is_reached(address: str, listen: tuple[str, ...]) -> None:
+    assert new_configuration(address, (), 365).listen == listen
+
+
+@pytest.mark.parametrize(
+    ("address", "also", "option"), [("fed.example.org", (), "--address"), ("fed.example.org:443", ("a b",), "--also")]
+)
+def test_an_address_that_is_none_is_refused_by_the_options_name(
+    address: str, also: tuple[str, ...], option: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{option}: no such address or host"):
+        new_configuration(address, also, 365)

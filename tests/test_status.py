@@ -16,6 +16,7 @@ from carried_rounds import NOW, SITES, Carried
 from fedphantom.cli import run as fedphantom
 from fedphantom.client.node.leaving import leave
 from fedphantom.common import watched_status
+from fedphantom.common.errors import PeerError
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.server.checkpoints import latest_checkpoint, write_checkpoint
 from fedphantom.server.coordinator import running, status
@@ -239,3 +240,30 @@ def test_whoever_is_asked_and_not_there_is_named(
 def test_nobody_is_said_to_run_what_nobody_began(carried: Carried) -> None:
     assert not running.goes_on(Coordinator.open(carried.lead).folder)
     assert facts(carried)["running"] is False
+
+
+def test_a_site_whose_enrolment_expired_is_not_asked_and_holds_nobody_up(
+    three: Carried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Coordinator.open(three.lead).folder
+    known = SimpleNamespace(sites_by_key=lambda: {"key a": "site-a", "key b": "site-b"})
+    monkeypatch.setattr(running, "nodes_of", lambda folder: known)
+    with pytest.raises(PeerError, match="does not know the node of site-c"):
+        running.claim(folder, RunFolder(folder.run))
+    monkeypatch.setattr(running, "_expired", lambda folder: {"site-c": "its enrolment expired"})
+    _, sites, present = running.claim(folder, RunFolder(folder.run))
+    assert (sites, present) == (("site-a", "site-b", "site-c"), ("site-a", "site-b"))
+    gone = dict.fromkeys(("site-b", "site-c"), "its enrolment expired")
+    monkeypatch.setattr(running, "_expired", lambda folder: gone)
+    with pytest.raises(PeerError, match="site-b: its enrolment expired"):
+        running.claim(folder, RunFolder(folder.run))
+
+
+def test_enrolments_expire_at_their_last_moment_and_not_before(
+    carried: Carried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Coordinator.open(carried.lead).folder
+    for year, expired in ((2027, set()), (2100, {"site-a", "site-b"})):
+        moment = datetime(year, 6, 1, tzinfo=UTC)
+        monkeypatch.setattr(running, "datetime", SimpleNamespace(now=lambda zone, at=moment: at))
+        assert running._expired(folder).keys() == expired

@@ -1,7 +1,7 @@
 """``python faults.py [KILLS] [SEED]``: a study under differential privacy whose processes are killed at random moments.
 
 Two sites and a coordinator in network namespaces, as in the tutorial. SIGKILL strikes a site's SuperNode, its training,
-the ServerApp or the SuperLink; whoever is left goes on, and ``server resume`` where the run ended. At the end the study
+the ServerApp, the SuperLink or nginx; whoever is left goes on, and ``server resume`` where the run ended. At the end the study
 must be finished, every journal and ledger hold, and no site's ledger hold fewer noised steps than left it in replies.
 """
 
@@ -30,6 +30,7 @@ TARGETS = {
     "a site's training": (HOSPITALS, CLIENTAPP),
     "the ServerApp": ((COORDINATOR,), "flwr-serverapp"),
     "the SuperLink": ((COORDINATOR,), "flower-superlink"),
+    "nginx": ((COORDINATOR,), "nginx"),
 }
 LONGEST_S = 45 * 60
 

@@ -169,7 +169,7 @@ SPOILT: dict[str, tuple[Callable[[Carried], bytes], int, str]] = {
     "of another site": (lambda c: _by(c, site="site-b"), 5, "another site than the one named"),
     "from the future": (lambda c: _by(c, withdrawn=time_text(later(2))), 5, "dated in the future"),
     "with more in it": (_own_with_more, 3, "notice's 'reason'"),
-    "of another kind": (lambda c: (c.lead / "roster.dsse.json").read_bytes(), 5, "unknown key"),
+    "of another kind": (lambda c: (c.lead / "roster.dsse.json").read_bytes(), 3, "says it is a 'roster', not a notice"),
     "no signed file": (lambda c: b"we leave", 3, "no notice"),
 }
 

@@ -60,6 +60,7 @@ def test_members_whose_files_alone_differ_make_the_audit_invalid(tmp_path: Path)
     assert result.verdict.outcome == "INVALID"
 
 
+@pytest.mark.long
 def test_a_leak_is_found_at_the_hundred_and_fortieth_attempt_on_one_holdout_too() -> None:
     late = audit(make_material(by_heart=True), earlier=(None,) * 139)
     a1 = late.evidence.attacks[0]
@@ -119,7 +120,7 @@ def test_a_positive_control_that_diverges_does_not_hold_and_stops_nothing(
     assert result.verdict.reasons[0].startswith("The control 'positive-model' does not reach its mark (its training")
 
 
-@pytest.mark.parametrize("broken", [diverging, painting_nan])
+@pytest.mark.parametrize("broken", [diverging, pytest.param(painting_nan, marks=pytest.mark.long)])
 def test_a_negative_control_that_diverges_shows_nothing_and_is_not_counted(
     broken: Callable[[AuditMaterial], TrainGenerator],
 ) -> None:

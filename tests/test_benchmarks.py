@@ -38,6 +38,7 @@ def figures(script: str, *arguments: str) -> dict[str, float]:
     return {str(name): float(value) for name, value in json.loads(made.stdout.splitlines()[-1]).items()}
 
 
+@pytest.mark.long
 def test_the_coordinators_memory_does_not_grow_with_the_number_of_sites() -> None:
     few, many = (figures("many_sites.py", sites, "4")["peak_mb"] for sites in ("3", "28"))
     assert many - few < 35  # blocks of all replies, 25 MB at most; 25 more replies as a whole would be 100 MB

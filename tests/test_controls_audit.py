@@ -48,6 +48,13 @@ def clean() -> AuditResult:
     return audit(make_material(4, **LARGE), release="volumes")
 
 
+ROLES = [
+    "member",
+    "holdout",
+    *(pytest.param(role, marks=pytest.mark.long) for role in ("training", "control", "reference")),
+]
+
+
 def test_a_generator_that_learnt_members_by_heart_fails(leaking: AuditResult) -> None:
     result = leaking
     a1 = result.evidence.attacks[0]
@@ -179,7 +186,7 @@ def test_too_few_members_to_memorise_are_told() -> None:
     assert control(result, "positive-model") == (False, "fewer than 16 members to memorise")
 
 
-@pytest.mark.parametrize("role", ["member", "holdout", "training", "control", "reference"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_copy_of_any_patients_scan_in_the_release_fails(role: Role) -> None:
     material = make_material(3)
     synthetic = material.synthetic.copy()
@@ -190,7 +197,7 @@ def test_a_copy_of_any_patients_scan_in_the_release_fails(role: Role) -> None:
         assert audit(public, release="volumes").evidence.confirmed_copies == 0
 
 
-@pytest.mark.parametrize("role", ["member", "holdout", "training", "control", "reference"])
+@pytest.mark.parametrize("role", ROLES)
 def test_a_patients_own_label_map_in_the_release_fails_whatever_was_painted_from_it(role: Role) -> None:
     material = make_material(3)
     released = material.synthetic_labels.copy()

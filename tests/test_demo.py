@@ -191,6 +191,7 @@ def begun(out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.network
+@pytest.mark.long
 def test_ctrl_c_in_any_stage_ends_with_130_and_the_same_command_goes_on(finished: Path, tmp_path: Path) -> None:
     """A real process and a real signal for every stage, one after the other in one folder."""
     out, interrupted = tmp_path / "out", []

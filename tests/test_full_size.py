@@ -75,6 +75,7 @@ def test_the_patients_as_they_were_published_pass_the_check() -> None:
 
 
 @needs_patients
+@pytest.mark.long
 def test_both_are_prepared_on_the_full_grid_with_air_around_and_tissue_over_the_whole_range(
     prepared: PreparedScans,
 ) -> None:
@@ -88,6 +89,7 @@ def test_both_are_prepared_on_the_full_grid_with_air_around_and_tissue_over_the_
 
 
 @needs_patients
+@pytest.mark.long
 def test_training_on_their_patches_stays_in_bounds(trained: float) -> None:
     assert trained < MOST_MB
 

@@ -264,7 +264,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, cohort: Path) -> dict[str, 
     return sites
 
 
-@pytest.mark.parametrize(("when", "step"), [("step 3", 3), ("the end", 5)])
+@pytest.mark.parametrize(("when", "step"), [pytest.param("step 3", 3, marks=pytest.mark.long), ("the end", 5)])
 def test_a_round_killed_outright_goes_on_to_the_same_bits(
     when: str, step: int, killed: dict[str, Path], unbroken: tuple[RoundReply, RoundReply]
 ) -> None:

@@ -227,6 +227,7 @@ def test_a_site_where_sites_train_alone_keeps_no_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_sites_learn_their_members_by_heart_shows_it_to_the_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

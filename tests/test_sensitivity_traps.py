@@ -209,6 +209,7 @@ def real_change(seed: int, clip_norm: float) -> float:
     return float((sums[0] - sums[1]).norm())
 
 
+@pytest.mark.long
 def test_a_hundred_draws_of_the_real_step_move_its_sum_by_no_more_than_the_clip_norm() -> None:
     """Clip norms from far below a patient's gradient to above it, in turn."""
     at_the_bound = 0

@@ -131,6 +131,7 @@ def test_no_shadow_is_trained_that_was_not_asked_for() -> None:
     assert not {attack.id for attack in result.evidence.attacks} & set(OF_SHADOWS)
 
 
+@pytest.mark.long
 def test_a_call_broken_off_goes_on_with_the_shadows_that_are_missing(tmp_path: Path) -> None:
     material = make_material(3)
     learn, trained = trainer(material), []
@@ -159,6 +160,7 @@ def test_a_call_broken_off_goes_on_with_the_shadows_that_are_missing(tmp_path: P
     assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "broken").iterdir())
 
 
+@pytest.mark.long
 def test_kept_errors_are_those_of_the_same_shadows_only(tmp_path: Path) -> None:
     material = make_material(3)
     for changes in ({}, {"steps": 51}, {"key": "another"}, {"seed": 12}):

@@ -1,8 +1,9 @@
 """``python faults.py [KILLS] [SEED]``: a study under differential privacy whose processes are killed at random moments.
 
 Two sites and a coordinator in network namespaces, as in the tutorial. SIGKILL strikes a site's SuperNode, its training,
-the ServerApp, the SuperLink or nginx; whoever is left goes on, and ``server resume`` where the run ended. At the end the study
-must be finished, every journal and ledger hold, and no site's ledger hold fewer noised steps than left it in replies.
+the ServerApp, the SuperLink or nginx; whoever is left goes on, and ``server resume`` where the run ended. At the end
+the study must be finished, every journal and ledger hold, and no site's ledger hold fewer noised steps than left it in
+replies.
 """
 
 from __future__ import annotations

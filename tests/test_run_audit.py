@@ -84,11 +84,16 @@ def test_every_audit_is_kept_and_judged_with_what_those_before_it_showed(
     simulated: Path, spoilt: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = audit(spoilt, simulated), audit(spoilt, simulated, keys=[OFFICER])
-    p_values = {row["id"]: row["p_value"] for row in first["attacks"] if row["threat_model"] != "none"}  # type: ignore[attr-defined]  # JSON
+    p_values = {}
+    for row in first["attacks"]:  # type: ignore[attr-defined]  # JSON
+        if row["threat_model"] != "none":
+            p_values[row["id"]] = row["p_value"]
+            if not row["id"].endswith("/outliers"):
+                p_values[f"{row['id']}/no-false-alarm"] = row["no_false_alarm_p_value"]
     assert second["earlier_audits"] == [p_values]
     for site in ("site-a", "site-b"):
         done = [e for e in read_journal(spoilt / "run" / "sites" / site / "journal.jsonl") if e.event == "audit-done"]
-        assert done[0].facts["p_values"] == p_values  # one an attack, none a patient
+        assert done[0].facts["p_values"] == p_values  # two an attack, none a patient
 
     folder, key = spoilt / "audit", key_id(OFFICER.public_key())
     names = ["audit-001.json", f"audit-002.{key[:16]}.signed.dsse.json", "audit-002.json", "audit.json"]

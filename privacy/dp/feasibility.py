@@ -119,7 +119,7 @@ class Feasibility:
         if self.outlook == "feasible":
             return []
         told = [_difference(self.plan, other, self.choices) for other in self.nearest]
-        more = "more patients" if self.enough_patients is None else f"about {self.enough_patients} patients"
+        more = "more patients" if self.enough_patients is None else f"about {counted(self.enough_patients, 'patient')}"
         return [*told, f"{more} instead of {self.plan.patients}, with the same q and δ"]
 
     def meaning(self) -> str:

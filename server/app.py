@@ -53,10 +53,12 @@ def run_study(grid: Grid, folder: RunFolder) -> Rounds:
     rounds = Rounds.open(study, folder, sites)
     bounds = PullBounds(ParameterSpec.of(rounds.checkpoint.aggregate).bytes)
     bounds.install()
-    polling, let_in = PollingGrid(grid, bounds=bounds), _let_in(rounds.sites)
+    let_in = _let_in(rounds.sites)
     if not rounds.finished and study.federation.secure_aggregation:
+        polling = PollingGrid(grid, bounds=bounds)  # each phase of a sum has a timeout of its own
         run_secure_rounds(rounds, FlowerSites(polling, rounds, let_in), read_peers(folder.peers), lambda record: None)
     elif not rounds.finished:
+        polling = PollingGrid(grid, bounds=bounds, timeout_s=lambda: rounds.deadline_s)
         strategy = GeneratorAveraging(rounds, polling.node_of, sites_of_nodes=_enrolled(polling), let_in=let_in)
         strategy.start(polling, ArrayRecord(), num_rounds=rounds.remaining, timeout=rounds.deadline_s)
     return rounds

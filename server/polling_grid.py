@@ -6,7 +6,7 @@ What cannot be read counts against the node that sent it, and not against the ru
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from flwr.app import Error, Message, MessageType, Metadata
@@ -30,11 +30,19 @@ class PollingGrid(Grid):
         grid: The Grid that Flower gave the ServerApp.
         poll_s: Seconds between two questions.
         bounds: Told how long each fetch may take; without it, Flower's own two hours hold.
+        timeout_s: Asked at each sending, instead of the timeout that Flower's loop fixes once for all rounds.
     """
 
-    def __init__(self, grid: Grid, poll_s: float = 0.25, bounds: PullBounds | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        poll_s: float = 0.25,
+        bounds: PullBounds | None = None,
+        timeout_s: Callable[[], float] | None = None,
+    ) -> None:
         self._grid = grid
         self._poll_s = poll_s
+        self._timeout_s = timeout_s
         self._bounds = bounds or PullBounds(most_bytes=0)
         self._asked: dict[str, int] = {}
 
@@ -77,6 +85,7 @@ class PollingGrid(Grid):
         A reply is fetched when the one before has been taken, so that memory holds one. Every node is asked once more
         when the time is over: its reply may have come while another was worked on.
         """
+        timeout = timeout if self._timeout_s is None else self._timeout_s()
         deadline = None if timeout is None else time.monotonic() + timeout
         messages = list(messages)
         pushed = zip(messages, self._grid.push_messages(messages), strict=False)

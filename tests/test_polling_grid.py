@@ -6,6 +6,7 @@ import gc
 import time
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from linear_site import cohorts_of, study_text
 
 from fedphantom.common.errors import PeerError
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.wire import FAILURE, HEADER
 from fedphantom.server.polling_grid import PollingGrid
 from fedphantom.server.rounds import Rounds
@@ -115,6 +117,38 @@ def test_a_reply_that_came_in_time_counts_though_another_took_until_after_the_de
 
     folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1, deadline_s=0.1), Stalling)
     assert run_of(folder, grid).checkpoint.history[0].sites == SITES
+
+
+def test_a_deadline_is_no_shorter_than_twice_the_quickest_round_that_every_site_answered(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=3, deadline_s=20.0))
+    study, sites = folder.claimed()
+    rounds = Rounds.open(study, folder, sites)
+    declared = study.federation.deadline_with(ParameterSpec.of(rounds.checkpoint.aggregate).values)
+    assert rounds.deadline_s == declared
+    done = run_of(folder, grid)
+    first, second, third = done.checkpoint.history
+    partial = replace(third, seconds=1.0, sites=third.sites[:2])
+    for history, expected in (
+        ((replace(first, seconds=40.0), replace(second, seconds=30.0), partial), 60.0),
+        ((replace(first, seconds=5.0), second, partial), declared),
+        ((partial,), declared),
+    ):
+        done.checkpoint = replace(done.checkpoint, history=history)
+        assert done.deadline_s == pytest.approx(expected)
+
+
+def test_each_rounds_deadline_is_asked_for_anew(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    """Flower's loop would keep the first for all of them."""
+    folder, grid = prepared(tmp_path / "out", cohorts, study_text(rounds=1), Slow)
+    grid.ready = 0.5  # type: ignore[attr-defined]  # a Slow one
+    study, sites = folder.claimed()
+    rounds = Rounds.open(study, folder, sites)
+    polling = PollingGrid(grid, 0.02, timeout_s=lambda: 60.0)
+    strategy = GeneratorAveraging(rounds, polling.node_of, 0.3)
+    strategy.start(polling, ArrayRecord(), num_rounds=1, timeout=0.01)
+    assert rounds.checkpoint.history[0].sites == SITES
 
 
 # Whose reply it is

@@ -41,7 +41,13 @@ STUDIES = {
 }
 
 
-@pytest.mark.parametrize("promised", STUDIES.values(), ids=STUDIES)
+@pytest.mark.parametrize(
+    "promised",
+    [
+        pytest.param(one, id=name, marks=[pytest.mark.long] if name in ("head", "rarely drawn") else [])
+        for name, one in STUDIES.items()
+    ],
+)
 def test_without_noise_the_coins_are_told_and_with_it_no_more_than_promised(promised: Study) -> None:
     run = run_canaries(promised, CPU)
     assert run.bare >= 1.5

@@ -21,7 +21,7 @@ from fedphantom.common.randomness import numpy_generator
 from fedphantom.privacy.attacks.copies import confirmed_copies
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.interface import AuditedScans, foreground
-from fedphantom.privacy.attacks.moved_copies import moved_copies
+from fedphantom.privacy.attacks.moved_copies import search_moved
 
 SCANS, VOLUMES, SIDE, PLANTED, SHARE = 500, 200, 96, 10, 10
 """``SHARE``: the volumes are this part of all that a large release holds."""
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
     began = time.perf_counter()
     judged = foreground(scans.images, scans.labels)
     near = distances(scans, judged, synthetic)
-    moved_found = moved_copies(scans, judged, synthetic)
+    moved_found = search_moved(scans, judged, synthetic).source
     found = confirmed_copies(scans, judged, near, moved_found)
     print(
         json.dumps(

@@ -40,7 +40,7 @@ from fedphantom.common.study import Study, read_study
 from fedphantom.privacy.attacks.copies import confirmed_copies
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.interface import AuditedScans, Images, Labels, Networks, foreground
-from fedphantom.privacy.attacks.moved_copies import moved_copies
+from fedphantom.privacy.attacks.moved_copies import search_moved
 from fedphantom.privacy.audit.audit import AuditPlan, run_audit
 from fedphantom.privacy.audit.control_training import train_control_generator, train_memoriser
 from fedphantom.privacy.audit.controls import perturbed
@@ -207,7 +207,7 @@ def planted_copies(bench: Bench, roles: Sequence[Role], target: Networks) -> dic
     judged = foreground(scans.images, scans.labels)
 
     def accused(volumes: Images) -> int:
-        near, moved = distances(scans, judged, volumes), moved_copies(scans, judged, volumes)
+        near, moved = distances(scans, judged, volumes), search_moved(scans, judged, volumes).source
         return confirmed_copies(scans, judged, near, moved).volumes
 
     found: dict[str, Any] = {}

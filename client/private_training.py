@@ -31,7 +31,8 @@ from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from ..privacy.dp.feasibility import refuse_noise
-from ..privacy.dp.ledger import Budget, Ledger, NoisedRun, OpenReservation
+from ..privacy.dp.ledger import Ledger, NoisedRun, OpenReservation
+from ..privacy.dp.limits import Budget
 from ..privacy.dp.means import noised_means
 from ..privacy.dp.noised import noised_parameters
 from ..privacy.dp.patients import PrivatePatients

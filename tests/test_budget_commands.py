@@ -18,7 +18,8 @@ from fedphantom.common.journal import HeldJournal, Journal
 from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.dp.accounting import Mechanism
 from fedphantom.privacy.dp.budget import budget_so_far, epsilon_over_time
-from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
+from fedphantom.privacy.dp.ledger import Ledger, NoisedRun
+from fedphantom.privacy.dp.limits import Budget
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ from ledgered_site import (
 from fedphantom.common.errors import BudgetSpent, PolicyRefused, VerificationFailed
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
-from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
+from fedphantom.privacy.dp.ledger import Ledger, NoisedRun
+from fedphantom.privacy.dp.limits import Budget
 from fedphantom.privacy.dp.spending import PublicConstants
 
 NEWER = ("study", "patients", "expected_batch", "clip_norm")

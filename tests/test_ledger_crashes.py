@@ -20,7 +20,8 @@ from ledgered_site import BUDGET, DELTA, UNLIMITED, cost, counted, fit, ledger_i
 
 from fedphantom.common.errors import BudgetSpent, VerificationFailed
 from fedphantom.common.journal import verify_journal
-from fedphantom.privacy.dp.ledger import Budget, Ledger, OpenReservation
+from fedphantom.privacy.dp.ledger import Ledger, OpenReservation
+from fedphantom.privacy.dp.limits import Budget
 
 RUN = run_named("a" * 64)
 

@@ -24,7 +24,8 @@ from ledgered_site import (
 from fedphantom.common.errors import BudgetSpent, ConfigError, StorageError, VerificationFailed
 from fedphantom.common.journal import Journal, verify_journal
 from fedphantom.privacy.dp import ledger as ledger_module
-from fedphantom.privacy.dp.ledger import Budget, Ledger
+from fedphantom.privacy.dp.ledger import Ledger
+from fedphantom.privacy.dp.limits import Budget
 
 
 @pytest.fixture

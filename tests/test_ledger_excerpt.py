@@ -17,8 +17,9 @@ from fedphantom.common.errors import VerificationFailed
 from fedphantom.common.site_folder import SiteFolder, site_material
 from fedphantom.common.study import Study, parse_study
 from fedphantom.privacy.dp import ledger_excerpt
-from fedphantom.privacy.dp.ledger import Budget, Ledger
+from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.ledger_excerpt import ExcerptLine, LedgerExcerpt, ledger_excerpts
+from fedphantom.privacy.dp.limits import Budget
 from fedphantom.privacy.dp.run_spent import run_name
 from fedphantom.privacy.dp.statement import DpStatement, Spent
 from fedphantom.privacy.report.content import ReportContent

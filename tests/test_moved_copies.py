@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,17 @@ from fedphantom.privacy.attacks.copies import Copies, confirmed_copies
 from fedphantom.privacy.attacks.copy_detection import copy_detection
 from fedphantom.privacy.attacks.distances import distances
 from fedphantom.privacy.attacks.interface import AuditedScans, Images
-from fedphantom.privacy.attacks.moved_copies import moved_copies, search_moved
+from fedphantom.privacy.attacks.moved_copies import search_moved
 from fedphantom.privacy.attacks.once import Arrays
 from fedphantom.privacy.audit.controls import perturbed
 from fedphantom.privacy.statistics import auc
 
 SHAPE = (20, 24, 20)
 Volume = NDArray[np.float32]
+
+
+def moved_copies(*search: Any, **options: Any) -> NDArray[np.bool_]:
+    return search_moved(*search, **options).source
 
 
 def people(number: int = 8, seed: int = 0) -> tuple[AuditedScans, NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from ..evidence import CopiedLabels
 from .interface import AuditedScans, Images, Labels
-from .moved_copies import moved_copies
+from .moved_copies import search_moved
 from .once import Once, anew
 
 _MARGIN = 3
@@ -58,7 +58,7 @@ def copied_label_maps(
     """Whose label map each released one is, shape (N, S); at most one a map. Arguments as :func:`label_copies`."""
     around = np.stack([ndimage.binary_dilation(label > 0, iterations=_MARGIN) for label in scans.labels])
     pictured = replace(scans, images=_pictures(scans.labels))
-    return moved_copies(pictured, around, _pictures(released), progress, workers, by_centre=True, once=once)
+    return search_moved(pictured, around, _pictures(released), progress, workers, by_centre=True, once=once).source
 
 
 def _pictures(labels: Labels) -> Images:

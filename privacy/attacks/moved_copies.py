@@ -70,20 +70,6 @@ class Searched:
     likeness: NDArray[np.float32]
 
 
-def moved_copies(
-    scans: AuditedScans,
-    judged: NDArray[np.bool_],
-    synthetic: Images,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    workers: int | None = None,
-    *,
-    by_centre: bool = False,
-    once: Once = anew,
-) -> NDArray[np.bool_]:
-    """The ``source`` that :func:`search_moved` finds."""
-    return search_moved(scans, judged, synthetic, progress, workers, by_centre=by_centre, once=once).source
-
-
 def search_moved(
     scans: AuditedScans,
     judged: NDArray[np.bool_],

@@ -11,7 +11,7 @@ from ..attacks.copies import confirmed_copies
 from ..attacks.distances import distances
 from ..attacks.interface import AuditedScans, Images
 from ..attacks.label_copies import label_copies
-from ..attacks.moved_copies import moved_copies
+from ..attacks.moved_copies import search_moved
 from ..attacks.once import Once, anew, under
 from ..evidence import COPIES_FOUND, ControlResult
 from .controls import PLANTED, perturbed
@@ -58,7 +58,7 @@ def positive_copies_control(
     shifts = [_shift(maps.shape[1:], rng) for _ in chosen]
     moved = np.stack([_moved(volume, number, *shifts[number]) for number, volume in enumerate(own)])
     moved_maps = np.stack([_moved(labels, number, *shifts[number]) for number, labels in enumerate(maps)])
-    source = moved_copies(people, seen, moved, once=under("planted scans", once))
+    source = search_moved(people, seen, moved, once=under("planted scans", once)).source
     holdout = ~np.array(people.member, dtype=bool)
     found = {
         "exact": voxel_by_voxel(own),

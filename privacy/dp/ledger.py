@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +25,8 @@ from ...common.counted import counted
 from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, VerificationFailed, about
 from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, check_delta, epsilon, most_steps, told
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism
+from .limits import Budget, Limit, check_asked, limits_of
 from .persons import Marks, cohort_name, marked, secret_mark
 from .spending import BEGUN, COHORT, COMMITTED, RESERVED, PublicConstants, Spending, claim_of, read_spending
 
@@ -61,52 +61,6 @@ class NoisedRun:
     study_name: str = ""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a cohort's patients may spend: in all, in every run that they take part in, and in one study.
-
-    Attributes:
-        epsilon: The most, at ``delta``, as the study promises. The study itself never spends more than this.
-        delta: Below 1/n of the patients that it is asked for.
-        site: What the site itself allows, in its own ``site.toml``; None where it says nothing: then no study may spend
-            more than the smallest budget that any of its patients was ever reserved under.
-    """
-
-    epsilon: float
-    delta: float
-    site: float | None = None
-
-    def binding(self, earlier: Iterable[float]) -> float:
-        """What binds the sum over all studies, after studies with these budgets."""
-        return self.site if self.site is not None else min([self.epsilon, *earlier])
-
-
-@dataclass(frozen=True)
-class _Limit:
-    """An ε at a δ, and what is counted under it.
-
-    Attributes:
-        most: ε.
-        delta: At which.
-        spent: By the patient for whom it is most.
-        asked: ε with what is asked for now, of the patient for whom that is most.
-        over: Which steps count, in words.
-    """
-
-    most: float
-    delta: float
-    spent: tuple[Mechanism, ...]
-    asked: float
-    over: str
-
-
-def _limit(
-    most: float, delta: float, spending: Spending, people: Sequence[Marks], mechanism: Mechanism, over: str
-) -> _Limit:
-    asked = epsilon(spending.dearest(delta, people, [mechanism]), delta)
-    return _Limit(most, delta, spending.dearest(delta, people), asked, over)
-
-
 class Ledger:
     """A ledger in a folder, as one site writes to it.
 
@@ -139,7 +93,7 @@ class Ledger:
             ConfigError: δ ≥ 1/n, no patient, or a budget that is none.
             StorageError: the ledger or the journal cannot be written.
         """
-        _check_asked(budget, len(patients))
+        check_asked(budget, len(patients))
         noted = self._noted()
         with about(_NAME):
             _refuse_missing(self.path, noted)
@@ -151,18 +105,7 @@ class Ledger:
             _refuse_another_cohort(whole, run.name, people, constants)
             spending = whole.of(people)
             delta = spending.delta(budget.delta)
-            most = budget.binding(one.budget for one in spending.reservations)
-            limits = (
-                _limit(most, delta, spending, people, mechanism, "over all runs of these patients"),
-                _limit(
-                    budget.epsilon,
-                    budget.delta,
-                    spending.of_study(run.study, run.name),
-                    people,
-                    mechanism,
-                    "in this study, as it promises them",
-                ),
-            )
+            limits = limits_of(budget, spending, spending.of_study(run.study, run.name), people, mechanism)
             line, total = None, limits[0].asked
             if all(limit.asked <= limit.most for limit in limits):
                 if whole.cohorts.keys().isdisjoint({cohort_name(people)}):
@@ -182,7 +125,7 @@ class Ledger:
                     noise_multiplier=mechanism.noise_multiplier,
                     steps=mechanism.steps,
                     delta=budget.delta,
-                    budget=most,
+                    budget=limits[0].most,
                     unit=UNIT,
                     adjacency=ADJACENCY,
                     sampling=SAMPLING,
@@ -265,22 +208,13 @@ class Ledger:
             )
         return secret
 
-    def _refusal(self, run: str, limits: Sequence[_Limit], mechanism: Mechanism) -> BudgetSpent:
+    def _refusal(self, run: str, limits: Sequence[Limit], mechanism: Mechanism) -> BudgetSpent:
         """What is left, in words, where one of the limits does not allow it; that it was asked for is journalled."""
         exceeded = next(limit for limit in limits if limit.asked > limit.most)
-        left = min(most_steps(limit.most, limit.delta, mechanism, limit.spent) for limit in limits)
+        left = min(limit.steps_left(mechanism) for limit in limits)
         with about("the site's journal"):
             self._site_journal.append(REFUSED, run=run, steps=mechanism.steps, left=left, budget=exceeded.most)
-        kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
-        return BudgetSpent(
-            f"{told(epsilon(exceeded.spent, exceeded.delta))} of {told(exceeded.most)} at δ = {exceeded.delta:g} is"
-            f" spent, per patient, and {counted(mechanism.steps, 'more step')} {kind} would make it"
-            f" {told(exceeded.asked)}",
-            expected=f"{told(exceeded.most)} at most, {exceeded.over}",
-            remedy=f"{counted(left, 'such step is', 'such steps are')} left; ask for no more, or for more noise."
-            if left
-            else "No such step is left: the study can go on without this site.",
-        )
+        return exceeded.refusal(mechanism, left)
 
     def _note(self, event: str, line: JournalEntry, **facts: str | int | float) -> None:
         with about("the site's journal"):
@@ -367,16 +301,6 @@ def code_digest() -> str:
 def _write(held: HeldJournal, event: str, **facts: Fact) -> JournalEntry:
     held.append(event, **facts)
     return held.entries()[-1]
-
-
-def _check_asked(budget: Budget, patients: int) -> None:
-    if not patients:
-        raise ConfigError("no patient to reserve for", expected="one or more", remedy="Check the cohort.")
-    check_delta(budget.delta, patients)
-    if not 0 < budget.epsilon < math.inf:
-        raise ConfigError(
-            f"a budget of ε = {budget.epsilon:g}", expected="ε > 0, finite", remedy="Give the study's or the site's."
-        )
 
 
 def _refuse_missing(path: Path, noted: Mapping[int, str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fedphantom.common.journal import Journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon, most_steps
-from fedphantom.privacy.dp.ledger import Budget, Ledger, NoisedRun
+from fedphantom.privacy.dp.ledger import Ledger, NoisedRun
+from fedphantom.privacy.dp.limits import Budget
 
 
 def run_named(name: str, study: str | None = None) -> NoisedRun:

@@ -10,7 +10,8 @@ from ....common.journal import read_journal
 from ....common.site_folder import ROUND_FAILED, SiteFolder, noted_coins
 from ....common.study import Study
 from ....privacy.dp.accounting import epsilon, told
-from ....privacy.dp.ledger import Budget, Ledger
+from ....privacy.dp.ledger import Ledger
+from ....privacy.dp.limits import Budget
 from ....privacy.dp.plan import noised_plan
 from ....privacy.dp.run_spent import run_name
 from ...private_training import NOISED_MEANS

@@ -16,12 +16,9 @@ from linear_run import linear_simulation
 from linear_site import UNSAYABLE, cohorts_of, linear_generator, order, study_text
 from tiny_cohorts import write_tiny_cohort
 
-from fedphantom.common.cohort import Cohort
 from fedphantom.common.errors import (
-    BudgetSpent,
     ConfigError,
     DataError,
-    FedPhantomError,
     OutputTaken,
     PeerError,
     StorageError,
@@ -30,16 +27,13 @@ from fedphantom.common.gan.parameters import parameters_digest
 from fedphantom.common.gan.weights import load_weights, study_of
 from fedphantom.common.journal import read_journal
 from fedphantom.common.run_result import RUN_FINISHED
-from fedphantom.common.sayable import BUDGET_SPENT
-from fedphantom.common.study import Study, parse_study
+from fedphantom.common.study import parse_study
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
 from fedphantom.server.commands import parse_sites, run_simulation
-from fedphantom.server.flower_control import FlowerControl
-from fedphantom.server.following import follow
-from fedphantom.server.rounds import Rounds, below_quorum
+from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
-from fedphantom.server.simulation import CheckSite, going_on, in_process_exchange
+from fedphantom.server.simulation import going_on, in_process_exchange
 
 SITES = ("site-a", "site-b", "site-c")
 
@@ -340,93 +334,3 @@ def test_a_run_says_after_which_round_it_goes_on(tmp_path: Path, cohorts: dict[s
         "going on after round 1 of 3",
         "round 3 of 3 was done before: nothing is trained again",
     ]
-
-
-# Cohorts looked through before anything is made.
-
-
-def check_site(refuse: tuple[str, ...], seen: list[str]) -> CheckSite:
-    def check(folder: Path, name: str, cohort: Cohort, study: Study, /) -> str:
-        seen.append(name)
-        if name in refuse:
-            raise DataError(f"nothing at {name} fits", expected="fitting scans", remedy="Mend them.")
-        return "1 of 3 scans left out" if name == "site-c" else ""
-
-    return check
-
-
-@pytest.fixture
-def readable(tmp_path: Path) -> dict[str, Path]:
-    return {site: write_tiny_cohort(tmp_path / site, 1, seed) for seed, site in enumerate(SITES)}
-
-
-def test_every_unusable_cohort_is_named_before_a_folder_is_made(tmp_path: Path, readable: dict[str, Path]) -> None:
-    seen: list[str] = []
-    with pytest.raises(DataError) as refused:
-        linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a", "site-b"), seen))
-    assert refused.value.found == "site 'site-a': nothing at site-a fits; site 'site-b': nothing at site-b fits"
-    assert seen == list(SITES)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_cohort_that_cannot_be_read_is_refused_too_where_cohorts_are_looked_through(
-    tmp_path: Path, readable: dict[str, Path]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="site 'site-b': an empty folder"):
-        linear_simulation(tmp_path / "out", readable | {"site-b": tmp_path / "empty"}, check_site=check_site((), []))
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_is_left_out_is_said_and_the_rest_goes_on(tmp_path: Path, readable: dict[str, Path]) -> None:
-    said: list[str] = []
-    result = linear_simulation(tmp_path / "out", readable, check_site=check_site((), []), say=said.append)
-    assert said == ["site 'site-c': 1 of 3 scans left out"]
-    assert len(result.rounds) == 3
-
-
-def test_a_run_that_goes_on_looks_through_its_cohorts_again_and_a_finished_one_does_not(
-    tmp_path: Path, readable: dict[str, Path]
-) -> None:
-    stop = [True]
-
-    def interrupt(record: RoundRecord) -> None:
-        if stop.pop():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        linear_simulation(tmp_path / "out", readable, progress=interrupt)
-    with pytest.raises(DataError, match="nothing at site-a"):
-        linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a",), []))
-    linear_simulation(tmp_path / "out", readable)
-    seen: list[str] = []
-    linear_simulation(tmp_path / "out", readable, check_site=check_site(("site-a",), seen))
-    assert seen == []
-
-
-def test_a_run_of_another_study_is_refused_before_its_cohorts_are_looked_through(
-    tmp_path: Path, readable: dict[str, Path]
-) -> None:
-    linear_simulation(tmp_path / "out", readable, text=study_text(rounds=1))
-    with pytest.raises(ConfigError, match="another study"):
-        linear_simulation(tmp_path / "out", readable, check_site=check_site(SITES, []))
-
-
-@pytest.mark.parametrize(
-    ("reasons", "kind", "code"),
-    [([BUDGET_SPENT], BudgetSpent, 4), ([BUDGET_SPENT, "no reply"], PeerError, 1), ([], PeerError, 1)],
-    ids=["the budget alone", "a site that is silent, too", "nobody said why"],
-)
-def test_too_few_sites_for_their_budgets_alone_is_a_refusal_and_no_failure(
-    reasons: list[str], kind: type[FedPhantomError], code: int
-) -> None:
-    error = below_quorum("round 1 has 0 usable replies", expected="at least 1", reasons=reasons)
-    assert type(error) is kind
-    assert error.exit_code == code
-
-
-def test_a_budget_spent_in_the_server_s_process_is_one_here_too(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_outcome({"kind": "BudgetSpent", "found": "all of it", "expected": "some left", "remedy": "None."})
-    with pytest.raises(BudgetSpent, match="all of it"):
-        follow(folder, FlowerControl(tmp_path, "127.0.0.1:1"), "1", lambda record: None, tmp_path / "log", lambda: None)

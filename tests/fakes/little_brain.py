@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedphantom.common.edits.layered import LayeredMap, layered
+from fedphantom.common.edits.operations import Motion, Target
 from fedphantom.common.edits.terms import EditTerms, edit_terms
 from fedphantom.common.labels.brain import BRAIN_LABELS, BrainLabels
 from fedphantom.common.labels.recipe import Recipe, parse_recipe
@@ -83,3 +84,18 @@ def order_holds(labels: NDArray[np.uint8]) -> bool:
     bare_necrosis = binary_dilation(necrosis) & ~core
     bare_core = binary_dilation(core) & np.isin(labels, (TISSUES.grey, TISSUES.white))
     return not bare_necrosis.any() and not bare_core.any()
+
+
+LARGEST, ALL = Target(lesion=0), Target(lesion=-1)
+NO = (0.0, 0.0, 0.0)
+TERMS = terms_of()
+
+
+def motion(
+    factor: float = 1.0, turn: tuple[float, float, float] = (0, 0, 0), shift: tuple[float, float, float] = (0, 0, 0)
+) -> Motion:
+    return Motion(target=LARGEST, factor=factor, rotation_deg=turn, shift_mm=shift)
+
+
+def tumour(state: LayeredMap) -> NDArray[np.bool_]:
+    return np.isin(state.labels, PARTS)

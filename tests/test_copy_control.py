@@ -11,6 +11,7 @@ from learners import make_material
 
 from fedphantom.privacy.attacks.copies import Copies
 from fedphantom.privacy.attacks.interface import AuditedScans, foreground
+from fedphantom.privacy.attacks.moved_copies import Searched
 from fedphantom.privacy.audit import copy_control
 from fedphantom.privacy.audit.copy_control import positive_copies_control
 from fedphantom.privacy.evidence import CopiedLabels
@@ -35,19 +36,20 @@ def test_too_few_members_to_plant_are_a_control_that_fails() -> None:
     assert found_among(people(9)) == (False, "fewer than 10 members to plant")
 
 
-def never(scans: AuditedScans, judged: object, volumes: Any, **_: object) -> Any:
-    return np.zeros((len(scans), len(volumes)), dtype=bool)
+def never(scans: AuditedScans, judged: object, volumes: Any, **_: object) -> Searched:
+    nothing = np.zeros((len(scans), len(volumes)), dtype=np.float32)
+    return Searched(source=nothing > 0, likeness=nothing)
 
 
-def unmirrored(scans: AuditedScans, judged: object, volumes: Any, **_: object) -> Any:
+def unmirrored(scans: AuditedScans, judged: object, volumes: Any, **_: object) -> Searched:
     found = never(scans, judged, volumes)
-    found[0, 1::2] = True
+    found.source[0, 1::2] = True
     return found
 
 
 BLIND: dict[str, tuple[str, Callable[..., Any], str]] = {
-    "moved copies": ("moved_copies", never, "10 exact, 10 with noise, 0 moved, 10 moved label maps"),
-    "mirrored copies": ("moved_copies", unmirrored, "10 exact, 10 with noise, 5 moved, 10 moved label maps"),
+    "moved copies": ("search_moved", never, "10 exact, 10 with noise, 0 moved, 10 moved label maps"),
+    "mirrored copies": ("search_moved", unmirrored, "10 exact, 10 with noise, 5 moved, 10 moved label maps"),
     "label maps": ("label_copies", lambda *_, **__: CopiedLabels(0), "10 exact, 10 with noise, 10 moved, 0 moved"),
     "copies at all": ("confirmed_copies", lambda *_, **__: Copies(0, 0), "0 exact, 0 with noise, 0 moved, 10 moved"),
 }

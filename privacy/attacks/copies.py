@@ -70,7 +70,7 @@ def confirmed_copies(
         scans: Audited scans, both sides: a copy of a holdout patient is a copy.
         judged: Shape (N, X, Y, Z).
         distance: From :func:`~fedphantom.privacy.attacks.distances.distances`, shape (N, S).
-        moved: From :func:`~fedphantom.privacy.attacks.moved_copies.moved_copies`, shape (N, S); None: not searched.
+        moved: ``source`` of :func:`~fedphantom.privacy.attacks.moved_copies.search_moved`; None: not searched.
     """
     spread = np.zeros(len(scans))
     for i, inside in enumerate(judged):

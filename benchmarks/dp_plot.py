@@ -22,7 +22,7 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
     for place, one in enumerate(seeds):
         shift = (place - (len(seeds) - 1) / 2) * SPREAD / max(1, len(seeds))
         for row, name in enumerate(names):
-            found, promised = one["dice"][name], name.startswith("ε")
+            found, promised = one["dice"][name], name in one["statements"]
             axes.plot(found["ci"], (row + shift,) * 2, color="black", linewidth=1)
             face = "black" if promised else "white"
             axes.plot([found["mean"]], [row + shift], "o", color="black", markerfacecolor=face, markersize=5)
@@ -44,4 +44,4 @@ def _place(name: str) -> tuple[int, float]:
     """Public material first, then by ε, then what promises nothing."""
     order = ("public scans", "public generator", "ε", "no promise", "real")
     kind = next(i for i, start in enumerate(order) if name.startswith(start))
-    return kind, float(name.split("=")[1]) if name.startswith("ε") else 0.0
+    return kind, float(name.split("=")[1].replace("∞", "inf")) if name.startswith("ε") else 0.0

@@ -7,15 +7,19 @@ STUDY.toml promises nothing and is trained as it is: the federated generator wit
 start, which the public cohort's scans train, each ε's study is run. All generators paint the same public label maps,
 and the same U-Net is trained on what each painted, on real scans, and on the public scans themselves; it is scored on
 the sites' validation patients (``--patients test`` once, for what is reported and was not chosen by them). δ is
-1/(10·n) of the largest site.
+1/(10·n) of the largest site. One arm more, ``ε = ∞``, is the
+last of these studies with its noise taken away: what the way of asking itself costs. Its generator says an ε that does
+not hold, and is removed once it has painted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ import numpy as np
 from dp_plot import plot
 from experiment import Stage, arguments, as_scans, over_seeds, train_average
 
+from fedphantom.client import private_training
 from fedphantom.client.evaluation.arms import evaluate_arms
 from fedphantom.client.evaluation.figures import paired_difference
 from fedphantom.common.cohorts.check import check_cohort
@@ -89,7 +94,11 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     for eps, one in promised.items():
         name = f"ε = {eps:g}"
         painters[name] = trained(one, options, out / f"epsilon {eps:g}", stage(name), start_file)
-    start = read_public_start(start_file, next(iter(promised.values())))
+    last = next(reversed(promised.values()))
+    with without_noise():
+        painters["ε = ∞"] = trained(last, options, out / "no noise", stage("ε = ∞"), start_file)
+    shutil.rmtree(out / "no noise")
+    start = read_public_start(start_file, last)
     painters["public generator"] = generator_with(start.generator, study, device)
 
     public = prepare(check_cohort(public_patients(read_cohort(options.public)), study).usable, study, out / "public")
@@ -124,12 +133,17 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
         progress=progress,
     )
     region = evaluation.primary
-    scores = {arm.name: arm.scores.dice[region] for arm in evaluation.arms}
+    scores = {
+        one: {arm.name: arm.scores.dice[one] for arm in evaluation.arms} for one in evaluation.arms[0].scores.dice
+    }
     gains = {
-        f"{name} over {base}": paired_difference(scores[name], scores[base]).to_json()
-        for name in scores
-        for base in ("public generator", "public scans")
-        if name.startswith("ε")
+        one: {
+            f"{name} over {base}": paired_difference(of[name], of[base]).to_json()
+            for name in of
+            for base in ("public generator", "public scans")
+            if name.startswith("ε")
+        }
+        for one, of in scores.items()
     }
     spent = {name: json.loads((out / f"epsilon {eps:g}" / "summary.json").read_text()) for eps, name in named(promised)}
     return {
@@ -138,10 +152,22 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
         "training_scans": len(arms["real"]),
         "scored_patients": len(set(test.patients)),
         "dice": {arm.name: arm.figure(region).to_json() for arm in evaluation.arms},
-        "per_patient": {name: np.round(values, 4).tolist() for name, values in scores.items()},
+        "dice_of_structures": {one: {arm.name: arm.figure(one).to_json() for arm in evaluation.arms} for one in scores},
+        "per_patient": {name: np.round(values, 4).tolist() for name, values in scores[region].items()},
         "gains": gains,
         "statements": {name: summary["dp_statement"] for name, summary in spent.items()},
     }
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Noised sums as they are asked for, of the same patients and clipped alike, and no noise in them."""
+    reserved = private_training._noised_as_reserved
+    private_training._noised_as_reserved = lambda paid: replace(reserved(paid), noise_multiplier=0.0)
+    try:
+        yield
+    finally:
+        private_training._noised_as_reserved = reserved
 
 
 def named(promised: Mapping[float, Study]) -> list[tuple[float, str]]:

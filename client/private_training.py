@@ -116,7 +116,9 @@ class PrivateTraining:
         self._paid = self._reserve()
         steps, rate = self._promise.discriminator_steps, self._plan.sampling_rate
         how, paid = _noised_as_reserved(self._paid), self._plan.steps
-        self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid)
+        self._step = PrivateDiscriminatorStep(
+            self._patients, rate, how, self._noised, steps, self._random, paid, self._promise.fakes
+        )
         return Steps(self._step, generator_loss)
 
     def end(self) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from .study_table import Positive, StudyTable
 
@@ -14,6 +14,12 @@ Noised = Literal["means", "norms", "head", "all"]
 """What a site's patients are asked for. ``means``: once, what each structure looks like on average, which the generator
 then matches. The others: hundreds of gradients of the discriminator; of the scales and shifts of its norms and the bias
 of its head, of its head, or of all of it. The fewer numbers and steps, the less noise (PRIVACY §1.4)."""
+
+Fakes = Literal["own-label-maps", "public-label-maps"]
+"""What a discriminator holds scans against. ``own-label-maps``: a fake of the patient's own label map, inside the one
+clipped gradient. ``public-label-maps``: fakes of public ones, always as many, outside the clip, where it can win by
+telling label maps apart (PRIVACY §1.3)."""
+_OWN: Final[Fakes] = "own-label-maps"
 
 ACCOUNTANT: Final = "pld"
 """What computes ε: the whole privacy loss distribution (dp-accounting)."""
@@ -37,6 +43,8 @@ class PromiseTable(StudyTable):
     noised: Noised = "means"
     discriminator_steps: Positive = 5
     """Noised steps for each step of the generator, where the discriminator learns."""
+    fakes: Fakes = Field(default=_OWN, exclude_if=lambda fakes: fakes == _OWN)
+    """Where the discriminator learns. The usual choice stands in no digest, as if it were left out."""
     spare_rounds: int = Field(default=1, ge=0, le=1000)
     """How often a site may have to begin noised steps anew, after a power cut for example: they are paid for again, and
     the noise is chosen so that the promise holds with that."""
@@ -53,6 +61,12 @@ class PromiseTable(StudyTable):
 
     sites_overlap: bool = False
     """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""
+
+    @model_validator(mode="after")
+    def _refuse_fakes_of_means(self) -> PromiseTable:
+        if self.noised == "means" and self.fakes != _OWN:
+            raise ValueError(f"fakes = '{self.fakes}' with noised = 'means', which holds no scan against a fake")
+        return self
 
     def over_sites(self, epsilons: Collection[float]) -> float:
         """ε of the study from those of its sites: the largest, or their sum where patients may be at several.

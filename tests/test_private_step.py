@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ from fedphantom.common.gan.losses import real_loss
 from fedphantom.common.gan.networks import draw_noise, make_discriminator
 from fedphantom.common.gan.training import Batch, draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
+from fedphantom.common.promise import Fakes, Noised
 from fedphantom.common.randomness import torch_generator
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
-from fedphantom.privacy.dp.provenance import disclosed, mark, marked
+from fedphantom.privacy.dp.provenance import PrivateDataReached, disclosed, mark, marked
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped, noised_mean
 
@@ -137,12 +139,18 @@ def state() -> TrainingState:
 
 
 def step_with(
-    how: NoisedSum, *, patients: PrivatePatients | None = None, noised: str = "all", steps: int = 1, rate: float = 1.0
+    how: NoisedSum,
+    *,
+    patients: PrivatePatients | None = None,
+    noised: Noised = "all",
+    steps: int = 1,
+    rate: float = 1.0,
+    fakes: Fakes = "own-label-maps",
 ) -> PrivateDiscriminatorStep:
     network = make_discriminator(STUDY, 1)
     private = patients or PrivatePatients(SCANS, STUDY, CPU)
     return PrivateDiscriminatorStep(
-        private, rate, how, noised_parameters(network, noised), steps, SecretRandom(CPU.torch), sys.maxsize
+        private, rate, how, noised_parameters(network, noised), steps, SecretRandom(CPU.torch), sys.maxsize, fakes
     )
 
 
@@ -239,6 +247,52 @@ def test_a_patients_fake_is_of_the_patients_own_label_map(state: TrainingState) 
     for maps in private:
         real, fake = disclosed(maps).chunk(2)
         assert torch.equal(real, fake)
+
+
+def test_fakes_of_public_label_maps_are_added_outside_the_clip_as_they_are(state: TrainingState) -> None:
+    """Nobody drawn leaves the gradient of the batch's fakes, always as many, whatever the clip norm; half the loss."""
+    batch, fake = public_batch()
+    on_fakes = (state.discriminator(batch.given, fake)[0].square().mean()) / 2
+    alone = torch.autograd.grad(on_fakes, list(state.discriminator.parameters()))
+    expected, found = torch.cat([part.reshape(-1) for part in alone]), list[Tensor]()
+    state.discriminator_optimiser.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
+    )
+    step_with(silent(PATIENTS, 1e-6), rate=1e-12, fakes="public-label-maps")(state, batch, fake)
+    assert (found[0] - expected).norm() / expected.norm() < 1e-5
+    assert expected.norm() > 1e-3  # far above the clip norm
+
+
+def test_with_public_fakes_a_patients_gradient_is_of_the_scan_alone_and_agrees_with_opacus() -> None:
+    """The oracle, in double: Opacus' rows of scans, clipped; and the fakes' own gradient beside them."""
+    state = new_state(STUDY, 1, CPU)
+    state.discriminator.double()
+    given, real, fake = oracle_batch(state)
+    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
+    (oracle(given, real)[0] - 1).square().mean(dim=(1, 2, 3, 4)).sum().backward()
+    rows = torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1) / 2
+    clip = rows.norm(dim=1).median().item()  # one is clipped, one is not
+    expected = (rows * (clip / (rows.norm(dim=1) + 1e-6)).clamp(max=1)[:, None]).sum(dim=0) / 5
+    network = make_discriminator(STUDY, 1).double()
+    on_fakes = torch.autograd.grad(real_loss64(network(given, fake)[0], 0) / 2, list(network.parameters()))
+    expected = expected + torch.cat([part.reshape(-1) for part in on_fakes])
+
+    step = step_with(silent(5, clip), patients=PrivatePatients(SCANS.only(range(3)), STUDY, CPU))
+    found: list[Tensor] = []
+    state.discriminator_optimiser.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
+    )
+    step.update(state, lambda i: (mark(given[i : i + 1]), mark(real[i : i + 1])), (given, fake))
+    assert (found[0] - expected).norm() / expected.norm() < 1e-5
+
+
+def test_fakes_of_a_patients_label_map_outside_the_clip_are_refused_before_the_step(state: TrainingState) -> None:
+    batch, fake = public_batch()
+    before = [parameter.clone() for parameter in state.discriminator.parameters()]
+    for maps, volumes in ((mark(batch.given), fake), (batch.given, mark(fake))):
+        with pytest.raises(PrivateDataReached, match="added to a noised sum"):
+            step_with(silent(PATIENTS), fakes="public-label-maps")(state, replace(batch, given=maps), volumes)
+    assert all(torch.equal(p, b) for p, b in zip(state.discriminator.parameters(), before, strict=True))
 
 
 def test_removing_a_patient_changes_the_update_by_no_more_than_the_clip_norm_over_the_batch(

@@ -238,7 +238,7 @@ def test_a_killed_process_leaves_its_round_counted_whole(tmp_path: Path) -> None
 SPIED = 'noised = "{noised}"\ndiscriminator_steps = 2\nsampling_rate = 0.7\nclip_norm = 0.9'
 
 
-@pytest.mark.parametrize("noised", ["means", "norms"])
+@pytest.mark.parametrize("noised", ["means", "norms", 'norms"\nfakes = "public-label-maps'])
 def test_what_is_noised_is_what_was_planned_and_paid_for(
     noised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,8 @@ def test_no_key_of_a_promise_is_part_of_a_study_that_makes_none() -> None:
         ("delta = 0.005", 'delta = 0.005\naccountant = "moments"', "accountant 'moments' is unknown"),
         ("delta = 0.005", "delta = 0.005\naccountant = 1", "accountant"),
         ("delta = 0.005", 'delta = 0.005\nnoised = "generator"', "noised"),
+        ("delta = 0.005", 'delta = 0.005\nnoised = "norms"\nfakes = "own"', "fakes"),
+        ("delta = 0.005", 'delta = 0.005\nfakes = "public-label-maps"', "'means', which holds no scan against a fake"),
         ('start = "' + "a" * 64, 'start = "' + "a" * 63, "start"),
     ],
 )
@@ -65,6 +67,14 @@ def test_a_promise_that_cannot_be_kept_is_refused_by_its_key(old: str, new: str,
 def test_the_official_accountant_may_be_named_and_changes_no_digest() -> None:
     named = parse_study(TEXT.replace("delta = 0.005", 'delta = 0.005\naccountant = "pld"'))
     assert named.digest() == parse_study(TEXT).digest()
+
+
+def test_the_usual_fakes_may_be_named_and_change_no_digest_and_others_do() -> None:
+    norms = TEXT.replace("delta = 0.005", 'delta = 0.005\nnoised = "norms"')
+    own, public = (parse_study(f'{norms}\nfakes = "{kind}-label-maps"') for kind in ("own", "public"))
+    assert own.digest() == parse_study(norms).digest()
+    assert own.digest() != public.digest()
+    assert "public-label-maps" in public.canonical()
 
 
 def test_a_start_or_an_adversarial_objective_without_a_promise_is_refused() -> None:

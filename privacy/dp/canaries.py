@@ -32,7 +32,7 @@ from ...common.study import Study
 from ..one_run import one_run_epsilon
 from ..statistics import epsilon_lower_bound
 from .accounting import epsilon
-from .discriminator import PrivateDiscriminatorStep
+from .discriminator import PrivateDiscriminatorStep, gradient_of_fakes
 from .means import noised_vector
 from .noised import noised_parameters
 from .patients import PrivatePatients
@@ -169,21 +169,23 @@ def _training(study: Study, rate: float, noise: float, steps: int, device: Devic
     patients = PrivatePatients(_made_up(study, _PATIENTS), study, device)
     how = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + CANARIES))
     step = PrivateDiscriminatorStep(
-        patients, rate, how, names, promise.discriminator_steps, random, steps, tuple(canaries)
+        patients, rate, how, names, promise.discriminator_steps, random, steps, promise.fakes, tuple(canaries)
     )
-    heard = _Heard(directions)
-
-    def listen(*_: object) -> None:
-        gradients = [parameter.grad.reshape(-1) for parameter in noised if parameter.grad is not None]
-        heard.hear(torch.cat(gradients) * how.expected_batch)
-
-    state.discriminator_optimiser.register_step_pre_hook(listen)
-    public = _made_up(study, 1)
+    heard, public = _Heard(directions), _made_up(study, 1)
     for number in range(steps // promise.discriminator_steps):
         batch = draw_batch(public, study, device, step=number, seed=study.seed)
         with torch.no_grad(), device.autocast():
             fake = state.generator(batch.given, batch.noise)
+
+        def listen(*_: object, given: Tensor = batch.given, fake: Tensor = fake) -> None:
+            released = torch.cat([parameter.grad.reshape(-1) for parameter in noised if parameter.grad is not None])
+            if promise.fakes == "public-label-maps":  # whoever listens can compute what these pull, and takes it off
+                released = released - gradient_of_fakes(state, names, given, fake)
+            heard.hear(released * how.expected_batch)
+
+        listening = state.discriminator_optimiser.register_step_pre_hook(listen)
         step(state, batch, fake)
+        listening.remove()
     said = heard.along.cpu().numpy() > steps * rate * promise.clip_norm / 2
     proved = one_run_epsilon(int((said == coins).sum()), CANARIES, CANARIES, promise.delta)
     # Of any sum each made-up patient is C at most.

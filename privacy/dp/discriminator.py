@@ -17,9 +17,10 @@ from ...common.errors import BudgetSpent, ConfigError
 from ...common.gan.losses import fake_loss, real_loss
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
-from .examples import Example, PatientExamples
+from ...common.promise import Fakes
+from .examples import DrawnScans, Example, ScansBesideFakes
 from .patients import PrivatePatients
-from .provenance import mark
+from .provenance import mark, refuse_marked
 from .randomness import SecretRandom
 from .step import NoisedSum, as_gradients, noised_mean
 
@@ -27,10 +28,11 @@ from .step import NoisedSum, as_gradients, noised_mean
 class PrivateDiscriminatorStep:
     """Updates the discriminator from patients, by noised steps; a ``DiscriminatorStep``.
 
-    A patient's loss holds the patient's scan as real and, as fake, what the generator makes of the patient's own label
-    map, so that the two differ by the image alone: against fakes of public label maps a discriminator wins by telling
-    the label maps apart, and teaches the generator nothing. Both are inside the one gradient that is clipped (PRIVACY
-    §1.3: own-mask pairing).
+    With fakes of own label maps, a patient's loss holds the patient's scan as real and, as fake, what the generator
+    makes of the patient's own label map, so that the two differ by the image alone. Both are inside the one gradient
+    that is clipped (PRIVACY §1.3: own-mask pairing). With fakes of public label maps, the scan alone is inside; the
+    batch's fakes, always as many, are nobody's, and their gradient is added as it is (mode P). There a discriminator
+    can win by telling label maps apart, and teach the generator nothing (``docs/experiments.md``).
 
     Args:
         patients: Of the site, those in training.
@@ -40,6 +42,7 @@ class PrivateDiscriminatorStep:
         steps: Of the discriminator for each of the generator.
         random: Sampling and noise.
         paid: Steps that may be taken in all.
+        fakes: What scans are held against.
         canaries: Gradients, each (P,), of parties beside the patients, drawn, clipped and noised as theirs are; a
             study has none (:mod:`.canaries`).
 
@@ -56,26 +59,37 @@ class PrivateDiscriminatorStep:
         steps: int,
         random: SecretRandom,
         paid: int,
+        fakes: Fakes = "own-label-maps",
         canaries: Sequence[Tensor] = (),
     ) -> None:
         self._paid, self.taken = paid, 0
         self._patients, self._rate, self._how = patients, sampling_rate, how
-        self._noised, self._steps, self._random = tuple(noised), steps, random
+        self._noised, self._steps, self._random, self._fakes = tuple(noised), steps, random, fakes
         self._canaries = tuple(mark(gradient) for gradient in canaries)
 
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
         # The generator stands still meanwhile: a patient's draw and its fake serve all these steps.
-        example = PatientExamples(self._patients, state, self._random)
+        scans, beside = DrawnScans(self._patients, self._random), self._fakes == "own-label-maps"
+        example = ScansBesideFakes(scans, state, self._random) if beside else scans
+        outside = None if beside else (batch.given, fake)
         for _ in range(self._steps):
-            self.update(state, example)
+            self.update(state, example, outside)
         with torch.no_grad(), state.device.autocast():
             return fake_loss(state.discriminator(batch.given, fake)[0])
 
-    def update(self, state: TrainingState, example: Callable[[int], Example]) -> None:
+    def update(
+        self, state: TrainingState, example: Callable[[int], Example], outside: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         """One noised step, from what ``example`` gives of each patient drawn.
 
+        Args:
+            state: Whose discriminator is updated.
+            example: Of a patient, by number.
+            outside: Public label maps and fakes of them, whose gradient is added outside the clip.
+
         Raises:
+            PrivateDataReached: what is outside the clip derives from a patient.
             BudgetSpent: there is none left of those that were paid for.
         """
         if self.taken >= self._paid:
@@ -85,30 +99,60 @@ class PrivateDiscriminatorStep:
                 remedy="It was not taken. Report this: it is a defect of the program.",
             )
         self.taken += 1
-        named = dict(state.discriminator.named_parameters())
-        parameters = [named[name] for name in self._noised]
-        # Asked for and dropped: torch 2.13 crashes on the CPU where a group norm's input needs no gradient.
-        biases = [value for name, value in named.items() if name.endswith("conv.bias") and name not in self._noised]
 
         def gradient_of(patient: int) -> tuple[Tensor, ...]:
             if patient >= len(self._patients):
                 return (self._canaries[patient - len(self._patients)],)
-            loss = _loss(state, *example(patient))
-            return torch.autograd.grad(loss, [*parameters, *biases])[: len(parameters)]
+            return _gradient(state, self._noised, lambda: _loss(state, *example(patient)))
 
+        named = dict(state.discriminator.named_parameters())
+        parameters = [named[name] for name in self._noised]
         drawn = self._random.poisson_sample(len(self._patients) + len(self._canaries), self._rate).tolist()
         size = sum(parameter.numel() for parameter in parameters)
         mean = noised_mean(drawn, gradient_of, size, self._how, self._random)
+        if outside:
+            mean = mean + gradient_of_fakes(state, self._noised, *outside)
         state.discriminator_optimiser.zero_grad(set_to_none=True)
         for parameter, gradient in zip(parameters, as_gradients(mean, parameters), strict=True):
             parameter.grad = gradient
         state.discriminator_optimiser.step()
 
 
+def gradient_of_fakes(state: TrainingState, noised: Sequence[str], given: Tensor, fake: Tensor) -> Tensor:
+    """What fakes that are nobody's pull at the named parameters of the discriminator, (P,): half of least squares.
+
+    Args:
+        state: The networks.
+        noised: Names of the discriminator's parameters.
+        given: Public label maps (B, L, X, Y, Z); B is the study's, so that it tells nothing of who was drawn.
+        fake: What was painted of them (B, C, X, Y, Z).
+
+    Raises:
+        PrivateDataReached: either derives from a patient.
+    """
+    refuse_marked(given, fake)
+
+    def loss() -> Tensor:
+        with state.device.autocast():
+            return fake_loss(state.discriminator(given, fake.detach())[0]) / 2
+
+    return torch.cat([part.reshape(-1) for part in _gradient(state, noised, loss)])
+
+
+def _gradient(state: TrainingState, noised: Sequence[str], loss: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+    named = dict(state.discriminator.named_parameters())
+    # Asked for and dropped: torch 2.13 crashes on the CPU where a group norm's input needs no gradient.
+    biases = [value for name, value in named.items() if name.endswith("conv.bias") and name not in noised]
+    return torch.autograd.grad(loss(), [*(named[name] for name in noised), *biases])[: len(noised)]
+
+
 def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:
-    """Least squares on a patient's scan and on a fake of the same label map, half each."""
+    """Least squares on a patient's scan and, where there is one, on a fake of the same label map; half each."""
     with state.device.autocast():
-        on_real, on_fake = state.discriminator(given, volumes)[0].chunk(2)
+        logits = state.discriminator(given, volumes)[0]
+        if len(volumes) == 1:
+            return real_loss(logits) / 2
+        on_real, on_fake = logits.chunk(2)
         return (real_loss(on_real) + fake_loss(on_fake)) / 2
 
 

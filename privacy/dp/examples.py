@@ -1,4 +1,4 @@
-"""What noised steps see of each patient while the generator stands still: one draw, and a fake of its label map.
+"""What noised steps see of each patient while the generator stands still: one draw, alone or beside a fake of it.
 
 A patient's example serves all noised steps between two of the generator. What was drawn and the noise of the fake are
 kept for that as numbers; scans and fakes are held only as far as there is room for, and are read and painted again, to
@@ -9,7 +9,6 @@ more than fit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,42 +22,55 @@ MOST_FAKES, MOST_SCANS = 2**30, 2**29
 """Bytes held at a time: at 96³ voxels of four channels, fakes of 75 patients. A fake takes longest to have again."""
 
 Example = tuple[Tensor, Tensor]
-"""A patient's label map, twice the same, (2, L, X, Y, Z), and volumes (2, C, X, Y, Z): the scan, and a fake."""
+"""A patient's label map (1, L, X, Y, Z) and scan (1, C, X, Y, Z). With a fake, both have two rows: the label map twice;
+the scan, then the fake."""
 
 
-@dataclass(frozen=True)
-class _Draw:
-    place: Place
-    noise: Tensor
-    """State of the generator of the fake's noise, before it."""
-
-
-class PatientExamples:
-    """Examples of patients by number, each drawn when it is first asked for; marked.
+class DrawnScans:
+    """Scans of patients by number, with their label maps, each drawn when it is first asked for; marked.
 
     Args:
         patients: Of the site, those in training.
-        state: Whose generator paints; it must not learn meanwhile.
-        random: Of the draws and of the fakes.
+        random: Of the draws.
     """
 
-    def __init__(self, patients: PrivatePatients, state: TrainingState, random: SecretRandom) -> None:
-        self._patients, self._state, self._random = patients, state, random
-        self._draws: dict[int, _Draw] = {}
-        self._scans, self._fakes = _Held(MOST_SCANS), _Held(MOST_FAKES)
+    def __init__(self, patients: PrivatePatients, random: SecretRandom) -> None:
+        self._patients, self._random = patients, random
+        self._places: dict[int, Place] = {}
+        self._scans = _Held(MOST_SCANS)
 
     def __call__(self, patient: int) -> Example:
         """The same for the same patient, always."""
-        if patient not in self._draws:
-            place = self._patients.place(patient, self._random)
-            self._draws[patient] = _Draw(place, self._random.fakes.get_state())
-            given, real = self._scans.of(patient, lambda: self._patients.at(place))
-            (fake,) = self._fakes.of(patient, lambda: (self._paint(given, self._random.fakes),))
+        if patient not in self._places:
+            self._places[patient] = self._patients.place(patient, self._random)
+        place = self._places[patient]
+        given, real = self._scans.of(patient, lambda: self._patients.at(place))
+        return given, real
+
+
+class ScansBesideFakes:
+    """The same, each beside a fake of its own label map; marked.
+
+    Args:
+        scans: Of the patients.
+        state: Whose generator paints; it must not learn meanwhile.
+        random: Of the fakes.
+    """
+
+    def __init__(self, scans: DrawnScans, state: TrainingState, random: SecretRandom) -> None:
+        self._scans, self._state, self._random = scans, state, random
+        self._noise: dict[int, Tensor] = {}  # state of the generator of each fake's noise, before it
+        self._fakes = _Held(MOST_FAKES)
+
+    def __call__(self, patient: int) -> Example:
+        """The same for the same patient, always."""
+        given, real = self._scans(patient)
+        random = self._random.fakes
+        if patient in self._noise:
+            random = torch.Generator().set_state(self._noise[patient])
         else:
-            drawn = self._draws[patient]
-            given, real = self._scans.of(patient, lambda: self._patients.at(drawn.place))
-            again = torch.Generator().set_state(drawn.noise)
-            (fake,) = self._fakes.of(patient, lambda: (self._paint(given, again),))
+            self._noise[patient] = random.get_state()
+        (fake,) = self._fakes.of(patient, lambda: (self._paint(given, random),))
         return torch.cat([given, given]), torch.cat([real, fake.to(real.dtype)])
 
     def _paint(self, given: Tensor, random: torch.Generator) -> Tensor:

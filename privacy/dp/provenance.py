@@ -96,6 +96,12 @@ def marked(value: object) -> bool:
     return isinstance(value, Marked)
 
 
+def refuse_marked(*values: Tensor) -> None:
+    """Refuse what derives from a patient where nothing clips it. Raises PrivateDataReached."""
+    if any(map(marked, values)):
+        raise _reached("a value computed from a patient was about to be added to a noised sum as it is")
+
+
 def disclosed(value: Tensor) -> Tensor:
     """The same values without the mark. Only for what is clipped and noised, or stays inside that computation."""
     with torch._C.DisableTorchFunctionSubclass():

@@ -1,0 +1,211 @@
+"""An experiment, not a command: does a discriminator judge the image, or whose label map it is given?
+
+    python benchmarks/fakes_apart.py STUDY.toml --site A=COHORT ... --public COHORT --out DIR
+        [--steps 600] [--seeds 1 2]
+
+From one public start (``dp_utility.py`` makes the same), the adversarial training of a promised study goes on with the
+patients of all sites at once, each noised step without noise and without clipping: what a discriminator could learn at
+best. Once scans are held against fakes of their own label maps, once against fakes of public ones. Then both
+discriminators are asked about patients that they never saw (``--patients``, the validation patients by default):
+
+- *image*: the AUC of telling a scan from what the generator paints of the scan's own label map;
+- *label map*: the AUC of telling what the generator paints of patients' label maps from what it paints of public ones.
+  All are fakes of one generator, so that 0.5 is what a judge of images reaches.
+
+And a U-Net trained on what each generator paints of public label maps is scored on those patients.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dp_utility import START, Options, sites_of, with_promise
+from experiment import Stage, arguments, as_scans, over_seeds
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from fedphantom.client.evaluation.arms import evaluate_arms
+from fedphantom.client.site_setup import create_site_folder
+from fedphantom.common.cohorts.preparation import joined
+from fedphantom.common.device import choose_device
+from fedphantom.common.gan.generation import as_read_back, paint
+from fedphantom.common.gan.networks import one_hot
+from fedphantom.common.gan.parameters import ParameterSpec
+from fedphantom.common.gan.public_maps import PublicMaps
+from fedphantom.common.gan.public_start import first_parameters, read_public_start
+from fedphantom.common.gan.training import train
+from fedphantom.common.gan.training_state import TrainingState
+from fedphantom.common.promise import Fakes
+from fedphantom.common.randomness import derived_seed
+from fedphantom.common.segmentation import SegmenterPlan
+from fedphantom.common.study import Study, read_study
+from fedphantom.common.study_template import to_toml
+from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.patients import PrivatePatients
+from fedphantom.privacy.dp.randomness import SecretRandom
+from fedphantom.privacy.dp.step import NoisedSum
+from fedphantom.server.commands import parse_sites
+from fedphantom.server.pretraining import pretrain
+
+FAKES: tuple[Fakes, ...] = ("own-label-maps", "public-label-maps")
+UNCLIPPED = 1e9
+DRAWN = 4.0
+"""Patients in a step, on average."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long everything is.
+
+    Attributes:
+        steps: Of the generator.
+        volumes: Painted for the U-Net.
+        segmenter_steps: Of the U-Net.
+    """
+
+    steps: int
+    volumes: int
+    segmenter_steps: int
+
+
+def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage) -> dict[str, Any]:
+    """Train with this study's seed, once a kind of fakes; what ``result.json`` holds for the seed."""
+    device, start_file = choose_device(), out / START
+    for name, cohort in options.sites.items():
+        folder = out / "sites" / "sites" / name
+        if not folder.exists():
+            spec = ParameterSpec.of(first_parameters(study, None))
+            create_site_folder(folder, name, cohort, to_toml(study), spec)
+    material = sites_of(out / "sites", options, study)
+    if not start_file.exists():
+        pretrain(study, options.public, start_file, options.pretrain_steps, stage)
+    promised = with_promise(study, options, 8.0, 1e-4, start_file)
+    start = read_public_start(start_file, promised)
+    scans = joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site()
+    others = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
+    sampler = start.sampler(promised)
+    seed = derived_seed(study.seed, "fakes apart")
+    maps = np.stack([sampler.sample(seed, index).labels for index in range(size.volumes)])
+    public = np.searchsorted(study.label_values, maps).astype(np.uint8)
+
+    arms, told = {"real": scans}, dict[str, dict[str, float]]()
+    states: dict[str, TrainingState] = {"public generator": start.state(promised, device)}
+    for fakes in FAKES:
+        states[fakes] = state = start.state(promised, device)
+        patients, random = PrivatePatients(scans, promised, device), SecretRandom(device.torch)
+        names = tuple(name for name, _ in state.discriminator.named_parameters())
+        how = NoisedSum(UNCLIPPED, 0.0, DRAWN)
+        rate = min(1.0, DRAWN / len(patients))
+        step = PrivateDiscriminatorStep(patients, rate, how, names, 1, random, sys.maxsize, fakes)
+        report, pairs = stage(fakes), PublicMaps(sampler, promised)
+        losses = []
+        for one in train(
+            state, pairs, promised, until_step=size.steps, total_steps=size.steps, seed=seed, discriminator_step=step
+        ):
+            report(one.step, size.steps)
+            losses.append(one.discriminator)
+        told[fakes] = judged(state, study, others.volumes[:], others.classes[:], public, seed)
+        told[fakes]["last loss on public fakes"] = float(np.mean(losses[-50:]))
+    for name, state in states.items():
+        painted = paint(state.generator.eval(), public, study, seed, device)
+        arms[name] = as_scans(as_read_back(painted), public)
+    report = stage("segmenters")
+    evaluation = evaluate_arms(
+        arms,
+        others,
+        study,
+        seed=seed,
+        device=device,
+        plan=SegmenterPlan(steps=size.segmenter_steps),
+        folder=out / "arms",
+        progress=lambda arm, step, total: report(step, total),
+    )
+    return {
+        "seed": study.seed,
+        "region": evaluation.primary,
+        "training_patients": len(set(scans.patients)),
+        "asked_of_patients": len(set(others.patients)),
+        "auc": told,
+        "dice": {arm.name: arm.figure(evaluation.primary).to_json() for arm in evaluation.arms},
+    }
+
+
+def judged(
+    state: TrainingState,
+    study: Study,
+    volumes: NDArray[np.float32],
+    own: NDArray[np.uint8],
+    public: NDArray[np.uint8],
+    seed: int,
+) -> dict[str, float]:
+    """What the discriminator tells apart; AUCs by the mean logit of a volume.
+
+    Args:
+        state: Both networks.
+        study: Its labels.
+        volumes: Patients' scans (n, C, X, Y, Z).
+        own: Their label maps, class indices (n, X, Y, Z).
+        public: As many or more public ones.
+        seed: Of what is painted.
+    """
+    public = public[: len(own)]
+    of_own, of_public = (paint(state.generator, maps, study, seed, state.device) for maps in (own, public))
+    real, fake, nobodys = (
+        _logits(state, study, maps, seen) for maps, seen in ((own, volumes), (own, of_own), (public, of_public))
+    )
+    return {"image": _auc(real, fake), "label map": _auc(fake, nobodys)}
+
+
+def _logits(
+    state: TrainingState, study: Study, classes: NDArray[np.uint8], volumes: NDArray[np.float32]
+) -> list[float]:
+    found = []
+    with torch.no_grad():
+        for maps, volume in zip(classes, volumes, strict=True):
+            given = state.device.tensor(one_hot(torch.from_numpy(maps[None]), len(study.labels)))
+            seen = state.device.tensor(torch.from_numpy(volume[None].astype(np.float32)))
+            found.append(float(state.discriminator(given, seen)[0].mean()))
+    return found
+
+
+def _auc(higher: Sequence[float], lower: Sequence[float]) -> float:
+    return float(roc_auc_score([1] * len(higher) + [0] * len(lower), [*higher, *lower]))
+
+
+def main() -> None:
+    """Compare for every seed; ``result.json`` grows with each."""
+    parse = arguments(__doc__, segmenter_steps=250)
+    parse.add_argument("--public", type=Path, required=True)
+    parse.add_argument("--steps", type=int, default=600)
+    parse.add_argument("--pretrain-steps", type=int, default=600)
+    parse.add_argument("--patients", choices=["validation", "test"], default="validation")
+    parse.add_argument("--volumes", type=int, default=128)
+    parse.add_argument("--learning-rate", type=float, default=2e-4)
+    given = parse.parse_args()
+    study, size = read_study(given.study), Size(given.steps, given.volumes, given.segmenter_steps)
+    options = Options(
+        sites=parse_sites(given.site),
+        public=given.public,
+        epsilons=[],
+        noised="all",
+        rounds=1,
+        local_steps=given.steps,
+        learning_rate=given.learning_rate,
+        pretrain_steps=given.pretrain_steps,
+        patients=given.patients,
+        volumes=given.volumes,
+        segmenter_steps=given.segmenter_steps,
+    )
+    facts = {"study": study.model_dump(mode="json"), "steps": size.steps, "patients": given.patients}
+    for result in over_seeds(study, given, facts, lambda one, out, stage: compare(one, options, size, out, stage)):
+        print(result["seeds"][-1]["auc"], result["seeds"][-1]["dice"])
+
+
+if __name__ == "__main__":
+    main()

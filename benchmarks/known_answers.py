@@ -239,6 +239,11 @@ def make_bench(study: Study, cohort: Path, out: Path, volumes: int, steps: int) 
     return Bench(study, scans, tuple(roles[p] for p in scans.patients), classes, steps, choose_device(), {})
 
 
+def with_members(bench: Bench, seeds: Sequence[int]) -> tuple[Role, ...]:
+    """The first of these seeds' coins that leave as many members as are to be learnt by heart."""
+    return next(coins for coins in map(bench.coins, seeds) if coins.count("member") >= OVERFIT_MEMBERS)
+
+
 def strangers(bench: Bench, seed: int) -> Networks:
     """Trained on patients who hold no coin."""
     return bench.train(bench.rows("training"), bench.steps, derived_seed(seed, "strangers"))
@@ -300,7 +305,7 @@ def main() -> None:
     with stages() as stage:
         first = bench.coins(given.seeds[0])
         report = stage("overfit, few, other scanner, planted")
-        keep("overfit", overfit(bench, first))
+        keep("overfit", overfit(bench, with_members(bench, given.seeds)))
         report(1, 4)
         target = strangers(bench, given.seeds[0])
         keep("few", few(bench, first, target))

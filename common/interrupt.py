@@ -17,8 +17,8 @@ from types import FrameType
 INTERRUPTED = 130
 """Exit code of Ctrl-C, as shells have it: 128 + SIGINT."""
 SAID = (
-    "interrupted: the same command goes on from what it keeps part by part, as 'simulate', 'demo' and 'evaluate --out'"
-    " do; 'audit run' goes on as the same audit, and counts once; what makes one whole output begins again"
+    "interrupted: give the same command again. 'simulate', 'demo', 'evaluate --out' and 'audit run' (as the same audit,"
+    " which counts once) go on from what is done; every other begins again"
 )
 """True of every command that works until it is done."""
 

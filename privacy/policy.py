@@ -252,6 +252,12 @@ def parse_policy(text: str) -> SitePolicy:
         ) from None
     except ValueError:
         raise ConfigError("the policy is not valid TOML", expected="TOML 1.0", remedy="Mend the file.") from None
+    if not file.model_fields_set:
+        raise ConfigError(
+            "a policy file that says nothing",
+            expected="a tier, or more",
+            remedy="Write one with 'fedphantom release policy', or leave it out for the controlled tier.",
+        )
     changed = {name: threshold for name, threshold in file.override if threshold is not None}
     thresholds = replace(
         TIERS[file.tier],

@@ -54,7 +54,7 @@ def test_ctrl_c_at_any_early_moment_is_130_or_done_and_never_a_traceback(
     if process.returncode == 130:
         assert err.startswith("interrupted: ")
         assert err.count("\n") == 1
-        assert "'audit run' goes on as the same audit, and counts once" in err
+        assert "'audit run' (as the same audit, which counts once) go on" in err
 
 
 def test_an_error_that_an_interrupt_became_is_told_as_the_interrupt() -> None:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_release import LEAK, TRUSTED, Releasable, an_attack, files_of, release_study, rows, statement_of
 from typer.testing import CliRunner
 
 from fedphantom.common.cohorts.layouts import read_cohort
-from fedphantom.common.errors import PolicyRefused, StorageError
+from fedphantom.common.errors import ConfigError, PolicyRefused, StorageError
 from fedphantom.common.keys import generate_key, load_private_key
 from fedphantom.common.storage import TEMPORARY_PREFIX
 from fedphantom.privacy.release.commands import release_app
@@ -184,6 +185,32 @@ def test_a_pass_that_no_sites_journal_can_confirm_is_refused(releasable: Releasa
     assert isinstance(done.exception, PolicyRefused)
     assert "without a site's folder" in str(done.exception)
     assert not releasable.release.exists()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "remedy"),
+    [
+        ("FAIL", "Release nothing of this generator"),
+        ("INVALID", "which control did not hold"),
+        ("INCONCLUSIVE", "a full"),
+    ],
+)
+def test_what_may_be_done_next_is_told_by_the_verdict(releasable: Releasable, verdict: Any, remedy: str) -> None:
+    """Nobody is sent to try again until a proven leak passes."""
+    private, _ = generate_key(releasable.root / "keys")
+    releasable.write_audit(verdict=verdict, release="volumes")
+    done = CliRunner().invoke(release_app, pack_arguments(releasable, private))
+    assert isinstance(done.exception, PolicyRefused)
+    assert f"audit verdict {verdict}" in str(done.exception)
+    assert remedy in str(done.exception)
+
+
+def test_a_policy_among_several_that_cannot_be_read_is_named(releasable: Releasable, tmp_path: Path) -> None:
+    private, _ = generate_key(releasable.root / "keys")
+    (tmp_path / "b.toml").write_text("tier = ")
+    done = CliRunner().invoke(release_app, [*pack_arguments(releasable, private), "--policy", str(tmp_path / "b.toml")])
+    assert isinstance(done.exception, ConfigError)
+    assert "policy 'b.toml': the policy is not valid TOML" in str(done.exception)
 
 
 def test_the_command_line_asks_for_the_controlled_tier_unless_told_otherwise(releasable: Releasable) -> None:

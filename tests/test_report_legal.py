@@ -46,7 +46,7 @@ def test_both_pages_hold_every_question_with_its_rows_and_what_was_found(renditi
         "A10 (attribute) A10: not run.",
         "A3-WB (search of the weights): of 20 steps from the patient's own label map, changing that and the coarse"
         " noise alone; whatever else can be drawn out of weights was not tried A3-WB: not run.",
-        "verdict INCONCLUSIVE; 5 tests by attacks and the blind baseline; 4 of 4 controls that were run held.",
+        "verdict INCONCLUSIVE; 5 tests by attacks; 4 of 4 controls held.",
         "a release of volumes: INCONCLUSIVE; of weights this verdict says nothing.",
         "HIPAA, 45 CFR 164.514(b)(2) Safe Harbor",
         "no release was packed: see its reasons.",

@@ -78,7 +78,7 @@ def begin_audit(journals: Sequence[Journal], noted: Callable[[str], None] = lamb
 def take_turn(
     journals: Sequence[Journal],
     findings: KeptFindings,
-    going_on: Callable[[int, Sequence[str]], None],
+    begins: Callable[[int, Sequence[str] | None], None],
     **facts: Fact,
 ) -> Turn:
     """Of the audit that was broken off where these findings lie, if nothing has changed since; else the next one's.
@@ -86,7 +86,7 @@ def take_turn(
     Args:
         journals: Of all sites whose patients are audited together.
         findings: What a broken-off audit left, or nothing.
-        going_on: Told, where an audit goes on, its number and what was found finished.
+        begins: Told the audit's number and, where it goes on, what was found finished; None where it is a new one.
         facts: Of the event of a new one.
 
     Raises:
@@ -95,8 +95,10 @@ def take_turn(
     broken_off = findings.turn()
     turn = resume_audit(journals, broken_off, findings.inputs) if broken_off else None
     if turn is None:
-        return begin_audit(journals, findings.begin, inputs=findings.inputs, **facts)
-    going_on(turn.number, findings.finished())
+        turn = begin_audit(journals, findings.begin, inputs=findings.inputs, **facts)
+        begins(turn.number, None)
+    else:
+        begins(turn.number, findings.finished())
     return turn
 
 

@@ -56,10 +56,21 @@ def audit_run_command(
     """As :func:`~fedphantom.privacy.audit.run.audit_run_folder`, from the command line's paths.
 
     ``say`` is given, before the first training, what an audit of this size can show, and how long what was asked for
-    beyond the ordinary will take; where an audit that was broken off goes on, what of it was found finished; and where
-    nobody signs it though its tier asks for that. ``keys`` are files.
+    beyond the ordinary will take; where an audit that was broken off goes on, what of it was found finished; that it is
+    a further look at a holdout; and where nobody signs it though its tier asks for that, or none whom the study names.
+    ``keys`` are files.
+
+    Raises:
+        DataError: ``run`` is no folder.
+        FedPhantomError: as :func:`~fedphantom.privacy.audit.run.audit_run_folder`, or a file that cannot be used.
     """
     signing = [load_private_key(path) for path in keys]
+    if not run.is_dir():
+        raise DataError(
+            "no run folder at the path given",
+            expected="what 'fedphantom simulate' left, or a site's folder",
+            remedy="Give the folder, not a file in it.",
+        )
     folder = out or run / "audit"
     refuse_used(folder, RESULT, {"cache", CONTROLS, FINDINGS, SHADOWS})
     thresholds = read_thresholds(policy)
@@ -83,7 +94,8 @@ def audit_run_command(
             power_text(power, thresholds.tier, thresholds.min_holdout) + _beyond_reach(kind, sizes)
         ),
         estimate=lambda attack, seconds: say(f"{attack} will take about {duration(seconds)} by a first step."),
-        going_on=lambda number, finished: say(going_on_text(number, finished)),
+        begins=lambda number, finished: _say_number(number, finished, say),
+        warn=say,
     )
 
 
@@ -100,6 +112,22 @@ def verified_text(result: Path, run: Path, generator: Path | None) -> str:
     file = result / RESULT if result.is_dir() else result
     signatures = signed_by(hashlib.sha256(file.read_bytes()).hexdigest(), file.parent)
     return f"{found}, its sites' scans and this program.\n{signature_text(signatures)}"
+
+
+def _say_number(number: int, finished: Sequence[str] | None, say: Callable[[str], None]) -> None:
+    if finished is not None:
+        say(going_on_text(number, finished))
+    elif number > 1:
+        say(further_text(number))
+
+
+def further_text(number: int) -> str:
+    """What a look at a holdout costs that was looked at before."""
+    sure = f"{100 * claim_confidence(number):.4g} %"
+    return (
+        f"Audit {number} of this holdout, a further one: it counts for good, and its claims have to hold at {sure}."
+        " One that is broken off goes on, and one that is finished is shown by 'fedphantom audit show'."
+    )
 
 
 def going_on_text(number: int, finished: Iterable[str]) -> str:

@@ -51,6 +51,11 @@ from .shadow_training import FEWEST, ShadowPlan
 from .signature import sealed, sign_result
 from .trajectory import kept_trajectory
 
+STRANGERS = (
+    "None of the keys that sign this audit is an officer's whom the study names (federation.approval_keys): no site can"
+    " approve a release beyond the study by it."
+)
+"""Said before the holdout is looked at for nothing."""
 RESULT = "audit.json"
 """The result of the latest audit; each one's own stays beside it, as ``audit-001.json`` and so on."""
 
@@ -110,7 +115,8 @@ def audit_run_folder(
     progress: Progress = lambda done, total: None,
     announce: Callable[[Power], None] = lambda power: None,
     estimate: Estimate = lambda attack, seconds: None,
-    going_on: Callable[[int, Sequence[str]], None] = lambda number, finished: None,
+    begins: Callable[[int, Sequence[str] | None], None] = lambda number, finished: None,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Audit a run's generator with its sites' coins; where an audit of the very same was broken off in ``out``, go on.
 
@@ -133,7 +139,8 @@ def audit_run_folder(
         progress: (stages done, stages in all).
         announce: Told, before the first training, what an audit of this size can show.
         estimate: Told then how many seconds the controls' training will take, and each attack that has to be asked for.
-        going_on: Told, where an audit goes on, its number and what was found finished.
+        begins: Told the audit's number and, where it goes on, what was found finished; None where it is a new one.
+        warn: Told, before the holdout is looked at, why the result would be of no use.
 
     Returns:
         What ``--json`` prints.
@@ -159,6 +166,9 @@ def audit_run_folder(
     generator = load_generator(file, chosen, maps_of(file))
     study, folders = generator.study, site_folders(run)
     _refuse_other_study(study, folders)
+    signers, named = {key_id(key.public_key()) for key in keys}, study.federation.approval_keys
+    if signers and named and not signers.intersection(named):
+        warn(STRANGERS)
     parameters = parameters_digest(numpy_parameters(generator.network))
     journal_of = {folder.name: folder.journal for folder in folders}
     named_by = check_generator(run, parameters, read_weights_header(file)[1], journal_of)
@@ -216,7 +226,7 @@ def audit_run_folder(
         )
         refuse_forgotten(out, journals, digest)
         told: dict[str, Fact] = {"generator": generator.sha256, "parameters": parameters, "tier": policy.tier}
-        turn = take_turn(journals, findings, going_on, **told)
+        turn = take_turn(journals, findings, begins, **told)
         plan = AuditPlan(
             release=release,
             seed=derived_seed(study.seed, "audit", turn.number),
@@ -377,7 +387,8 @@ def read_result(path: Path) -> dict[str, Any]:
     raise DataError(
         f"no readable audit result in '{file.name}' at the path given",
         expected=f"{RESULT} of 'fedphantom audit run'",
-        remedy="Give the path of that file or of its folder.",
+        remedy="Give the path of that file or of its folder. An audit that was broken off has none yet: the"
+        " command that began it goes on with it.",
     )
 
 

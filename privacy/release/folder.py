@@ -331,6 +331,10 @@ def _note(predicate: ReleasePredicate) -> str:
     return tested if predicate.audit_permits_sharing else f"{NOT_FOR_SHARING}: {tested}, tier {predicate.tier}"
 
 
+MOST_SAID = 120
+"""Characters of a path that nobody signed, which an error shows; those that nobody sees, escaped."""
+
+
 def _walk(folder: Path) -> Iterator[str]:
     """Paths of all files, ``/`` between parts. Links, devices and folders without a file are refused."""
     try:
@@ -341,10 +345,10 @@ def _walk(folder: Path) -> Iterator[str]:
             here, prefix = pending.pop()
             entries = sorted(os.scandir(here), key=lambda entry: entry.name)
             if not entries and prefix:
-                raise _broken("an empty folder in the release")
+                raise _broken(f"an empty folder in the release: {prefix[:MOST_SAID]!r}")
             for entry in entries:
                 if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                    raise _broken("a link or device in the release")
+                    raise _broken(f"a link or device in the release: {(prefix + entry.name)[:MOST_SAID]!r}")
                 if entry.is_dir():
                     pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
                 else:

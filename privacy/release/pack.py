@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -70,6 +70,14 @@ from .text_scan import TextScan, days_told
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
 
+_AFTER: Mapping[str, str] = {
+    "INCONCLUSIVE": "Its reasons say what it could not show: more holdout patients, a full audit ('audit run' without"
+    " --steps and --negative-seeds), or a lower tier where your policy allows one.",
+    "INVALID": "Its reasons say which control did not hold: mend the split or the cohort; the figures prove nothing.",
+    "FAIL": "Release nothing of this generator. Its reasons say what it gives away; train another, with fewer steps,"
+    " more patients or differential privacy. Another audit does not undo this one.",
+}
+"""What may be done after a verdict that does not permit the tier."""
 _CONSTANT_TIME = 946_684_800
 """2000-01-01 UTC: modification time of every file in a release; the least that every archive format can hold."""
 
@@ -268,7 +276,7 @@ def _permitted_audit(
         raise PolicyRefused(
             f"audit verdict {claim.verdict}",
             expected=f"{' or '.join(PERMITTED[tier])} for a release of tier '{tier}'",
-            remedy="Read the audit's reasons: a full audit, more holdout patients or fewer steps may change it.",
+            remedy=_AFTER[claim.verdict],
         )
     if not claim.covers(kind, tier):
         raise PolicyRefused(

@@ -12,7 +12,7 @@ from ...common.counted import counted
 from ..audit.extract import AttackRow
 from ..audit.judged_bound import judged_bound
 from ..audit.small_cells import SMALL
-from ..evidence import ATTRIBUTE, OF_COINS, OF_SHADOWS, OUTLIERS, WHITE_BOX
+from ..evidence import ATTRIBUTE, BLIND, OF_COINS, OF_SHADOWS, OUTLIERS, WHITE_BOX
 from ..multiplicity import claim_confidence
 from ..statistics import clopper_pearson
 from .cells import Cells
@@ -89,8 +89,8 @@ def legal_rows(audit: ReportAudit | None, release: ReleaseOutcome | None, cells:
         LegalRow(
             "HIPAA, 45 CFR 164.514(b)(2)",
             "Safe Harbor: do the files hold one of its identifiers?",
-            "The release's mechanical checks of its files, which look for identifiers known at the sites, dates, and "
-            "headers that are not empty",
+            "Mechanical checks of the files: at packing, for dates, headers that are not empty, and identifiers known "
+            "where it is packed; at each site's approval, for that site's own identifiers",
             (_checked(release),),
         ),
         LegalRow(
@@ -177,10 +177,11 @@ def _documented(audit: ReportAudit | None) -> tuple[str, ...]:
     if audit is None:
         return (_NO_AUDIT,)
     held = sum(control.ok is True for control in audit.controls)
+    blind = "" if any(control.id == BLIND for control in audit.controls) else "; the blind baseline was not run"
     return (
         f"verdict {audit.verdict}",
-        f"{counted(len(audit.attacks), 'test')} by attacks and the blind baseline",
-        f"{held} of {counted(len(audit.controls), 'control')} that were run held",
+        f"{counted(len(audit.attacks), 'test')} by attacks{blind}",
+        f"{held} of {counted(len(audit.controls), 'control')} held",
     )
 
 
@@ -193,7 +194,7 @@ def _which(audit: ReportAudit | None) -> tuple[str, ...]:
 
 def _checked(release: ReleaseOutcome | None) -> str:
     if release is None:
-        return "not on this page: ‘fedphantom release verify’ runs them"
+        return "not on this page: ‘fedphantom release pack’ and ‘release approve’ run them"
     if release.packed:
         return "nothing found, by what those checks look for: the release was packed"
     return "no release was packed: see its reasons"

@@ -46,7 +46,7 @@ def test_both_pages_hold_every_question_with_its_rows_and_what_was_found(renditi
         "A10 (attribute) A10: not run.",
         "A3-WB (search of the weights): of 20 steps from the patient's own label map, changing that and the coarse"
         " noise alone; whatever else can be drawn out of weights was not tried A3-WB: not run.",
-        "verdict INCONCLUSIVE; 5 tests by attacks; 4 of 4 controls held.",
+        "verdict INCONCLUSIVE; 5 tests by attacks; the blind baseline was not run; 4 of 4 controls held.",
         "a release of volumes: INCONCLUSIVE; of weights this verdict says nothing.",
         "HIPAA, 45 CFR 164.514(b)(2) Safe Harbor",
         "no release was packed: see its reasons.",
@@ -100,7 +100,7 @@ def test_without_an_audit_nothing_was_found() -> None:
 
 
 def test_safe_harbor_is_said_of_a_release_that_was_checked_and_of_no_other() -> None:
-    assert "release verify" in found(audited(), "Safe Harbor")
+    assert "‘fedphantom release pack’ and ‘release approve’ run them" in found(audited(), "Safe Harbor")
     packed = ReleaseOutcome(True, "controlled", "volumes")
     assert "the release was packed" in found(audited(), "Safe Harbor", release=packed)
     assert "no release was packed" in found(audited(), "Safe Harbor", release=replace(packed, packed=False))

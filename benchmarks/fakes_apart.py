@@ -52,6 +52,7 @@ from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum
 from fedphantom.server.commands import parse_sites
 from fedphantom.server.pretraining import pretrain
+from fedphantom.server.site_cohorts import own_cohorts
 
 FAKES: tuple[Fakes, ...] = ("own-label-maps", "public-label-maps")
 UNCLIPPED = 1e9
@@ -77,11 +78,11 @@ class Size:
 def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage) -> dict[str, Any]:
     """Train with this study's seed, once a kind of fakes; what ``result.json`` holds for the seed."""
     device, start_file = choose_device(), out / START
-    for name, cohort in options.sites.items():
-        folder = out / "sites" / "sites" / name
-        if not folder.exists():
-            spec = ParameterSpec.of(first_parameters(study, None))
-            create_site_folder(folder, name, cohort, to_toml(study), spec)
+    spec = ParameterSpec.of(first_parameters(study, None))
+    for name, own in own_cohorts(options.sites).items():
+        (out / "sites").mkdir(parents=True, exist_ok=True)
+        cohort = own.placed(out / "sites" / f"{name}.tsv")
+        create_site_folder(out / "sites" / "sites" / name, name, cohort, to_toml(study), spec)
     material = sites_of(out / "sites", options, study)
     if not start_file.exists():
         pretrain(study, options.public, start_file, options.pretrain_steps, stage)

@@ -208,7 +208,7 @@ def test_ctrl_c_in_any_stage_ends_with_130_and_the_same_command_goes_on(finished
         told = "".join(lines) + rest
         assert process.returncode == 130, f"{stage}: {told}"
         assert f"stopped in the demo's stage '{stage}'" in told, told
-        assert "the same command goes on from what it keeps" in rest
+        assert "give the same command again" in rest
         assert "Traceback" not in told
         assert stdout == ""
         interrupted.append(stage)

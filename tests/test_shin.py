@@ -378,7 +378,7 @@ def test_ctrl_c_while_segmenters_train_ends_the_process_with_130(cohorts: Path) 
     process.send_signal(signal.SIGINT)
     told = process.stderr.read()
     assert process.wait(timeout=60) == 130
-    assert "the same command goes on from what it keeps" in told.splitlines()[-1]
+    assert "give the same command again" in told.splitlines()[-1]
     assert "Traceback" not in told
 
 

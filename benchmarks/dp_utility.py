@@ -25,22 +25,20 @@ from typing import Any
 
 import numpy as np
 from dp_plot import plot
-from experiment import Stage, arguments, as_scans, over_seeds, train_average
+from experiment import Stage, arguments, drawn_classes, over_seeds, painted_scans, score_arms, train_average
 
 from fedphantom.client import private_training
-from fedphantom.client.evaluation.arms import evaluate_arms
 from fedphantom.client.evaluation.figures import paired_difference
 from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import joined, prepare
 from fedphantom.common.device import choose_device
-from fedphantom.common.gan.generation import as_read_back, generator_with, load_generator, paint
+from fedphantom.common.gan.generation import generator_with, load_generator
 from fedphantom.common.gan.networks import Generator
 from fedphantom.common.gan.public_start import read_public_start
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.promise import Noised, PromiseTable
 from fedphantom.common.randomness import derived_seed
-from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import Study, read_study
 from fedphantom.server.commands import parse_sites
@@ -106,32 +104,16 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
         study, read_cohort(options.public).public() if study.public_labels.source == "folder" else None
     )
     seed = derived_seed(study.seed, "dp utility")
-    maps = np.stack([sampler.sample(seed, index).labels for index in range(options.volumes)])
-    classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    classes = drawn_classes(sampler, study, seed, options.volumes)
     arms = {
         "real": joined([m.scans_of(m.coins.training_patients()) for m in material]).named_by_site(),
         "public scans": public,
     }
     for name, network in painters.items():
-        arms[name] = as_scans(as_read_back(paint(network.eval(), classes, study, seed, device)), classes)
+        arms[name] = painted_scans(network, classes, study, seed)
     test = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
 
-    done, report = dict.fromkeys(arms, 0), stage("segmenters")
-
-    def progress(arm: str, step: int, total: int) -> None:
-        done[arm] = step
-        report(sum(done.values()), total * len(arms))
-
-    evaluation = evaluate_arms(
-        arms,
-        test,
-        study,
-        seed=seed,
-        device=device,
-        plan=SegmenterPlan(steps=options.segmenter_steps),
-        folder=out / "arms",
-        progress=progress,
-    )
+    evaluation = score_arms(arms, test, study, seed, options.segmenter_steps, out / "arms", stage)
     region = evaluation.primary
     scores = {
         one: {arm.name: arm.scores.dice[one] for arm in evaluation.arms} for one in evaluation.arms[0].scores.dice

@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedphantom.client.evaluation.arms import Evaluation, evaluate_arms
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.atomic import write_atomic
 from fedphantom.common.cohorts.preparation import PreparedScans
+from fedphantom.common.device import choose_device
+from fedphantom.common.gan.generation import as_read_back, paint
+from fedphantom.common.gan.networks import Generator
 from fedphantom.common.gan.public_start import first_parameters
+from fedphantom.common.labels.sampler import LabelSampler
 from fedphantom.common.progress import stages
+from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study
 from fedphantom.common.study_template import to_toml
@@ -79,6 +85,39 @@ def train_average(
     )
     assert result.generator, "only a study that shares volumes alone leaves none"
     return result.generator
+
+
+def drawn_classes(sampler: LabelSampler, study: Study, seed: int, number: int) -> NDArray[np.uint8]:
+    """Public label maps for generators to paint, class indices (n, X, Y, Z); the same for the same seed."""
+    maps = np.stack([sampler.sample(seed, index).labels for index in range(number)])
+    return np.searchsorted(study.label_values, maps).astype(np.uint8)
+
+
+def painted_scans(network: Generator, classes: NDArray[np.uint8], study: Study, seed: int) -> PreparedScans:
+    """What a generator paints of label maps, as a release would hold it."""
+    return as_scans(as_read_back(paint(network.eval(), classes, study, seed, choose_device())), classes)
+
+
+def score_arms(
+    arms: Mapping[str, PreparedScans], test: PreparedScans, study: Study, seed: int, steps: int, out: Path, stage: Stage
+) -> Evaluation:
+    """Train a U-Net an arm for so many steps, the same for every arm, and score it; goes on where ``out`` has some."""
+    done, report = dict.fromkeys(arms, 0), stage("segmenters")
+
+    def progress(arm: str, step: int, total: int) -> None:
+        done[arm] = step
+        report(sum(done.values()), total * len(arms))
+
+    return evaluate_arms(
+        arms,
+        test,
+        study,
+        seed=seed,
+        device=choose_device(),
+        plan=SegmenterPlan(steps=steps),
+        folder=out,
+        progress=progress,
+    )
 
 
 def as_scans(volumes: NDArray[np.float32], classes: NDArray[np.uint8]) -> PreparedScans:

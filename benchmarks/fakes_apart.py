@@ -26,15 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 from dp_utility import START, Options, sites_of, with_promise
-from experiment import Stage, arguments, as_scans, over_seeds
+from experiment import Stage, arguments, drawn_classes, over_seeds, painted_scans, score_arms
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from fedphantom.client.evaluation.arms import evaluate_arms
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.preparation import joined
 from fedphantom.common.device import choose_device
-from fedphantom.common.gan.generation import as_read_back, paint
+from fedphantom.common.gan.generation import paint
 from fedphantom.common.gan.networks import one_hot
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_maps import PublicMaps
@@ -43,7 +42,6 @@ from fedphantom.common.gan.training import train
 from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.promise import Fakes
 from fedphantom.common.randomness import derived_seed
-from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.study import Study, read_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
@@ -92,8 +90,7 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
     others = joined([m.scans_of(m.coins.patients(options.patients)) for m in material]).named_by_site()  # type: ignore[arg-type]  # one of its choices
     sampler = start.sampler(promised)
     seed = derived_seed(study.seed, "fakes apart")
-    maps = np.stack([sampler.sample(seed, index).labels for index in range(size.volumes)])
-    public = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    public = drawn_classes(sampler, study, seed, size.volumes)
 
     arms, told = {"real": scans}, dict[str, dict[str, float]]()
     states: dict[str, TrainingState] = {"public generator": start.state(promised, device)}
@@ -114,19 +111,8 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
         told[fakes] = judged(state, study, others.volumes[:], others.classes[:], public, seed)
         told[fakes]["last loss on public fakes"] = float(np.mean(losses[-50:]))
     for name, state in states.items():
-        painted = paint(state.generator.eval(), public, study, seed, device)
-        arms[name] = as_scans(as_read_back(painted), public)
-    report = stage("segmenters")
-    evaluation = evaluate_arms(
-        arms,
-        others,
-        study,
-        seed=seed,
-        device=device,
-        plan=SegmenterPlan(steps=size.segmenter_steps),
-        folder=out / "arms",
-        progress=lambda arm, step, total: report(step, total),
-    )
+        arms[name] = painted_scans(state.generator, public, study, seed)
+    evaluation = score_arms(arms, others, study, seed, size.segmenter_steps, out / "arms", stage)
     return {
         "seed": study.seed,
         "region": evaluation.primary,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiment import drawn_classes
 from numpy.typing import NDArray
 
 from fedphantom.common.atomic import write_atomic
@@ -234,8 +235,7 @@ def make_bench(study: Study, cohort: Path, out: Path, volumes: int, steps: int) 
         roles |= dict.fromkeys(order, "member")
     sampler = make_label_sampler(study, public)
     seed = derived_seed(study.seed, "known answers")
-    maps = np.stack([sampler.sample(seed, index).labels for index in range(volumes)])
-    classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    classes = drawn_classes(sampler, study, seed, volumes)
     return Bench(study, scans, tuple(roles[p] for p in scans.patients), classes, steps, choose_device(), {})
 
 

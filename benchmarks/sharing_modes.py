@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import Stage, arguments, as_scans, over_seeds, train_average
+from experiment import Stage, arguments, as_scans, drawn_classes, over_seeds, score_arms, train_average
 from numpy.typing import NDArray
 from sharing_plot import plot
 
-from fedphantom.client.evaluation.arms import Evaluation, evaluate_arms
+from fedphantom.client.evaluation.arms import Evaluation
 from fedphantom.client.evaluation.figures import over_patients, paired_difference
 from fedphantom.common.atomic import write_atomic
 from fedphantom.common.cohort import Cohort
@@ -47,7 +47,6 @@ from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.sampler import make_label_sampler
 from fedphantom.common.montage import Pictured, montage
 from fedphantom.common.randomness import derived_seed, numpy_generator
-from fedphantom.common.segmentation import SegmenterPlan
 from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import FederationTable, Study, read_study
 from fedphantom.privacy.attacks.battery import Battery, Reference
@@ -101,7 +100,7 @@ class Way:
 
 def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str, Any]:
     """Train every way with this study's seed, score and attack each; what ``result.json`` holds for the seed."""
-    sites, device = tuple(sorted(options.sites)), choose_device()
+    sites = tuple(sorted(options.sites))
     average, alone = train_sites(study, options, out, stage)
     folders = [SiteFolder.open(out / "federated" / "sites" / name) for name in sites]
     material = [site_material(folder, study) for folder in folders]
@@ -122,27 +121,16 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
 
     sampler = make_label_sampler(study, options.public)
     seed = derived_seed(study.seed, "sharing modes")
-    maps = np.stack([sampler.sample(seed, index).labels for index in range(options.volumes)])
-    classes = np.searchsorted(study.label_values, maps).astype(np.uint8)
+    classes = drawn_classes(sampler, study, seed, options.volumes)
     painted = {name: paint_by_turns(way, classes, study, seed) for name, way in ways.items()}
     first = material[0].coins.training_patients()[0]  # the first of the pooled scans, too
     picture(out, study, ways, classes, painted, training, first in procedural_patients(material[0].cohort))
 
-    report = stage("segmenters")
     real = PreparedScans(training.volumes, training.classes, training.patients, training.sites, training.headers)
     arms = {"real": real} | {name: as_scans(volumes, classes) for name, volumes in painted.items()}
     scored = [m.scans_of([p for role in options.patients for p in m.coins.patients(role)]) for m in material]
     test = joined(scored).named_by_site()
-    done = dict.fromkeys(arms, 0)
-
-    def progress(arm: str, step: int, total: int) -> None:
-        done[arm] = step
-        report(sum(done.values()), total * len(arms))
-
-    plan = SegmenterPlan(steps=options.segmenter_steps)
-    evaluation = evaluate_arms(
-        arms, test, study, seed=seed, device=device, plan=plan, folder=out / "arms", progress=progress
-    )
+    evaluation = score_arms(arms, test, study, seed, options.segmenter_steps, out / "arms", stage)
 
     attacked: dict[str, dict[str, Any]] = {}
     if not options.averages:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, about
 from ..common.misfit import first_misfit
 from ..common.one_line import ONE_LINE
 from ..common.toml_text import parse_toml
@@ -279,7 +279,8 @@ def read_policy(path: Path) -> SitePolicy:
             expected="a UTF-8 TOML file",
             remedy="Check its name; 'fedphantom release policy' writes one to start from.",
         ) from None
-    return parse_policy(text)
+    with about(f"policy '{path.name}'"):
+        return parse_policy(text)
 
 
 def read_thresholds(path: Path | None) -> ReleasePolicy:

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from audited_run import SIZES, events, make_run
+from audited_run import audit, events, make_run
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from officers import OFFICERS, STRANGER
 
 from fedphantom.cli import run as fedphantom
-from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.federation import FederationTable
 from fedphantom.common.keys import key_id
 from fedphantom.common.study import RolesTable
 from fedphantom.privacy.audit.report import further_text
-from fedphantom.privacy.audit.run import STRANGERS, audit_run_folder
-from fedphantom.privacy.policy import TIERS
+from fedphantom.privacy.audit.run import STRANGERS
 
 ROLES = RolesTable(test=0.0, reference=0.0, control=0.2, audit=0.7)
 
@@ -34,18 +32,7 @@ def told(root: Path, *keys: Ed25519PrivateKey) -> tuple[list[str], list[tuple[in
     """What is said of an audit signed by these: warnings; its number, and whether it goes on."""
     warned: list[str] = []
     begun: list[tuple[int, Sequence[str] | None]] = []
-    audit_run_folder(
-        root / "run",
-        root / "synthetic",
-        read_cohort(root / "public"),
-        root / "audit",
-        SIZES,
-        TIERS["controlled"],
-        keys=keys,
-        device="cpu",
-        begins=lambda number, finished: begun.append((number, finished)),
-        warn=warned.append,
-    )
+    audit(root, root, keys=keys, begins=lambda *what: begun.append(what), warn=warned.append)
     return warned, begun
 
 

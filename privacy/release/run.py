@@ -89,16 +89,11 @@ def pack_run(
             _refuse_unfit_reason(allow_faces, run)
     private = load_private_key(key)
     refuse_several_generators(run)
-    by = [_policy(path) for path in policies]
+    by = [read_policy(path) for path in policies]
     for remark in unnamed_signers(by):
         say(remark)
     with refusals_noted(run, kind=kind, tier=tier):
         return _packed(run, out, kind, tier, private, audit, synthetic, public, stage, evaluations, by, allow_faces)
-
-
-def _policy(path: Path) -> SitePolicy:
-    with about(f"policy '{path.name}'"):
-        return read_policy(path)
 
 
 def _packed(

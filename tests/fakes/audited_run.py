@@ -76,11 +76,12 @@ def make_run(
 
 
 def audit(
-    root: Path, made: Path, sizes: AuditSizes = SIZES, keys: Sequence[Ed25519PrivateKey] = ()
+    root: Path, made: Path, sizes: AuditSizes = SIZES, keys: Sequence[Ed25519PrivateKey] = (), **told: Any
 ) -> dict[str, object]:
+    """The run's audit; ``told`` are its callbacks."""
     public, policy = read_cohort(made / "public"), TIERS["controlled"]
     return audit_run_folder(
-        root / "run", root / "synthetic", public, root / "audit", sizes, policy, keys=keys, device="cpu"
+        root / "run", root / "synthetic", public, root / "audit", sizes, policy, keys=keys, device="cpu", **told
     )
 
 

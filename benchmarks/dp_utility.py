@@ -1,7 +1,7 @@
 """An experiment, not a command: what a promise of ε costs in usefulness, and what public material alone would give.
 
     python benchmarks/dp_utility.py STUDY.toml --site A=COHORT --site B=COHORT --public COHORT --out DIR
-        [--epsilon 1 3 8] [--noised means] [--seeds 1 2]
+        [--epsilon 1 3 8] [--noised means] [--clip-norm 1] [--seeds 1 2]
 
 STUDY.toml promises nothing and is trained as it is: the federated generator without a promise. From the same public
 start, which the public cohort's scans train, each ε's study is run. All generators paint the same public label maps,
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from dp_plot import plot
@@ -56,6 +56,7 @@ class Options:
         public: Public patients.
         epsilons: Of the promises, each a study.
         noised: What is asked of the patients.
+        clip_norm: The longest that a patient's part of it may be.
         rounds: Of a study that promises something.
         local_steps: Of each of its rounds.
         learning_rate: Of its generator.
@@ -69,6 +70,7 @@ class Options:
     public: Path
     epsilons: Sequence[float]
     noised: Noised
+    clip_norm: float
     rounds: int
     local_steps: int
     learning_rate: float
@@ -167,7 +169,7 @@ def with_promise(study: Study, options: Options, eps: float, delta: float, start
         "local_steps": options.local_steps,
         "generator_lr": options.learning_rate,
     }
-    promise = PromiseTable(epsilon=eps, delta=delta, noised=options.noised, spare_rounds=0)
+    promise = PromiseTable(epsilon=eps, delta=delta, noised=options.noised, clip_norm=options.clip_norm, spare_rounds=0)
     return study.model_copy(
         update={
             "training": study.training.model_copy(update=update),
@@ -193,7 +195,8 @@ def main() -> None:
     parse = arguments(__doc__, segmenter_steps=300)
     parse.add_argument("--public", type=Path, required=True)
     parse.add_argument("--epsilon", type=float, nargs="+", default=[1.0, 3.0, 8.0])
-    parse.add_argument("--noised", choices=["means", "norms", "head", "all"], default="means")
+    parse.add_argument("--noised", choices=get_args(Noised), default="means")
+    parse.add_argument("--clip-norm", type=float, default=1.0)
     parse.add_argument("--rounds", type=int, default=2)
     parse.add_argument("--local-steps", type=int, default=75)
     parse.add_argument("--learning-rate", type=float, default=2e-3)
@@ -207,6 +210,7 @@ def main() -> None:
         public=given.public,
         epsilons=given.epsilon,
         noised=given.noised,
+        clip_norm=given.clip_norm,
         rounds=given.rounds,
         local_steps=given.local_steps,
         learning_rate=given.learning_rate,

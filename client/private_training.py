@@ -24,17 +24,18 @@ from ..common.gan.public_maps import PublicMaps
 from ..common.gan.public_start import read_public_start
 from ..common.gan.training import Batch, generator_loss
 from ..common.gan.training_state import TrainingState
-from ..common.promise import PromiseTable
+from ..common.promise import DISCRIMINATING, PromiseTable
 from ..common.site_folder import PUBLIC_START, SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
 from ..privacy.dp.feasibility import refuse_noise
+from ..privacy.dp.generator import PrivateGeneratorStep
 from ..privacy.dp.ledger import Ledger, NoisedRun, OpenReservation
 from ..privacy.dp.limits import Budget
 from ..privacy.dp.means import noised_means
-from ..privacy.dp.noised import noised_parameters
+from ..privacy.dp.noised import HEAD, noised_parameters
 from ..privacy.dp.patients import PrivatePatients
 from ..privacy.dp.plan import asked_feasibility, noised_plan
 from ..privacy.dp.randomness import SecretRandom
@@ -45,9 +46,6 @@ from .way_of_training import Steps
 
 NOISED_MEANS = "noised-means.safetensors"
 """In a site's state: what its patients' structures look like on average, noised; taken once."""
-TUNED = "head."
-"""Prefix of the generator's parameters that match means: its last layer turns features into intensities. With all of
-them free, images came out worse (``docs/experiments.md``)."""
 
 
 class PrivateTraining:
@@ -79,13 +77,14 @@ class PrivateTraining:
         self._patients = PrivatePatients(scans, study, device)
         self._material = material
         self._paid: OpenReservation | None = None
-        self._step: PrivateDiscriminatorStep | None = None
+        self._step: PrivateDiscriminatorStep | PrivateGeneratorStep | None = None
         self._plan = noised_plan(study)
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
         state = self._start.state(study, device)
         check_discriminator(state.discriminator)
-        self._noised = () if promise.noised == "means" else noised_parameters(state.discriminator, promise.noised)
+        learning = promise.noised in DISCRIMINATING
+        self._noised = noised_parameters(state.discriminator, promise.noised) if learning else HEAD
         self._public = self._start.means(device)
         refuse_noise(asked_feasibility(study, len(material.coins.training_patients())))
         self._run = NoisedRun(
@@ -93,11 +92,15 @@ class PrivateTraining:
         )
 
     def fresh_state(self) -> TrainingState:
-        """The public start's networks; where means are matched, with the generator's last layer alone to be trained."""
+        """The public start's networks; where no discriminator teaches, only the generator's last layer is to learn.
+
+        It turns features into intensities. With all layers free, images that match means came out worse
+        (``docs/experiments.md``).
+        """
         state = self._start.state(self._study, self._device)
-        if self._promise.noised == "means":
+        if self._promise.noised not in DISCRIMINATING:
             for name, parameter in state.generator.named_parameters():
-                parameter.requires_grad_(name.startswith(TUNED))
+                parameter.requires_grad_(name in HEAD)
         return state
 
     def initial(self) -> Parameters:
@@ -114,11 +117,15 @@ class PrivateTraining:
         if self._promise.noised == "means":
             return self._matching()
         self._paid = self._reserve()
-        steps, rate = self._promise.discriminator_steps, self._plan.sampling_rate
-        how, paid = _noised_as_reserved(self._paid), self._plan.steps
-        self._step = PrivateDiscriminatorStep(
-            self._patients, rate, how, self._noised, steps, self._random, paid, self._promise.fakes
-        )
+        how, paid, rate = _noised_as_reserved(self._paid), self._plan.steps, self._plan.sampling_rate
+        if self._promise.noised == "generator-head":
+            step = PrivateGeneratorStep(self._patients, rate, how, self._noised, self._random, paid)
+            self._step = step
+            return Steps(
+                _no_step, lambda state, batch, fake, study: (step.loss(state), torch.zeros(()), torch.zeros(()))
+            )
+        steps, fakes = self._promise.discriminator_steps, self._promise.fakes
+        self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid, fakes)
         return Steps(self._step, generator_loss)
 
     def end(self) -> None:
@@ -153,7 +160,7 @@ class PrivateTraining:
             distance = means_loss(self._public, target, batch.given, fake)
             return distance, distance, torch.zeros(())
 
-        return Steps(lambda state, batch, fake: torch.zeros(()), loss)
+        return Steps(_no_step, loss)
 
     def _reserve(self) -> OpenReservation:
         budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)
@@ -168,6 +175,11 @@ class PrivateTraining:
             ]
             for patient in cohort.patients
         }
+
+
+def _no_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
+    """The discriminator stands still."""
+    return torch.zeros(())
 
 
 def _noised_as_reserved(paid: OpenReservation) -> NoisedSum:

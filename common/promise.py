@@ -10,10 +10,14 @@ from pydantic import Field, field_validator, model_validator
 
 from .study_table import Positive, StudyTable
 
-Noised = Literal["means", "norms", "head", "all"]
+Noised = Literal["means", "generator-head", "norms", "head", "all"]
 """What a site's patients are asked for. ``means``: once, what each structure looks like on average, which the generator
-then matches. The others: hundreds of gradients of the discriminator; of the scales and shifts of its norms and the bias
-of its head, of its head, or of all of it. The fewer numbers and steps, the less noise (PRIVACY §1.4)."""
+then matches. ``generator-head``: at every step of the generator, how its last layer would come nearer to the patient's
+scan, painted on the patient's own label map. The others: hundreds of gradients of the discriminator; of the scales and
+shifts of its norms and the bias of its head, of its head, or of all of it. The fewer numbers and steps, the less noise
+(PRIVACY §1.4)."""
+DISCRIMINATING: Final[frozenset[Noised]] = frozenset({"norms", "head", "all"})
+"""With which a discriminator learns from patients."""
 
 Fakes = Literal["own-label-maps", "public-label-maps"]
 """What a discriminator holds scans against. ``own-label-maps``: a fake of the patient's own label map, inside the one
@@ -63,9 +67,11 @@ class PromiseTable(StudyTable):
     """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""
 
     @model_validator(mode="after")
-    def _refuse_fakes_of_means(self) -> PromiseTable:
-        if self.noised == "means" and self.fakes != _OWN:
-            raise ValueError(f"fakes = '{self.fakes}' with noised = 'means', which holds no scan against a fake")
+    def _refuse_fakes_without_discriminator(self) -> PromiseTable:
+        if self.noised not in DISCRIMINATING and self.fakes != _OWN:
+            raise ValueError(
+                f"fakes = '{self.fakes}' with noised = '{self.noised}', which holds no scan against a fake"
+            )
         return self
 
     def over_sites(self, epsilons: Collection[float]) -> float:
@@ -79,7 +85,7 @@ class PromiseTable(StudyTable):
         """Noised steps that a site takes at a time (of a round; of the whole study for means), and at most in all."""
         if self.noised == "means":
             return 1, 1 + self.spare_rounds
-        steps = local_steps * self.discriminator_steps
+        steps = local_steps * (self.discriminator_steps if self.noised in DISCRIMINATING else 1)
         return steps, (rounds + self.spare_rounds) * steps
 
 

@@ -36,6 +36,7 @@ STUDIES = {
     "means": study(""),
     "norms": NORMS,
     "head": study('noised = "head"\ndiscriminator_steps = 2\nclip_norm = 0.3'),
+    "generator-head": study('noised = "generator-head"\nclip_norm = 0.05'),
     "public fakes": study('noised = "norms"\nfakes = "public-label-maps"\ndiscriminator_steps = 2'),
     "rarely drawn": study('noised = "norms"\ndiscriminator_steps = 5\nsampling_rate = 0.4'),
     "promised more": study('noised = "norms"\ndiscriminator_steps = 2', epsilon=1.0),
@@ -85,7 +86,7 @@ class Repeating(SecretRandom):
 
 
 @pytest.mark.parametrize("broken", [Quiet, Silent, Repeating])
-@pytest.mark.parametrize("kind", ["means", "norms"])
+@pytest.mark.parametrize("kind", ["means", "norms", "generator-head"])
 def test_noise_that_is_not_as_promised_is_found_out_at_any_epsilon(
     monkeypatch: pytest.MonkeyPatch, broken: type[SecretRandom], kind: str
 ) -> None:
@@ -102,7 +103,7 @@ def test_right_guesses_alone_refute_a_small_epsilon(monkeypatch: pytest.MonkeyPa
     assert run.promised > run.epsilon
 
 
-@pytest.mark.parametrize("kind", ["means", "norms", "public fakes"])
+@pytest.mark.parametrize("kind", ["means", "norms", "public fakes", "generator-head"])
 def test_a_step_that_does_not_clip_is_found_out_at_any_epsilon(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """The noise is all there, and larger than what it is to hide: the guesses are no better than they may be."""
 

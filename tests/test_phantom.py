@@ -127,14 +127,21 @@ def test_private_patients_lie_outside_what_the_public_sampler_draws(public):
     assert private.rotation_deg > public.rotation_deg
     assert private.shift_mm > public.shift_mm
     assert private.size * (1 - private.scale) < 1 - public.scale
-    for name in ("radius_mm", "core_share", "necrosis_share", "irregularity", "depth_mm"):
+    for name in ("core_share", "necrosis_share", "irregularity", "depth_mm"):
         ours, theirs = getattr(private.lesion, name), getattr(public.lesion, name)
         assert ours[1] - theirs[1] > 0.25 * (theirs[1] - theirs[0]) or theirs[0] - ours[0] > 0.25 * (
             theirs[1] - theirs[0]
         )
-    # Most tumours are larger than any public one.
-    low, high = private.lesion.radius_mm
-    assert (high - public.lesion.radius_mm[1]) / (high - low) > 0.5
+
+
+@pytest.mark.parametrize("name", ["phantom", "promised"])
+def test_a_templates_tumours_are_on_average_as_large_as_published_ones(name):
+    """Loebel et al. 2025 (doi:10.1016/j.bas.2025.104324): 97.88, 33.62 and 17.02 cm³, nested; radii drawn evenly."""
+    lesion = PUBLIC_TABLES[name].lesion
+    radii = np.linspace(*lesion.radius_mm, 10_001) / 10
+    assert (4 / 3 * np.pi * radii**3).mean() == pytest.approx(97.88, rel=0.05)
+    assert np.mean(lesion.core_share) == pytest.approx((33.62 / 97.88) ** (1 / 3), abs=0.01)
+    assert np.mean(lesion.necrosis_share) == pytest.approx(((33.62 - 16.60) / 33.62) ** (1 / 3), abs=0.01)
 
 
 def test_the_grid_holds_the_brain_in_multiples_of_eight():

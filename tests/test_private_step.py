@@ -263,7 +263,7 @@ def test_the_noise_of_the_discriminators_update_is_sigma_c_over_b_within_two_per
 
 def test_a_step_that_was_not_paid_for_is_not_taken(state: TrainingState) -> None:
     step = step_with(silent(PATIENTS), steps=2)
-    step._paid = 3
+    step._sum._paid = 3
     step(state, *public_batch())
     before = [p.clone() for p in state.discriminator.parameters()]
     with pytest.raises(BudgetSpent, match="beyond the 3 steps"):

@@ -21,7 +21,7 @@ from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
-from fedphantom.privacy.dp import discriminator, means, step
+from fedphantom.privacy.dp import drawn_sum, means, step
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.ledger_excerpt import ledger_excerpts
@@ -238,7 +238,7 @@ def test_a_killed_process_leaves_its_round_counted_whole(tmp_path: Path) -> None
 SPIED = 'noised = "{noised}"\ndiscriminator_steps = 2\nsampling_rate = 0.7\nclip_norm = 0.9'
 
 
-@pytest.mark.parametrize("noised", ["means", "norms", 'norms"\nfakes = "public-label-maps'])
+@pytest.mark.parametrize("noised", ["means", "generator-head", "norms", 'norms"\nfakes = "public-label-maps'])
 def test_what_is_noised_is_what_was_planned_and_paid_for(
     noised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,10 +260,10 @@ def test_what_is_noised_is_what_was_planned_and_paid_for(
         return total(drawn, vector_of, size, how, random)
 
     monkeypatch.setattr(SecretRandom, "poisson_sample", spied_draw)
-    for module in (means, discriminator):
+    for module in (means, drawn_sum):
         monkeypatch.setattr(module, "noised_mean", spied_sum)
     one_round(folder)
-    taken = 1 if noised == "means" else 8
+    taken = {"means": 1, "generator-head": 4}.get(noised, 8)
     assert sums == [NoisedSum(0.9, plan.noise_multiplier, 0.7 * patients)] * taken
     assert rates == [(patients, 0.7)] * taken
     assert paid == [taken] * taken

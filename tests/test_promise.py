@@ -154,7 +154,7 @@ def test_study_check_refuses_a_promise_that_leaves_pure_noise(study: Path, capsy
     assert "pure noise" in told.err
     assert "holds" not in told.out
     assert re.search(
-        r'noised = "(norms|head|means)": \d+ noised parameters instead of ', told.err
+        r'noised = "(generator-head|norms|head|means)": \d+ noised parameters instead of ', told.err
     )  # choices that there are
     assert "patients instead of 10, with the same q and δ" in told.err
     assert "instead of" not in told.out  # said once

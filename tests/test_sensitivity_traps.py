@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import choose_device
-from fedphantom.common.gan.networks import Discriminator, make_generator
+from fedphantom.common.gan.networks import Discriminator, Generator, make_generator
 from fedphantom.common.gan.training import draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.promise import Fakes
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
 from fedphantom.privacy.dp.examples import Example
+from fedphantom.privacy.dp.generator import PrivateGeneratorStep
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import disclosed, mark
@@ -154,6 +155,41 @@ def sum_of_a_step(examples: Sequence[Example], outside: Example | None) -> Tenso
     return sums[0]
 
 
+class SteerablePainter(nn.Module):
+    """A generator whose distance from an empty scan has the gradient that the label map holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, given: Tensor, noise: Tensor) -> Tensor:
+        return 1.0 + (given * self.weight.view(1, 3, 1, 1, 1)).sum(dim=1, keepdim=True)
+
+
+class Steered(PrivatePatients):
+    """Patients whose label maps hold these gradients, (3,) each."""
+
+    def __init__(self, pulls: Sequence[Tensor]) -> None:
+        super().__init__(SCANS.only(range(len(pulls))), STUDY, CPU)
+        self._pulls = pulls
+
+    def draw(self, patient: int, random: SecretRandom) -> Example:
+        return mark(self._pulls[patient].view(1, 3, 1, 1, 1)), mark(torch.zeros(1, 1, 1, 1, 1))
+
+
+def own_scans_teach_the_generator(pulls: Pulls) -> Tensor:
+    """The product's step: how a painted scan would come nearer to the patient's own, clipped as one (mode J)."""
+    painter, patients = SteerablePainter(), Steered([*pulls.reals])
+    state = TrainingState(
+        cast(Generator, painter),
+        cast(Discriminator, Steerable()),
+        *(torch.optim.Adam(painter.parameters(), lr=0.0) for _ in range(2)),
+        CPU,
+    )
+    step = PrivateGeneratorStep(patients, 1.0, SILENT, ["weight"], SecretRandom(CPU.torch), sys.maxsize)
+    return torch.cat([slope.double() for _, slope in step.gradient(state)])
+
+
 def steered(volumes: Sequence[Tensor]) -> Example:
     rows = len(volumes)
     return mark(torch.zeros(rows, 1, 1, 1, 1)), mark(torch.stack(list(volumes)).view(rows, 3, 1, 1, 1))
@@ -169,7 +205,11 @@ def gradient_of(network: nn.Module) -> Tensor:
     return torch.cat([p.grad.reshape(-1).double() for p in network.parameters() if p.grad is not None])
 
 
-LEGAL: dict[str, Mode] = {"own label maps": own_label_maps, "public fakes outside the clip": public_fakes_outside}
+LEGAL: dict[str, Mode] = {
+    "own label maps": own_label_maps,
+    "public fakes outside the clip": public_fakes_outside,
+    "own scans teach the generator": own_scans_teach_the_generator,
+}
 
 
 @pytest.mark.parametrize("mode", LEGAL.values(), ids=LEGAL)

@@ -6,10 +6,11 @@ Each canary is in on the toss of a coin; the coins are guessed from what the ste
 Once σ is 0: then the guesses must come out right, or the test could find nothing, and no canary may move a sum further
 than C. Once σ is as promised: then they must not prove more than ε, nor may what was released vary less than the noise.
 
-A discriminator's canaries are gradients, each in a direction of its own and ten times as long as may pass: no scan
-could be as loud. The coins of one training bound ε (PRIVACY §3.3, one run). Means are asked for once, and hold too few
-numbers for many canaries: theirs is one scan, as far from the public ones as counts, in many runs with a coin each. The
-generator stands still, for it is post-processing. How a patient's scan becomes one gradient, no coin of this sees.
+A network's canaries are gradients, each in a direction of its own and ten times as long as may pass: no scan could
+be as loud. The coins of one training bound ε (PRIVACY §3.3, one run); of several, where a last layer has too few
+directions for all. Means are asked for once: their canary is one scan, as far from the public ones as counts, in many
+runs with a coin each. Where the discriminator learns, the generator stands still, for it is post-processing. How a
+patient's scan becomes one gradient, no coin of this sees.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
 from ...common.gan.label_means import PublicMeans, public_means
 from ...common.gan.training import draw_batch
-from ...common.gan.training_state import new_state
+from ...common.gan.training_state import TrainingState, new_state
 from ...common.labels.schematic import schematic_classes
+from ...common.promise import DISCRIMINATING
 from ...common.study import Study
 from ..one_run import one_run_epsilon
 from ..statistics import epsilon_lower_bound
 from .accounting import epsilon
 from .discriminator import PrivateDiscriminatorStep, gradient_of_fakes
+from .generator import PrivateGeneratorStep
 from .means import noised_vector
-from .noised import noised_parameters
+from .noised import noised_parameters, numbers_noised
 from .patients import PrivatePatients
 from .plan import noised_plan
 from .randomness import SecretRandom
@@ -43,7 +47,8 @@ from .step import NoisedSum
 WITHOUT_NOISE = 1.5
 """What must be proved without noise."""
 CANARIES = 64
-"""In one training, in or out; 50 are asked, and the smallest discriminator has 97 numbers to hide them in."""
+"""In or out; 50 are asked. The smallest discriminator has 97 numbers to hide them in; at most two in three are used,
+since noise is heard on the others."""
 _LOUDNESS = 10.0  # of a canary's gradient over the clip norm
 _PATIENTS = 2  # made up; more would only be louder where canaries are listened for
 _AXIS = 16  # voxels of their volumes: the networks have the same parameters on any grid
@@ -105,8 +110,8 @@ def run_canaries(study: Study, device: Device) -> CanaryRun:
         bare=bare.proved,
         promised=noised.proved,
         epsilon=epsilon([plan.whole()], promise.delta),
-        noise=noised.heard.deviation / (sigma * promise.clip_norm),
-        draws=noised.heard.draws,
+        noise=noised.deviation / (sigma * promise.clip_norm),
+        draws=noised.draws,
         reach=bare.reach,
     )
 
@@ -121,11 +126,13 @@ class _Heard:
         along: How far they were moved along each, in all; (m,).
         furthest: How far one was along any, either way.
         draws: Numbers heard where no canary is.
+        squares: Their sum of squares.
     """
 
     def __init__(self, directions: Tensor) -> None:
-        self._directions, self._last, self._squares = directions, torch.zeros_like(directions[:, 0]), 0.0
+        self._directions, self._last = directions, torch.zeros_like(directions[:, 0])
         self.along, self.furthest, self.draws = torch.zeros_like(directions[0]), 0.0, 0
+        self.squares = 0.0
 
     def hear(self, released: Tensor) -> None:
         """One noised sum, (P,)."""
@@ -134,15 +141,10 @@ class _Heard:
         rest = released - self._directions @ along
         # Against the sum before it: what patients give hardly changes from step to step, and noise repeated is none.
         changed = (rest - self._last).square().sum().item()
-        self._squares += changed / 2 if self.draws else changed
+        self.squares += changed / 2 if self.draws else changed
         self._last, self.along = rest, self.along + along
         self.furthest = max(self.furthest, along.abs().max().item())
         self.draws += len(self._directions) - self._directions.shape[1]
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation of what is no canary's."""
-        return math.sqrt(self._squares / self.draws)
 
 
 @dataclass(frozen=True)
@@ -151,27 +153,64 @@ class _Guessed:
 
     coins: int
     proved: float
-    heard: _Heard
+    heard: Sequence[_Heard]
     reach: float
+
+    @property
+    def draws(self) -> int:
+        """Numbers heard where no canary is."""
+        return sum(one.draws for one in self.heard)
+
+    @property
+    def deviation(self) -> float:
+        """Their standard deviation."""
+        return math.sqrt(sum(one.squares for one in self.heard) / self.draws)
 
 
 def _training(study: Study, rate: float, noise: float, steps: int, device: Device) -> _Guessed:
-    """One training of the discriminator with canaries."""
+    """As many trainings as it takes for all canaries to have a direction of their own."""
+    promise = study.privacy.promise
+    assert promise is not None  # noqa: S101  # asked by callers that know
+    at_once = min(CANARIES, 2 * numbers_noised(study) // 3)
+    heard, right, coins = list[_Heard](), 0, 0
+    while coins < CANARIES:
+        tossed, one = _one_training(study, rate, noise, steps, at_once, device)
+        said = one.along.cpu().numpy() > steps * rate * promise.clip_norm / 2
+        heard, right, coins = [*heard, one], right + int((said == tossed).sum()), coins + len(tossed)
+    proved = one_run_epsilon(right, coins, coins, promise.delta)
+    # Of any sum each made-up patient is C at most.
+    return _Guessed(coins, proved, heard, max(one.furthest for one in heard) / promise.clip_norm - _PATIENTS)
+
+
+def _one_training(
+    study: Study, rate: float, noise: float, steps: int, canaries: int, device: Device
+) -> tuple[NDArray[np.bool_], _Heard]:
+    """One training of the network that patients move, so many canaries beside them: their coins, and what was heard."""
     promise = study.privacy.promise
     assert promise is not None  # noqa: S101  # asked by callers that know
     random, state = SecretRandom(device.torch), new_state(study, study.seed, device)
-    names = noised_parameters(state.discriminator, promise.noised)
-    noised = [dict(state.discriminator.named_parameters())[name] for name in names]
+    discriminating = promise.noised in DISCRIMINATING
+    network = state.discriminator if discriminating else state.generator
+    names = noised_parameters(network, promise.noised)
+    noised = [dict(network.named_parameters())[name] for name in names]
     size = sum(parameter.numel() for parameter in noised)
-    directions = torch.linalg.qr(random.normal(size * CANARIES).view(size, CANARIES))[0]
-    coins = random.numpy.random(CANARIES) < 0.5
-    canaries = [_LOUDNESS * promise.clip_norm * directions[:, i] for i in np.flatnonzero(coins)]
-    patients = PrivatePatients(_made_up(study, _PATIENTS), study, device)
-    how = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + CANARIES))
+    directions = torch.linalg.qr(random.normal(size * canaries).view(size, canaries))[0]
+    coins = random.numpy.random(canaries) < 0.5
+    loud = tuple(_LOUDNESS * promise.clip_norm * directions[:, i] for i in np.flatnonzero(coins))
+    patients, public = PrivatePatients(_made_up(study, _PATIENTS), study, device), _made_up(study, 1)
+    how, heard = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + canaries)), _Heard(directions)
+    if not discriminating:
+        loose = NoisedSum(promise.clip_norm, 0.0, 1.0)
+        # What all made-up patients give is nearly the same at every step, and whoever guesses knows it.
+        known = _gradients(PrivateGeneratorStep(patients, 1.0, loose, names, random, 1), state)
+        generating = PrivateGeneratorStep(patients, rate, how, names, random, steps, loud)
+        for _ in range(steps):
+            heard.hear(_gradients(generating, state) * how.expected_batch - rate * known)
+        return coins, heard
+
     step = PrivateDiscriminatorStep(
-        patients, rate, how, names, promise.discriminator_steps, random, steps, promise.fakes, tuple(canaries)
+        patients, rate, how, names, promise.discriminator_steps, random, steps, promise.fakes, loud
     )
-    heard, public = _Heard(directions), _made_up(study, 1)
     for number in range(steps // promise.discriminator_steps):
         batch = draw_batch(public, study, device, step=number, seed=study.seed)
         with torch.no_grad(), device.autocast():
@@ -186,10 +225,12 @@ def _training(study: Study, rate: float, noise: float, steps: int, device: Devic
         listening = state.discriminator_optimiser.register_step_pre_hook(listen)
         step(state, batch, fake)
         listening.remove()
-    said = heard.along.cpu().numpy() > steps * rate * promise.clip_norm / 2
-    proved = one_run_epsilon(int((said == coins).sum()), CANARIES, CANARIES, promise.delta)
-    # Of any sum each made-up patient is C at most.
-    return _Guessed(CANARIES, proved, heard, heard.furthest / promise.clip_norm - _PATIENTS)
+    return coins, heard
+
+
+def _gradients(step: PrivateGeneratorStep, state: TrainingState) -> Tensor:
+    """What one step releases, (P,)."""
+    return torch.cat([slope.reshape(-1) for _, slope in step.gradient(state)])
 
 
 def _means(study: Study, rate: float, noise: float, steps: int, device: Device) -> _Guessed:
@@ -216,7 +257,7 @@ def _means(study: Study, rate: float, noise: float, steps: int, device: Device) 
     said = scores > steps * rate * (direction @ (others + alone / 2)).item()
     of_in, of_out = said[coins], said[~coins]
     proved = epsilon_lower_bound(int(of_in.sum()), len(of_in), int(of_out.sum()), len(of_out), promise.delta)
-    return _Guessed(runs, proved, heard, torch.linalg.vector_norm(alone).item() / promise.clip_norm)
+    return _Guessed(runs, proved, [heard], torch.linalg.vector_norm(alone).item() / promise.clip_norm)
 
 
 def _without_noise(patients: PrivatePatients, public: PublicMeans, clip_norm: float, random: SecretRandom) -> Tensor:

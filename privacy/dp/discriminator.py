@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...common.counted import counted
-from ...common.errors import BudgetSpent, ConfigError
+from ...common.errors import ConfigError
 from ...common.gan.losses import fake_loss, real_loss
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
 from ...common.promise import Fakes
+from .drawn_sum import DrawnSum
 from .examples import DrawnScans, Example, ScansBesideFakes
 from .patients import PrivatePatients
-from .provenance import mark, refuse_marked
+from .provenance import refuse_marked
 from .randomness import SecretRandom
-from .step import NoisedSum, as_gradients, noised_mean
+from .step import NoisedSum, as_gradients
 
 
 class PrivateDiscriminatorStep:
@@ -43,11 +43,7 @@ class PrivateDiscriminatorStep:
         random: Sampling and noise.
         paid: Steps that may be taken in all.
         fakes: What scans are held against.
-        canaries: Gradients, each (P,), of parties beside the patients, drawn, clipped and noised as theirs are; a
-            study has none (:mod:`.canaries`).
-
-    Attributes:
-        taken: Steps begun so far.
+        canaries: As of :class:`.DrawnSum`.
     """
 
     def __init__(
@@ -62,10 +58,14 @@ class PrivateDiscriminatorStep:
         fakes: Fakes = "own-label-maps",
         canaries: Sequence[Tensor] = (),
     ) -> None:
-        self._paid, self.taken = paid, 0
-        self._patients, self._rate, self._how = patients, sampling_rate, how
-        self._noised, self._steps, self._random, self._fakes = tuple(noised), steps, random, fakes
-        self._canaries = tuple(mark(gradient) for gradient in canaries)
+        self._patients, self._random, self._noised = patients, random, tuple(noised)
+        self._steps, self._fakes = steps, fakes
+        self._sum = DrawnSum(len(patients), sampling_rate, how, random, paid, canaries)
+
+    @property
+    def taken(self) -> int:
+        """Steps begun so far."""
+        return self._sum.taken
 
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
@@ -90,26 +90,15 @@ class PrivateDiscriminatorStep:
 
         Raises:
             PrivateDataReached: what is outside the clip derives from a patient.
-            BudgetSpent: there is none left of those that were paid for.
+            BudgetSpent: as :meth:`.DrawnSum.mean`.
         """
-        if self.taken >= self._paid:
-            raise BudgetSpent(
-                f"a noised step beyond the {counted(self._paid, 'step')} that were paid for",
-                expected="no more than were reserved",
-                remedy="It was not taken. Report this: it is a defect of the program.",
-            )
-        self.taken += 1
 
         def gradient_of(patient: int) -> tuple[Tensor, ...]:
-            if patient >= len(self._patients):
-                return (self._canaries[patient - len(self._patients)],)
             return _gradient(state, self._noised, lambda: _loss(state, *example(patient)))
 
         named = dict(state.discriminator.named_parameters())
         parameters = [named[name] for name in self._noised]
-        drawn = self._random.poisson_sample(len(self._patients) + len(self._canaries), self._rate).tolist()
-        size = sum(parameter.numel() for parameter in parameters)
-        mean = noised_mean(drawn, gradient_of, size, self._how, self._random)
+        mean = self._sum.mean(gradient_of, sum(parameter.numel() for parameter in parameters))
         if outside:
             mean = mean + gradient_of_fakes(state, self._noised, *outside)
         state.discriminator_optimiser.zero_grad(set_to_none=True)

@@ -1,23 +1,30 @@
-"""What of a discriminator patients may move, and how many numbers a noised step tells of them."""
+"""What of the networks patients may move, and how many numbers a noised step tells of them."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from ...common.gan.networks import Discriminator, make_discriminator
+from ...common.gan.networks import Discriminator, Generator, make_discriminator, make_generator
 from ...common.promise import Noised
 from ...common.study import Study
 
+HEAD = ("head.weight", "head.bias")
+"""Of either network, its last layer."""
 
-def noised_parameters(discriminator: Discriminator, choice: Noised) -> tuple[str, ...]:
-    """Names of a study's choice: ``norms`` (scales and shifts, and the head's bias), ``head``, or ``all``."""
+
+def noised_parameters(network: Generator | Discriminator, choice: Noised) -> tuple[str, ...]:
+    """Names of a study's choice, of the network that it is of.
+
+    Of the generator ``generator-head``; of the discriminator ``norms`` (scales and shifts, and the head's bias),
+    ``head``, or ``all``.
+    """
     if choice == "all":
-        return tuple(name for name, _ in discriminator.named_parameters())
-    if choice == "head":
-        return ("head.weight", "head.bias")
+        return tuple(name for name, _ in network.named_parameters())
+    if choice in ("head", "generator-head"):
+        return HEAD
     norms = [
         f"{prefix}.{name}"
-        for prefix, module in discriminator.named_modules()
+        for prefix, module in network.named_modules()
         if isinstance(module, nn.GroupNorm)
         for name, _ in module.named_parameters()
     ]
@@ -30,6 +37,7 @@ def numbers_noised(study: Study) -> int:
     assert promise is not None  # noqa: S101  # asked by callers that know
     if promise.noised == "means":
         return (len(study.labels) - 1) * (2 * len(study.channels) + 1)  # both moments of every channel, and presence
-    discriminator = make_discriminator(study, 0)
-    named = dict(discriminator.named_parameters())
-    return sum(named[name].numel() for name in noised_parameters(discriminator, promise.noised))
+    make = make_generator if promise.noised == "generator-head" else make_discriminator
+    network = make(study, 0)
+    named = dict(network.named_parameters())
+    return sum(named[name].numel() for name in noised_parameters(network, promise.noised))

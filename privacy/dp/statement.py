@@ -25,6 +25,7 @@ _SIGMA: Final = 0.005
 
 _WHAT: Final[Mapping[Noised, str]] = {
     "means": "the mean intensities of structures",
+    "generator-head": "the generator's last layer",
     "norms": "the discriminator's norms",
     "head": "the discriminator's last layer",
     "all": "the whole discriminator",

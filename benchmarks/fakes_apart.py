@@ -5,8 +5,10 @@
 
 From one public start (``dp_utility.py`` makes the same), the adversarial training of a promised study goes on with the
 patients of all sites at once, each noised step without noise and without clipping: what a discriminator could learn at
-best. Once scans are held against fakes of their own label maps, once against fakes of public ones. Then both
-discriminators are asked about patients that they never saw (``--patients``, the validation patients by default):
+best. Once scans are held against fakes of their own label maps, once against fakes of public ones; and either way once
+more with a U-Net beside the discriminator that learnt on the public scans to find label maps, and asks the generator to
+paint what it finds again (its cross-entropy is added to the generator's loss: public means alone, which cost nothing).
+Then the discriminators are asked about patients that they never saw (``--patients``, validation patients by default):
 
 - *image*: the AUC of telling a scan from what the generator paints of the scan's own label map;
 - *label map*: the AUC of telling what the generator paints of patients' label maps from what it paints of public ones.
@@ -18,7 +20,7 @@ And a U-Net trained on what each generator paints of public label maps is scored
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +31,23 @@ from dp_utility import START, Options, sites_of, with_promise
 from experiment import Stage, arguments, drawn_classes, over_seeds, painted_scans, score_arms
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
 
 from fedphantom.client.site_setup import create_site_folder
-from fedphantom.common.cohorts.preparation import joined
-from fedphantom.common.device import choose_device
+from fedphantom.common.cohorts.check import check_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
+from fedphantom.common.cohorts.preparation import joined, prepare
+from fedphantom.common.device import Device, choose_device
 from fedphantom.common.gan.generation import paint
 from fedphantom.common.gan.networks import one_hot
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_maps import PublicMaps
 from fedphantom.common.gan.public_start import first_parameters, read_public_start
-from fedphantom.common.gan.training import train
+from fedphantom.common.gan.training import Batch, GeneratorLoss, generator_loss, train
 from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.promise import Fakes
 from fedphantom.common.randomness import derived_seed
+from fedphantom.common.segmentation import SegmenterPlan, train_segmenter
 from fedphantom.common.study import Study, read_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
@@ -49,10 +55,16 @@ from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum
 from fedphantom.server.commands import parse_sites
-from fedphantom.server.pretraining import pretrain
+from fedphantom.server.pretraining import pretrain, public_patients
 from fedphantom.server.site_cohorts import own_cohorts
 
-FAKES: tuple[Fakes, ...] = ("own-label-maps", "public-label-maps")
+WAYS: dict[str, tuple[Fakes, bool]] = {
+    "own label maps": ("own-label-maps", False),
+    "public label maps": ("public-label-maps", False),
+    "own label maps, found again": ("own-label-maps", True),
+    "public label maps, found again": ("public-label-maps", True),
+}
+"""What scans are held against, and whether a U-Net has to find the label map again."""
 UNCLIPPED = 1e9
 DRAWN = 4.0
 """Patients in a step, on average."""
@@ -94,22 +106,30 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
 
     arms, told = {"real": scans}, dict[str, dict[str, float]]()
     states: dict[str, TrainingState] = {"public generator": start.state(promised, device)}
-    for fakes in FAKES:
-        states[fakes] = state = start.state(promised, device)
+    finder = label_finder(study, options, out, device, stage("label finder"))
+    for name, (fakes, found_again) in WAYS.items():
+        states[name] = state = start.state(promised, device)
         patients, random = PrivatePatients(scans, promised, device), SecretRandom(device.torch)
-        names = tuple(name for name, _ in state.discriminator.named_parameters())
+        names = tuple(one for one, _ in state.discriminator.named_parameters())
         how = NoisedSum(UNCLIPPED, 0.0, DRAWN)
         rate = min(1.0, DRAWN / len(patients))
         step = PrivateDiscriminatorStep(patients, rate, how, names, 1, random, sys.maxsize, fakes)
-        report, pairs = stage(fakes), PublicMaps(sampler, promised)
+        report, pairs = stage(name), PublicMaps(sampler, promised)
         losses = []
         for one in train(
-            state, pairs, promised, until_step=size.steps, total_steps=size.steps, seed=seed, discriminator_step=step
+            state,
+            pairs,
+            promised,
+            until_step=size.steps,
+            total_steps=size.steps,
+            seed=seed,
+            discriminator_step=step,
+            loss_of_generator=finding(finder) if found_again else generator_loss,
         ):
             report(one.step, size.steps)
             losses.append(one.discriminator)
-        told[fakes] = judged(state, study, others.volumes[:], others.classes[:], public, seed)
-        told[fakes]["last loss on public fakes"] = float(np.mean(losses[-50:]))
+        told[name] = judged(state, study, others.volumes[:], others.classes[:], public, seed)
+        told[name]["last loss on public fakes"] = float(np.mean(losses[-50:]))
     for name, state in states.items():
         arms[name] = painted_scans(state.generator, public, study, seed)
     evaluation = score_arms(arms, others, study, seed, size.segmenter_steps, out / "arms", stage)
@@ -121,6 +141,38 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
         "auc": told,
         "dice": {arm.name: arm.figure(evaluation.primary).to_json() for arm in evaluation.arms},
     }
+
+
+def label_finder(
+    study: Study, options: Options, out: Path, device: Device, progress: Callable[[int, int], None]
+) -> nn.Module:
+    """A U-Net that finds label maps in scans, from the public scans alone; it learns no more."""
+    cohort = check_cohort(public_patients(read_cohort(options.public)), study).usable
+    network = train_segmenter(
+        prepare(cohort, study, out / "public"),
+        len(study.channels),
+        len(study.labels),
+        SegmenterPlan(steps=options.segmenter_steps),
+        derived_seed(study.seed, "label finder"),
+        device,
+        progress,
+    )
+    return network.eval().requires_grad_(False)
+
+
+def finding(finder: nn.Module) -> GeneratorLoss:
+    """The adversarial loss, and how badly the finder finds the label map again that was painted."""
+
+    def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+        whole, adversarial, reconstruction = generator_loss(state, batch, fake, study)
+        found: Tensor = finder(fake)
+        return (
+            whole + nn.functional.cross_entropy(found.float(), batch.given.argmax(dim=1)),
+            adversarial,
+            reconstruction,
+        )
+
+    return loss
 
 
 def judged(
@@ -181,6 +233,7 @@ def main() -> None:
         public=given.public,
         epsilons=[],
         noised="all",
+        clip_norm=UNCLIPPED,
         rounds=1,
         local_steps=given.steps,
         learning_rate=given.learning_rate,

@@ -29,7 +29,7 @@ from ..common.site_folder import PUBLIC_START, SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
-from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
+from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_network
 from ..privacy.dp.feasibility import refuse_noise
 from ..privacy.dp.generator import PrivateGeneratorStep
 from ..privacy.dp.ledger import Ledger, NoisedRun, OpenReservation
@@ -82,7 +82,8 @@ class PrivateTraining:
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
         state = self._start.state(study, device)
-        check_discriminator(state.discriminator)
+        for network in (state.discriminator, state.generator):
+            check_network(network)
         learning = promise.noised in DISCRIMINATING
         self._noised = noised_parameters(state.discriminator, promise.noised) if learning else HEAD
         self._public = self._start.means(device)
@@ -121,9 +122,13 @@ class PrivateTraining:
         if self._promise.noised == "generator-head":
             step = PrivateGeneratorStep(self._patients, rate, how, self._noised, self._random, paid)
             self._step = step
-            return Steps(
-                _no_step, lambda state, batch, fake, study: (step.loss(state), torch.zeros(()), torch.zeros(()))
-            )
+
+            def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+                # Of the public fake, so that the loop stops where a generator's output is no longer finite.
+                finite = fake.detach().float().mean()
+                return step.loss(state), finite, torch.zeros(())
+
+            return Steps(_no_step, loss)
         steps, fakes = self._promise.discriminator_steps, self._promise.fakes
         self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid, fakes)
         return Steps(self._step, generator_loss)

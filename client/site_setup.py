@@ -20,6 +20,8 @@ from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinS
 from ..common.storage import making_errors, storage_errors
 from ..common.study import Study, parse_study
 from ..privacy.dp.accounting import check_delta
+from ..privacy.dp.feasibility import refuse_noise
+from ..privacy.dp.plan import asked_feasibility
 from .egress import FAKE_METRICS, EgressRule
 
 LEDGER_WITHIN = (
@@ -51,8 +53,8 @@ def check_site_cohort(
     Raises:
         DataError: no usable scan, or no training patient once the roles are drawn; it says why.
         ConfigError: a promise whose δ is 1/n or more for the site's training patients.
-        PolicyRefused: the folder's roles were drawn for other patients, or the study promises something and a network
-            trained on private scans made label maps.
+        PolicyRefused: a promise whose steps would be pure noise for so few patients; the folder's roles were drawn for
+            other patients, or the study promises something and a network trained on private scans made label maps.
         VerificationFailed: its coin record is damaged or was edited.
     """
     report = check_cohort(cohort, study, progress)
@@ -67,6 +69,8 @@ def check_site_cohort(
     refuse_without_training(roles)
     if promise := study.privacy.promise:
         check_delta(promise.delta, len(roles.training_patients()))
+        # Before any site has spent anything: one that can learn nothing would be refused in the round, others not.
+        refuse_noise(asked_feasibility(study, len(roles.training_patients())))
     return report.left_out
 
 

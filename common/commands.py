@@ -168,7 +168,7 @@ def generate(
     with progress_bar("painting") as progress:
         scans = generate_cohort(generators, chosen.maps, out, seed, lambda done: progress(done, chosen.number))
     if picture:
-        write_cohort_montage(picture, out, study)
+        write_cohort_montage(picture, out, study, private=bool(chosen.private))
     painters = {"generator_sha256": digests[0]} if len(digests) == 1 else {"generators_sha256": digests}
     facts = {"scans": scans, "cohort": str(out), **painters, "seed": seed, "private_label_maps": chosen.private}
     typer.echo(json.dumps(facts) if as_json else f"{counted(scans, 'synthetic scan')} in {out}")

@@ -17,7 +17,8 @@ SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 
 EPSILON, NOISED_STEPS = "epsilon", "noised_steps"
 """Metrics of a reply under differential privacy, of the site's own ledger: what the study has cost its patients so far,
-and the noised steps behind it, broken-off ones included. Functions of public constants alone (PRIVACY §2)."""
+and the noised steps behind it, broken-off ones included. Functions of public constants, and of who takes part in
+several of the site's cohorts, which counts as public too (``docs/privacy.md``, "What it takes as public")."""
 
 Parameters = Mapping[str, NDArray[np.float32]]
 """Generator parameters by name; nothing else travels."""

@@ -134,8 +134,15 @@ def _enlarged(picture: NDArray[np.float64], down_mm: float, across_mm: float) ->
     return enlarged
 
 
-def write_cohort_montage(file: Path, cohort: Path, study: Study, number: int = 2) -> None:
+def write_cohort_montage(file: Path, cohort: Path, study: Study, number: int = 2, *, private: bool = False) -> None:
     """Picture a synthetic cohort's first scans, as whoever reads its files gets them.
+
+    Args:
+        file: The picture; where ``private``, only its owner may read it.
+        cohort: Painted scans.
+        study: Theirs.
+        number: Scans shown.
+        private: Whether label maps of patients are in it.
 
     Raises:
         FedPhantomError: a scan cannot be read, or the file cannot be written.
@@ -148,4 +155,4 @@ def write_cohort_montage(file: Path, cohort: Path, study: Study, number: int = 2
             Pictured(f"scan {i + 1}", classes, volume)
             for i, (classes, volume) in enumerate(zip(scans.classes, scans.volumes, strict=True))
         ]
-        write_atomic(file, montage(study, shown))
+        write_atomic(file, montage(study, shown), mode=0o600 if private else 0o666)

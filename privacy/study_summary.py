@@ -64,12 +64,20 @@ def _privacy(study: Study) -> str:
     promised = asked_for(study)
     if promised is None:
         return NO_DP
+    promise = study.privacy.promise
+    several = promise is not None and promise.sites_overlap
+    overlap = (
+        " A patient may be at several sites (sites_overlap): for such a one, ε and δ are the sums over those sites,"
+        f" at K sites ε = {promised.epsilon:g}·K and δ = {promised.delta:g}·K at most."
+        if several
+        else ""
+    )
     return (
-        f"{meaning(promised.epsilon, promised.delta, 'the generator')} That is"
-        f" patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees public"
-        " label maps and what these noised steps say, nothing else of a patient. Each site counts what its patients"
-        " have spent in the ledger that it names, over all studies that used that one, and stops when their budget is"
-        " spent there"
+        f"{meaning(promised.epsilon, promised.delta, 'what one site gave' if several else 'the generator')}{overlap}"
+        f" That is patient-level differential privacy at every site, at most: {promised.sentence()}. The generator sees"
+        " public label maps and what these noised steps say, nothing else of a patient. Each site counts what its"
+        " patients have spent in the ledger that it names, over all studies that used that one, and stops when their"
+        " budget is spent there"
     )
 
 
@@ -99,7 +107,10 @@ def _approval(study: Study) -> str:
     if study.federation.alone:
         return "each site its own release, by its own policy"
     if not keys:
-        return "nobody: the study names no site's key, so its generator can be released inside the study alone"
+        return (
+            "nobody: the study names no site's key, and an average of several sites is never released without one for"
+            " each; 'study new --approval-key' takes them"
+        )
     return (
         f"every one of {counted(len(keys), 'site')}; their officers' keys: {', '.join(key[:12] + '…' for key in keys)}"
     )

@@ -65,7 +65,11 @@ def study_check(
     path: _StudyFile,
     patients: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Training patients of a site: is the study's promise feasible there?"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Patients of a site in training, after roles are drawn and coins tossed; is its promise feasible?",
+        ),
     ] = None,
     as_json: _Json = False,
 ) -> None:

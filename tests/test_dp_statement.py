@@ -43,6 +43,7 @@ def test_disjoint_sites_cost_what_the_dearest_costs_and_overlapping_ones_their_s
     assert one is not None and both is not None  # noqa: PT018  # for the type checker
     assert (one.epsilon, one.across_sites) == (8.0, "largest")
     assert (both.epsilon, both.across_sites) == (13.0, "sum")
+    assert (one.delta, both.delta) == (DELTA, pytest.approx(len(SPENT) * DELTA))
 
 
 def told(number: int, left_out: Mapping[str, str], **spent: Spent) -> RoundRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_patients_maps_are_private_and_named_by_a_keyed_hash_alone(patients: Pat
     assert len({chain.source.name for chain in found}) == 2
     text = "".join(f.read_text() for f in (tmp_path / "out").glob("*.json"))
     assert "phantom0001" not in text
-    inputs = list(read_inputs(InputFiles.of(patients), STUDY, PublicMaps(STUDY, None), lambda: bytes(32)))
+    inputs = list(read_inputs(InputFiles.of(patients, STUDY), STUDY, PublicMaps(STUDY, None), lambda: bytes(32)))
     assert not any(label_digest(given.labels) in text for given in inputs)
     assert {given.chain.source.name for given in inputs}.isdisjoint({chain.source.name for chain in found})
     edit(patients, tmp_path / "again", secret=secret)
@@ -138,6 +139,24 @@ def test_an_edit_of_an_edited_private_map_stays_private(patients: Path, tmp_path
     report = edit(tmp_path / "once", tmp_path / "twice", variants=1)
     assert report.private == report.written
     assert [c.source for c in chains(tmp_path / "twice")] == [c.source for c in chains(tmp_path / "once")]
+
+
+@pytest.mark.parametrize("named", [None, "necrosis", "oedema"])
+def test_a_cohort_whose_values_may_mean_something_else_is_not_edited(
+    named: str | None, patients: Path, tmp_path: Path
+) -> None:
+    """Values without names, one by another name, and the study's own names for them."""
+    cohort = tmp_path / "cohort"
+    shutil.copytree(patients, cohort)
+    table = cohort / "dseg.tsv"
+    text = table.read_text()
+    assert "4\toedema" in text
+    table.write_text(text.replace("4\toedema", f"4\t{named}")) if named else table.unlink()
+    if named == "oedema":
+        edit(cohort, tmp_path / "out", secret=tmp_path / "secret")
+        return
+    with pytest.raises(DataError, match="does not name their values" if named is None else "value 4 'necrosis'"):
+        edit(cohort, tmp_path / "out", secret=tmp_path / "secret")
 
 
 def test_private_maps_without_a_secret_are_refused(patients: Path, tmp_path: Path) -> None:

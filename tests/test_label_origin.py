@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
+from fedphantom.common.labels.folder import CHAIN_KEY
+from fedphantom.common.labels.private_name import known_secret, private_scan_source
 from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.study import NetworkTable, PublicLabelsTable
 from fedphantom.common.study_template import study_for, to_toml
@@ -77,7 +80,34 @@ def test_a_test_patients_own_map_is_refused_without_a_secret(made: Path, capsys:
 
 def test_a_test_patients_edited_map_is_refused_by_the_secret(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(made, "of-test", *secret(made)) == 3
-    assert "an edited label map of a test patient" in capsys.readouterr().err
+    assert "an edited or inferred label map of a test patient" in capsys.readouterr().err
+
+
+def test_a_map_inferred_from_a_test_patients_scan_is_refused_by_the_secret(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `labels infer` names its source: by the scan, of which there was no label map to name it by."""
+    scan, inferred = read_cohort(made / "test").scans[0].scan_id, made / "of-inferred"
+    shutil.copytree(made / "of-train", inferred)
+    sidecar = next(path for path in sorted(inferred.rglob("*_dseg.json")) if CHAIN_KEY in path.read_text())
+    content = json.loads(sidecar.read_text())
+    source = private_scan_source(scan, known_secret(made / "secret")).model_dump(mode="json")
+    content[CHAIN_KEY]["source"] = source
+    sidecar.write_text(json.dumps(content))
+    assert evaluate(made, "of-inferred", *secret(made)) == 3
+    assert "inferred label map of a test patient" in capsys.readouterr().err
+
+
+def test_a_picture_with_patients_label_maps_is_for_its_owner_alone(made: Path) -> None:
+    modes = {}
+    for labels in ("--labels", "--sample"):
+        given = str(made / "test-edited") if labels == "--labels" else "2"
+        picture = made / f"montage{labels}.png"
+        command = ["generate", str(made / "generator.safetensors"), str(made / f"pictured{labels}"), labels, given]
+        assert fedphantom([*command, "--montage", str(picture), "--device", "cpu"]) == 0
+        modes[labels] = picture.stat().st_mode & 0o077
+    assert modes["--labels"] == 0
+    assert modes["--sample"]
 
 
 def test_without_the_secret_it_is_said_that_nothing_shows_it(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

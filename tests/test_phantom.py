@@ -120,7 +120,7 @@ PUBLIC_TABLES = {"defaults": PublicLabelsTable(source="atlas")} | {
 
 
 @pytest.mark.parametrize("public", PUBLIC_TABLES.values(), ids=PUBLIC_TABLES.keys())
-def test_private_patients_lie_outside_what_the_public_sampler_draws(public):
+def test_private_anatomy_and_tumour_shapes_lie_outside_what_the_public_sampler_draws(public):
     private = PRIVATE_RANGES
     assert private.displacement_mm[0] > public.displacement_mm
     assert private.smoothness_mm[0] > public.smoothness_mm

@@ -20,7 +20,7 @@ from fedphantom.common.gan.training import Batch, draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.promise import Fakes, Noised
 from fedphantom.common.randomness import torch_generator
-from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_discriminator
+from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_network
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import PrivateDataReached, disclosed, mark, marked
@@ -293,7 +293,7 @@ def test_an_empty_sample_still_steps(state: TrainingState) -> None:
 
 
 def test_the_studys_discriminator_keeps_patients_apart() -> None:
-    check_discriminator(make_discriminator(STUDY, 1))
+    check_network(make_discriminator(STUDY, 1))
 
 
 @pytest.mark.parametrize(
@@ -309,4 +309,4 @@ def test_the_studys_discriminator_keeps_patients_apart() -> None:
 )
 def test_layers_that_mix_patients_are_refused(layer: nn.Module, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        check_discriminator(nn.Sequential(nn.Conv3d(1, 4, 3), layer))
+        check_network(nn.Sequential(nn.Conv3d(1, 4, 3), layer))

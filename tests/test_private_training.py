@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from promised import DELTA, EPSILON, promised_site, trainer
 
 from fedphantom.client import private_training
 from fedphantom.client.private_training import NOISED_MEANS
 from fedphantom.client.site_round import Site
-from fedphantom.common.errors import BudgetSpent, PolicyRefused, TrainingError, VerificationFailed
+from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, TrainingError, VerificationFailed
 from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import first_parameters
+from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
 from fedphantom.privacy.dp import drawn_sum, means, step
 from fedphantom.privacy.dp.accounting import epsilon
@@ -244,6 +246,14 @@ def test_what_is_noised_is_what_was_planned_and_paid_for(
 ) -> None:
     """Of every noised sum of a round: σ, C, B̄ and q are the plan's, and the ledger holds it before it is made."""
     folder = promised_site(tmp_path, promise=SPIED.format(noised=noised))
+    guard: list[int] = []
+    mean = drawn_sum.DrawnSum.mean
+
+    def spied_guard(self, gradient_of, size):  # type: ignore[no-untyped-def]  # as the method it watches
+        guard.append(self._paid)
+        return mean(self, gradient_of, size)
+
+    monkeypatch.setattr(drawn_sum.DrawnSum, "mean", spied_guard)
     plan, patients = noised_plan(folder.study()), len(site_material(folder, folder.study()).coins.training_patients())
     sums: list[NoisedSum] = []
     rates: list[tuple[int, float]] = []
@@ -267,6 +277,7 @@ def test_what_is_noised_is_what_was_planned_and_paid_for(
     assert sums == [NoisedSum(0.9, plan.noise_multiplier, 0.7 * patients)] * taken
     assert rates == [(patients, 0.7)] * taken
     assert paid == [taken] * taken
+    assert guard == ([] if noised == "means" else [taken] * taken)  # no more could have been taken
     assert counted_steps(folder) == [(taken, taken)]
 
 
@@ -314,3 +325,32 @@ def test_a_delta_that_could_publish_a_patient_is_refused(tmp_path: Path) -> None
     (folder.root / "study.toml").write_text(text.replace(f"delta = {DELTA}", "delta = 0.3"))
     with pytest.raises(Exception, match=r"δ = 0\.3 for"):
         trainer(folder)
+
+
+@pytest.mark.parametrize("noised", ["means", "generator-head", "norms"])
+def test_both_networks_are_looked_at_before_any_patient_is(
+    noised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer with running statistics would carry patients past the noise."""
+    folder = promised_site(tmp_path, promise=SPIED.format(noised=noised))
+    make = TrainingState.__init__
+
+    def with_batch_norm(self, generator, *rest, **named):  # type: ignore[no-untyped-def]  # as what it stands in for
+        generator.add_module("mixing", torch.nn.BatchNorm3d(3, affine=False, track_running_stats=False))
+        make(self, generator, *rest, **named)
+
+    monkeypatch.setattr(TrainingState, "__init__", with_batch_norm)
+    with pytest.raises(ConfigError, match="batch norm"):
+        trainer(folder)
+    assert counted_steps(folder) == []
+
+
+def test_a_generator_that_is_no_longer_finite_stops_the_round(tmp_path: Path) -> None:
+    folder = promised_site(tmp_path, promise=SPIED.format(noised="generator-head"))
+    asked = request(folder)
+    broken = {
+        name: np.full_like(value, np.nan) if name.startswith("down") else value
+        for name, value in asked.generator.items()
+    }
+    with pytest.raises(TrainingError, match="not finite at step 1"):
+        trainer(folder).train_round(RoundRequest(asked.study_digest, 1, broken))

@@ -139,6 +139,18 @@ def test_a_folder_in_a_study_s_place_is_named_as_it_was_given(capsys: pytest.Cap
     assert "'.': it is a folder" in capsys.readouterr().err
 
 
+def test_study_check_says_what_is_asked_and_warns_of_a_clip_norm_that_is_mostly_noise(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for clip_norm, warned in ((1.0, True), (0.05, False)):
+        noised = f'delta = 0.005\nnoised = "generator-head"\nclip_norm = {clip_norm}'
+        study.write_text(TEXT.replace("delta = 0.005", noised))
+        assert run(["study", "check", str(study), "--patients", "70"]) == 0
+        told = capsys.readouterr().out
+        assert "Asked of every patient: the generator's last layer." in told
+        assert ("warning: clip_norm = 1" in told) == warned
+
+
 def test_study_check_without_patients_says_what_it_did_not_judge(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,7 +165,7 @@ def test_a_cohort_is_checked_and_prepared_through_the_studys_table(tmp_path: Pat
 
 def test_edits_read_a_cohort_through_the_table_and_what_they_wrote_as_it_is(tmp_path: Path) -> None:
     cohort, study = read_cohort(foreign_cohort(tmp_path / "c", [0, 24, 2, 1035, 7])), foreign_study()
-    maps = InputFiles.of(tmp_path / "c")
+    maps = InputFiles.of(tmp_path / "c", study)
     (found,) = read_inputs(maps, study, PublicMaps(study, None), lambda: bytes(32))
     values = np.asarray(study.label_values)
     np.testing.assert_array_equal(found.labels, values[prepare(cohort, study, tmp_path / "cache").classes[0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.labels.chain import LabelChain, LabelSource, label_digest
 from ...common.labels.folder import CHAIN_KEY
-from ...common.labels.private_name import private_source
+from ...common.labels.private_name import private_scan_source, private_source
 from ...common.study import Study
 from ...common.volumes.nifti import nifti_stem
 
@@ -25,6 +25,7 @@ def refuse_test_patients_maps(
     cohort: Cohort,
     made: PreparedScans,
     test: PreparedScans,
+    test_scans: Iterable[str],
     train: PreparedScans,
     study: Study,
     secret: bytes | None,
@@ -32,13 +33,14 @@ def refuse_test_patients_maps(
 ) -> None:
     """Find that no synthetic scan was painted from a test patient's label map, as it is or edited.
 
-    A map as it is tells itself. An edited one's source is named by a hash that only the site's secret gives. What was
-    inferred from images, or has no chain, is of nobody who could be named here.
+    A map as it is tells itself. The source of an edited one, and of one that was inferred from a scan, is named by a
+    hash that only the site's secret gives. What has no chain is of nobody who could be named here.
 
     Args:
         cohort: The synthetic one.
         made: The same, prepared.
         test: Real patients that nothing was trained on.
+        test_scans: Identifiers of their scans, as ``labels infer`` hashes them.
         train: Real patients that the generator trained on; their maps may be edited.
         study: Labels.
         secret: The site's; None where it was not given.
@@ -59,8 +61,9 @@ def refuse_test_patients_maps(
     of_test, of_train = (
         {private_source(labels, secret).name for labels in maps(scans)} if secret else set() for scans in (test, train)
     )
+    of_test |= {private_scan_source(scan, secret).name for scan in test_scans} if secret else set()
     if any(names & of_test for names in private):
-        raise _of_a_test_patient("a synthetic scan painted from an edited label map of a test patient")
+        raise _of_a_test_patient("a synthetic scan painted from an edited or inferred label map of a test patient")
     untold = sum(not names <= of_train for names in private)
     if untold:
         say(

@@ -86,19 +86,20 @@ class Sources:
             secret = known_secret(self.site_secret) if self.site_secret else None
         if self.run:
             with about("--run"):
-                study, train, test, procedural = _of_run(self.run)
+                study, real = _of_run(self.run)
         else:
             study = _given_study(self.study) if self.study else _derived_study(self.synthetic)
-            train, test, procedural = self._real(study, cache, say)
+            real = self._real(study, cache, say)
+        train, test = real.train, real.test
         made, _ = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
         with about("--synthetic"):
-            refuse_test_patients_maps(read_cohort(self.synthetic), made, test, train, study, secret, say)
+            refuse_test_patients_maps(
+                read_cohort(self.synthetic), made, test, real.test_scans, train, study, secret, say
+            )
         public = _prepared("--public", read_public, self.public, study, cache, say)[0] if self.public else None
-        return Material(train, test, made, public, study, synthetic_digest(self.synthetic), procedural)
+        return Material(train, test, made, public, study, synthetic_digest(self.synthetic), real.procedural)
 
-    def _real(
-        self, study: Study, cache: Path, say: Callable[[str], None]
-    ) -> tuple[PreparedScans, PreparedScans, frozenset[str]]:
+    def _real(self, study: Study, cache: Path, say: Callable[[str], None]) -> _Real:
         if not self.real_train or not self.real_test:
             raise ValueError("neither a run nor two real cohorts")
         train, trained = _prepared("--real-train", read_cohort, self.real_train, study, cache, say)
@@ -109,11 +110,22 @@ class Sources:
                 expected="test patients that nothing was trained on",
                 remedy="Divide the cohort by patient; with --run the coin records do it.",
             )
-        return train, test, procedural_patients(trained) | procedural_patients(tested)
+        procedural = procedural_patients(trained) | procedural_patients(tested)
+        return _Real(train, test, procedural, tuple(scan.scan_id for scan in tested.scans))
 
 
-def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans, frozenset[str]]:
-    """A run's study, the scans of its training and its test patients, and who of them is procedural."""
+@dataclass(frozen=True)
+class _Real:
+    """Real patients: scans to train on and to test on, who of them is procedural, and the test scans' identifiers."""
+
+    train: PreparedScans
+    test: PreparedScans
+    procedural: frozenset[str]
+    test_scans: tuple[str, ...]
+
+
+def _of_run(run: Path) -> tuple[Study, _Real]:
+    """A run's study and patients."""
     folders = site_folders(run)
     study = folders[0].study()
     materials = []
@@ -132,7 +144,12 @@ def _of_run(run: Path) -> tuple[Study, PreparedScans, PreparedScans, frozenset[s
         for folder, material in zip(folders, materials, strict=True)
         for patient in procedural_patients(material.cohort)
     )
-    return study, train, test, procedural
+    test_scans = (
+        scan.scan_id
+        for material in materials
+        for scan in material.cohort.only(set(material.coins.patients("test"))).scans
+    )
+    return study, _Real(train, test, procedural, tuple(test_scans))
 
 
 def _given_study(path: Path) -> Study:

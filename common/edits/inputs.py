@@ -14,10 +14,17 @@ from ..errors import ConfigError, DataError, VerificationFailed
 from ..labels.chain import LabelChain
 from ..labels.choice import public_cohort
 from ..labels.folder import UNDECLARED, label_files, read_label_maps
+from ..labels.named_values import named_values
 from ..labels.private_name import private_source
 from ..labels.sampler import public_label_maps
 from ..study import Study
 from .replay import replay_layers, rounded_alike
+
+_REMAP = (
+    "Give the study a table [remapping], a line for each label, or the cohort a dseg.tsv with the study's names. Where"
+    " only tumours are drawn, 'fedphantom labels infer COHORT OUT --remapping FILE' writes anatomy beneath them, which"
+    " can be edited."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,20 +73,25 @@ class InputFiles:
     of_cohort: bool
 
     @classmethod
-    def of(cls, path: Path) -> InputFiles:
+    def of(cls, path: Path, study: Study) -> InputFiles:
         """Of a folder as ``labels sample`` writes it, of any folder of NIfTI files, or of a cohort.
 
+        A cohort names its values as the study does, or the study's ``[remapping]`` says what they mean.
+
         Raises:
-            DataError: there is none.
+            DataError: there is none, or a cohort whose values may mean something else than in the study.
         """
         files = tuple(label_files(path))
         if files:
             return cls(files, of_cohort=False)
-        found = tuple(scan.label for scan in read_cohort(path).scans if scan.label is not None)
+        cohort = read_cohort(path)
+        found = tuple(scan.label for scan in cohort.scans if scan.label is not None)
         if not found:
             raise DataError(
                 "a cohort without label maps", expected="one or more", remedy="Run 'fedphantom cohort check' on it."
             )
+        if not study.remapping:
+            named_values(cohort, study.labels, "the study", "a [remapping] in the study", _REMAP)
         return cls(found, of_cohort=True)
 
 

@@ -139,11 +139,11 @@ def edit_label_maps(
     terms = edit_terms(recipe, study)
     sources = PublicMaps(study, public)
     get_secret = partial(_secret, secret) if secret else None
-    pool = _donors(recipe, donors, lambda files: list(read_inputs(files, study, sources, get_secret)))
+    pool = _donors(recipe, donors, study, lambda files: list(read_inputs(files, study, sources, get_secret)))
     choose = (lambda rng: pool[int(rng.integers(len(pool)))]) if pool else None
     declared, thinned, rejected = PublicSources(sources=()), ThinnedMaps(), Rejections()
     with about("IN"):
-        inputs = InputFiles.of(source)
+        inputs = InputFiles.of(source, study)
     private = 0
     with atomic_folder(out) as folder:
         for index, given in enumerate(read_inputs(inputs, study, sources, get_secret)):
@@ -186,7 +186,7 @@ def _secret(file: Path) -> bytes:
 
 
 def _donors(
-    recipe: Recipe, path: Path | None, read: Callable[[InputFiles], Sequence[EditInput]]
+    recipe: Recipe, path: Path | None, study: Study, read: Callable[[InputFiles], Sequence[EditInput]]
 ) -> list[tuple[LabelChain, NDArray[np.uint8]]]:
     if recipe.needs_donor == (path is None):
         raise ConfigError(
@@ -195,7 +195,7 @@ def _donors(
             remedy="Name label maps with lesions with --donors, or leave it out.",
         )
     with about("--donors"):
-        return [(given.chain, given.labels) for given in read(InputFiles.of(path))] if path else []
+        return [(given.chain, given.labels) for given in read(InputFiles.of(path, study))] if path else []
 
 
 def _nothing(rejected: dict[tuple[str, Reason], int]) -> DataError:

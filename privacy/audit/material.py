@@ -43,6 +43,7 @@ class AuditMaterial:
         generator_named_by: Whose journal says that these patients' training made the generator; None where nobody's
             could be asked, as in a site's own folder with a generator that it received.
         claimed_epsilon: The study's formal promise, or None (``dp: none``).
+        claimed_delta: At which δ it holds; what attacks prove is bounded at the same.
         canary: What canaries proved of a formal promise's noise; None where there is no promise.
         summed: Whether the coordinator saw the sites' weighted sum alone (secure aggregation), and no site's generator.
     """
@@ -64,6 +65,7 @@ class AuditMaterial:
     reference_stands_in: str | None = None
     generator_named_by: NamedBy | None = None
     claimed_epsilon: float | None = None
+    claimed_delta: float | None = None
     canary: CanaryRun | None = None
     summed: bool = False
 

@@ -120,6 +120,7 @@ def attack_on_painter(
         reference_stands_in=run.stands_in,
         generator_named_by=run.named_by,
         claimed_epsilon=promised.epsilon if promised else None,
+        claimed_delta=promised.delta if promised else None,
         canary=run_canaries(study, device) if promised else None,
         summed=study.federation.secure_aggregation is not None,
     )

@@ -145,7 +145,7 @@ def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:
         return (real_loss(on_real) + fake_loss(on_fake)) / 2
 
 
-def check_discriminator(network: nn.Module) -> None:
+def check_network(network: nn.Module) -> None:
     """Refuse a network whose gradient for one patient would depend on others, or escape the clipping.
 
     Raises:
@@ -160,7 +160,7 @@ def check_discriminator(network: nn.Module) -> None:
         )
         if mixing or spectral:
             raise ConfigError(
-                "a discriminator with " + ("spectral norm" if spectral else "batch norm or running statistics"),
+                "a network with " + ("spectral norm" if spectral else "batch norm or running statistics"),
                 expected="norms of each scan alone, such as group norm",
                 remedy="Differential privacy counts one patient's gradient at a time; such a layer mixes patients.",
             )

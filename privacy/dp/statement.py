@@ -23,13 +23,14 @@ NONE: Final = "none"
 _SIGMA: Final = 0.005
 """Relative; the σ that a promise needs is searched for to 0.2 %, on whatever machine."""
 
-_WHAT: Final[Mapping[Noised, str]] = {
+WHAT: Final[Mapping[Noised, str]] = {
     "means": "the mean intensities of structures",
     "generator-head": "the generator's last layer",
     "norms": "the discriminator's norms",
     "head": "the discriminator's last layer",
     "all": "the whole discriminator",
 }
+"""What is noised, in words."""
 
 
 class DpStatement(BaseModel):
@@ -45,7 +46,8 @@ class DpStatement(BaseModel):
         sampling_rate: q.
         noise_multiplier: σ.
         clip_norm: C.
-        noised: What was noised: ``means`` of structures, or gradients of (some of) the discriminator.
+        noised: What was noised: ``means`` of structures, or gradients of the generator's last layer or of (some of)
+            the discriminator.
         steps: Noised steps behind it, of the site that took most; broken-off ones count. Of a site that did not answer
             when it was last asked, ε and steps are those that the study may cost it at most.
         across_sites: Of several sites, whether ε is the largest (no patient at two of them) or, with δ, the sum.
@@ -68,7 +70,7 @@ class DpStatement(BaseModel):
 
     def sentence(self) -> str:
         """All of it, for people."""
-        steps = f"{counted(self.steps, 'noised step')} of {_WHAT[self.noised]}"
+        steps = f"{counted(self.steps, 'noised step')} of {WHAT[self.noised]}"
         together = {"largest": "no patient at two sites", "sum": "summed over sites that may share patients"}
         return (
             f"{told(self.epsilon)} at δ = {self.delta:g}; unit: {self.unit}; adjacency: {self.adjacency}; "

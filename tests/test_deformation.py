@@ -77,6 +77,15 @@ def test_neighbours_that_change_places_are_a_fold_though_every_other_voxel_keeps
     assert not is_fold_free(field, SPACING)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("squeezed", "expected"), [(0.99, True), (1.0, False), (1.01, False), (1.2, False)])
+def test_a_map_squeezed_flat_or_barely_past_it_is_a_fold(axis, squeezed, expected):
+    field = np.zeros((3, *SHAPE), np.float32)
+    field[axis] = -squeezed * SPACING[axis] * np.indices(SHAPE)[axis]
+    assert _smallest_corner(field, SPACING) == pytest.approx(1 - squeezed, abs=1e-5)
+    assert is_fold_free(field, SPACING) is expected
+
+
 # Central differences over two voxels see none of these folds.
 @pytest.mark.parametrize(
     ("displacement", "smoothness", "spacing"),

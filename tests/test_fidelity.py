@@ -246,6 +246,13 @@ def test_scans_of_another_contrast_show_in_intensities_and_features() -> None:
     assert other.features.mmd2 > other.features.null95
 
 
+def test_volumes_of_a_collapsed_generator_are_all_alike_beside_real_scans_that_are_not() -> None:
+    found = measured(synthetic=replace(TRUE, volumes=np.repeat(TRUE.volumes[:1], len(TRUE), axis=0)))
+    assert found.real_pairs == similarity(pair_similarities(TEST.volumes, range(8), CPU), seed=0)
+    assert found.synthetic_pairs.mean == pytest.approx(1)
+    assert found.real_pairs.high < found.synthetic_pairs.low - 0.02
+
+
 def test_the_same_call_measures_the_same() -> None:
     assert measured() == measured()
 

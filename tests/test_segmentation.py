@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from tiny_cohorts import tiny_scans
-from torch import nn
+from torch import Tensor, nn
 
 from fedphantom.common import segmentation
 from fedphantom.common.cohorts.preparation import PreparedScans
@@ -267,6 +267,37 @@ def test_patches_are_learnt_and_whole_scans_segmented_by_windows_of_their_size(m
     assert seen == {(8, 16, 8)}
     assert predicted.shape == unseen.classes.shape
     assert dice(predicted, unseen.classes, (1, 2)).min() > 0.7
+
+
+def test_patches_are_centred_on_labels_as_often_as_asked_for() -> None:
+    volumes, classes = np.full((1, 2, 16, 16, 16), np.nan, np.float32), np.zeros((1, 16, 16, 16), np.uint8)
+    volumes[:, :, :8, :, :8], classes[0, 4, 8, 4] = 0, 1  # what a patch around the one labelled voxel shows is finite
+    scan = replace(SCANS.only([0]), volumes=volumes, classes=classes)
+
+    def train(foreground: float) -> None:
+        patch = PatchTable.model_construct(shape=PATCH.shape, foreground=foreground)
+        train_segmenter(scan, 2, 3, SegmenterPlan(steps=3, batch=2), 1, CPU, patch=patch)
+
+    train(1.0)
+    with pytest.raises(TrainingError, match="not finite"):
+        train(0.0)
+
+
+class SureOfItsEdges(nn.Module):
+    """Says, and says it loudest, that a window's outer quarters along X are class 1; its inner half is class 0."""
+
+    def forward(self, volume: Tensor) -> Tensor:
+        logits = torch.zeros((len(volume), 2, *volume.shape[2:]))
+        logits[:, 0, 2:6] = 1.0
+        logits[:, 1, :2] = logits[:, 1, 6:] = 1.5
+        return logits
+
+
+def test_windows_overlap_by_half_and_where_two_disagree_the_one_whose_middle_is_nearer_counts_more() -> None:
+    predicted = segment(SureOfItsEdges(), np.zeros((1, 2, 16, 16, 16), np.float32), CPU, PATCH)
+    along_x = predicted[0, :, 8, 2:14]  # off Y's and Z's ends, where every window's weight is at its floor
+    assert along_x[[0, 1, 14, 15]].all()  # here there is but one window
+    assert not along_x[2:14].any()
 
 
 def test_the_seed_decides_the_patches_too() -> None:

@@ -1,9 +1,10 @@
 """A label map in two layers: what is seen, and the anatomy that lies, or lay, under its lesions.
 
 Where a lesion leaves, the anatomy beneath comes to light. A map that the public sampler put a tumour into
-has that anatomy: the map before the tumour. Otherwise it is inferred: in a brain from the other hemisphere, since
-left mirrors right far better than any filling-in would know; where that shows a lesion too, or lies outside the
-brain, and in whatever has no hemispheres, from the nearest voxel that can hold a lesion and shows none.
+has that anatomy: the map before the tumour. Otherwise it is inferred: in a brain from the other hemisphere, which
+was right more often than the nearest tissue, though little more often than plain white matter, and which misses
+most fluid (docs/experiments.md, 2026-11-27); where that shows a lesion too, or lies outside the brain, and in whatever
+has no hemispheres, from the nearest voxel that can hold a lesion and shows none.
 """
 
 from __future__ import annotations

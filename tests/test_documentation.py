@@ -7,12 +7,14 @@ import importlib
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 import typer
 
 from fedphantom.cli import app
+from fedphantom.common.labels.recipe import Edit, Plausible, Recipe, RecipeLabels
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,3 +87,11 @@ def test_examples_in_docstrings_are_true(module: str) -> None:
 def test_the_architecture_names_every_room_and_no_other() -> None:
     listed = set(re.findall(r"^\| `([a-z_/]+)` \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE))
     assert {f"fedphantom.{room.replace('/', '.')}" for room in listed} == set(PACKAGES) - {"fedphantom"}
+
+
+def test_the_page_on_recipes_names_every_key_and_operation_that_a_recipe_can_have() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    tables = [Recipe, RecipeLabels, Plausible, *get_args(get_args(Edit)[0])]
+    keys = {key for table in tables for key in table.model_fields} - {"labels", "plausible", "edit"}
+    operations = {one.model_fields["operation"].annotation.__args__[0] for one in get_args(get_args(Edit)[0])}
+    assert {name for name in keys | operations if f"`{name}`" not in page} == set()

@@ -12,17 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from promised import DELTA, EPSILON, promised_site, trainer
+from promised import DELTA, EPSILON, promised_site, promised_text, trainer
+from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.client import private_training
 from fedphantom.client.private_training import NOISED_MEANS
 from fedphantom.client.site_round import Site
+from fedphantom.client.site_setup import check_site_cohort
+from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, TrainingError, VerificationFailed
 from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
+from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp import drawn_sum, means, step
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.ledger import Ledger
@@ -354,3 +358,10 @@ def test_a_generator_that_is_no_longer_finite_stops_the_round(tmp_path: Path) ->
     }
     with pytest.raises(TrainingError, match="not finite at step 1"):
         trainer(folder).train_round(RoundRequest(asked.study_digest, 1, broken))
+
+
+def test_a_site_that_could_learn_nothing_is_found_before_any_site_spends(tmp_path: Path) -> None:
+    study = parse_study(promised_text("0" * 64, promise='noised = "all"\nsampling_rate = 0.2'))
+    cohort = read_cohort(write_tiny_cohort(tmp_path / "cohort", 20))
+    with pytest.raises(PolicyRefused, match="pure noise"):
+        check_site_cohort(tmp_path / "site", "A", cohort, study, lambda done, number: None)

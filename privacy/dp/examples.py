@@ -76,7 +76,8 @@ class ScansBesideFakes:
     def _paint(self, given: Tensor, random: torch.Generator) -> Tensor:
         x, y, z = given.shape[2:]
         noise = self._state.device.tensor(draw_noise(1, (x, y, z), random))
-        # Two volumes that are the same: a CPU takes a third to a half of the time of one, whose convolutions torch does slowly.
+        # Two volumes that are the same: a CPU takes a third to a half of the time of one, whose convolutions torch
+        # does slowly.
         twice = 2 if given.device.type == "cpu" else 1
         with torch.no_grad(), self._state.device.autocast():
             fake: Tensor = self._state.generator(*(part.repeat(twice, 1, 1, 1, 1) for part in (given, noise)))

@@ -23,7 +23,7 @@ from .step import NoisedSum, as_gradients
 
 DRAWS = 2
 """Of the painted scan's noise for each patient and step. Their mean lies inside the one gradient that is clipped, so
-that it costs nothing (De et al. 2022, arXiv 2204.13650); and a CPU paints two volumes faster than one (:mod:`.examples`)."""
+that it costs nothing (De et al. 2022, arXiv 2204.13650); and a CPU paints two volumes faster than one."""
 
 
 class PrivateGeneratorStep:

@@ -25,6 +25,7 @@ from fedphantom.common.randomness import numpy_generator, torch_generator
 from fedphantom.common.study import Study
 from fedphantom.common.volumes.grid import Grid
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
@@ -89,15 +90,19 @@ def noised(study: Study, scans: PreparedScans, fake: Tensor, device: Device) -> 
     """Ours; every patient drawn."""
     state, random = new_state(study, 1, device), SecretRandom(device.torch)
     patients = PrivatePatients(scans, study, device)
-    step = PrivateDiscriminatorStep(
-        patients, 1.0, HOW, noised_parameters(state.discriminator, "all"), 1, random, sys.maxsize
-    )
+    names = noised_parameters(state.discriminator, "all")
+    step = PrivateDiscriminatorStep(patients, everybody(random), names, 1, random)
 
     drawn = [patients.draw(patient, random) for patient in range(PATIENTS)]
     examples = [
         (torch.cat([given, given]), torch.cat([real, fake[i : i + 1]])) for i, (given, real) in enumerate(drawn)
     ]
     return lambda: step.update(state, examples.__getitem__)
+
+
+def everybody(random: SecretRandom) -> DrawnSum:
+    """Sums of all patients, as often as one likes."""
+    return DrawnSum(PATIENTS, 1.0, HOW, random, sys.maxsize)
 
 
 def whole_steps(device: Device) -> dict[str, Step]:
@@ -112,7 +117,7 @@ def whole_steps(device: Device) -> dict[str, Step]:
     given, real, fake = batch(scans, study, device)
     names = noised_parameters(state.discriminator, "all")
     patients = PrivatePatients(scans, study, device)
-    step = PrivateDiscriminatorStep(patients, 1.0, HOW, names, STEPS, random, sys.maxsize)
+    step = PrivateDiscriminatorStep(patients, everybody(random), names, STEPS, random)
     public = Batch(given[: study.training.batch], given[:0], real[: study.training.batch])
     update = plain(study, given, real, fake, device)
 

@@ -51,6 +51,7 @@ from fedphantom.common.segmentation import SegmenterPlan, train_segmenter
 from fedphantom.common.study import Study, read_study
 from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum
@@ -113,7 +114,8 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
         names = tuple(one for one, _ in state.discriminator.named_parameters())
         how = NoisedSum(UNCLIPPED, 0.0, DRAWN)
         rate = min(1.0, DRAWN / len(patients))
-        step = PrivateDiscriminatorStep(patients, rate, how, names, 1, random, sys.maxsize, fakes)
+        sums = DrawnSum(len(patients), rate, how, random, sys.maxsize)
+        step = PrivateDiscriminatorStep(patients, sums, names, 1, random, fakes)
         report, pairs = stage(name), PublicMaps(sampler, promised)
         losses = []
         for one in train(

@@ -29,9 +29,11 @@ from ..common.site_folder import PUBLIC_START, SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
 from ..common.volumes.nifti import read_volume
-from ..privacy.dp.discriminator import PrivateDiscriminatorStep, check_network
+from ..privacy.dp.discriminator import PrivateDiscriminatorStep
+from ..privacy.dp.drawn_sum import DrawnSum
 from ..privacy.dp.feasibility import refuse_noise
 from ..privacy.dp.generator import PrivateGeneratorStep
+from ..privacy.dp.layers import refuse_mixing_layers
 from ..privacy.dp.ledger import Ledger, NoisedRun, OpenReservation
 from ..privacy.dp.limits import Budget
 from ..privacy.dp.means import noised_means
@@ -77,13 +79,13 @@ class PrivateTraining:
         self._patients = PrivatePatients(scans, study, device)
         self._material = material
         self._paid: OpenReservation | None = None
-        self._step: PrivateDiscriminatorStep | PrivateGeneratorStep | None = None
+        self._sums: DrawnSum | None = None
         self._plan = noised_plan(study)
         self._ledger = Ledger(folder.ledger, folder.journal)
         self._random = SecretRandom(device.torch)
         state = self._start.state(study, device)
         for network in (state.discriminator, state.generator):
-            check_network(network)
+            refuse_mixing_layers(network)
         learning = promise.noised in DISCRIMINATING
         self._noised = noised_parameters(state.discriminator, promise.noised) if learning else HEAD
         self._public = self._start.means(device)
@@ -118,25 +120,18 @@ class PrivateTraining:
         if self._promise.noised == "means":
             return self._matching()
         self._paid = self._reserve()
-        how, paid, rate = _noised_as_reserved(self._paid), self._plan.steps, self._plan.sampling_rate
+        how, rate = _noised_as_reserved(self._paid), self._plan.sampling_rate
+        self._sums = DrawnSum(len(self._patients), rate, how, self._random, self._plan.steps)
         if self._promise.noised == "generator-head":
-            step = PrivateGeneratorStep(self._patients, rate, how, self._noised, self._random, paid)
-            self._step = step
-
-            def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
-                # Of the public fake, so that the loop stops where a generator's output is no longer finite.
-                finite = fake.detach().float().mean()
-                return step.loss(state), finite, torch.zeros(())
-
-            return Steps(_no_step, loss)
+            return self._following(PrivateGeneratorStep(self._patients, self._sums, self._noised, self._random))
         steps, fakes = self._promise.discriminator_steps, self._promise.fakes
-        self._step = PrivateDiscriminatorStep(self._patients, rate, how, self._noised, steps, self._random, paid, fakes)
-        return Steps(self._step, generator_loss)
+        step = PrivateDiscriminatorStep(self._patients, self._sums, self._noised, steps, self._random, fakes)
+        return Steps(step, generator_loss)
 
     def end(self) -> None:
         """Say in the ledger how many of the round's steps were taken."""
-        if self._paid and self._step:
-            self._paid.commit(self._step.taken)
+        if self._paid and self._sums:
+            self._paid.commit(self._sums.taken)
             self._paid = None
 
     def metrics(self) -> Mapping[str, float]:
@@ -149,6 +144,14 @@ class PrivateTraining:
         statement = dp_statement(self._study, {self._folder.name: spent_at_site(self._folder, self._study)})
         assert statement is not None  # noqa: S101  # the study promises something
         return statement.encode()
+
+    def _following(self, step: PrivateGeneratorStep) -> Steps:
+        def loss(state: TrainingState, batch: Batch, fake: Tensor, study: Study) -> tuple[Tensor, Tensor, Tensor]:
+            # Nothing but 0 or NaN, by the public fake: the loop stops where a generator's output is not finite.
+            zero = 0 * fake.detach().float().mean()
+            return step.loss(state), zero, torch.zeros(())
+
+        return Steps(_no_step, loss)
 
     def _matching(self) -> Steps:
         file = self._folder.state / NOISED_MEANS

@@ -7,16 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..common.errors import ConfigError
-from ..common.promise import PromiseTable
 from ..common.study import Study
 from ..privacy.dp.accounting import Mechanism
 from ..privacy.dp.cross_checks import CrossChecks, cross_checks
 from ..privacy.dp.feasibility import Feasibility, refuse_noise
 from ..privacy.dp.plan import asked_feasibility
-from ..privacy.dp.statement import WHAT
-
-LONG_FOR_A_HEAD = 0.1
-"""A clip norm above this lets far more noise than signal into gradients of a generator's last layer."""
+from ..privacy.dp.promise_warnings import asked_of_patients, promise_warnings
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,8 @@ class StudyCheck:
         promises: Whether it makes a promise.
         agreement: What other accountants say of the same steps, where patients were named.
         startless: Whether the public start that it goes out from is still to be named.
-        asked: What its promise asks of patients, in words, and what is to be minded of it.
+        asked: What its promise asks of patients, in words; empty where it makes none.
+        warnings: What is to be minded of that.
     """
 
     digest: str
@@ -37,7 +34,8 @@ class StudyCheck:
     promises: bool
     agreement: CrossChecks | None = None
     startless: bool = False
-    asked: tuple[str, ...] = ()
+    asked: str = ""
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -45,7 +43,7 @@ class StudyCheck:
         ok = found is None or found.outlook != "refused"
         told: dict[str, Any] = {"ok": ok, "digest": self.digest, "missing": ["training.start"] * self.startless}
         if self.asked:
-            told["asked_of_patients"] = list(self.asked)
+            told |= {"asked_of_patients": self.asked, "warnings": list(self.warnings)}
         if found:
             told["feasibility"] = found.to_json()
         if self.agreement:
@@ -59,7 +57,9 @@ class StudyCheck:
     def to_text(self) -> str:
         """For a terminal."""
         lines = [f"{self._holds()}. Digest: {self.digest}"]
-        lines += [f"  {one}" for one in self.asked]
+        if self.asked:
+            lines.append(f"  Asked of every patient: {self.asked}.")
+        lines += [f"  warning: {one}" for one in self.warnings]
         if self.feasibility:
             # What would be feasible stands in the refusal, where there is one.
             lines.append(self.feasibility.text(ways=self.feasibility.outlook != "refused"))
@@ -107,30 +107,11 @@ def check_study(study: Study, patients: int | None) -> StudyCheck:
             expected="a study that makes a promise",
             remedy="Leave it out; it would have no effect.",
         )
-    asked = _asked(study.privacy.promise) if study.privacy.promise else ()
-    if study.privacy.promise and not study.federation.approval_keys and not study.federation.alone:
-        asked += (
-            "warning: no approval_keys: an average of several sites is never released without each officer's, so that"
-            " the patients' budget would be spent for nothing that may leave.",
-        )
+    asked, warnings = asked_of_patients(study), promise_warnings(study)
     if patients is None or study.privacy.promise is None:
-        return StudyCheck(study.digest(), None, promises, startless=startless, asked=asked)
+        return StudyCheck(study.digest(), None, promises, startless=startless, asked=asked, warnings=warnings)
     found = asked_feasibility(study, patients)
     steps = Mechanism(found.plan.sampling_rate, found.noise_multiplier, found.plan.steps)
-    return StudyCheck(study.digest(), found, promises, cross_checks([steps], found.plan.delta), startless, asked)
-
-
-def _asked(promise: PromiseTable) -> tuple[str, ...]:
-    """What is noised, and where the study's choice is one that experiments warn of."""
-    lines = [f"Asked of every patient: {WHAT[promise.noised]}."]
-    if promise.noised == "generator-head" and promise.clip_norm > LONG_FOR_A_HEAD:
-        lines.append(
-            f"warning: clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to .08 long"
-            " after a long public start, and noise grows with the clip norm, not with them. 0.05 is usual."
-        )
-    if promise.fakes == "public-label-maps":
-        lines.append(
-            "warning: fakes of public label maps: the discriminator may learn to tell label maps apart instead of"
-            " images (docs/experiments.md)."
-        )
-    return tuple(lines)
+    return StudyCheck(
+        study.digest(), found, promises, cross_checks([steps], found.plan.delta), startless, asked, warnings
+    )

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
-from fedphantom.privacy.dp.discriminator import check_network
+from fedphantom.privacy.dp.layers import refuse_mixing_layers
 from fedphantom.privacy.dp.provenance import mark
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum, noised_mean
@@ -250,7 +250,7 @@ def test_batch_norm_is_refused_by_opacus_and_by_us() -> None:
     network = discriminator(nn.BatchNorm3d(4))
     assert ModuleValidator.validate(network)
     with pytest.raises(ConfigError, match="batch norm"):
-        check_network(network)
+        refuse_mixing_layers(network)
 
 
 SPECTRAL = {"hook": nn.utils.spectral_norm, "parametrised": nn.utils.parametrizations.spectral_norm}
@@ -263,7 +263,7 @@ def test_spectral_norm_passes_opacus_validator_but_neither_its_wrapper_nor_ours(
     with pytest.raises(NotImplementedError, match="buffers"):
         GradSampleModule(network)
     with pytest.raises(ConfigError, match="spectral norm"):
-        check_network(network)
+        refuse_mixing_layers(network)
 
 
 class StandardisedConv3d(nn.Conv3d):
@@ -279,7 +279,7 @@ def test_weight_standardised_and_weight_normed_convolutions_keep_patients_apart(
     standardised: Callable[[nn.Module], nn.Module] = lambda _: StandardisedConv3d(4, 1, 3)  # noqa: E731
     for last in (standardised, nn.utils.parametrizations.weight_norm):
         network, real = discriminator(last=last), volumes(3)
-        check_network(network)
+        refuse_mixing_layers(network)
         wrapped = GradSampleModule(copy.deepcopy(network), loss_reduction="sum")
         losses(wrapped(real)).sum().backward()
         assert relative_error(sampled(wrapped), rows_of(network, real)) < 1e-6

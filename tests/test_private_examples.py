@@ -17,6 +17,7 @@ from fedphantom.common.gan.training import draw_batch
 from fedphantom.common.gan.training_state import new_state
 from fedphantom.privacy.dp import examples
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import Marked
@@ -46,7 +47,9 @@ def three_steps(monkeypatch: pytest.MonkeyPatch, scans: PreparedScans, room: int
     state.generator.register_forward_pre_hook(lambda *_: painted.append(1))
     state.discriminator_optimiser.register_step_pre_hook(lambda *_: held.append(bytes_of_patients()))
     patients, names = PrivatePatients(scans, STUDY, CPU), noised_parameters(state.discriminator, "all")
-    step = PrivateDiscriminatorStep(patients, 0.7, NoisedSum(C, 1.0, 4.0), names, 3, repeatable(), sys.maxsize)
+    random = repeatable()
+    sums = DrawnSum(len(patients), 0.7, NoisedSum(C, 1.0, 4.0), random, sys.maxsize)
+    step = PrivateDiscriminatorStep(patients, sums, names, 3, random)
     batch = draw_batch(SCANS, STUDY, CPU, step=0, seed=1)
     step(state, batch, torch.zeros_like(batch.real))
     return [p.detach().numpy().tobytes() for p in state.discriminator.parameters()], sum(painted), max(held)

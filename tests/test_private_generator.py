@@ -14,6 +14,7 @@ from fedphantom.common.device import choose_device
 from fedphantom.common.errors import BudgetSpent
 from fedphantom.common.gan.networks import draw_noise
 from fedphantom.common.gan.training_state import TrainingState, new_state
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.generator import DRAWS, PrivateGeneratorStep
 from fedphantom.privacy.dp.noised import HEAD
 from fedphantom.privacy.dp.patients import PrivatePatients
@@ -36,7 +37,9 @@ def state() -> TrainingState:
 def step_with(how: NoisedSum, *, seed: int = 1, rate: float = 1.0, paid: int = sys.maxsize) -> PrivateGeneratorStep:
     random = SecretRandom(CPU.torch)
     random.fakes.manual_seed(seed)
-    return PrivateGeneratorStep(PrivatePatients(SCANS, STUDY, CPU), rate, how, HEAD, random, paid)
+    return PrivateGeneratorStep(
+        PrivatePatients(SCANS, STUDY, CPU), DrawnSum(PATIENTS, rate, how, random, paid), HEAD, random
+    )
 
 
 def flat(step: PrivateGeneratorStep, state: TrainingState) -> Tensor:
@@ -90,7 +93,7 @@ def test_the_noise_is_sigma_c_over_b_within_two_percent(state: TrainingState) ->
     found = torch.stack([flat(step, state) for _ in range(1200)])
     assert found.numel() > 20_000
     assert found.std().item() == pytest.approx(1.5 * 0.7 / 16, rel=0.02)
-    assert step.taken == 1200
+    assert step._sums.taken == 1200
 
 
 def test_the_loss_hands_the_noised_gradient_to_the_last_layer_and_nothing_to_any_other(state: TrainingState) -> None:
@@ -141,10 +144,10 @@ def test_a_step_that_was_not_paid_for_is_not_taken(state: TrainingState) -> None
         step.gradient(state)
     with pytest.raises(BudgetSpent, match="beyond the 2 steps"):
         step.gradient(state)
-    assert step.taken == 2
+    assert step._sums.taken == 2
 
 
 def test_nobody_drawn_gives_noise_and_a_step_all_the_same(state: TrainingState) -> None:
     step = step_with(NoisedSum(1.0, 1.0, 1.0), rate=0.0)
     assert flat(step, state).norm() > 0
-    assert step.taken == 1
+    assert step._sums.taken == 1

@@ -20,7 +20,9 @@ from fedphantom.common.gan.training import Batch, draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.promise import Fakes, Noised
 from fedphantom.common.randomness import torch_generator
-from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep, check_network
+from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
+from fedphantom.privacy.dp.layers import refuse_mixing_layers
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import PrivateDataReached, disclosed, mark, marked
@@ -51,12 +53,13 @@ def step_with(
     steps: int = 1,
     rate: float = 1.0,
     fakes: Fakes = "own-label-maps",
+    paid: int = sys.maxsize,
 ) -> PrivateDiscriminatorStep:
     network = make_discriminator(STUDY, 1)
     private = patients or PrivatePatients(SCANS, STUDY, CPU)
-    return PrivateDiscriminatorStep(
-        private, rate, how, noised_parameters(network, noised), steps, SecretRandom(CPU.torch), sys.maxsize, fakes
-    )
+    random = SecretRandom(CPU.torch)
+    sums = DrawnSum(len(private), rate, how, random, paid)
+    return PrivateDiscriminatorStep(private, sums, noised_parameters(network, noised), steps, random, fakes)
 
 
 def public_batch() -> tuple[Batch, Tensor]:
@@ -262,8 +265,7 @@ def test_the_noise_of_the_discriminators_update_is_sigma_c_over_b_within_two_per
 
 
 def test_a_step_that_was_not_paid_for_is_not_taken(state: TrainingState) -> None:
-    step = step_with(silent(PATIENTS), steps=2)
-    step._sum._paid = 3
+    step = step_with(silent(PATIENTS), steps=2, paid=3)
     step(state, *public_batch())
     before = [p.clone() for p in state.discriminator.parameters()]
     with pytest.raises(BudgetSpent, match="beyond the 3 steps"):
@@ -272,7 +274,7 @@ def test_a_step_that_was_not_paid_for_is_not_taken(state: TrainingState) -> None
     after = [p.clone() for p in state.discriminator.parameters()]
     with pytest.raises(BudgetSpent):
         step(state, *public_batch())
-    assert step.taken == 3
+    assert step._sums.taken == 3
     assert all(torch.equal(p, a) for p, a in zip(state.discriminator.parameters(), after, strict=True))
 
 
@@ -293,7 +295,7 @@ def test_an_empty_sample_still_steps(state: TrainingState) -> None:
 
 
 def test_the_studys_discriminator_keeps_patients_apart() -> None:
-    check_network(make_discriminator(STUDY, 1))
+    refuse_mixing_layers(make_discriminator(STUDY, 1))
 
 
 @pytest.mark.parametrize(
@@ -309,4 +311,4 @@ def test_the_studys_discriminator_keeps_patients_apart() -> None:
 )
 def test_layers_that_mix_patients_are_refused(layer: nn.Module, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        check_network(nn.Sequential(nn.Conv3d(1, 4, 3), layer))
+        refuse_mixing_layers(nn.Sequential(nn.Conv3d(1, 4, 3), layer))

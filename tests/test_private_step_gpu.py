@@ -17,6 +17,7 @@ from fedphantom.common.device import Device, choose_device
 from fedphantom.common.gan.training import draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import disclosed, marked
@@ -37,15 +38,10 @@ def device(request: pytest.FixtureRequest) -> Device:
 def step_of(state: TrainingState, rate: float = 1.0) -> Callable[[], Tensor]:
     """The whole step, from drawing patients to the update, with fakes that are not the generator's."""
     batch = draw_batch(SCANS, STUDY, state.device, step=0, seed=1)
-    step = PrivateDiscriminatorStep(
-        PrivatePatients(SCANS, STUDY, state.device),
-        rate,
-        HOW,
-        noised_parameters(state.discriminator, "all"),
-        2,
-        SecretRandom(state.device.torch),
-        sys.maxsize,
-    )
+    random = SecretRandom(state.device.torch)
+    sums = DrawnSum(len(SCANS), rate, HOW, random, sys.maxsize)
+    patients, names = PrivatePatients(SCANS, STUDY, state.device), noised_parameters(state.discriminator, "all")
+    step = PrivateDiscriminatorStep(patients, sums, names, 2, random)
     return lambda: step(state, batch, torch.zeros_like(batch.real))
 
 

@@ -24,6 +24,7 @@ from fedphantom.common.gan.training import draw_batch
 from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.promise import Fakes
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
+from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.examples import Example
 from fedphantom.privacy.dp.generator import PrivateGeneratorStep
 from fedphantom.privacy.dp.noised import noised_parameters
@@ -73,6 +74,11 @@ def largest_change(mode: Mode, pulls: Pulls) -> float:
     """The Euclidean distance that the sum moves when that patient is removed who moves it most."""
     whole = mode(pulls)
     return max(float((whole - mode(pulls.without(patient))).norm()) for patient in range(len(pulls.reals)))
+
+
+def everybody(patients: int, how: NoisedSum, random: SecretRandom) -> DrawnSum:
+    """Sums in which each takes part, as often as one likes."""
+    return DrawnSum(patients, 1.0, how, random, sys.maxsize)
 
 
 # The worst that patients can be
@@ -148,9 +154,9 @@ def sum_of_a_step(examples: Sequence[Example], outside: Example | None) -> Tenso
     patients = SCANS.only(range(len(examples)))
     state = state_of(network)
     state.discriminator_optimiser.register_step_pre_hook(lambda *_: sums.append(gradient_of(network)))
-    step = PrivateDiscriminatorStep(
-        PrivatePatients(patients, STUDY, CPU), 1.0, SILENT, ["weight"], 1, SecretRandom(CPU.torch), sys.maxsize
-    )
+    random = SecretRandom(CPU.torch)
+    private = PrivatePatients(patients, STUDY, CPU)
+    step = PrivateDiscriminatorStep(private, everybody(len(private), SILENT, random), ["weight"], 1, random)
     step.update(state, examples.__getitem__, outside)
     return sums[0]
 
@@ -186,7 +192,8 @@ def own_scans_teach_the_generator(pulls: Pulls) -> Tensor:
         *(torch.optim.Adam(painter.parameters(), lr=0.0) for _ in range(2)),
         CPU,
     )
-    step = PrivateGeneratorStep(patients, 1.0, SILENT, ["weight"], SecretRandom(CPU.torch), sys.maxsize)
+    random = SecretRandom(CPU.torch)
+    step = PrivateGeneratorStep(patients, everybody(len(patients), SILENT, random), ["weight"], random)
     return torch.cat([slope.double() for _, slope in step.gradient(state)])
 
 
@@ -253,7 +260,8 @@ def real_change(seed: int, clip_norm: float, fakes: Fakes) -> float:
         random = SecretRandom(CPU.torch)
         random.fakes.manual_seed(seed)
         private = PrivatePatients(drawn_scans(seed).only(range(patients)), STUDY, CPU)
-        PrivateDiscriminatorStep(private, 1.0, how, noised, 1, random, sys.maxsize, fakes)(state, PUBLIC, -PUBLIC.real)
+        drawn = everybody(patients, how, random)
+        PrivateDiscriminatorStep(private, drawn, noised, 1, random, fakes)(state, PUBLIC, -PUBLIC.real)
     return float((sums[0] - sums[1]).norm())
 
 

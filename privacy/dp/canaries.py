@@ -36,6 +36,7 @@ from ..one_run import one_run_epsilon
 from ..statistics import epsilon_lower_bound
 from .accounting import epsilon
 from .discriminator import PrivateDiscriminatorStep, gradient_of_fakes
+from .drawn_sum import DrawnSum
 from .generator import PrivateGeneratorStep
 from .means import noised_vector
 from .noised import noised_parameters, numbers_noised
@@ -199,18 +200,18 @@ def _one_training(
     loud = tuple(_LOUDNESS * promise.clip_norm * directions[:, i] for i in np.flatnonzero(coins))
     patients, public = PrivatePatients(_made_up(study, _PATIENTS), study, device), _made_up(study, 1)
     how, heard = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + canaries)), _Heard(directions)
+    sums = DrawnSum(_PATIENTS, rate, how, random, steps, loud)
     if not discriminating:
         loose = NoisedSum(promise.clip_norm, 0.0, 1.0)
         # What all made-up patients give is nearly the same at every step, and whoever guesses knows it.
-        known = _gradients(PrivateGeneratorStep(patients, 1.0, loose, names, random, 1), state)
-        generating = PrivateGeneratorStep(patients, rate, how, names, random, steps, loud)
+        alone = DrawnSum(_PATIENTS, 1.0, loose, random, 1)
+        known = _gradients(PrivateGeneratorStep(patients, alone, names, random), state)
+        generating = PrivateGeneratorStep(patients, sums, names, random)
         for _ in range(steps):
             heard.hear(_gradients(generating, state) * how.expected_batch - rate * known)
         return coins, heard
 
-    step = PrivateDiscriminatorStep(
-        patients, rate, how, names, promise.discriminator_steps, random, steps, promise.fakes, loud
-    )
+    step = PrivateDiscriminatorStep(patients, sums, names, promise.discriminator_steps, random, promise.fakes)
     for number in range(steps // promise.discriminator_steps):
         batch = draw_batch(public, study, device, step=number, seed=study.seed)
         with torch.no_grad(), device.autocast():

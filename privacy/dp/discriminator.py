@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...common.errors import ConfigError
 from ...common.gan.losses import fake_loss, real_loss
 from ...common.gan.training import Batch
 from ...common.gan.training_state import TrainingState
@@ -22,7 +21,7 @@ from .examples import DrawnScans, Example, ScansBesideFakes
 from .patients import PrivatePatients
 from .provenance import refuse_marked
 from .randomness import SecretRandom
-from .step import NoisedSum, as_gradients
+from .step import as_gradients
 
 
 class PrivateDiscriminatorStep:
@@ -36,36 +35,24 @@ class PrivateDiscriminatorStep:
 
     Args:
         patients: Of the site, those in training.
-        sampling_rate: q, with which each takes part in a step.
-        how: Clipping and noise.
+        sums: Draws them, and gives noised means of their gradients.
         noised: Names of the discriminator's parameters that are updated; the others stay as they are.
         steps: Of the discriminator for each of the generator.
-        random: Sampling and noise.
-        paid: Steps that may be taken in all.
+        random: Of scans, patches and fakes.
         fakes: What scans are held against.
-        canaries: As of :class:`.DrawnSum`.
     """
 
     def __init__(
         self,
         patients: PrivatePatients,
-        sampling_rate: float,
-        how: NoisedSum,
+        sums: DrawnSum,
         noised: Sequence[str],
         steps: int,
         random: SecretRandom,
-        paid: int,
         fakes: Fakes = "own-label-maps",
-        canaries: Sequence[Tensor] = (),
     ) -> None:
-        self._patients, self._random, self._noised = patients, random, tuple(noised)
+        self._patients, self._sums, self._random, self._noised = patients, sums, random, tuple(noised)
         self._steps, self._fakes = steps, fakes
-        self._sum = DrawnSum(len(patients), sampling_rate, how, random, paid, canaries)
-
-    @property
-    def taken(self) -> int:
-        """Steps begun so far."""
-        return self._sum.taken
 
     def __call__(self, state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
         """Take the steps; the loss on public fakes, which is all that may be looked at."""
@@ -98,7 +85,7 @@ class PrivateDiscriminatorStep:
 
         named = dict(state.discriminator.named_parameters())
         parameters = [named[name] for name in self._noised]
-        mean = self._sum.mean(gradient_of, sum(parameter.numel() for parameter in parameters))
+        mean = self._sums.mean(gradient_of, sum(parameter.numel() for parameter in parameters))
         if outside:
             mean = mean + gradient_of_fakes(state, self._noised, *outside)
         state.discriminator_optimiser.zero_grad(set_to_none=True)
@@ -143,24 +130,3 @@ def _loss(state: TrainingState, given: Tensor, volumes: Tensor) -> Tensor:
             return real_loss(logits) / 2
         on_real, on_fake = logits.chunk(2)
         return (real_loss(on_real) + fake_loss(on_fake)) / 2
-
-
-def check_network(network: nn.Module) -> None:
-    """Refuse a network whose gradient for one patient would depend on others, or escape the clipping.
-
-    Raises:
-        ConfigError: batch norm, or any other layer with running statistics; spectral norm.
-    """
-    for module in network.modules():
-        mixing = isinstance(module, nn.modules.batchnorm._BatchNorm) or getattr(module, "track_running_stats", False)
-        spectral = any("spectral" in type(hook).__name__.lower() for hook in module._forward_pre_hooks.values()) or any(
-            "spectral" in type(part).__name__.lower()
-            for parametrised in getattr(module, "parametrizations", {}).values()
-            for part in parametrised
-        )
-        if mixing or spectral:
-            raise ConfigError(
-                "a network with " + ("spectral norm" if spectral else "batch norm or running statistics"),
-                expected="norms of each scan alone, such as group norm",
-                remedy="Differential privacy counts one patient's gradient at a time; such a layer mixes patients.",
-            )

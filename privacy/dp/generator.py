@@ -19,7 +19,7 @@ from ...common.gan.training_state import TrainingState
 from .drawn_sum import DrawnSum
 from .patients import PrivatePatients
 from .randomness import SecretRandom
-from .step import NoisedSum, as_gradients
+from .step import as_gradients
 
 DRAWS = 2
 """Of the painted scan's noise for each patient and step. Their mean lies inside the one gradient that is clipped, so
@@ -31,31 +31,13 @@ class PrivateGeneratorStep:
 
     Args:
         patients: Of the site, those in training.
-        sampling_rate: q, with which each takes part in a step.
-        how: Clipping and noise.
+        sums: Draws them, and gives noised means of their gradients.
         noised: Names of the generator's parameters that they are of; only these may learn.
-        random: Sampling and noise.
-        paid: Steps that may be taken in all.
-        canaries: As of :class:`.DrawnSum`.
+        random: Of patches and of the painted scans' noise.
     """
 
-    def __init__(
-        self,
-        patients: PrivatePatients,
-        sampling_rate: float,
-        how: NoisedSum,
-        noised: Sequence[str],
-        random: SecretRandom,
-        paid: int,
-        canaries: Sequence[Tensor] = (),
-    ) -> None:
-        self._patients, self._noised, self._random = patients, tuple(noised), random
-        self._sum = DrawnSum(len(patients), sampling_rate, how, random, paid, canaries)
-
-    @property
-    def taken(self) -> int:
-        """Steps begun so far."""
-        return self._sum.taken
+    def __init__(self, patients: PrivatePatients, sums: DrawnSum, noised: Sequence[str], random: SecretRandom) -> None:
+        self._patients, self._sums, self._noised, self._random = patients, sums, tuple(noised), random
 
     def gradient(self, state: TrainingState) -> list[tuple[nn.Parameter, Tensor]]:
         """Take one noised step: of each noised parameter, the gradient it is to follow; no longer private.
@@ -74,7 +56,7 @@ class PrivateGeneratorStep:
                 distance = l1(state.generator(given.repeat(DRAWS, 1, 1, 1, 1), noise), real)
             return torch.autograd.grad(distance, parameters)
 
-        mean = self._sum.mean(gradient_of, sum(parameter.numel() for parameter in parameters))
+        mean = self._sums.mean(gradient_of, sum(parameter.numel() for parameter in parameters))
         return list(zip(parameters, as_gradients(mean, parameters), strict=True))
 
     def loss(self, state: TrainingState) -> Tensor:

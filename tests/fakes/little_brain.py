@@ -40,14 +40,23 @@ def distance_mm(centre: tuple[float, float, float], shape: tuple[int, ...] = SHA
     return np.asarray(np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij"))))
 
 
-def healthy_brain() -> NDArray[np.uint8]:
-    """White matter under a grey shell, a ventricle on either side of the middle; left mirrors right."""
+def healthy_brain(
+    white_mm: float = 47.0, ventricle: tuple[float, float, float] = (6.0, 0.0, 0.0), ventricle_mm: float = 5.0
+) -> NDArray[np.uint8]:
+    """White matter under a grey shell, a ventricle on either side of the middle; left mirrors right.
+
+    Args:
+        white_mm: Radius of the white matter, the grey's being 54.
+        ventricle: Centre of the right one.
+        ventricle_mm: Radius of both.
+    """
     labels = np.zeros(SHAPE, np.uint8)
     depth = distance_mm((0, 0, 0))
     labels[depth < 54] = TISSUES.grey
-    labels[depth < 47] = TISSUES.white
+    labels[depth < white_mm] = TISSUES.white
+    x, y, z = ventricle
     for side in (-1, 1):
-        labels[distance_mm((side * 6.0, 0, 0)) < 5] = TISSUES.csf
+        labels[distance_mm((side * x, y, z)) < ventricle_mm] = TISSUES.csf
     return labels
 
 

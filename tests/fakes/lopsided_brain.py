@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from little_brain import SHAPE, SPACING, TISSUES, distance_mm, with_tumour
+from little_brain import SPACING, healthy_brain, with_tumour
 from numpy.typing import NDArray
 
 from fedphantom.common.labels.deformation import AffineParameters, DiffeomorphismParameters, warp_labels
@@ -17,12 +17,7 @@ OVER_ALL_TISSUES = (-30.0, 4.0, 3.0)
 @cache
 def lopsided_brain() -> NDArray[np.uint8]:
     """A thick cortex, wide ventricles; then warped, so that no mirrored voxel is sure to be right. Read-only."""
-    labels = np.zeros(SHAPE, np.uint8)
-    depth = distance_mm((0, 0, 0))
-    labels[depth < 54] = TISSUES.grey
-    labels[depth < 36] = TISSUES.white
-    for side in (-1, 1):
-        labels[distance_mm((side * 15.0, 4, 3)) < 10] = TISSUES.csf
+    labels = healthy_brain(white_mm=36.0, ventricle=(15.0, 4.0, 3.0), ventricle_mm=10.0)
     still = AffineParameters(rotation_deg=(0, 0, 0), scale=(1, 1, 1), shift_mm=(0, 0, 0))
     warp = DiffeomorphismParameters(seed=1, displacement_mm=1.2, smoothness_mm=16)
     warped = warp_labels(labels, SPACING, still, warp)

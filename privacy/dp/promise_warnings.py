@@ -1,0 +1,41 @@
+"""What a study's promise asks of patients, and which of its choices were measured, or are known, to be bad ones."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ...common.study import Study
+from .statement import WHAT
+
+LONG_FOR_A_HEAD: Final = 0.1
+"""A clip norm above this lets far more noise than signal into gradients of a generator's last layer."""
+
+
+def asked_of_patients(study: Study) -> str:
+    """What is noised, in words; empty where nothing is promised."""
+    promise = study.privacy.promise
+    return WHAT[promise.noised] if promise else ""
+
+
+def promise_warnings(study: Study) -> tuple[str, ...]:
+    """Sentences for whoever is about to spend a budget; none where nothing is promised."""
+    promise = study.privacy.promise
+    if promise is None:
+        return ()
+    found = []
+    if promise.noised == "generator-head" and promise.clip_norm > LONG_FOR_A_HEAD:
+        found.append(
+            f"clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to .08 long after a"
+            " long public start, and noise grows with the clip norm, not with them. 0.05 is usual."
+        )
+    if promise.fakes == "public-label-maps":
+        found.append(
+            "fakes of public label maps: the discriminator may learn to tell label maps apart instead of images"
+            " (docs/experiments.md)."
+        )
+    if not study.federation.approval_keys and not study.federation.alone:
+        found.append(
+            "no approval_keys: an average of several sites is never released without each officer's, so that the"
+            " patients' budget would be spent for nothing that may leave."
+        )
+    return tuple(found)

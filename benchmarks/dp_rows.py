@@ -31,9 +31,9 @@ from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped
 
-SIDE, PATIENTS, REPEATS = 48, 4, 12
+SIDE, LARGER_SIDE, PATIENTS, REPEATS = 48, 64, 4, 12
 STEPS: int = PromiseTable.model_fields["discriminator_steps"].default
-"""A batch of so many patients, at 48³ voxels, four channels, seven labels."""
+"""A batch of so many patients, at 48³ voxels (and, against the plain step alone, 64³), four channels, seven labels."""
 HOW = NoisedSum(clip_norm=1.0, noise_multiplier=1.0, expected_batch=PATIENTS)
 
 Step = Callable[[], object]
@@ -42,12 +42,12 @@ Step = Callable[[], object]
 WAYS = ("plain", "noised", "hooks", "functorch")
 
 
-def step_of(way: str, device: Device) -> Step:
-    """One of :data:`WAYS`: one update of the same discriminator from the same batch each.
+def step_of(way: str, device: Device, side: int = SIDE) -> Step:
+    """One of :data:`WAYS`: one update of the same discriminator from the same batch of ``side``³ voxels each.
 
     Scans and fakes are at hand for all of them: what is timed is the discriminator's step. Every parameter is noised.
     """
-    study = phantom_study("dp-step", 1, Grid((SIDE, SIDE, SIDE), (4, 4, 4)))
+    study = phantom_study("dp-step", 1, Grid((side, side, side), (4, 4, 4)))
     scans = made_scans(study)
     given, real, fake = batch(scans, study, device)
     if way == "noised":
@@ -163,20 +163,30 @@ def opacus(study: Study, given: Tensor, real: Tensor, fake: Tensor, device: Devi
 
 
 def dp_rows(device: Device) -> list[Row]:
-    """``dp_step_over_plain``, ``opacus_…_over_dp_step`` of hooks and functorch, ``dp_memory_over_plain``; of all that
-    goes on between two steps of the generator ``dp_whole_step…``, for which nothing is asked."""
-    ways = {way: step_of(way, device) for way in WAYS}
-    ours, plainly = alternated(ways["noised"], ways["plain"], device.torch, REPEATS)
+    """``dp_step_over_plain`` and ``dp_memory_over_plain``, both also of 64³ voxels; ``opacus_…_over_dp_step`` of hooks
+    and functorch; of all that goes on between two steps of the generator ``dp_whole_step…``, for which nothing is
+    asked."""
+    ways = {way: step_of(way, device) for way in ("noised", "hooks", "functorch")}
     again, hooks = alternated(ways["noised"], ways["hooks"], device.torch, REPEATS // 2)
     third, functorch = alternated(ways["noised"], ways["functorch"], device.torch, REPEATS // 2)
-    peaks = {way: peak_gib(way, device) for way in ("noised", "plain")}
     return [
-        Row("dp_step", ours, "s", plainly),
-        Row("dp_step_over_plain", ours / plainly, "ratio", 1.0, 1.3 if device.cuda else 1.25),
+        *over_plain(device, SIDE, ""),
         Row("opacus_hooks_over_dp_step", hooks / again, "ratio", 1.0, 2.5, least=True),
         Row("opacus_functorch_over_dp_step", functorch / third, "ratio", 1.0, 2.5, least=True),
-        Row("dp_memory_over_plain", peaks["noised"] / peaks["plain"], "ratio", 1.0, 1.1),
+        *over_plain(device, LARGER_SIDE, f"_{LARGER_SIDE}"),
         *whole_rows(device),
+    ]
+
+
+def over_plain(device: Device, side: int, suffix: str) -> list[Row]:
+    """Seconds and peak memory of the noised step over the plain one's, at ``side``³ voxels."""
+    noised_step, plain_step = (step_of(way, device, side) for way in ("noised", "plain"))
+    ours, plainly = alternated(noised_step, plain_step, device.torch, REPEATS)
+    peaks = {way: peak_gib(way, device, side) for way in ("noised", "plain")}
+    return [
+        Row(f"dp_step{suffix}", ours, "s", plainly),
+        Row(f"dp_step_over_plain{suffix}", ours / plainly, "ratio", 1.0, 1.3 if device.cuda else 1.25),
+        Row(f"dp_memory_over_plain{suffix}", peaks["noised"] / peaks["plain"], "ratio", 1.0, 1.1),
     ]
 
 
@@ -192,7 +202,8 @@ def whole_rows(device: Device) -> list[Row]:
     ]
 
 
-def peak_gib(way: str, device: Device) -> float:
+def peak_gib(way: str, device: Device, side: int) -> float:
     """Peak memory of some steps of one way, in a process of its own."""
-    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), f"dp-{way}", "-", device.torch.type]
+    script = str(Path(__file__).with_name("peak_memory.py"))
+    command = [sys.executable, script, f"dp-{way}", str(side), device.torch.type]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

@@ -1,4 +1,4 @@
-"""``peak_memory.py ours|plain|dp-WAY FOLDER DEVICE``: a few training steps in a process of their own; prints GiB."""
+"""A few steps in a process of their own; prints GiB: ``peak_memory.py ours|plain FOLDER DEVICE``, or ``dp-WAY SIDE DEVICE``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from fedphantom.common.gan.training_state import new_state
 STEPS = 5
 
 
-def main(loop: str, folder: Path, device_name: str) -> None:
+def main(loop: str, where: str, device_name: str) -> None:
     """Train, then print the peak: of the device where it is a GPU, of the process where it is not."""
     device = choose_device(device_name)
     if loop.startswith("dp-"):
-        repeat(step_of(loop.removeprefix("dp-"), device))
+        repeat(step_of(loop.removeprefix("dp-"), device, int(where)))
     elif loop == "plain":
-        material = make_material(folder)
+        material = make_material(Path(where))
         repeat(PlainTraining(material.scans, material.study, device))
     else:
-        material = make_material(folder)
+        material = make_material(Path(where))
         state = new_state(material.study, material.study.seed, device)
         study = material.study
         for _ in train(state, material.scans, study, until_step=STEPS, total_steps=STEPS, seed=study.seed):
@@ -43,4 +43,4 @@ def repeat(step: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], sys.argv[2], sys.argv[3])

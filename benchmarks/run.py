@@ -1,14 +1,17 @@
 """``make bench``: measure, print a table, and keep it as ``results/<hardware>.json`` and ``.md``.
 
-``run.py PART...`` measures these parts alone; rows of others stay as they were, each with its day.
+``run.py PART...`` measures these parts alone; rows of others stay as they were, each with its day. ``--device cuda``
+leaves the CPU out.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,27 +36,40 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """Benchmark every device there is, the GPU first."""
-    wanted = sys.argv[1:]
-    for name in (["cuda"] if torch.cuda.is_available() else []) + ["cpu"]:
+    """Benchmark every device there is, the GPU first, or the one named."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("parts", nargs="*", metavar="PART")
+    parse.add_argument("--device", choices=["cuda", "cpu"])
+    given = parse.parse_args()
+    wanted: list[str] = given.parts
+    everything = (["cuda"] if torch.cuda.is_available() else []) + ["cpu"]
+    for name in [given.device] if given.device else everything:
         device = choose_device(name)
-        rows = measure(device, wanted)
         facts = hardware(device.torch)
-        today = datetime.now(UTC).strftime("%Y-%m-%d")
-        RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"{hardware_name(device.torch)}.json"
-        measured = {row.name: {**asdict(row), "value": round(row.value, 5), "measured": today} for row in rows}
-        before = json.loads(file.read_text(encoding="utf-8"))["rows"] if wanted and file.exists() else []
-        kept = {row["name"]: row for row in before}
-        result = {"hardware": facts, "measured": today, "rows": list({**kept, **measured}.values())}
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        file.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
+        if not wanted:
+            file.unlink(missing_ok=True)
+        rows: list[Row] = []
+        for part in measure(device, wanted):
+            rows += part
+            keep(part, facts, file)
         show(rows, facts, file)
 
 
-def measure(device: Device, wanted: Sequence[str] = ()) -> list[Row]:
-    """All rows on one device, or those of the wanted parts."""
-    rows: list[Row] = []
+def keep(rows: Sequence[Row], facts: dict[str, object], file: Path) -> None:
+    """Write rows beside those that were there, over those of the same name."""
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    RESULTS.mkdir(exist_ok=True)
+    measured = {row.name: {**asdict(row), "value": round(row.value, 5), "measured": today} for row in rows}
+    before = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    kept = {row["name"]: row for row in before}
+    result = {"hardware": facts, "measured": today, "rows": list({**kept, **measured}.values())}
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(markdown(result), encoding="utf-8")
+
+
+def measure(device: Device, wanted: Sequence[str] = ()) -> Iterator[list[Row]]:
+    """The rows of one part after another on one device, or of the wanted parts."""
     with tempfile.TemporaryDirectory() as folder:
         material = make_material(Path(folder))
         parts: dict[str, Callable[[], list[Row]]] = {
@@ -77,8 +93,10 @@ def measure(device: Device, wanted: Sequence[str] = ()) -> list[Row]:
             if wanted and name not in wanted:
                 continue
             print(f"{name} on {device.torch} ...", file=sys.stderr, flush=True)
-            rows += part()
-    return rows
+            started = time.perf_counter()
+            rows = part()
+            print(f"  {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+            yield rows
 
 
 def show(rows: list[Row], facts: dict[str, object], file: Path) -> None:

@@ -39,8 +39,8 @@ class Device:
         return network.to(self.torch, memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]  # torch's stub lacks memory_format for Module.to
 
     def tensor(self, value: Tensor) -> Tensor:
-        """Move a tensor here; a (B, C, X, Y, Z) one in ``channels_last_3d``."""
-        if self.cuda:
+        """Move a tensor here, without waiting for it; a (B, C, X, Y, Z) one in ``channels_last_3d``."""
+        if self.cuda and value.device.type == "cpu":
             value = value.pin_memory().to(self.torch, non_blocking=True)
         return value.contiguous(memory_format=torch.channels_last_3d) if value.ndim == 5 else value
 

@@ -103,11 +103,12 @@ def train_segmenter(
         examples = list(zip(scans, boxes, strict=True))
         volume = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in examples]).astype(np.float32))
         truth = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in examples]))
+        volume, truth = device.tensor(volume), device.tensor(truth)
         if plan.augmentation:
-            volume, truth = _augmented(volume, truth, classes, torch_generator(seed, "segmenter", step))
+            volume, truth = _augmented(volume, truth, classes, torch_generator(seed, "segmenter", step), device)
         with device.autocast():
             logits = _logits(network, device.tensor(volume))
-            loss = loss_of(logits.float(), device.tensor(truth.unsqueeze(1)))
+            loss = loss_of(logits.float(), truth.unsqueeze(1))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -123,14 +124,16 @@ def train_segmenter(
     return network.eval()
 
 
-def _augmented(volume: Tensor, truth: Tensor, classes: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The usual augmentation of volumes (B, C, X, Y, Z) and class indices (B, X, Y, Z)."""
+def _augmented(
+    volume: Tensor, truth: Tensor, classes: int, random: torch.Generator, device: Device
+) -> tuple[Tensor, Tensor]:
+    """The usual augmentation of volumes (B, C, X, Y, Z) and class indices (B, X, Y, Z), both on the device."""
     batch, shape = len(volume), (volume.shape[2], volume.shape[3], volume.shape[4])
-    volume, truth = warp(volume, truth, classes, AUGMENTATION.draw(batch, shape, random))
-    gamma = torch.exp((torch.rand((batch, 1, 1, 1, 1), generator=random) * 2 - 1) * GAMMA)
+    volume, truth = warp(volume, truth, classes, AUGMENTATION.draw(batch, shape, random, device.torch))
+    gamma = device.tensor(torch.exp((torch.rand((batch, 1, 1, 1, 1), generator=random) * 2 - 1) * GAMMA))
     volume = (((volume + 1) / 2).clamp(0, 1) ** gamma) * 2 - 1
     noise = torch.rand((batch, 1, 1, 1, 1), generator=random) * NOISE
-    return volume + noise * torch.randn(volume.shape, generator=random), truth
+    return volume + device.tensor(noise * torch.randn(volume.shape, generator=random)), truth
 
 
 def segment(

@@ -372,6 +372,18 @@ def test_a_training_resumed_at_any_step_ends_in_the_same_bits(
     assert bits(resumed) == bits(unbroken)
 
 
+def test_moments_come_back_in_their_parameters_memory_format(unbroken: TrainingState, tmp_path: Path) -> None:
+    """As a new optimiser's lie: a GPU updates all parameters at once only where the two lie alike."""
+    save_state(tmp_path / "state", unbroken, {})
+    resumed = new_state(STUDY, 2, CPU)
+    load_state(tmp_path / "state", resumed)
+    for optimiser in (resumed.generator_optimiser, resumed.discriminator_optimiser):
+        strides = [(p.stride(), m["exp_avg"].stride(), m["exp_avg_sq"].stride()) for p, m in optimiser.state.items()]
+        assert strides
+        assert all(one == two == three for one, two, three in strides)
+        assert any(p.ndim == 5 and not p.is_contiguous() for p in optimiser.state)  # it is not the usual one
+
+
 def test_the_learning_rate_is_full_for_half_the_training_and_then_falls_to_its_end() -> None:
     assert [learning_rate_share(step, 8) for step in range(10)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0.25, 0.25]
     assert learning_rate_share(0, 1) == 1

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class SpatialAugmentation:
@@ -29,18 +31,24 @@ class SpatialAugmentation:
     displacement: float = 1.0
     cell: int = 12
 
-    def draw(self, batch: int, shape: tuple[int, int, int], random: torch.Generator) -> Tensor:
+    def draw(
+        self,
+        batch: int,
+        shape: tuple[int, int, int],
+        random: torch.Generator,
+        there: torch.device = CPU,  # where the grids are made of the few numbers that are drawn, on the CPU always
+    ) -> Tensor:
         """Sampling grids (B, X, Y, Z, 3) in ``grid_sample``'s coordinates (last axis ordered Z, Y, X)."""
         angles = (torch.rand((batch, 3), generator=random) * 2 - 1) * math.radians(self.rotation_deg)
         factors = 1 + (torch.rand((batch, 3), generator=random) * 2 - 1) * self.scale
         cells = [n // self.cell + 2 for n in shape]
         control = torch.randn((batch, 3, *cells), generator=random) * self.displacement
-        offset = nn.functional.interpolate(control, size=shape, mode="trilinear", align_corners=True)
-        axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
+        offset = nn.functional.interpolate(control.to(there), size=shape, mode="trilinear", align_corners=True)
+        axes = [torch.arange(n, dtype=torch.float32, device=there) - (n - 1) / 2 for n in shape]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"))  # (3, X, Y, Z), voxels from the centre
-        matrix = _rotation(angles) * factors[:, None, :]
+        matrix = (_rotation(angles) * factors[:, None, :]).to(there)
         moved = torch.einsum("bij,jxyz->bixyz", matrix, points) + offset
-        half = torch.tensor([(n - 1) / 2 for n in shape]).view(1, 3, 1, 1, 1)
+        half = torch.tensor([(n - 1) / 2 for n in shape], device=there).view(1, 3, 1, 1, 1)
         return (moved / half).permute(0, 2, 3, 4, 1).flip(-1)
 
 

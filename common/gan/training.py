@@ -242,7 +242,7 @@ def cut(pairs: Pairs, places: Sequence[tuple[int, Box]], study: Study, device: D
     """One-hot label maps (B, L, X, Y, Z) and volumes (B, C, X, Y, Z) of these rows and boxes, on the device."""
     real = torch.from_numpy(np.stack([pairs.volumes[i][:, *box] for i, box in places]).astype(np.float32, copy=False))
     classes = torch.from_numpy(np.stack([pairs.classes[i][box] for i, box in places]))
-    return device.tensor(one_hot(classes, len(study.labels))), device.tensor(real)
+    return device.tensor(one_hot(device.tensor(classes), len(study.labels))), device.tensor(real)
 
 
 def _batch_of_images(pairs: Pairs, study: Study, device: Device, step: int, seed: int) -> Batch:
@@ -262,7 +262,7 @@ def _batch_of_images(pairs: Pairs, study: Study, device: Device, step: int, seed
         ]
         images = torch.stack([image[:, *box] for image, box in zip(images, boxes, strict=True)])
         classes = torch.stack([one[box] for one, box in zip(classes, boxes, strict=True)])
-    truth = device.tensor(one_hot(classes, made))
+    truth = device.tensor(one_hot(device.tensor(classes), made))
     return Batch(device.tensor(images), truth[:, :0], truth)
 
 

@@ -85,6 +85,7 @@ def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:
         try:
             network.load_state_dict(weights)
             optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+            _lay_out(optimiser)
         except (RuntimeError, ValueError, KeyError):
             raise DataError(
                 "a training state of other networks",
@@ -95,6 +96,14 @@ def load_state(path: Path, state: TrainingState) -> dict[str, Fact]:
     assert isinstance(step, int) and isinstance(constant_steps, int)  # noqa: S101, PT018  # sealed by save_state
     state.step, state.constant_steps = step, constant_steps
     return facts
+
+
+def _lay_out(optimiser: torch.optim.Adam) -> None:
+    """Moments in their parameters' memory format, as a new optimiser has them: else a GPU steps one by one."""
+    for parameter, moments in optimiser.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape and value.ndim:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _parts(state: TrainingState) -> tuple[tuple[str, nn.Module, torch.optim.Adam], ...]:

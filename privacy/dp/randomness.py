@@ -38,4 +38,7 @@ class SecretRandom:
         """Standard normal draws, shape (size,), float64 (float32 on a device that has none)."""
         dtype = torch.float32 if self._device.type == "mps" else torch.float64
         summed = self._noise.standard_normal((_SUMMED, size)).sum(axis=0) / math.sqrt(_SUMMED)
-        return torch.from_numpy(summed).to(self._device, dtype)
+        drawn = torch.from_numpy(summed).to(dtype)
+        if self._device.type == "cuda":
+            drawn = drawn.pin_memory()  # else the copy would wait for all that the GPU was given to do
+        return drawn.to(self._device, non_blocking=True)

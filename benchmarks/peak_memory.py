@@ -1,4 +1,4 @@
-"""A few steps in a process of their own; prints GiB: ``peak_memory.py ours|plain FOLDER DEVICE``, or ``dp-WAY SIDE DEVICE``."""
+"""A few steps in a process of their own: ``peak_memory.py ours|plain FOLDER DEVICE``, or ``dp-WAY SIDE DEVICE``; in GiB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few steps in a process of their own, in GiB: ``peak_memory.py ours|plain FOLDER DEVICE`` or ``dp-WAY SIDE DEVICE``."""
+"""A few steps in a process of their own, in GiB: ``peak_memory.py ours|plain FOLDER DEVICE``, ``dp-WAY SIDE DEVICE``."""
 
 from __future__ import annotations
 

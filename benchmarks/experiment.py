@@ -21,14 +21,16 @@ from fedphantom.common.cohorts.preparation import PreparedScans
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import as_read_back, paint
 from fedphantom.common.gan.networks import Generator
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.labels.sampler import LabelSampler
 from fedphantom.common.progress import stages
 from fedphantom.common.segmentation import SegmenterPlan
-from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.site_folder import SiteFolder, SiteMaterial, site_material
 from fedphantom.common.study import Study
 from fedphantom.common.study_template import to_toml
 from fedphantom.server.simulation import simulate
+from fedphantom.server.site_cohorts import own_cohorts
 
 Stage = Callable[[str], Callable[[int, int], None]]
 """Begins a named stage; returns its progress function (done, in all)."""
@@ -85,6 +87,17 @@ def train_average(
     )
     assert result.generator, "only a study that shares volumes alone leaves none"
     return result.generator
+
+
+def drawn_sites(study: Study, sites: Mapping[str, Path], out: Path) -> list[SiteMaterial]:
+    """Every site's patients with their roles, in site-name order, without a run: roles follow from seed and name."""
+    spec = ParameterSpec.of(first_parameters(study, None))
+    found = []
+    for name, own in sorted(own_cohorts(sites).items()):
+        out.mkdir(parents=True, exist_ok=True)
+        create_site_folder(out / name, name, own.placed(out / f"{name}.tsv"), to_toml(study), spec)
+        found.append(site_material(SiteFolder.open(out / name), study))
+    return found
 
 
 def drawn_classes(sampler: LabelSampler, study: Study, seed: int, number: int) -> NDArray[np.uint8]:

@@ -27,29 +27,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from dp_utility import START, Options, sites_of, with_promise
-from experiment import Stage, arguments, drawn_classes, over_seeds, painted_scans, score_arms
+from dp_utility import START, Options, with_promise
+from experiment import Stage, arguments, drawn_classes, drawn_sites, over_seeds, painted_scans, score_arms
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.check import check_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import joined, prepare
 from fedphantom.common.device import Device, choose_device
 from fedphantom.common.gan.generation import paint
 from fedphantom.common.gan.networks import one_hot
-from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_maps import PublicMaps
-from fedphantom.common.gan.public_start import first_parameters, read_public_start
+from fedphantom.common.gan.public_start import read_public_start
 from fedphantom.common.gan.training import Batch, GeneratorLoss, generator_loss, train
 from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.promise import Fakes
 from fedphantom.common.randomness import derived_seed
 from fedphantom.common.segmentation import SegmenterPlan, train_segmenter
 from fedphantom.common.study import Study, read_study
-from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
 from fedphantom.privacy.dp.drawn_sum import DrawnSum
 from fedphantom.privacy.dp.patients import PrivatePatients
@@ -57,7 +54,6 @@ from fedphantom.privacy.dp.randomness import SecretRandom
 from fedphantom.privacy.dp.step import NoisedSum
 from fedphantom.server.commands import parse_sites
 from fedphantom.server.pretraining import pretrain, public_patients
-from fedphantom.server.site_cohorts import own_cohorts
 
 WAYS: dict[str, tuple[Fakes, bool]] = {
     "own label maps": ("own-label-maps", False),
@@ -89,12 +85,7 @@ class Size:
 def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage) -> dict[str, Any]:
     """Train with this study's seed, once a kind of fakes; what ``result.json`` holds for the seed."""
     device, start_file = choose_device(), out / START
-    spec = ParameterSpec.of(first_parameters(study, None))
-    for name, own in own_cohorts(options.sites).items():
-        (out / "sites").mkdir(parents=True, exist_ok=True)
-        cohort = own.placed(out / "sites" / f"{name}.tsv")
-        create_site_folder(out / "sites" / "sites" / name, name, cohort, to_toml(study), spec)
-    material = sites_of(out / "sites", options, study)
+    material = drawn_sites(study, options.sites, out / "sites")
     if not start_file.exists():
         pretrain(study, options.public, start_file, options.pretrain_steps, stage)
     promised = with_promise(study, options, 8.0, 1e-4, start_file)
@@ -107,7 +98,7 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
 
     arms, told = {"real": scans}, dict[str, dict[str, float]]()
     states: dict[str, TrainingState] = {"public generator": start.state(promised, device)}
-    finder = label_finder(study, options, out, device, stage("label finder"))
+    finder = label_finder(study, options.public, size.segmenter_steps, out, device, stage("label finder"))
     for name, (fakes, found_again) in WAYS.items():
         states[name] = state = start.state(promised, device)
         patients, random = PrivatePatients(scans, promised, device), SecretRandom(device.torch)
@@ -146,15 +137,15 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
 
 
 def label_finder(
-    study: Study, options: Options, out: Path, device: Device, progress: Callable[[int, int], None]
+    study: Study, public: Path, steps: int, out: Path, device: Device, progress: Callable[[int, int], None]
 ) -> nn.Module:
     """A U-Net that finds label maps in scans, from the public scans alone; it learns no more."""
-    cohort = check_cohort(public_patients(read_cohort(options.public)), study).usable
+    cohort = check_cohort(public_patients(read_cohort(public)), study).usable
     network = train_segmenter(
         prepare(cohort, study, out / "public"),
         len(study.channels),
         len(study.labels),
-        SegmenterPlan(steps=options.segmenter_steps),
+        SegmenterPlan(steps=steps),
         derived_seed(study.seed, "label finder"),
         device,
         progress,

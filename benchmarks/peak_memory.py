@@ -1,4 +1,4 @@
-"""A few steps in a process of their own, in GiB: ``peak_memory.py ours|plain FOLDER DEVICE``, ``dp-WAY SIDE DEVICE``."""
+"""Peak memory of a few steps in this process, in GiB: ``ours|plain FOLDER DEVICE``, or ``dp-WAY SIDE DEVICE``."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@
 
 From one public start (``dp_utility.py`` makes the same), the adversarial training of a promised study goes on with the
 patients of all sites at once, each noised step without noise and without clipping: what a discriminator could learn at
-best. Once scans are held against fakes of their own label maps, once against fakes of public ones; and either way once
-more with a U-Net beside the discriminator that learnt on the public scans to find label maps, and asks the generator to
-paint what it finds again (its cross-entropy is added to the generator's loss: public means alone, which cost nothing).
+best. Once scans are held against fakes of their own label maps, once against fakes of public ones. Either way once more
+with a discriminator by projection, which learnt on the public scans as long as the other; and once more with a U-Net
+beside the discriminator that learnt on the public scans to find label maps, and asks the generator to paint what it
+finds again (its cross-entropy is added to the generator's loss: public means alone, which cost nothing).
 Then the discriminators are asked about patients that they never saw (``--patients``, validation patients by default):
 
 - *image*: the AUC of telling a scan from what the generator paints of the scan's own label map;
@@ -19,6 +20,7 @@ And a U-Net trained on what each generator paints of public label maps is scored
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 from dp_utility import START, Options, with_promise
 from experiment import Stage, arguments, drawn_classes, drawn_sites, over_seeds, painted_scans, score_arms
+from judges import ProjectionDiscriminator, judge_by
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -42,7 +45,7 @@ from fedphantom.common.gan.networks import one_hot
 from fedphantom.common.gan.public_maps import PublicMaps
 from fedphantom.common.gan.public_start import read_public_start
 from fedphantom.common.gan.training import Batch, GeneratorLoss, generator_loss, train
-from fedphantom.common.gan.training_state import TrainingState
+from fedphantom.common.gan.training_state import TrainingState, new_state
 from fedphantom.common.promise import Fakes
 from fedphantom.common.randomness import derived_seed
 from fedphantom.common.segmentation import SegmenterPlan, train_segmenter
@@ -55,13 +58,30 @@ from fedphantom.privacy.dp.step import NoisedSum
 from fedphantom.server.commands import parse_sites
 from fedphantom.server.pretraining import pretrain, public_patients
 
-WAYS: dict[str, tuple[Fakes, bool]] = {
-    "own label maps": ("own-label-maps", False),
-    "public label maps": ("public-label-maps", False),
-    "own label maps, found again": ("own-label-maps", True),
-    "public label maps, found again": ("public-label-maps", True),
+
+@dataclass(frozen=True)
+class Way:
+    """How a discriminator is led to judge the image.
+
+    Attributes:
+        fakes: What scans are held against.
+        found_again: Whether a U-Net has to find the label map again.
+        projection: Whether the label map meets the image's features alone.
+    """
+
+    fakes: Fakes
+    found_again: bool = False
+    projection: bool = False
+
+
+WAYS = {
+    "own label maps": Way("own-label-maps"),
+    "public label maps": Way("public-label-maps"),
+    "own label maps, found again": Way("own-label-maps", found_again=True),
+    "public label maps, found again": Way("public-label-maps", found_again=True),
+    "own label maps, projection": Way("own-label-maps", projection=True),
+    "public label maps, projection": Way("public-label-maps", projection=True),
 }
-"""What scans are held against, and whether a U-Net has to find the label map again."""
 UNCLIPPED = 1e9
 DRAWN = 4.0
 """Patients in a step, on average."""
@@ -99,14 +119,17 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
     arms, told = {"real": scans}, dict[str, dict[str, float]]()
     states: dict[str, TrainingState] = {"public generator": start.state(promised, device)}
     finder = label_finder(study, options.public, size.segmenter_steps, out, device, stage("label finder"))
-    for name, (fakes, found_again) in WAYS.items():
+    projection = projection_judge(study, options, out, device, stage("projection"))
+    for name, way in WAYS.items():
         states[name] = state = start.state(promised, device)
+        if way.projection:
+            judge_by(state, copy.deepcopy(projection), promised)
         patients, random = PrivatePatients(scans, promised, device), SecretRandom(device.torch)
         names = tuple(one for one, _ in state.discriminator.named_parameters())
         how = NoisedSum(UNCLIPPED, 0.0, DRAWN)
         rate = min(1.0, DRAWN / len(patients))
         sums = DrawnSum(len(patients), rate, how, random, sys.maxsize)
-        step = PrivateDiscriminatorStep(patients, sums, names, 1, random, fakes)
+        step = PrivateDiscriminatorStep(patients, sums, names, 1, random, way.fakes)
         report, pairs = stage(name), PublicMaps(sampler, promised)
         losses = []
         for one in train(
@@ -117,7 +140,7 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
             total_steps=size.steps,
             seed=seed,
             discriminator_step=step,
-            loss_of_generator=finding(finder) if found_again else generator_loss,
+            loss_of_generator=finding(finder) if way.found_again else generator_loss,
         ):
             report(one.step, size.steps)
             losses.append(one.discriminator)
@@ -134,6 +157,19 @@ def compare(study: Study, options: Options, size: Size, out: Path, stage: Stage)
         "auc": told,
         "dice": {arm.name: arm.figure(evaluation.primary).to_json() for arm in evaluation.arms},
     }
+
+
+def projection_judge(
+    study: Study, options: Options, out: Path, device: Device, progress: Callable[[int, int], None]
+) -> nn.Module:
+    """A discriminator by projection that has learnt on the public scans, against a generator that learnt beside it."""
+    cohort = check_cohort(public_patients(read_cohort(options.public)), study).usable
+    state, paired, steps = new_state(study, study.seed, device), study.paired(), options.pretrain_steps
+    judge_by(state, ProjectionDiscriminator(study, study.seed), study)
+    pairs = prepare(cohort, study, out / "public")
+    for one in train(state, pairs, paired, until_step=steps, total_steps=steps, seed=study.seed):
+        progress(one.step, steps)
+    return state.discriminator
 
 
 def label_finder(

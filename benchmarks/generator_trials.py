@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from experiment import Stage, arguments, drawn_classes, drawn_sites, over_seeds, painted_scans, score_arms
 from fakes_apart import label_finder
+from judges import ProjectedDiscriminator, judge_by
 from torch import Tensor, nn
 
 from fedphantom.client.evaluation.figures import paired_difference
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import PreparedScans, joined
-from fedphantom.common.device import Device, choose_device
+from fedphantom.common.device import choose_device
 from fedphantom.common.gan.networks import draw_noise
 from fedphantom.common.gan.training import (
     Batch,
@@ -44,8 +45,6 @@ from fedphantom.server.commands import parse_sites
 BASELINE = "as the study says"
 DIVERSITY = 1.0
 """Weight of the term that rewards two draws of noise for two images."""
-PROJECTED = (12, 24, 48)
-"""Widths of the label finder's three upper levels."""
 
 
 @dataclass(frozen=True)
@@ -82,56 +81,6 @@ def trials(study: Study, finder: nn.Module) -> dict[str, Trial]:
     }
 
 
-class ProjectedDiscriminator(nn.Module):
-    """Judges scans by features of a network that is trained already and learns no more, level by level.
-
-    Source: Projected GANs, Sauer et al. 2021 (arXiv 2111.01007), without their mixing across levels. The network is a
-    U-Net that learnt to find label maps in public scans; each level's judge is given the label map too.
-
-    Args:
-        finder: MONAI's U-Net.
-        labels: L.
-        seed: Of the judges' first weights.
-    """
-
-    def __init__(self, finder: nn.Module, labels: int, seed: int) -> None:
-        super().__init__()
-        self._finder = [finder]  # in a list: its parameters are not this network's
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(seed, "projected"))
-            self.judges = nn.ModuleList(_judge(width + labels) for width in PROJECTED)
-
-    def forward(self, given: Tensor, made: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """As :meth:`.Discriminator.forward`: logits of all levels (B, 1, n, 1, 1), and the finder's features."""
-        features = _levels(self._finder[0], made)
-        logits = []
-        for judge, one in zip(self.judges, features, strict=True):
-            x, y, z = one.shape[2:]
-            small = nn.functional.adaptive_avg_pool3d(given, (x, y, z))
-            logits.append(judge(torch.cat([one, small], dim=1)).flatten(2))
-        return torch.cat(logits, dim=2)[..., None, None], features
-
-
-def _judge(width: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv3d(width, 32, 3, padding=1),
-        nn.GroupNorm(32, 32),
-        nn.LeakyReLU(0.2),
-        nn.Conv3d(32, 1, 3, padding=1),
-    )
-
-
-def _levels(finder: nn.Module, volumes: Tensor) -> list[Tensor]:
-    """Features of the way down, from fine to coarse, of volumes (B, C, X, Y, Z)."""
-    found, features, block = [], volumes, finder.get_submodule("model")
-    for _ in PROJECTED:
-        assert isinstance(block, nn.Sequential)
-        features = block[0](features)  # way down, (skip past, the next block), way up
-        found.append(features)
-        block = block[1].get_submodule("submodule")
-    return found
-
-
 def _still(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:
     return torch.zeros(())
 
@@ -158,7 +107,7 @@ def trained(trial: Trial, scans: PreparedScans, study: Study, steps: int, seed: 
     study = study.model_copy(update={"training": study.training.model_copy(update=dict(trial.settings))})
     state = new_state(study, seed, device)
     if trial.judge is not None:
-        _judge_by(state, trial.judge, study, device)
+        judge_by(state, trial.judge, study)
     report, steps = stage(name), trial.longer * steps
     for one in train(
         state,
@@ -172,12 +121,6 @@ def trained(trial: Trial, scans: PreparedScans, study: Study, steps: int, seed: 
     ):
         report(one.step, steps)
     return state.generator
-
-
-def _judge_by(state: TrainingState, judge: nn.Module, study: Study, device: Device) -> None:
-    state.discriminator = device.place(judge)  # type: ignore[assignment]  # it does all that one does
-    lr, betas = study.training.discriminator_lr, (0.5, 0.999)
-    state.discriminator_optimiser = torch.optim.Adam(judge.parameters(), lr, betas)
 
 
 def compare(

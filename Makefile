@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-slow check bench tutorial faults
+.PHONY: setup demo test test-slow test-gpu check bench tutorial faults
 
 setup: $(READY)
 
@@ -25,6 +25,10 @@ test: $(READY)
 # The whole demo, the README's chain, Flower's real processes, killed and resumed.
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(slow or long) and not gpu" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What runs otherwise on a CUDA device, where there is one.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
 
 check: $(READY)
 	$(BIN)/ruff format --check .

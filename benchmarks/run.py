@@ -73,11 +73,11 @@ def measure(device: Device, wanted: Sequence[str] = ()) -> Iterator[list[Row]]:
     with tempfile.TemporaryDirectory() as folder:
         material = make_material(Path(folder))
         parts: dict[str, Callable[[], list[Row]]] = {
-            "training": lambda: training_rows(material, device),
-            "differential privacy": lambda: dp_rows(device),
-            "memory": lambda: memory_rows(Path(folder), device),
-            "generation": lambda: generation_rows(material, device),
             "full-size generation": lambda: full_size_rows(device),
+            "differential privacy": lambda: dp_rows(device),
+            "training": lambda: training_rows(material, device),
+            "generation": lambda: generation_rows(material, device),
+            "memory": lambda: memory_rows(Path(folder), device),
         }
         # Sites choose their device themselves, the GPU where there is one.
         if device.torch == choose_device().torch:

@@ -81,7 +81,7 @@ def simulate(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+        typer.Option(metavar="FILE", help="The public start that the study names under training.start."),
     ] = None,
     ledgers: Annotated[
         Path | None,

@@ -136,7 +136,7 @@ def create_site_folder(
         root.mkdir(parents=True, exist_ok=True)
     for_owner_alone(root)  # prepared scans and the discriminator lie below it
     write_atomic(root / "study.toml", study_text.encode())
-    if study.training.objective == "adversarial":
+    if study.from_public_start:
         # Here, so that a node which answers without training does not wait for torch.
         from ..common.gan.public_start import read_public_start
 

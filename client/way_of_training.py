@@ -14,6 +14,7 @@ from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device
 from ..common.exchange import Parameters
 from ..common.gan.generation import initial_parameters
+from ..common.gan.public_start import PublicStart
 from ..common.gan.training import (
     DiscriminatorStep,
     GeneratorLoss,
@@ -81,21 +82,25 @@ class PlainTraining:
         study: What is trained.
         seed: Of the site's networks.
         device: Where.
+        start: The public start that the study names; networks are freshly initialised without one.
     """
 
     pairs: PreparedScans
     study: Study
     seed: int
     device: Device
+    start: PublicStart | None = None
     resumable: bool = True
 
     def fresh_state(self) -> TrainingState:
-        """Freshly initialised."""
-        return new_state(self.study, self.seed, self.device)
+        """Freshly initialised, or the public start's networks."""
+        return (
+            self.start.state(self.study, self.device) if self.start else new_state(self.study, self.seed, self.device)
+        )
 
     def initial(self) -> Parameters:
         """A function of the study alone."""
-        return initial_parameters(self.study)
+        return self.start.generator if self.start else initial_parameters(self.study)
 
     def begin(self) -> Steps:
         """The plain steps."""

@@ -148,7 +148,8 @@ class TrainingTable(StudyTable):
     and the discriminator's judgement alone, so that what is promised of the discriminator holds for it (PRIVACY §1.1).
     """
     start: Start | None = None
-    """For ``adversarial``: the public start file that networks and public label maps are taken from."""
+    """The public start file that both networks begin with, trained on public scans alone; ``adversarial`` needs one and
+    takes its public label maps from it, ``paired`` may name one."""
     rounds: Positive = 10
     local_steps: Positive = 100
     """Optimiser steps at each site in each round."""
@@ -279,8 +280,8 @@ class Study(StudyTable):
             )
         if adversarial and self.network.maps == "images-to-labels":
             raise ValueError("network.maps = 'images-to-labels': such a network is trained on paired scans alone")
-        if self.training.start and not adversarial:
-            raise ValueError("training.start: only objective 'adversarial' goes out from a public start")
+        if self.training.start and self.network.maps == "images-to-labels":
+            raise ValueError("training.start: a network that maps images to labels goes out from no public start")
 
     def _check_overlay(self) -> None:
         overlay = set(self.network.overlay)
@@ -292,6 +293,11 @@ class Study(StudyTable):
     def volume_grid(self) -> Grid:
         """The grid of every prepared and generated volume."""
         return Grid(self.grid.shape, self.grid.spacing_mm)
+
+    @property
+    def from_public_start(self) -> bool:
+        """Whether its networks begin as a public start left them: where it names one, and where it has to."""
+        return self.training.objective == "adversarial" or self.training.start is not None
 
     @property
     def label_values(self) -> tuple[int, ...]:

@@ -46,6 +46,7 @@ def study_text(study: Study) -> str:
         "study": f"{study.name} ({study.digest()[:16]})",
         "trained": f"a '{study.network.preset}' generator: {made}",
         "grid": f"{shape} voxels of {spacing} mm",
+        **({"begins with": _beginning(study)} if study.from_public_start else {}),
         "rounds": f"{training.rounds} of {counted(training.local_steps, 'step')} at each site,"
         f" {f'{training.batch} {seen}' if patch else counted(training.batch, seen)} a step;"
         f" at least {counted(federation.quorum, 'site')} a round",
@@ -58,6 +59,12 @@ def study_text(study: Study) -> str:
     }
     width = max(map(len, rows))
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def _beginning(study: Study) -> str:
+    """Where networks begin that are not freshly initialised."""
+    named = f" ({study.training.start[:16]})" if study.training.start else ", which it does not name yet"
+    return f"a public start{named}: both networks, trained on public scans alone"
 
 
 def _privacy(study: Study) -> str:

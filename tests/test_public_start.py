@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,19 @@ from promised import promised_text, write_start
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
+from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError, FedPhantomError, PolicyRefused, VerificationFailed
+from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_maps import PublicMaps
 from fedphantom.common.gan.public_start import first_parameters, read_public_start
 from fedphantom.common.labels.chain import LabelSource, label_digest
 from fedphantom.common.labels.sampler import LabelSampler, PublicLabelMap
 from fedphantom.common.study import Study, parse_study
 from fedphantom.common.tensor_file import decode, encode
+from fedphantom.privacy.study_summary import study_text
 
 CPU = choose_device("cpu")
 
@@ -122,6 +128,51 @@ def test_a_study_that_names_none_is_told_how_to_make_one(start: tuple[Path, Stud
     without = study.model_copy(update={"training": study.training.model_copy(update={"start": None})})
     with pytest.raises(ConfigError, match="study pretrain"):
         read_public_start(file, without)
+
+
+def paired_text(sha256: str, **options: Any) -> str:
+    return tiny_text(**options).replace("[training]", f'[training]\nstart = "{sha256}"')
+
+
+def test_a_study_of_paired_scans_may_go_out_from_one(tmp_path: Path) -> None:
+    file = tmp_path / "start.safetensors"
+    text = paired_text(write_start(file))
+    study = parse_study(text)
+    read = read_public_start(file, study)
+    first = first_parameters(study, file)
+    assert all(np.array_equal(first[name], value) for name, value in read.generator.items())
+    cohort, spec = write_tiny_cohort(tmp_path / "cohort", 12), ParameterSpec.of(first)
+    folder = create_site_folder(tmp_path / "site", "site-a", cohort, text, spec, start=file)
+    state = LocalTrainer.open(folder.root).way.fresh_state()
+    for network, parameters in ((state.generator, read.generator), (state.discriminator, read.discriminator)):
+        assert all(np.array_equal(value.numpy(), parameters[name]) for name, value in network.state_dict().items())
+    # What is trained to be compared with it, an audit's controls, sees no public scan.
+    assert study.paired().training.start is None
+
+
+def test_a_site_of_such_a_study_needs_the_very_file(tmp_path: Path) -> None:
+    file, cohort = tmp_path / "start.safetensors", write_tiny_cohort(tmp_path / "cohort", 12)
+    text = paired_text(write_start(file))
+    spec = ParameterSpec.of(initial_parameters(parse_study(text)))
+    with pytest.raises(FedPhantomError, match="no readable public start"):
+        create_site_folder(tmp_path / "without", "site-a", cohort, text, spec)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(FedPhantomError, match="other than the one that the study names"):
+        create_site_folder(tmp_path / "another", "site-a", cohort, text, spec, start=file)
+
+
+def test_what_a_study_begins_with_is_shown() -> None:
+    assert "begins with" not in study_text(parse_study(tiny_text()))
+    shown = study_text(parse_study(paired_text("abcdef0123456789" * 4)))
+    assert "a public start (abcdef0123456789): both networks, trained on public scans alone" in shown
+
+
+def test_a_label_network_goes_out_from_none() -> None:
+    text = paired_text("0" * 64).replace("[network]", '[network]\nmaps = "images-to-labels"')
+    with pytest.raises(ConfigError, match=r"training\.start"):
+        parse_study(text)
 
 
 def test_a_start_for_a_study_that_goes_out_from_none_is_refused(start: tuple[Path, Study]) -> None:

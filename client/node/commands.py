@@ -32,7 +32,7 @@ def site_init(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The public start that a study under dp = 'patient-level' names."),
+        typer.Option(metavar="FILE", help="The public start that the study names under training.start."),
     ] = None,
     as_json: _Json = False,
 ) -> None:

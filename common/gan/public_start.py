@@ -181,13 +181,13 @@ def first_parameters(study: Study, start: Path | None) -> dict[str, NDArray[np.f
         FedPhantomError: as :func:`read_public_start`.
     """
     with about("--start"):
-        if study.training.objective == "adversarial":
+        if study.from_public_start:
             return dict(read_public_start(start or Path(PUBLIC_START), study).generator)
         if start is not None:
             raise ConfigError(
                 "a public start for a study that goes out from none",
-                expected="training.objective = 'adversarial' in the study",
-                remedy="Leave it out; it would have no effect.",
+                expected="training.start in the study, the line that 'fedphantom study pretrain' prints",
+                remedy="Add the line, or leave --start out: it would have no effect.",
             )
     return initial_parameters(study)
 

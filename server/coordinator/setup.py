@@ -117,7 +117,7 @@ def make_coordinator(
 
 def _public_start(study: Study, start: Path | None) -> bytes | None:
     """The public start's bytes, once it was found to be the study's; None where the study needs none."""
-    if study.training.objective != "adversarial" and start is None:
+    if not study.from_public_start and start is None:
         return None
     # Here, so that a coordinator of another study does not wait for torch.
     from ...common.gan.public_start import first_parameters

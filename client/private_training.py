@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..common.atomic import write_atomic
 from ..common.cohorts.preparation import PreparedScans
-from ..common.cohorts.scan_check import voxel_digest
 from ..common.device import Device
 from ..common.errors import DataError
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters
@@ -28,7 +27,6 @@ from ..common.promise import DISCRIMINATING, PromiseTable
 from ..common.site_folder import PUBLIC_START, SiteFolder, SiteMaterial
 from ..common.study import Study
 from ..common.tensor_file import decode, encode
-from ..common.volumes.nifti import read_volume
 from ..privacy.dp.discriminator import PrivateDiscriminatorStep
 from ..privacy.dp.drawn_sum import DrawnSum
 from ..privacy.dp.feasibility import refuse_noise
@@ -44,6 +42,7 @@ from ..privacy.dp.randomness import SecretRandom
 from ..privacy.dp.run_spent import run_name, spent_at_site
 from ..privacy.dp.statement import dp_statement
 from ..privacy.dp.step import NoisedSum
+from .training_people import training_people
 from .way_of_training import Steps
 
 NOISED_MEANS = "noised-means.safetensors"
@@ -172,17 +171,8 @@ class PrivateTraining:
 
     def _reserve(self) -> OpenReservation:
         budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)
-        return self._ledger.reserve(self._run, self._people(), self._plan.once(), budget)
-
-    def _people(self) -> dict[str, list[str]]:
-        """Training patients with the digests of their scans' voxels, by which a renamed one is known again."""
-        cohort = self._material.cohort.only(set(self._material.coins.training_patients()))
-        return {
-            patient.patient_id: [
-                voxel_digest(read_volume(source)[0]) for scan in patient.scans for source in scan.channels.values()
-            ]
-            for patient in cohort.patients
-        }
+        people = training_people(self._material.cohort, self._material.coins)
+        return self._ledger.reserve(self._run, people, self._plan.once(), budget)
 
 
 def _no_step(state: TrainingState, batch: Batch, fake: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from fedphantom.common.journal import Journal, read_journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
 from fedphantom.privacy.dp.ledger import Ledger, NoisedRun
 from fedphantom.privacy.dp.limits import Budget
+from fedphantom.privacy.dp.persons import Held
 from fedphantom.privacy.dp.spending import PublicConstants
 
 NEWER = ("study", "patients", "expected_batch", "clip_norm")
@@ -117,8 +118,8 @@ def test_no_patient_and_no_scan_can_be_read_or_tried_out_in_the_ledger_or_the_jo
     cohort = people("abc")
     ledger.reserve(RUN, cohort, steps(5), BUDGET).commit(5)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    for name, scans in cohort.items():
-        for text in (name, scan(name), *scans):
+    for name, held in cohort.items():
+        for text in (name, scan(name), *held.channels):
             assert text.encode() not in written
     other = ledger_in(tmp_path / "elsewhere")  # with a secret of its own
     other.reserve(RUN, cohort, steps(5), BUDGET)
@@ -166,31 +167,29 @@ def test_renamed_patients_are_known_by_their_scans(ledger: Ledger) -> None:
 def test_new_scans_of_known_patients_do_not_reset_the_budget(ledger: Ledger) -> None:
     whole = fit(3.0)
     ledger.reserve(RUN, people("abc"), steps(whole), BUDGET)
-    again = {name: (scan(f"another of {name}"),) for name in people("abc")}
+    again = {name: Held([scan(f"another of {name}")]) for name in people("abc")}
     with pytest.raises(BudgetSpent):
         ledger.reserve(OTHER_RUN, again, steps(1), BUDGET)
 
 
 def test_a_chain_of_renamings_does_not_reset_the_budget(ledger: Ledger) -> None:
     half = fit(3.0) // 2
-    ledger.reserve(RUN, {"old": (scan("1"),)}, steps(half), BUDGET)
-    ledger.reserve(OTHER_RUN, {"new": (scan("1"), scan("2"))}, steps(half), BUDGET)
+    ledger.reserve(RUN, {"old": Held([scan("1")])}, steps(half), BUDGET)
+    ledger.reserve(OTHER_RUN, {"new": Held([scan("1"), scan("2")])}, steps(half), BUDGET)
     with pytest.raises(BudgetSpent):
-        ledger.reserve(run_named("c" * 64), {"newest": (scan("2"),)}, steps(2), BUDGET)
+        ledger.reserve(run_named("c" * 64), {"newest": Held([scan("2")])}, steps(2), BUDGET)
 
 
 @pytest.mark.parametrize(
     "second",
     [
-        {"x": (scan("a"), scan("b"))},
-        {"patient-a": (scan("b"),), "patient-b": (scan("a"),)},
-        {"x": (scan("q"),), "y": (scan("q"),)},
+        {"x": Held([scan("a"), scan("b")])},
+        {"patient-a": Held([scan("b")]), "patient-b": Held([scan("a")])},
+        {"x": Held([scan("q")]), "y": Held([scan("q")])},
     ],
     ids=["two who are one now", "two who exchanged names", "one under two names"],
 )
-def test_two_patients_who_turn_out_to_be_one_person_are_refused(
-    ledger: Ledger, second: dict[str, tuple[str, ...]]
-) -> None:
+def test_two_patients_who_turn_out_to_be_one_person_are_refused(ledger: Ledger, second: dict[str, Held]) -> None:
     ledger.reserve(RUN, people("ab"), steps(1), BUDGET)
     with pytest.raises(PolicyRefused, match="who are one person") as caught:
         ledger.reserve(OTHER_RUN, second, steps(1), BUDGET)
@@ -200,12 +199,10 @@ def test_two_patients_who_turn_out_to_be_one_person_are_refused(
 
 @pytest.mark.parametrize(
     "changed",
-    [people("ab"), people("abcd"), people("abC"), {**people("ab"), "patient-c": (scan("c"), scan("a second"))}],
+    [people("ab"), people("abcd"), people("abC"), {**people("ab"), "patient-c": Held([scan("c"), scan("a second")])}],
     ids=["one fewer", "one more", "one renamed", "one more scan"],
 )
-def test_a_cohort_that_changed_since_the_run_s_reservation_is_refused(
-    ledger: Ledger, changed: dict[str, tuple[str, ...]]
-) -> None:
+def test_a_cohort_that_changed_since_the_run_s_reservation_is_refused(ledger: Ledger, changed: dict[str, Held]) -> None:
     ledger.reserve(RUN, people("abc"), steps(5), BUDGET).commit(5)
     with pytest.raises(PolicyRefused, match="changed since the run's earlier reservation") as caught:
         ledger.reserve(RUN, changed, steps(5), BUDGET)

@@ -22,6 +22,7 @@ from fedphantom.common.errors import BudgetSpent, VerificationFailed
 from fedphantom.common.journal import verify_journal
 from fedphantom.privacy.dp.ledger import Ledger, OpenReservation
 from fedphantom.privacy.dp.limits import Budget
+from fedphantom.privacy.dp.persons import Held
 
 RUN = run_named("a" * 64)
 
@@ -175,4 +176,4 @@ TestSite.settings = settings(max_examples=12, stateful_step_count=15, deadline=N
 
 
 def test_the_model_s_names_are_one_person_in_both_cases() -> None:
-    assert people("a")["patient-a"] == people("A")["patient-A"] == (scan("a"),)
+    assert people("a")["patient-a"] == people("A")["patient-A"] == Held([scan("a")])

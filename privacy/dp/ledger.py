@@ -16,7 +16,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
 from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism
 from .limits import Budget, Limit, check_asked, limits_of
-from .persons import Marks, cohort_name, marked, secret_mark
+from .persons import Held, cohort_name, marked, secret_mark
 from .spending import BEGUN, COHORT, COMMITTED, RESERVED, PublicConstants, Spending, claim_of, read_spending
 
 LEDGER: Final = "ledger.jsonl"
@@ -74,21 +74,21 @@ class Ledger:
         self._journal = Journal(self.path)
 
     def reserve(
-        self, run: NoisedRun, patients: Mapping[str, Collection[str]], mechanism: Mechanism, budget: Budget
+        self, run: NoisedRun, patients: Mapping[str, Held], mechanism: Mechanism, budget: Budget
     ) -> OpenReservation:
         """Reserve steps for these patients; the reservation is on the disk when this returns.
 
         Args:
             run: Of the study at this site.
-            patients: Everybody who may be in a step's batch: identifier to the digests of the scans' voxels.
+            patients: Everybody who may be in a step's batch: identifier to what their scans hold.
             mechanism: The steps, all that may be taken before the next reservation.
             budget: The study's.
 
         Raises:
             BudgetSpent: with these steps, some patient's composed ε would exceed the budget over all runs, or what
                 the study promises over its own; says what is left.
-            PolicyRefused: the run's patients, their number, B̄ or C are others than in its earlier reservation, or two
-                of the patients are one person.
+            PolicyRefused: the run's patients, what their scans hold, their number, B̄ or C are others than in its
+                earlier reservation, or two of the patients are one person.
             VerificationFailed: ledger, secret or site's journal is missing, damaged or does not belong to the others.
             ConfigError: δ ≥ 1/n, no patient, or a budget that is none.
             StorageError: the ledger or the journal cannot be written.
@@ -102,14 +102,15 @@ class Ledger:
             people = marked(patients, secret)
             whole = read_spending(entries)
             constants = PublicConstants(len(people), mechanism.sampling_rate * len(people), run.clip_norm)
-            _refuse_another_cohort(whole, run.name, people, constants)
+            _refuse_another_cohort(whole, run.name, patients, secret, constants)
             spending = whole.of(people)
             delta = spending.delta(budget.delta)
             limits = limits_of(budget, spending, spending.of_study(run.study, run.name), people, mechanism)
             line, total = None, limits[0].asked
             if all(limit.asked <= limit.most for limit in limits):
                 if whole.cohorts.keys().isdisjoint({cohort_name(people)}):
-                    _write(held, COHORT, cohort=cohort_name(people), patients=[sorted(marks) for marks in people])
+                    everybody = [sorted(marks) for marks in people]
+                    _write(held, COHORT, cohort=cohort_name(people), patients=everybody, label_maps=True)
                 proof = secrets.token_hex(32)
                 line = _write(
                     held,
@@ -329,12 +330,17 @@ def _refuse_other(entries: Sequence[JournalEntry], noted: Mapping[int, str]) -> 
             )
 
 
-def _refuse_another_cohort(spending: Spending, run: str, people: Sequence[Marks], constants: PublicConstants) -> None:
+def _refuse_another_cohort(
+    spending: Spending, run: str, patients: Mapping[str, Held], secret: bytes, constants: PublicConstants
+) -> None:
     earlier = [one for one in spending.reservations if one.run == run]
-    if any(one.cohort != cohort_name(people) for one in earlier):
+    # What an earlier version reserved is held against what it knew patients by.
+    now = {known: cohort_name(marked(patients, secret, label_maps=known)) for known in (True, False)}
+    if any(one.cohort != now[one.cohort in spending.by_label_maps] for one in earlier):
         raise PolicyRefused(
-            "a cohort that changed since the run's earlier reservation: other patients, or other scans of theirs",
-            expected="the same patients and scans in every round of a run",
+            "a cohort that changed since the run's earlier reservation: other patients, or other scans or label maps of"
+            " theirs",
+            expected="the same patients, scans and label maps in every round of a run",
             remedy="Restore the cohort, or begin a new run with roles of its own; what was spent stays spent.",
         )
     before = next((one.constants for one in earlier if one.constants not in (None, constants)), None)

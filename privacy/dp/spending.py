@@ -103,6 +103,7 @@ class Spending:
         reservations: In the order of their lines.
         lines: How many lines there are.
         head: Hash of the last, to be noted elsewhere.
+        by_label_maps: Names of cohorts whose marks are of label maps too; those of an earlier version are not.
     """
 
     secret_mark: str
@@ -110,6 +111,7 @@ class Spending:
     reservations: tuple[Reservation, ...]
     lines: int = 0
     head: str = START
+    by_label_maps: frozenset[str] = frozenset()
 
     def up_to(self, line: int) -> Spending:
         """As if every reservation after that line had not been made."""
@@ -201,6 +203,7 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
     """
     lines, head = 0, START
     mark, cohorts, reservations = "", dict[str, Sequence[Marks]](), dict[int, Reservation]()
+    by_label_maps = set[str]()
     for entry in entries:
         lines, head = entry.n, entry.sha256
         try:
@@ -213,6 +216,8 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
             elif entry.event == COHORT:
                 name, people = _cohort(entry.facts)
                 cohorts[name] = people
+                if entry.facts.get("label_maps") is True:
+                    by_label_maps.add(name)
             elif entry.event == RESERVED:
                 reservation = _reservation(entry)
                 if reservation.cohort not in cohorts:
@@ -229,7 +234,7 @@ def read_spending(entries: Iterable[JournalEntry]) -> Spending:
                 expected="what 'fedphantom' writes there and nothing else",
                 remedy="Restore the ledger from a backup; until then nothing may be spent.",
             ) from None
-    return Spending(mark, cohorts, tuple(reservations.values()), lines, head)
+    return Spending(mark, cohorts, tuple(reservations.values()), lines, head, frozenset(by_label_maps))
 
 
 class _Odd(Exception):

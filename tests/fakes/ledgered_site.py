@@ -10,6 +10,7 @@ from fedphantom.common.journal import Journal
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon, most_steps
 from fedphantom.privacy.dp.ledger import Ledger, NoisedRun
 from fedphantom.privacy.dp.limits import Budget
+from fedphantom.privacy.dp.persons import Held
 
 
 def run_named(name: str, study: str | None = None) -> NoisedRun:
@@ -40,9 +41,9 @@ def scan(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def people(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def people(names: Iterable[str]) -> dict[str, Held]:
     """Each with one scan that is theirs whatever they are called: lower and upper case have the same."""
-    return {f"patient-{name}": (scan(name.lower()),) for name in names}
+    return {f"patient-{name}": Held([scan(name.lower())]) for name in names}
 
 
 def ledger_in(folder: Path) -> Ledger:

@@ -94,6 +94,7 @@ def simulate(
         raise typer.BadParameter("only with --preview-every: it would have no effect", param_hint="--public")
     from functools import partial
 
+    from .client.budget_outlook import budget_outlook
     from .client.site_setup import check_site_cohort, create_site_folder
     from .common.gan.public_start import first_parameters
     from .common.progress import stages
@@ -106,6 +107,7 @@ def simulate(
             out,
             engine,
             check_site=check_site_cohort,
+            see_budget=partial(budget_outlook, ledgers=ledgers),
             prepare_site=partial(create_site_folder, start=start, ledgers=ledgers),
             open_site=_open_site,
             initial=partial(first_parameters, start=start),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..common.progress import Report
     from ..common.promise import PromiseTable
     from ..common.study import Study
+    from .budget_check import SeeBudget
     from .simulation import Engine, MakeInitial, OpenSite, PrepareSite
 
     CheckSite = Callable[[Path, str, Cohort, Study, Report], str]
@@ -125,6 +126,7 @@ def run_simulation(
     engine: Engine,
     *,
     check_site: CheckSite,
+    see_budget: SeeBudget,
     prepare_site: PrepareSite,
     open_site: OpenSite,
     initial: MakeInitial,
@@ -142,6 +144,7 @@ def run_simulation(
         out: The run's folder.
         engine: ``local`` or ``flower``.
         check_site: As :func:`fedphantom.server.simulation.simulate`, with how far it came.
+        see_budget: As there; asked where the study makes a promise.
         prepare_site: As there.
         open_site: As there.
         initial: As there.
@@ -158,8 +161,10 @@ def run_simulation(
     Raises:
         BadParameter: a ``--site`` that is not ``NAME=COHORT``.
         ConfigError: no readable study, or ledgers for one that promises nothing.
+        StorageError: the ledgers' place cannot be written to.
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
+    from ..common.storage import refuse_unwritable
     from ..common.study import parse_study, read_study_text
     from .run_folder import RunFolder
     from .simulation import going_on, simulate
@@ -175,6 +180,10 @@ def run_simulation(
             expected="a study that makes a promise",
             remedy="Leave it out; it would have no effect.",
         )
+    if ledgers is not None:
+        with about("--ledgers"):
+            for name in sites:
+                refuse_unwritable(ledgers / name)
     with about("--out"):
         folder = RunFolder(out.resolve())
         folder.check_free()
@@ -202,6 +211,7 @@ def run_simulation(
         check_site=lambda folder, name, cohort, study: check_site(
             folder, name, cohort, study, stage(f"looking through the cohort of {name}")
         ),
+        see_budget=see_budget if promise else None,
         prepare_site=prepare_site,
         open_site=open_site,
         initial=initial,

@@ -29,6 +29,7 @@ from ..common.site_folder import SiteFolder
 from ..common.study import Study
 from ..privacy.dp.ledger import REFUSED
 from .aggregation import SiteFailure
+from .budget_check import SeeBudget, check_budgets
 from .checkpoints import Checkpoint, RoundRecord
 from .rounds import Exchange, Outcome, Progress, Rounds, run_rounds
 from .run_folder import RunFolder
@@ -94,6 +95,7 @@ def simulate(
     initial: MakeInitial,
     progress: Progress,
     check_site: CheckSite | None = None,
+    see_budget: SeeBudget | None = None,
     begin: Begin = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
     client_app: str = CLIENT_APP,
@@ -115,8 +117,9 @@ def simulate(
         initial: Makes the initial generator.
         progress: Called after each round.
         check_site: Looks through a site's cohort; None where the caller did.
+        see_budget: Looks at a site's ledger before its first round here; None where nothing is promised.
         begin: Called once, before the first round that is asked.
-        say: Told what a cohort check left out.
+        say: Told what a cohort check left out, and which site's budget does not last to the study's end.
         client_app: Reference to what answers at a site (engine ``flower``).
         preview_every: Rounds from one preview to the next, of public label maps for the coordinator and of its own
             scans for each site (of these alone, where the network maps images to labels); None for no previews.
@@ -128,6 +131,8 @@ def simulate(
             to train on it.
         DataError: two sites hold the same scan, or a site has nobody to train on; names the sites and why.
         PolicyRefused: a site's cohort changed since its roles were drawn.
+        BudgetSpent: budgets are spent at so many sites that the quorum cannot hold, before a round or in it.
+        VerificationFailed: a site's ledger cannot be trusted.
         PeerError: a round fell below the quorum; names the sites. Run it again to go on.
         OutputTaken: ``out`` is a file, or holds something else.
         StorageError: the disk is full, read-only or forbidden.
@@ -139,6 +144,8 @@ def simulate(
     begun, generator = folder.begun, initial(study)
     if check_site and not begun:  # a refused command makes no folder
         _check_sites(check_site, folder, own, study, say)
+    if see_budget and not begun:
+        check_budgets(see_budget, folder, own, study, 0, say)
     with folder.lock():
         study = folder.claim(study_text, tuple(sites))
         spec = ParameterSpec.of(generator)
@@ -154,6 +161,8 @@ def simulate(
         checkpoint = rounds.checkpoint
         if check_site and begun and not rounds.finished:  # only now: it is the run that these arguments began
             _check_sites(check_site, folder, own, study, say)
+        if see_budget and begun and not rounds.finished:
+            check_budgets(see_budget, folder, own, study, checkpoint.round, say)
         begin(checkpoint.round, study.training.rounds)
         if not rounds.finished:
             try:

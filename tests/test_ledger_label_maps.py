@@ -10,15 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 from ledgered_site import BUDGET, OTHER_RUN, RUN, cost, fit, ledger_in, run_named, scan, steps
-from promised import promised_site, trainer
+from promised import promised_site, request, trainer
 
 from fedphantom.client.site_round import Site
 from fedphantom.client.training_people import training_people
 from fedphantom.common.errors import BudgetSpent, PolicyRefused
-from fedphantom.common.exchange import RoundReply, RoundRequest
-from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.journal import Journal, read_journal
-from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
+from fedphantom.common.site_folder import SiteFolder, site_material
 from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.persons import Held
 
@@ -136,16 +134,10 @@ def test_a_site_notices_a_label_map_that_was_edited_between_two_rounds(tmp_path:
     folder = promised_site(tmp_path, promise=GRADIENTS)
     site = Site(folder, lambda root: trainer(SiteFolder.open(root)))
 
-    def answer(number: int) -> RoundReply:
-        study = folder.study()
-        return site.train_round(
-            RoundRequest(study.digest(), number, first_parameters(study, folder.root / PUBLIC_START))
-        )
-
-    answer(1)
+    site.train_round(request(folder, 1))
     rewrite(label_map(folder), edit=True)
     with pytest.raises(PolicyRefused, match="a cohort that changed since the run's earlier reservation"):
-        answer(2)
+        site.train_round(request(folder, 2))
 
 
 def test_a_label_map_stored_in_other_numbers_is_the_same(tmp_path: Path) -> None:

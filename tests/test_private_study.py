@@ -58,9 +58,9 @@ def test_a_second_run_on_the_same_patients_finds_their_budget_spent(
     study.write_text(study.read_text().replace("seed = 6", "seed = 7"))
     assert (first, run([*given, "--out", str(promised_run / "third"), *start])) == (0, 4)
     told = capsys.readouterr().err
-    assert "site-a: the site's privacy budget is spent; site-b: the site's privacy budget is spent" in told
     for site in ("site-a", "site-b"):
-        assert f"site '{site}': 0 of the 1 noised steps asked for at a time" in told
+        assert f"site '{site}': 1 noised step needed, 0 left" in told
+    assert not (promised_run / "third").exists()
 
 
 def test_the_study_goes_on_without_a_site_whose_budget_is_spent(

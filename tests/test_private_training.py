@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from promised import DELTA, EPSILON, promised_site, promised_text, trainer
+from promised import DELTA, EPSILON, one_round, promised_site, promised_text, request, trainer
 from tiny_cohorts import write_tiny_cohort
 
 from fedphantom.client import private_training
 from fedphantom.client.private_training import NOISED_MEANS
-from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import check_site_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, TrainingError, VerificationFailed
 from fedphantom.common.exchange import EPSILON as TOLD
-from fedphantom.common.exchange import NOISED_STEPS, RoundReply, RoundRequest
-from fedphantom.common.gan.public_start import first_parameters
+from fedphantom.common.exchange import NOISED_STEPS, RoundRequest
 from fedphantom.common.gan.training_state import TrainingState
 from fedphantom.common.site_folder import PUBLIC_START, SiteFolder, site_material
 from fedphantom.common.study import parse_study
@@ -38,15 +36,6 @@ from fedphantom.privacy.dp.statement import Spent, asked_for, dp_statement
 from fedphantom.privacy.dp.step import NoisedSum
 
 NORMS = 'noised = "norms"\ndiscriminator_steps = 2\nspare_rounds = 1'
-
-
-def request(folder: SiteFolder, number: int = 1) -> RoundRequest:
-    study = folder.study()
-    return RoundRequest(study.digest(), number, first_parameters(study, folder.root / PUBLIC_START))
-
-
-def one_round(folder: SiteFolder, number: int = 1) -> RoundReply:
-    return Site(folder, lambda root: trainer(SiteFolder.open(root))).train_round(request(folder, number))
 
 
 def counted_steps(folder: SiteFolder) -> list[tuple[int, int]]:

@@ -287,6 +287,7 @@ def test_the_command_names_a_missing_study(tmp_path: Path) -> None:
             tmp_path / "out",
             "local",
             check_site=never,
+            see_budget=never,
             prepare_site=never,
             open_site=never,
             initial=never,

@@ -25,7 +25,7 @@ from ...common.counted import counted
 from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, VerificationFailed, about
 from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, most_steps
 from .limits import Budget, Limit, check_asked, limits_of
 from .persons import Held, cohort_name, marked, secret_mark
 from .spending import BEGUN, COHORT, COMMITTED, RESERVED, PublicConstants, Spending, claim_of, read_spending
@@ -139,14 +139,51 @@ class Ledger:
         self._note(NOTED, line, run=run.name, steps=mechanism.steps, epsilon=total, delta=delta)
         return OpenReservation(self, line.n, mechanism, constants, total, delta, proof)
 
-    def spending(self) -> Spending:
+    def steps_left(
+        self,
+        run: NoisedRun,
+        patients: Mapping[str, Held],
+        mechanism: Mechanism,
+        budget: Budget,
+        *,
+        new_site: bool = False,
+    ) -> int:
+        """How many of these steps :meth:`reserve` would still allow; nothing is written.
+
+        Args:
+            run: As there.
+            patients: As there.
+            mechanism: All the steps that are needed.
+            budget: As there.
+            new_site: As of :meth:`spending`.
+
+        Raises:
+            ConfigError, PolicyRefused, VerificationFailed: as :meth:`reserve`.
+            StorageError: a file may not be read.
+        """
+        check_asked(budget, len(patients))
+        whole = self.spending(new_site=new_site)
+        if not whole.reservations:
+            return most_steps(budget.binding(()), budget.delta, mechanism)
+        with about(_NAME):
+            people = marked(patients, self._known_secret(whole.secret_mark))
+            spending = whole.of(people)
+        limits = limits_of(budget, spending, spending.of_study(run.study, run.name), people, mechanism)
+        if all(limit.asked <= limit.most for limit in limits):
+            return mechanism.steps
+        return min(limit.steps_left(mechanism) for limit in limits)
+
+    def spending(self, *, new_site: bool = False) -> Spending:
         """What the ledger says, verified and held against the site's journal; nothing where neither began.
+
+        Args:
+            new_site: Whether the site is still to be made: it has no journal, and wrote no line.
 
         Raises:
             VerificationFailed: as :meth:`reserve`.
             StorageError: likewise.
         """
-        noted = self._noted()
+        noted = {} if new_site else self._noted()
         with about(_NAME):
             _refuse_missing(self.path, noted)
             entries = self._journal.entries()

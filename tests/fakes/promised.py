@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from tiny_cohorts import tiny_scans, tiny_text, write_tiny_cohort
 
 from fedphantom.client.local_training import LocalTrainer
+from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.device import choose_device
+from fedphantom.common.exchange import RoundReply, RoundRequest
 from fedphantom.common.gan.label_means import public_means
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.public_start import first_parameters, write_public_start
 from fedphantom.common.gan.training_state import new_state
-from fedphantom.common.site_folder import SiteFolder
+from fedphantom.common.site_folder import PUBLIC_START, SiteFolder
 from fedphantom.common.study import parse_study
 
 EPSILON, DELTA = 8.0, 0.005
@@ -58,3 +60,14 @@ def promised_site(
 def trainer(folder: SiteFolder) -> LocalTrainer:
     """As the site opens it."""
     return LocalTrainer.open(folder.root)
+
+
+def request(folder: SiteFolder, number: int = 1) -> RoundRequest:
+    """For the public start's generator, whatever the round."""
+    study = folder.study()
+    return RoundRequest(study.digest(), number, first_parameters(study, folder.root / PUBLIC_START))
+
+
+def one_round(folder: SiteFolder, number: int = 1) -> RoundReply:
+    """Answered by the site, opened anew."""
+    return Site(folder, lambda root: trainer(SiteFolder.open(root))).train_round(request(folder, number))

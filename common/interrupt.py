@@ -22,8 +22,8 @@ SAID = (
 )
 """True of every command that works until it is done."""
 
-_line = [SAID]
-"""What is said of an interrupt now."""
+_line: list[str | Callable[[], str]] = [SAID]
+"""What is said of an interrupt now, or finds it out then."""
 _asked: list[int] = []
 """Signals that interrupted a command."""
 
@@ -51,20 +51,23 @@ def interrupt_the_command() -> None:
     atexit.register(_on_signals, signal.SIG_IGN)
 
 
-def say_when_interrupted(line: str) -> None:
+def say_when_interrupted(line: str | Callable[[], str]) -> None:
     """For a command that stays until it is stopped: what its interrupt says from now on instead of :data:`SAID`.
 
     Not told by an exception: a library that is interrupted, and typer too, may raise another in its place.
 
     Args:
-        line: What ended with it, what goes on, and how it is started again.
+        line: What ended with it, what goes on, and how it is started again; or what finds that out once it is asked.
     """
     _line[:] = [line]
 
 
 def said_of_interrupt() -> str:
-    """What the command that was interrupted is to say."""
-    return _line[0]
+    """What the command that was interrupted is to say; :data:`SAID` where it cannot be found out, or not in time."""
+    try:
+        return _line[0] if isinstance(_line[0], str) else _line[0]()
+    except (Exception, KeyboardInterrupt):
+        return SAID
 
 
 def was_interrupted() -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +17,6 @@ from ..common.interrupt import say_when_interrupted
 if TYPE_CHECKING:
     from ..common.cohort import Cohort
     from ..common.progress import Report
-    from ..common.promise import PromiseTable
     from ..common.study import Study
     from .budget_check import SeeBudget
     from .simulation import Engine, MakeInitial, OpenSite, PrepareSite
@@ -166,6 +165,7 @@ def run_simulation(
     """
     from ..common.storage import refuse_unwritable
     from ..common.study import parse_study, read_study_text
+    from .broken_off import broken_off
     from .run_folder import RunFolder
     from .simulation import going_on, simulate
 
@@ -189,7 +189,7 @@ def run_simulation(
         folder.check_free()
     own_ledgers = promise is not None and ledgers is None and not folder.begun
     if promise is not None:
-        say_when_interrupted(_broken_off(promise, parsed, out))
+        say_when_interrupted(partial(broken_off, promise, out))
 
     def begin(done: int, total: int) -> None:
         if own_ledgers:  # every check is behind it: the run has begun
@@ -224,19 +224,6 @@ def run_simulation(
     summary: dict[str, object] = json.loads(result.folder.summary.read_text(encoding="utf-8"))
     where = str(result.generator) if result.generator else None
     return summary | {"generator": where, "not_drawn": result.not_drawn}
-
-
-def _broken_off(promise: PromiseTable, study: Study, out: Path) -> str:
-    """What Ctrl-C says where noised steps are paid for."""
-    steps, _ = promise.noised_steps(study.training.rounds, study.training.local_steps)
-    lost = counted(steps, "noised step")
-    return (
-        "interrupted: the same command goes on after the last finished round. What was under way counts as taken: "
-        + (f"the {lost} of the whole study" if promise.noised == "means" else f"{lost} of that round")
-        + " at each site that had not finished, which take as many again. The study keeps"
-        f" {counted(promise.spare_rounds, 'spare round')} for that in all; 'fedphantom budget show"
-        f" {shlex.quote(str(out / 'sites'))}/NAME' says what is left"
-    )
 
 
 def parse_sites(options: Sequence[str]) -> dict[str, Path]:

@@ -248,7 +248,8 @@ def verify_journal(path: Path, *, head: str | None = None) -> int:
         raise VerificationFailed(
             f"'{path.name}' of {counted(len(entries), 'line')} without the head {head[:12]}… noted earlier",
             expected="a chain that passes through it",
-            remedy="Lines were cut off, or this is another file: restore it from a backup.",
+            remedy="Either the head was typed or noted wrongly (compare it with your note), or lines were removed or"
+            " written anew since, or this is another file: restore it from a backup.",
         )
     return len(entries)
 

@@ -73,11 +73,19 @@ def verify(
     """Check the chain from the first line to the last; exit 5 and name the line if it is broken."""
     from .journal import last_hash, refuse_nothing_there, verify_journal
 
-    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
-        raise typer.BadParameter("a hash is 64 of the signs 0-9 and a-f", param_hint="--head")
+    check_head(head)
     with about("JOURNAL"):
         refuse_nothing_there(path)
         number = verify_journal(path, head=head)
         head = last_hash(path)
     text = f"{counted(number, 'entry', 'entries')}, unbroken. Head: {head}"
     typer.echo(json.dumps({"ok": True, "entries": number, "head": head}) if as_json else text)
+
+
+def check_head(head: str | None) -> None:
+    """Refuse what cannot be a line's hash, as ``--head`` takes one. Raises BadParameter."""
+    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
+        raise typer.BadParameter(
+            f"a hash is 64 of the signs 0-9 and a-f, and {counted(len(head), 'sign')} are given; copy it whole",
+            param_hint="--head",
+        )

@@ -272,7 +272,40 @@ def test_a_ledger_is_held_against_a_head_noted_elsewhere(spent: Path, capsys: py
     assert run(["budget", "verify", str(spent), "--head", lines[2]["sha256"]]) == 0
     capsys.readouterr()
     assert run(["budget", "verify", str(spent), "--head", "0" * 63 + "1"]) == 5
-    assert "the privacy ledger: 'ledger.jsonl' of 6 lines without the head 000000000000…" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the privacy ledger: 'ledger.jsonl' of 6 lines without the head 000000000000…" in told
+    assert "Either the head was typed or noted wrongly" in told
+    assert "or lines were removed" in told
+
+
+def test_64_zeros_which_any_ledger_passes_through_are_no_proof_of_one_with_lines(
+    spent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["budget", "verify", str(spent), "--head", "0" * 64]) == 5
+    told = capsys.readouterr().err
+    assert "6 lines, and 64 zeros as the head noted earlier: that of a ledger without a line" in told
+    assert "Either the head was typed or noted wrongly, or it was noted before the first line" in told
+
+
+def test_a_ledger_without_a_line_has_64_zeros_as_its_head_and_no_other(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["budget", "verify", str(site), "--head", "0" * 64]) == 0
+    capsys.readouterr()
+    assert run(["budget", "verify", str(site), "--head", "a" * 64]) == 5
+    told = capsys.readouterr().err
+    assert "the privacy ledger: no line, and so no head aaaaaaaaaaaa…" in told
+    assert "typed or noted wrongly" in told
+    assert "removed" in told
+
+
+@pytest.mark.parametrize("head", ["0" * 63, "0" * 65, "g" * 64, "A" * 64, ""])
+def test_what_can_be_no_head_is_an_error_of_usage_and_no_damage(
+    spent: Path, head: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["budget", "verify", str(spent), "--head", head]) == 2
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert f"a hash is 64 of the signs 0-9 and a-f, and {len(head)} signs are given" in told
 
 
 def test_epsilon_over_time_begins_at_nothing_also_with_one_reservation(tmp_path: Path) -> None:

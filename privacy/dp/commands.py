@@ -61,22 +61,46 @@ def verify(
 ) -> None:
     """Check ledger, secret and journal against each other; exit 5 and name the first line that is broken."""
     from ...common.counted import counted
-    from ...common.errors import about
-    from ...common.journal import verify_journal
+    from ...common.journal_commands import check_head
     from .asking_site import asking_site
     from .budget import nothing_spent
 
+    check_head(head)
     folder = _opened(site)
     ledger = _ledger(folder)
     found = ledger.spending()
     if head is not None:
-        with about("the privacy ledger"):
-            verify_journal(ledger.path, head=head)
+        _refuse_other_head(ledger, found.lines, head)
     told = f"{counted(found.lines, 'line')}, unbroken, and all that the site's journal names. Head: {found.head}"
     if as_json:
         typer.echo(json.dumps({"ok": True, "lines": found.lines, "head": found.head}))
     else:
         typer.echo(told if found.lines else nothing_spent(asking_site(folder)))
+
+
+def _refuse_other_head(ledger: Ledger, lines: int, head: str) -> None:
+    """Raise VerificationFailed where the ledger never had this head; every one began without a line, with 64 zeros."""
+    from ...common.counted import counted
+    from ...common.errors import VerificationFailed, about
+    from ...common.journal import START, verify_journal
+
+    with about("the privacy ledger"):
+        if lines and head != START:
+            verify_journal(ledger.path, head=head)
+        elif lines:
+            raise VerificationFailed(
+                f"{counted(lines, 'line')}, and 64 zeros as the head noted earlier: that of a ledger without a line",
+                expected="the hash of one of its lines: anything passes through 64 zeros, a ledger written anew too",
+                remedy="Either the head was typed or noted wrongly, or it was noted before the first line and shows"
+                " nothing: give one noted later; 'fedphantom budget verify' prints the present one.",
+            )
+        elif head != START:
+            raise VerificationFailed(
+                f"no line, and so no head {head[:12]}… noted earlier",
+                expected="a chain that passes through it",
+                remedy="Either the head was typed or noted wrongly, or is another ledger's, or every line was removed"
+                " since: then restore the ledger from a backup.",
+            )
 
 
 def _opened(path: Path) -> SiteFolder:

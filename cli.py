@@ -17,13 +17,14 @@ import typer
 from . import __version__
 from .client.commands import evaluate
 from .client.node.run_commands import site_app
-from .common.commands import cohort_app, generate
+from .common.commands import cohort_app
 from .common.failure_report import FailureReport, report_failure
 from .common.interrupt import INTERRUPTED, SAID, end_with, interrupt_the_command, say_when_interrupted, was_interrupted
 from .common.journal_commands import journal_app
 from .common.labels.commands import labels_app
 from .privacy.audit.commands import audit_app
 from .privacy.dp.commands import budget_app
+from .privacy.generate_command import generate
 from .privacy.release.commands import release_app
 from .server.commands import study_app
 from .server.coordinator.run_commands import server_app

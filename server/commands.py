@@ -254,7 +254,7 @@ def parse_sites(options: Sequence[str]) -> dict[str, Path]:
 def simulation_text(result: Mapping[str, Any]) -> str:
     """What :func:`run_simulation` returned, in a few lines."""
     from ..privacy.dp.meaning import meaning
-    from ..privacy.dp.statement import DpStatement
+    from ..privacy.dp.statement import DpStatement, one_line
 
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
@@ -277,10 +277,8 @@ def simulation_text(result: Mapping[str, Any]) -> str:
         }[result["sharing"]]
     )
     leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
-    dp = result["dp"]
-    if "dp_statement" in result:
-        statement = DpStatement.model_validate(result["dp_statement"])
+    statement = DpStatement.model_validate(result["dp_statement"]) if "dp_statement" in result else None
+    if statement:
         lines.append(f"{meaning(statement.epsilon, statement.delta, 'the generator')} This study alone.")
-        dp = f"{dp}, {statement.sentence()}"
-    lines.append(f"dp: {dp}. {leaves} only after an audit.")
+    lines.append(f"dp: {one_line(statement)}. {leaves} only after an audit.")
     return "\n".join(lines)

@@ -56,6 +56,16 @@ def write_maps(folder: Path, kinds: list[str | None]) -> None:
             write_numbered(folder, number, SampledLabels(labels, chain(kind)), STUDY.volume_grid())
 
 
+def test_a_generator_without_a_promise_says_so_as_loudly(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_maps(Path("maps"), ["public"])
+    assert run(["generate", str(weights), "out", "--labels", "maps", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "1 synthetic scan in out\ndp: none.\n"
+    assert run(["generate", str(weights), "again", "--labels", "maps", "--device", "cpu", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["dp"] == "none"
+    assert "dp_statement" not in facts
+
+
 @pytest.mark.parametrize("kinds", [[None, None], ["private", "private"], ["public", "private"]], ids=str)
 def test_painting_private_label_maps_is_warned_of_and_written_down(
     kinds: list[str | None], weights: Path, capsys: pytest.CaptureFixture[str]

@@ -10,11 +10,12 @@ from promised import DELTA, EPSILON, promised_text, write_start
 from tiny_cohorts import tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
-from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.gan.weights import load_weights, save_weights
 from fedphantom.common.interrupt import said_of_interrupt
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.plan import noised_plan
+from fedphantom.server.commands import simulation_text
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,41 @@ def test_the_generator_says_the_whole_promise_and_what_was_spent(promised_run: P
     assert said["steps"] == 1  # the spare one was not needed
     assert said["epsilon"] == pytest.approx(epsilon([plan.once()], DELTA))
     assert (said["unit"], said["delta"], said["accountant"]) == ("patient", DELTA, "pld")
+
+
+def test_scans_made_by_the_generator_come_with_its_promise_in_words_and_for_programs(
+    promised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = write_tiny_cohort(tmp_path / "public", 4, seed=9)
+    weights = promised_run / "run" / "generator.safetensors"
+    given = ["generate", str(weights), "--sample", "2", "--public", str(public), "--device", "cpu"]
+    assert run([*given, str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    summary = json.loads((promised_run / "run" / "summary.json").read_text())
+    assert (
+        simulation_text(summary | {"generator": None, "not_drawn": 0})
+        .splitlines()[-1]
+        .startswith(told.splitlines()[-1])
+    )
+    assert told.splitlines()[-1].startswith("dp: patient-level, ε = ")
+    assert f"at δ = {DELTA:g}; unit: patient; " in told
+    assert run([*given, str(tmp_path / "again"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["dp"], facts["dp_statement"]) == ("patient-level", summary["dp_statement"])
+
+
+def test_a_promise_that_the_generator_s_own_study_does_not_make_is_refused_before_painting(
+    promised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters, facts = load_weights(promised_run / "run" / "generator.safetensors")
+    edited = json.loads(facts["dp"]) | {"epsilon": 0.5}
+    save_weights(tmp_path / "generator.safetensors", parameters, facts | {"dp": json.dumps(edited)})
+    given = ["generate", str(tmp_path / "generator.safetensors"), str(tmp_path / "out"), "--sample", "2"]
+    assert run([*given, "--device", "cpu"]) == 3
+    assert (
+        "GENERATOR: a weights file whose promise is not the one of the study in its header" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_run_on_the_same_patients_finds_their_budget_spent(

@@ -137,6 +137,11 @@ def said(dp: Literal["none"] | DpStatement) -> str:
     return dp if dp == NONE else dp.sentence()
 
 
+def one_line(promise: DpStatement | None) -> str:
+    """What a command prints after ``dp: ``."""
+    return f"patient-level, {promise.sentence()}" if promise else NONE
+
+
 def read_dp(text: str, study: Study) -> DpStatement | None:
     """What a weights file's header says of the promise behind it; None for ``none``.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
-from .errors import ConfigError
+from .errors import ConfigError, about
 from .federation import FederationTable as FederationTable
 from .labels.remapping import Remapping, remapping_problem
 from .misfit import first_misfit
@@ -375,8 +375,15 @@ def parse_study(text: str) -> Study:
 
 
 def read_study(path: Path) -> Study:
-    """Read ``study.toml``. Raises ConfigError as :func:`parse_study`, also for a missing file."""
-    return parse_study(read_study_text(path))
+    """Read ``study.toml``. Raises ConfigError as :func:`parse_study`, also for a missing file; it names the file."""
+    text = read_study_text(path)
+    with about(named_file(path)):
+        return parse_study(text)
+
+
+def named_file(path: Path) -> str:
+    """A study file as errors call it: by its own name, without the folders above it."""
+    return f"'{(path.name or str(path))[:100]}'"
 
 
 def read_study_text(path: Path) -> str:
@@ -389,6 +396,4 @@ def read_study_text(path: Path) -> str:
         whys = {FileNotFoundError: "there is none", IsADirectoryError: "it is a folder"}
         why = whys.get(type(error), "it may not be read")
         remedy = "Give the path of a study file, or make one with 'fedphantom study new STUDY.toml'."
-    raise ConfigError(
-        f"no readable study file '{(path.name or str(path))[:100]}': {why}", expected="a UTF-8 TOML file", remedy=remedy
-    )
+    raise ConfigError(f"no readable study file {named_file(path)}: {why}", expected="a UTF-8 TOML file", remedy=remedy)

@@ -49,13 +49,14 @@ def study_new(
     """Write a study to start from, every key explained. An existing file is never overwritten."""
     from ..common.atomic import write_atomic
     from ..common.storage import CHOOSE_ANOTHER
+    from ..common.study import named_file
     from .study_file import new_study
 
     with about("--approval-key"):
         text = new_study(template, approval_key or ())
-    with about("STUDY.toml"):
+    with about(named_file(path)):
         if path.exists():
-            raise OutputTaken(f"'{path.name or path}' is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
+            raise OutputTaken("it is there already", expected="a new file", remedy=CHOOSE_ANOTHER)
         write_atomic(path, text.encode())
     typer.echo(f"wrote {path}; edit it, then run 'fedphantom study check {path}'")
 
@@ -74,11 +75,12 @@ def study_check(
     as_json: _Json = False,
 ) -> None:
     """Read a study and say whether it holds; exit 3 and name the key if not, 4 where its promise leaves pure noise."""
-    from ..common.study import read_study
+    from ..common.study import named_file, read_study
     from .study_check import check_study
 
-    with about("STUDY.toml"):
-        checked = check_study(read_study(path), patients)
+    study = read_study(path)
+    with about(named_file(path)):
+        checked = check_study(study, patients)
     typer.echo(json.dumps(checked.to_json()) if as_json else checked.to_text())
     checked.refuse()
 
@@ -98,8 +100,7 @@ def study_pretrain(
     from ..common.study import read_study
     from .pretraining import pretrain
 
-    with about("STUDY.toml"):
-        study = read_study(path)
+    study = read_study(path)
     with stages() as stage:
         made = pretrain(study, public, out, steps, stage)
     line = f'start = "{made.sha256}"'
@@ -113,8 +114,7 @@ def study_show(path: _StudyFile, as_json: _Json = False) -> None:
     from ..common.study import read_study
     from ..privacy.study_summary import study_facts, study_text
 
-    with about("STUDY.toml"):
-        parsed = read_study(path)
+    parsed = read_study(path)
     typer.echo(json.dumps(study_facts(parsed), indent=1) if as_json else study_text(parsed))
 
 
@@ -164,14 +164,14 @@ def run_simulation(
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
     from ..common.storage import refuse_unwritable
-    from ..common.study import parse_study, read_study_text
+    from ..common.study import named_file, parse_study, read_study_text
     from .broken_off import broken_off
     from .run_folder import RunFolder
     from .simulation import going_on, simulate
 
     sites, report = parse_sites(site), []
-    with about("STUDY.toml"):
-        text = read_study_text(study)
+    text = read_study_text(study)
+    with about(named_file(study)):
         parsed = parse_study(text)
     total, promise = parsed.training.rounds, parsed.privacy.promise
     if ledgers is not None and promise is None:

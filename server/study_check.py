@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..common.errors import ConfigError
+from ..common.promise import PromiseTable
 from ..common.study import Study
-from ..privacy.dp.accounting import Mechanism
+from ..privacy.dp.accounting import Mechanism, epsilon, told
 from ..privacy.dp.cross_checks import CrossChecks, cross_checks
 from ..privacy.dp.feasibility import Feasibility, refuse_noise
-from ..privacy.dp.plan import asked_feasibility
+from ..privacy.dp.meaning import meaning
+from ..privacy.dp.plan import asked_feasibility, noised_plan
 from ..privacy.dp.promise_warnings import asked_of_patients, promise_warnings
 
 
@@ -26,6 +28,8 @@ class StudyCheck:
         agreement: What other accountants say of the same steps, where patients were named.
         startless: Whether the public start that it goes out from is still to be named.
         asked: What its promise asks of patients, in words; empty where it makes none.
+        means: What its ε means, in a sentence without a symbol to look up; empty likewise.
+        without_spare: ε where no spare round is needed; None where nothing is promised or no round is spare.
         warnings: What is to be minded of that.
     """
 
@@ -36,29 +40,35 @@ class StudyCheck:
     startless: bool = False
     asked: str = ""
     warnings: tuple[str, ...] = ()
+    means: str = ""
+    without_spare: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
         found = self.feasibility
         ok = found is None or found.outlook != "refused"
-        told: dict[str, Any] = {"ok": ok, "digest": self.digest, "missing": ["training.start"] * self.startless}
+        facts: dict[str, Any] = {"ok": ok, "digest": self.digest, "missing": ["training.start"] * self.startless}
         if self.asked:
-            told |= {"asked_of_patients": self.asked, "warnings": list(self.warnings)}
+            facts |= {"asked_of_patients": self.asked, "warnings": list(self.warnings), "means": self.means}
+            facts |= {"epsilon_without_spare_rounds": self.without_spare}
         if found:
-            told["feasibility"] = found.to_json()
+            facts["feasibility"] = found.to_json()
         if self.agreement:
-            told["accountants"] = {
+            facts["accountants"] = {
                 name: figure if figure is None or math.isfinite(figure) else None
                 for name, figure in asdict(self.agreement).items()
                 if name != "told"
             }
-        return told
+        return facts
 
     def to_text(self) -> str:
         """For a terminal."""
         lines = [f"{self._holds()}. Digest: {self.digest}"]
         if self.asked:
             lines.append(f"  Asked of every patient: {self.asked}.")
+            lines.append(f"  {self.means}")
+        if self.without_spare is not None:
+            lines.append(f"  Where no spare round is needed it costs less: {told(self.without_spare)} at the same δ.")
         lines += [f"  warning: {one}" for one in self.warnings]
         if self.feasibility:
             # What would be feasible stands in the refusal, where there is one.
@@ -107,11 +117,27 @@ def check_study(study: Study, patients: int | None) -> StudyCheck:
             expected="a study that makes a promise",
             remedy="Leave it out; it would have no effect.",
         )
-    asked, warnings = asked_of_patients(study), promise_warnings(study)
-    if patients is None or study.privacy.promise is None:
-        return StudyCheck(study.digest(), None, promises, startless=startless, asked=asked, warnings=warnings)
+    promise = study.privacy.promise
+    if promise is None:
+        return StudyCheck(study.digest(), None, promises, startless=startless)
+    checked = StudyCheck(
+        study.digest(),
+        None,
+        promises,
+        startless=startless,
+        asked=asked_of_patients(study),
+        warnings=promise_warnings(study),
+        means=meaning(promise.epsilon, promise.delta, "the generator"),
+        without_spare=_without_spare(study, promise) if promise.spare_rounds else None,
+    )
+    if patients is None:
+        return checked
     found = asked_feasibility(study, patients)
     steps = Mechanism(found.plan.sampling_rate, found.noise_multiplier, found.plan.steps)
-    return StudyCheck(
-        study.digest(), found, promises, cross_checks([steps], found.plan.delta), startless, asked, warnings
-    )
+    return replace(checked, feasibility=found, agreement=cross_checks([steps], found.plan.delta))
+
+
+def _without_spare(study: Study, promise: PromiseTable) -> float:
+    plan, training = noised_plan(study), study.training
+    _, needed = promise.model_copy(update={"spare_rounds": 0}).noised_steps(training.rounds, training.local_steps)
+    return epsilon([Mechanism(plan.sampling_rate, plan.noise_multiplier, needed)], promise.delta)

@@ -228,7 +228,7 @@ def test_a_process_ends_with_the_code_and_keeps_stdout_clean(tmp_path: Path) -> 
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert out == ""
-    assert err.startswith("error: STUDY.toml: no readable study file")
+    assert err.startswith("error: no readable study file 'absent.toml': there is none")
     assert "Traceback" not in err
 
 

@@ -116,9 +116,16 @@ def test_of_a_study_s_choices_the_one_that_noises_most_is_proposed_and_no_other_
     asked = replace(FULL, noised_parameters=10_000)
     choices = {"norms": replace(FULL, noised_parameters=1_500), "head": replace(FULL, noised_parameters=800)}
     found = feasibility(asked, choices)
-    assert 'noised = "norms": 1500 noised parameters instead of 10000' in found.ways()
+    assert '[privacy.promise] noised = "norms": 1500 noised parameters instead of 10000' in found.ways()
     none = feasibility(asked, {"norms": replace(asked, noised_parameters=9_000)})
     assert all(plan.noised_parameters == 10_000 for plan in none.nearest)
+
+
+def test_what_would_be_feasible_is_told_by_the_keys_of_a_study(doubtful: Feasibility) -> None:
+    ways = "\n".join(doubtful.ways())
+    assert "with [privacy.promise] sampling_rate = 1 (B̄ = 100) instead of 0.25" in ways
+    assert "instead of 500, by [training] rounds or local_steps, or [privacy.promise] spare_rounds" in ways
+    assert "with the same sampling_rate and delta" in ways
 
 
 def test_a_person_and_a_program_are_told_the_same(example: Feasibility) -> None:

@@ -161,7 +161,10 @@ def test_a_wrong_path_is_told_with_what_gave_it(
     assert run(NOWHERE[given].replace("OUT", str(tmp_path / "out")).split()) == 3
     told = capsys.readouterr().err
     problem = next(line for line in told.splitlines() if line.startswith("error: "))
-    assert problem.startswith(f"error: {given[1]}: ")
+    # A study is called by its file's own name, as in errors of what it holds.
+    assert problem.startswith(
+        "error: no readable study file 'nowhere'" if given[1] == "STUDY.toml" else f"error: {given[1]}: "
+    )
     assert "what to do: " in told
 
 

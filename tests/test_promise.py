@@ -13,6 +13,9 @@ from tiny_cohorts import tiny_text
 from fedphantom.cli import run
 from fedphantom.common.errors import ConfigError
 from fedphantom.common.study import parse_study
+from fedphantom.privacy.dp.accounting import epsilon
+from fedphantom.privacy.dp.accounting import told as told_epsilon
+from fedphantom.privacy.dp.plan import noised_plan
 
 TEXT = promised_text("a" * 64)
 
@@ -100,6 +103,8 @@ def study(tmp_path: Path) -> Path:
 def test_study_check_says_what_the_noise_means_at_a_sites_size(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["study", "check", str(study), "--patients", "40"]) == 0
     said = capsys.readouterr().out
+    once = epsilon([noised_plan(parse_study(TEXT)).once()], 0.005)
+    assert 0 < once < 8
     for part in (
         "the study holds.",
         "ε = 8 at δ = 0.005",
@@ -107,11 +112,15 @@ def test_study_check_says_what_the_noise_means_at_a_sites_size(study: Path, caps
         "10 noised parameters",
         "r = σ√P/B̄ = ",
         "ε = 8 by itself forbids little",
+        "Whatever anybody concludes from the generator, one patient's taking part makes it at most e^ε ≈ 3,000 times",
+        f"Where no spare round is needed it costs less: {told_epsilon(once)} at the same δ.",
     ):
         assert part in said
     assert "many steps" not in said  # there is one
     assert run(["study", "check", str(study), "--patients", "40", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["epsilon_without_spare_rounds"] == once
+    assert told["means"] in said
     found = told["feasibility"]
     assert found["outlook"] == "feasible"
     assert (found["unit"], found["sampling"], found["accountant"]) == ("patient", "Poisson", "pld")
@@ -147,7 +156,30 @@ def test_study_check_says_what_is_asked_and_warns_of_a_clip_norm_that_is_mostly_
         assert run(["study", "check", str(study), "--patients", "70"]) == 0
         told = capsys.readouterr().out
         assert "Asked of every patient: the generator's last layer." in told
-        assert ("warning: clip_norm = 1" in told) == warned
+        assert ("warning: [privacy.promise] clip_norm = 1" in told) == warned
+
+
+def test_without_spare_rounds_there_is_one_epsilon_and_its_meaning_is_said_all_the_same(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.write_text(TEXT.replace("delta = 0.005", "delta = 0.005\nspare_rounds = 0"))
+    assert run(["study", "check", str(study)]) == 0
+    said = capsys.readouterr().out
+    assert "one patient's taking part makes it at most e^ε ≈" in said
+    assert "spare" not in said
+
+
+@pytest.mark.parametrize("command", [["study", "check"], ["study", "show"], ["simulate"]], ids=" ".join)
+def test_an_error_in_a_study_is_told_with_the_file_s_own_name(
+    command: list[str], study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = study.rename(tmp_path / "hippocampus.toml")
+    file.write_text(TEXT.replace("delta = 0.005", "delta = 7"))
+    more = ["--site", f"a={tmp_path}", "--out", str(tmp_path / "run")] if command == ["simulate"] else []
+    assert run([*command, str(file), *more]) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: 'hippocampus.toml': ")
+    assert "STUDY.toml" not in told
 
 
 def test_study_check_without_patients_says_what_it_did_not_judge(
@@ -165,9 +197,10 @@ def test_study_check_refuses_a_promise_that_leaves_pure_noise(study: Path, capsy
     assert "pure noise" in told.err
     assert "holds" not in told.out
     assert re.search(
-        r'noised = "(generator-head|norms|head|means)": \d+ noised parameters instead of ', told.err
+        r'\[privacy\.promise\] noised = "(generator-head|norms|head|means)": \d+ noised parameters instead of ',
+        told.err,
     )  # choices that there are
-    assert "patients instead of 10, with the same q and δ" in told.err
+    assert "patients instead of 10, with the same sampling_rate and delta" in told.err
     assert "instead of" not in told.out  # said once
 
 

@@ -183,7 +183,7 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
         raise ConfigError(
             f"ε = {target:g} asked for",
             expected=f"0 < ε ≤ {LARGEST_EPSILON:g}",
-            remedy="Ask for 8 or less; beyond that it promises little.",
+            remedy="Ask for 8 or less under [privacy.promise] epsilon; beyond that it promises little.",
         )
 
     def tried(sigma: float) -> _Trial:
@@ -198,7 +198,7 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
             raise ConfigError(
                 f"ε = {target:g} at δ = {delta:g} for {counted(steps, 'step')}, which no noise reaches",
                 expected="a larger ε or fewer steps",
-                remedy="Change one of them in the study.",
+                remedy="Change [privacy.promise] epsilon, or [training] rounds or local_steps.",
             )
         low, high = high, tried(1.5 * high.sigma)
     while low.epsilon <= target:

@@ -33,6 +33,7 @@ LITTLE_FROM: Final = 8.0
 
 Outlook = Literal["feasible", "doubtful", "refused"]
 
+_FEWER_STEPS = "[training] rounds or local_steps, or [privacy.promise] spare_rounds"
 _LEAST_SIGMA = 0.3
 _RATE_PRECISION = 0.01
 
@@ -120,7 +121,7 @@ class Feasibility:
             return []
         told = [_difference(self.plan, other, self.choices) for other in self.nearest]
         more = "more patients" if self.enough_patients is None else f"about {counted(self.enough_patients, 'patient')}"
-        return [*told, f"{more} instead of {self.plan.patients}, with the same q and δ"]
+        return [*told, f"{more} instead of {self.plan.patients}, with the same sampling_rate and delta"]
 
     def meaning(self) -> str:
         """What the ratio says, in a sentence."""
@@ -259,13 +260,13 @@ def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> s
     if other.noised_parameters != plan.noised_parameters:
         numbers = {one.noised_parameters: name for name, one in choices.items()}
         named = numbers.get(other.noised_parameters)
-        changes.append(f'noised = "{named}": ' if named else "")
+        changes.append(f'[privacy.promise] noised = "{named}": ' if named else "")
         changes[-1] += f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}"
     if other.sampling_rate != plan.sampling_rate:
         changes.append(
-            f"q = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of {plan.sampling_rate:g}"
-            f" (B̄ = {plan.expected_batch:g})"
+            f"[privacy.promise] sampling_rate = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of"
+            f" {plan.sampling_rate:g} (B̄ = {plan.expected_batch:g})"
         )
     if other.steps != plan.steps:
-        changes.append(f"{counted(other.steps, 'step')} instead of {plan.steps}")
+        changes.append(f"{counted(other.steps, 'step')} instead of {plan.steps}, by {_FEWER_STEPS}")
     return " with ".join(changes)

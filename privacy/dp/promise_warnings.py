@@ -25,17 +25,17 @@ def promise_warnings(study: Study) -> tuple[str, ...]:
     found = []
     if promise.noised == "generator-head" and promise.clip_norm > LONG_FOR_A_HEAD:
         found.append(
-            f"clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to .08 long after a"
-            " long public start, and noise grows with the clip norm, not with them. 0.05 is usual."
+            f"[privacy.promise] clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to"
+            " .08 long after a long public start, and noise grows with the clip norm, not with them. 0.05 is usual."
         )
     if promise.fakes == "public-label-maps":
         found.append(
-            "fakes of public label maps: the discriminator may learn to tell label maps apart instead of images"
-            " (docs/experiments.md)."
+            '[privacy.promise] fakes = "public-label-maps": the discriminator may learn to tell label maps apart'
+            " instead of images (docs/experiments.md)."
         )
     if not study.federation.approval_keys and not study.federation.alone:
         found.append(
-            "no approval_keys: an average of several sites is never released without each officer's, so that the"
-            " patients' budget would be spent for nothing that may leave."
+            "no [federation] approval_keys: an average of several sites is never released without each officer's, so"
+            " that the patients' budget would be spent for nothing that may leave."
         )
     return tuple(found)

@@ -12,7 +12,6 @@ leaves the reservation whole: never less is counted than was done.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -23,6 +22,7 @@ from typing import Final
 
 from ...common.counted import counted
 from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, VerificationFailed, about
+from ...common.installed_code import installed_code_digest
 from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
 from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, most_steps
@@ -131,7 +131,7 @@ class Ledger:
                     adjacency=ADJACENCY,
                     sampling=SAMPLING,
                     accountant=ACCOUNTANT,
-                    code=code_digest(),
+                    code=installed_code_digest(),
                     claim=claim_of(proof),
                 )
         if line is None:
@@ -324,16 +324,6 @@ class OpenReservation:
                 expected="no step beyond a reservation",
                 remedy="All of them are counted; report this as a defect, and release nothing of this run.",
             )
-
-
-def code_digest() -> str:
-    """SHA-256 (hex) over the sources that decide what a noised step does and what it costs."""
-    package, digest = Path(__file__).parents[2], hashlib.sha256()
-    for room in ("privacy/dp", "common/gan", "client"):
-        for path in sorted((package / room).glob("*.py")):
-            content = path.read_bytes()
-            digest.update(f"{room}/{path.name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def _write(held: HeldJournal, event: str, **facts: Fact) -> JournalEntry:

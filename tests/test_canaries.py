@@ -55,6 +55,7 @@ def test_without_noise_the_coins_are_told_and_with_it_no_more_than_promised(prom
     assert run.bare >= 1.5
     assert run.promised <= run.epsilon
     assert run.noise == pytest.approx(1.0, abs=4 / run.draws**0.5)
+    assert run.reach == pytest.approx(1.0, abs=1e-3)  # the loudest that may be, and no louder
     assert not run.unclipped
     assert not run.excess
     assert canary_control(run).ok
@@ -113,6 +114,21 @@ def test_a_step_that_does_not_clip_is_found_out_at_any_epsilon(monkeypatch: pyte
     monkeypatch.setattr(step, "clipped", unclipped)
     run = run_canaries(STUDIES[kind], CPU)
     assert run.noise > 0.8
+    assert run.unclipped
+    assert run.excess
+    assert not canary_control(run).ok
+
+
+@pytest.mark.parametrize("too_far", [1.5, 1.05])
+@pytest.mark.parametrize("kind", ["means", "norms", "public fakes", "generator-head"])
+def test_a_step_that_clips_a_little_too_late_is_found_out_too(
+    monkeypatch: pytest.MonkeyPatch, kind: str, too_far: float
+) -> None:
+    """Half of a clip norm too much is far less than what two patients may give, among whom a canary is heard."""
+    right = step.clipped
+    monkeypatch.setattr(step, "clipped", lambda vector, clip_norm: right(vector, too_far * clip_norm))
+    run = run_canaries(STUDIES[kind], CPU)
+    assert run.reach >= 0.999 * too_far  # more, where what patients gave too much lies along a canary's
     assert run.unclipped
     assert run.excess
     assert not canary_control(run).ok

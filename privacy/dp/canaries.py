@@ -16,7 +16,7 @@ patient's scan becomes one gradient, no coin of this sees.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +42,9 @@ from .means import noised_vector
 from .noised import noised_parameters, numbers_noised
 from .patients import PrivatePatients
 from .plan import noised_plan
+from .provenance import disclosed
 from .randomness import SecretRandom
-from .step import NoisedSum
+from .step import NoisedSum, clipped
 
 WITHOUT_NOISE = 1.5
 """What must be proved without noise."""
@@ -67,7 +68,7 @@ class CanaryRun:
         epsilon: What the accountant says of them.
         noise: Standard deviation of what was released where no canary is, over the promised one.
         draws: Numbers that this was measured on.
-        reach: Without noise, how far one canary moved a sum for certain, in clip norms.
+        reach: Without noise, how far one canary moved a sum at most, in clip norms, beside what patients may give.
     """
 
     coins: int
@@ -125,7 +126,7 @@ class _Heard:
 
     Attributes:
         along: How far they were moved along each, in all; (m,).
-        furthest: How far one was along any, either way.
+        furthest: How far along any one sum lay, either way, beside what patients may give.
         draws: Numbers heard where no canary is.
         squares: Their sum of squares.
     """
@@ -135,22 +136,23 @@ class _Heard:
         self.along, self.furthest, self.draws = torch.zeros_like(directions[0]), 0.0, 0
         self.squares = 0.0
 
-    def hear(self, released: Tensor) -> None:
-        """One noised sum, (P,)."""
+    def hear(self, released: Tensor, of_patients: Tensor | None = None) -> None:
+        """One noised sum, (P,), and what patients may have given to it, likewise, if any could."""
         released = released.to(self._directions.dtype)
+        beside = released if of_patients is None else released - of_patients.to(released)
+        self.furthest = max(self.furthest, (self._directions.T @ beside).abs().max().item())
         along = self._directions.T @ released
         rest = released - self._directions @ along
         # Against the sum before it: what patients give hardly changes from step to step, and noise repeated is none.
         changed = (rest - self._last).square().sum().item()
         self.squares += changed / 2 if self.draws else changed
         self._last, self.along = rest, self.along + along
-        self.furthest = max(self.furthest, along.abs().max().item())
         self.draws += len(self._directions) - self._directions.shape[1]
 
 
 @dataclass(frozen=True)
 class _Guessed:
-    """Of one question: coins, lower bound of ε, what was heard, how far a canary moved a sum for certain (in C)."""
+    """Of one question: coins, lower bound of ε, what was heard, how far a canary moved a sum at most (in C)."""
 
     coins: int
     proved: float
@@ -179,8 +181,30 @@ def _training(study: Study, rate: float, noise: float, steps: int, device: Devic
         said = one.along.cpu().numpy() > steps * rate * promise.clip_norm / 2
         heard, right, coins = [*heard, one], right + int((said == tossed).sum()), coins + len(tossed)
     proved = one_run_epsilon(right, coins, coins, promise.delta)
-    # Of any sum each made-up patient is C at most.
-    return _Guessed(coins, proved, heard, max(one.furthest for one in heard) / promise.clip_norm - _PATIENTS)
+    return _Guessed(coins, proved, heard, max(one.furthest for one in heard) / promise.clip_norm)
+
+
+class _OverheardSum(DrawnSum):
+    """A :class:`.DrawnSum` that keeps what the made-up patients may give: without noise the rest is the canaries'.
+
+    Attributes:
+        of_patients: Of the last step, (P,), each no longer than C.
+    """
+
+    of_patients: Tensor
+
+    def mean(self, gradient_of: Callable[[int], Sequence[Tensor]], size: int) -> Tensor:
+        """As of any study."""
+        given: list[Tensor] = []
+
+        def overheard(patient: int) -> Sequence[Tensor]:
+            parts = gradient_of(patient)
+            given.append(disclosed(clipped(parts, self._how.clip_norm)))
+            return parts
+
+        mean = super().mean(overheard, size)
+        self.of_patients = sum(given, torch.zeros_like(mean))
+        return mean
 
 
 def _one_training(
@@ -200,7 +224,7 @@ def _one_training(
     loud = tuple(_LOUDNESS * promise.clip_norm * directions[:, i] for i in np.flatnonzero(coins))
     patients, public = PrivatePatients(_made_up(study, _PATIENTS), study, device), _made_up(study, 1)
     how, heard = NoisedSum(promise.clip_norm, noise, rate * (_PATIENTS + canaries)), _Heard(directions)
-    sums = DrawnSum(_PATIENTS, rate, how, random, steps, loud)
+    sums = _OverheardSum(_PATIENTS, rate, how, random, steps, loud)
     if not discriminating:
         loose = NoisedSum(promise.clip_norm, 0.0, 1.0)
         # What all made-up patients give is nearly the same at every step, and whoever guesses knows it.
@@ -208,7 +232,8 @@ def _one_training(
         known = _gradients(PrivateGeneratorStep(patients, alone, names, random), state)
         generating = PrivateGeneratorStep(patients, sums, names, random)
         for _ in range(steps):
-            heard.hear(_gradients(generating, state) * how.expected_batch - rate * known)
+            released = _gradients(generating, state) * how.expected_batch
+            heard.hear(released - rate * known, sums.of_patients.to(released) - rate * known)
         return coins, heard
 
     step = PrivateDiscriminatorStep(patients, sums, names, promise.discriminator_steps, random, promise.fakes)
@@ -221,7 +246,7 @@ def _one_training(
             released = torch.cat([parameter.grad.reshape(-1) for parameter in noised if parameter.grad is not None])
             if promise.fakes == "public-label-maps":  # whoever listens can compute what these pull, and takes it off
                 released = released - gradient_of_fakes(state, names, given, fake)
-            heard.hear(released * how.expected_batch)
+            heard.hear(released * how.expected_batch, sums.of_patients)
 
         listening = state.discriminator_optimiser.register_step_pre_hook(listen)
         step(state, batch, fake)

@@ -19,7 +19,6 @@ import numpy as np
 from experiment import arguments, as_scans, train_average
 from numpy.typing import NDArray
 
-from fedphantom.client.evaluation.arms import primary_region
 from fedphantom.client.evaluation.figures import Floats, over_patients, paired_difference
 from fedphantom.client.evaluation.segmenters import Examination, Phase, Pool, Segmenter, train_and_score
 from fedphantom.common.atomic import write_atomic
@@ -147,7 +146,10 @@ def main() -> None:
             "variants": given.variants,
             "seeds": list(seeds),
             "counts": counts,
-            "found": [summary(seeds, region) for region in (primary_region(study), *study.evaluation_regions)],
+            "found": [
+                summary(seeds, region)
+                for region in (next(iter(study.regions), "foreground"), *study.evaluation_regions)
+            ],
         }
         write_atomic(given.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 

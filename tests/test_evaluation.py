@@ -17,6 +17,7 @@ from tiny_cohorts import tiny_scans, tiny_study, write_tiny_cohort
 from fedphantom.cli import run as fedphantom
 from fedphantom.client.evaluation import segmenters
 from fedphantom.client.evaluation.arms import Arm, Evaluation, evaluate_arms, ratios_to_real
+from fedphantom.client.evaluation.carriers import carriers
 from fedphantom.client.evaluation.figures import over_patients, paired_difference, per_patient, spread
 from fedphantom.client.evaluation.material import Sources
 from fedphantom.client.evaluation.report import RESULTS, EvaluationOptions, Protocol, Report, print_evaluation
@@ -177,6 +178,48 @@ def test_the_json_has_the_agreed_keys() -> None:
     assert content["ratio_to_real"].keys() == {"synthetic", "real+synthetic"}
     assert content["segmenter"] == {"steps": 1, "batch": 1, "seed": 1}
     assert not any(patient in json.dumps(content) for patient in TEST.patients)
+
+
+TUMOUR = region_members(STUDY)["tumour"][0]
+
+
+def without_tumour(rows: list[int]) -> PreparedScans:
+    """The test patients, of whom these have brain alone."""
+    classes = np.array(TEST.classes)
+    classes[rows] = np.where(classes[rows] == TUMOUR, 1, classes[rows])
+    return replace(TEST, classes=classes)
+
+
+def test_a_structure_that_no_test_patient_has_gets_no_figure_and_is_said_to_be_absent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    content = evaluate(test=without_tumour([0, 1, 2])).to_json()
+    assert content["test_patients_with"] == {"brain": 3, "tumour": 0, "whole": 3, "foreground": 3}
+    for entry in content["arms"]:
+        for table in ("per_label", "hd95_mm", "hd95_missed"):
+            assert entry[table].keys() == {"brain", "whole", "foreground"}
+    print_evaluation(content, examined(("a", "b", "c"), ("d",), frozenset()))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "tumour" in line] == ["No figures of 'tumour': no test patient has it."]
+
+
+def test_a_structure_that_some_patients_lack_says_how_many_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    content = evaluate(test=without_tumour([1])).to_json()
+    assert content["test_patients_with"]["tumour"] == 2
+    assert content["arms"][0]["per_label"]["tumour"]["n_test"] == 3
+    print_evaluation(content, examined(("a", "b", "c"), ("d",), frozenset()))
+    lines = capsys.readouterr().out.splitlines()
+    assert {"tumour (2 of 3 have it)", "whole", "brain"} <= set(lines)
+
+
+def test_a_patient_has_a_structure_who_has_it_in_one_scan_of_several() -> None:
+    twice = replace(without_tumour([0]), patients=("t", "t", "u"))
+    assert carriers(twice, STUDY) == {"brain": 2, "tumour": 2, "whole": 2, "foreground": 2}
+
+
+def test_label_maps_with_nothing_in_them_are_refused() -> None:
+    with pytest.raises(DataError, match="nothing but background"):
+        evaluate(test=replace(TEST, classes=np.zeros_like(np.array(TEST.classes))))
 
 
 def test_an_evaluation_says_the_same_twice_and_is_independent_of_the_other_arms() -> None:
@@ -349,7 +392,7 @@ def test_a_missed_structure_and_an_exact_bound_are_marked(capsys: pytest.Capture
         )
         for name, values in dice.items()
     )
-    content = Evaluation(arms, "whole", SegmenterPlan(), 0, 99.0).to_json()
+    content = Evaluation(arms, "whole", SegmenterPlan(), 0, 99.0, dict.fromkeys(regions, 3)).to_json()
     by_name = {arm["name"]: arm for arm in content["arms"]}
     assert by_name["missed"]["hd95_missed"] == {"whole": 1, "foreground": 1}
     assert by_name["alike"]["hd95_missed"] == {"whole": 0, "foreground": 0}

@@ -303,6 +303,8 @@ def test_the_command_leaves_aggregates_for_their_owner_alone(
         "protocol",
         "notice",
         "refinding",
+        "test_patients_with",
+        "synthetic_scans_with",
         "intensity_distance",
         "ms_ssim",
         "mmd",
@@ -327,6 +329,29 @@ def test_the_command_leaves_aggregates_for_their_owner_alone(
     }
     assert told["ms_ssim"]["scales"] == 2
     assert not any(patient in kept.read_text() for patient in ("p00", "t00", "synthetic00"))
+
+
+@pytest.mark.parametrize(("who", "what"), [("test", "test patient"), ("synthetic", "synthetic scan")])
+def test_a_structure_that_nobody_has_on_one_side_gets_no_figure_and_is_said_to_be_absent(
+    who: str, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = TEST if who == "test" else TRUE
+    found = measured(**{who: replace(given, classes=np.minimum(given.classes, 1))})
+    told = found.to_json()
+    assert told["refinding"].keys() == {"brain", "whole", "foreground"}
+    counts = {"test": told["test_patients_with"], "synthetic": told["synthetic_scans_with"]}
+    assert [counts[each]["tumour"] == 0 for each in counts] == [each == who for each in counts]
+    print_fidelity(found)
+    refinding = capsys.readouterr().out.partition("Intensities")[0].splitlines()
+    assert [line for line in refinding if "tumour" in line] == [f"  No figures of 'tumour': no {what} has it."]
+
+
+def test_labels_found_again_say_how_many_patients_have_them(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = np.array(TEST.classes)
+    classes[:3] = np.minimum(classes[:3], 1)
+    print_fidelity(measured(test=replace(TEST, classes=classes)))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "(5 of 8 have it)" in line] == ["tumour"]
 
 
 def test_the_text_shows_every_measure_beside_its_yardstick(capsys: pytest.CaptureFixture[str]) -> None:

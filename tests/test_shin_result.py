@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -29,14 +30,14 @@ def test_public_scans_make_an_arm_of_their_own_that_synthetic_ones_are_held_agai
     assert {arm.reference for arm in plan.arms if arm.training == "public"} == {"real", "real, no augmentation"}
     means = {"public": 0.5, "public, no augmentation": 0.4, "synthetic": 0.6, "synthetic, no augmentation": 0.3}
     dice = {arm: [[mean] * 10] * 3 for arm, mean in means.items()}
-    found = shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
+    found = result_of(plan, constructed(plan, dice))
     above = {arm: regions["whole"].mean for arm, regions in found.above_public.items()}
     assert above == pytest.approx({"synthetic": 0.1, "synthetic, no augmentation": -0.1})
     told = [line for line in explanation(found) if "public patients" in line]
     assert len(told) == 1
     assert "synthetic +10.0 [" in told[0]
     without = shin_plan(REAL, SYNTHETIC, OPTIONS)
-    assert not shin_result(without, constructed(without, {}), STUDY, "a" * 64).above_public
+    assert not result_of(without, constructed(without, {})).above_public
 
 
 # Figures
@@ -59,19 +60,22 @@ def constructed(
     return scores
 
 
+def result_of(plan: ShinPlan, scores: dict[str, Scores], **having: int) -> ShinResult:
+    """Of ten patients, who have every region unless ``having`` says how many."""
+    return shin_result(plan, scores, STUDY, dict.fromkeys(region_members(STUDY), 10) | having, "a" * 64)
+
+
 def test_seeds_are_averaged_by_patient_before_patients_are_resampled() -> None:
     plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
     rising = np.linspace(0.4, 0.6, 10)
     # Seeds that err in opposite ways on the same patients: each patient's mean is .5, whichever patients are drawn.
-    found = shin_result(plan, constructed(plan, {"synthetic": [rising, rising[::-1], [0.5] * 10]}), STUDY, "a" * 64)
+    found = result_of(plan, constructed(plan, {"synthetic": [rising, rising[::-1], [0.5] * 10]}))
     whole = next(a for a in found.arms if a.arm.name == "synthetic").regions["whole"]
     assert whole.dice.mean == pytest.approx(0.5)
     assert whole.dice_by_seed == pytest.approx((0.5, 0.5, 0.5))
     assert whole.dice.high - whole.dice.low == pytest.approx(1 - 0.05**0.1, abs=1e-3)  # equals: what n rules out
     apart = constructed(plan, {"synthetic": [[0.4] * 10, [0.5] * 10, [0.6] * 10]})
-    whole = next(a for a in shin_result(plan, apart, STUDY, "a" * 64).arms if a.arm.name == "synthetic").regions[
-        "whole"
-    ]
+    whole = next(a for a in result_of(plan, apart).arms if a.arm.name == "synthetic").regions["whole"]
     assert whole.dice_by_seed == pytest.approx((0.4, 0.5, 0.6))
     assert whole.to_json()["dice_seeds"]["sd"] == pytest.approx(0.1)
 
@@ -85,7 +89,7 @@ def test_differences_are_paired_with_the_arm_of_the_same_augmentation() -> None:
         "synthetic": [real + 0.04] * 3,
         "synthetic, no augmentation": [real + 0.04] * 3,
     }
-    found = {r.arm.name: r.regions["whole"] for r in shin_result(plan, constructed(plan, dice), STUDY, "a" * 64).arms}
+    found = {r.arm.name: r.regions["whole"] for r in result_of(plan, constructed(plan, dice)).arms}
     for name, difference in (("synthetic", 0.04), ("synthetic, no augmentation", 0.14)):
         figure = found[name].dice_difference
         assert figure is not None
@@ -98,7 +102,7 @@ def test_differences_are_paired_with_the_arm_of_the_same_augmentation() -> None:
 
 def test_missed_structures_are_counted_over_patients_and_seeds() -> None:
     plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
-    found = shin_result(plan, constructed(plan, {}, empty=0.5), STUDY, "a" * 64)
+    found = result_of(plan, constructed(plan, {}, empty=0.5))
     assert {r.regions["whole"].one_empty for r in found.arms} == {2 * 3}
 
 
@@ -108,7 +112,7 @@ def swept(means: Sequence[float]) -> ShinResult:
     wobble = np.random.default_rng(0).normal(0, 0.004, (len(means), 10))  # a difference is known to within ± .0035
     wobble -= wobble.mean(axis=1, keepdims=True)
     dice = {name: [patients + mean + own] * 3 for (_, name), mean, own in zip(plan.sweep, means, wobble, strict=True)}
-    return shin_result(plan, constructed(plan, dice), STUDY, "a" * 64)
+    return result_of(plan, constructed(plan, dice))
 
 
 def test_the_sweep_says_from_which_share_more_synthetic_scans_hurt() -> None:
@@ -121,6 +125,49 @@ def test_the_sweep_says_from_which_share_more_synthetic_scans_hurt() -> None:
     assert swept([0.7, 0.78, 0.779, 0.7785, 0.7755]).hurts_from("whole") == pytest.approx(2.5)
 
 
+# Structures that test patients lack
+
+
+def lacking(tumour: int) -> ShinResult:
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True), tiny_scans(3, seed=9, prefix="open"))
+    return result_of(plan, constructed(plan, {}, empty=1), tumour=tumour)
+
+
+def test_a_structure_that_no_test_patient_has_gets_no_figure_and_is_said_to_be_absent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = lacking(0)
+    content = result.to_json()
+    assert content["test_patients_with"]["tumour"] == 0
+    assert content.pop("test_patients_with").keys() == {"brain", "tumour", "whole", "foreground"}
+    assert "tumour" not in json.dumps(content)
+    assert "whole" in content["hurts_from"]
+    assert result.above_public["synthetic"].keys() == {"brain", "whole", "foreground"}
+    print_table(result)
+    drawn = [text.get_text() for text in draw(result).findobj(Text)]
+    for said in (capsys.readouterr().out, markdown(result), "\n".join(drawn)):
+        assert [line for line in said.splitlines() if "tumour" in line] == [
+            "No figures of 'tumour': no test patient has it."
+        ]
+
+
+def test_a_structure_that_some_patients_lack_says_how_many_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    result = lacking(7)
+    assert result.to_json()["test_patients_with"] == {"brain": 10, "tumour": 7, "whole": 10, "foreground": 10}
+    print_table(result)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= WIDTH
+    assert [" ".join(line.split()) for line in said.splitlines() if "have it" in line] == ["tumour 7 of 10 have it"]
+    assert "## tumour (7 of 10 have it)" in markdown(result)
+    assert "## whole\n" in markdown(result)
+
+
+def test_the_region_that_speaks_for_the_study_is_one_that_test_patients_have() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    assert result_of(plan, constructed(plan, {})).primary == "whole"
+    assert result_of(plan, constructed(plan, {}), whole=0).to_json()["region"] == "foreground"
+
+
 # Table and plot
 
 
@@ -128,7 +175,7 @@ def shown() -> ShinResult:
     plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True, real_patients=16))
     random = np.random.default_rng(0)
     dice = {arm.name: random.uniform(0.6, 0.9, (3, 10)).tolist() for arm in plan.arms}
-    return shin_result(plan, constructed(plan, dice, hd95=12.3, empty=1), STUDY, "a" * 64)
+    return result_of(plan, constructed(plan, dice, hd95=12.3, empty=1))
 
 
 def test_the_table_fits_a_hundred_columns_and_shows_each_structure_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from ...common.cohorts.preparation import PreparedScans
 from ...common.device import Device
 from ...common.segmentation import SegmenterPlan, diagonal_mm
 from ...common.study import Study
+from .carriers import carried, carriers
 from .figures import Figure, over_patients, paired_ratio
 from .scores import Scores
 from .segmenters import Examination, Phase, Pool, Segmenter, SegmenterProgress, train_and_score
@@ -50,6 +51,7 @@ class Evaluation:
         primary: The region that ``dice`` in the JSON speaks of: the study's first composite region, else all
             foreground.
         diagonal_mm: Of the study's grid: what a missed structure scores as its HD95.
+        carriers: By region, test patients who have it; a region that none has gets no figure.
     """
 
     arms: tuple[Arm, ...]
@@ -57,32 +59,34 @@ class Evaluation:
     plan: SegmenterPlan
     seed: int
     diagonal_mm: float
+    carriers: Mapping[str, int]
     ratios: Mapping[str, Figure] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As DESIGN §5, with the ratios to the real arm (paired bootstrap) and how the U-Nets were trained.
 
         ``hd95_missed``: patients in whom a structure was missed altogether, or found where there is none; their HD95
-        is the grid's diagonal, ``hd95_mm_where_missed``, and no distance that was measured.
+        is the grid's diagonal, ``hd95_mm_where_missed``, and no distance that was measured. ``test_patients_with``: how
+        many test patients have each region; one that none has is listed there alone.
         """
+        regions = carried(self.carriers)
         return {
             "arms": [
                 {
                     "name": arm.name,
                     "scans": arm.scans,
                     "dice": arm.figure(self.primary).to_json(),
-                    "per_label": {region: arm.figure(region).to_json() for region in arm.scores.dice},
+                    "per_label": {region: arm.figure(region).to_json() for region in regions},
                     "hd95_mm": {
-                        region: over_patients(values, highest=self.diagonal_mm).to_json()
-                        for region, values in arm.scores.hd95.items()
+                        region: over_patients(arm.scores.hd95[region], highest=self.diagonal_mm).to_json()
+                        for region in regions
                     },
-                    "hd95_missed": {
-                        region: int(np.count_nonzero(missed)) for region, missed in arm.scores.one_empty.items()
-                    },
+                    "hd95_missed": {region: int(np.count_nonzero(arm.scores.one_empty[region])) for region in regions},
                 }
                 for arm in self.arms
             ],
             "region": self.primary,
+            "test_patients_with": dict(self.carriers),
             "hd95_mm_where_missed": round(self.diagonal_mm, 2),
             "ratio_to_real": {name: ratio.to_json() for name, ratio in self.ratios.items()},
             "segmenter": {"steps": self.plan.steps, "batch": self.plan.batch, "seed": self.seed},
@@ -113,24 +117,25 @@ def evaluate_arms(
         progress: Called during training.
 
     Raises:
-        DataError: a test patient is among an arm's real patients.
+        DataError: a test patient is among an arm's real patients, or no test patient has any structure.
         TrainingError: a U-Net's loss is not finite.
     """
     plan = plan or SegmenterPlan()
+    having = carriers(test, study)
     examination = Examination(Pool(test), study, device, folder)
     segmenters = [
         Segmenter(name, (Phase(Pool(scans), tuple(range(len(scans))), plan),), seed) for name, scans in arms.items()
     ]
     scores = train_and_score(segmenters, examination, progress)
     done = [Arm(name, len(scans), scores[name]) for name, scans in arms.items()]
-    primary = primary_region(study)
+    primary = primary_region(study, having)
     diagonal = diagonal_mm(study.grid.shape, study.grid.spacing_mm)
-    return Evaluation(tuple(done), primary, plan, seed, diagonal, ratios_to_real(done, primary))
+    return Evaluation(tuple(done), primary, plan, seed, diagonal, having, ratios_to_real(done, primary))
 
 
-def primary_region(study: Study) -> str:
-    """The region that speaks for a study: its first composite one, else all foreground."""
-    return next(iter(study.regions), "foreground")
+def primary_region(study: Study, having: Mapping[str, int]) -> str:
+    """The region that speaks for a study: its first composite one that some test patient has, else all foreground."""
+    return next((region for region in study.regions if having[region]), "foreground")
 
 
 def ratios_to_real(arms: Iterable[Arm], region: str) -> dict[str, Figure]:

@@ -21,6 +21,7 @@ from ...common.parallel import side_by_side
 from ...common.randomness import numpy_generator
 from ...common.segmentation import SegmenterPlan, dice, encoder_features, segment
 from ...common.study import Study
+from .carriers import carried, carriers
 from .disclosure import check_enough
 from .discrepancy import PERMUTATIONS, Discrepancy, discrepancy
 from .diversity import KERNEL, MOST_SCANS, Similarity, pair_similarities, scale_weights, similarity
@@ -55,7 +56,9 @@ class Fidelity:
     """All four measures.
 
     Attributes:
-        refound: By region.
+        refound: By region that some test patient and some synthetic scan has.
+        carriers: By region, test patients who have it.
+        synthetic_carriers: By region, synthetic scans that have it.
         repeated: Region to an earlier one that is the same structure.
         intensities: By label and channel.
         synthetic_pairs: Similarity of synthetic scans to each other.
@@ -72,6 +75,8 @@ class Fidelity:
     """
 
     refound: Mapping[str, Refound]
+    carriers: Mapping[str, int]
+    synthetic_carriers: Mapping[str, int]
     repeated: Mapping[str, str]
     intensities: tuple[IntensityDistance, ...]
     synthetic_pairs: Similarity
@@ -95,6 +100,8 @@ class Fidelity:
                 region: {"synthetic": _figure(found.synthetic), "real": _figure(found.real)}
                 for region, found in self.refound.items()
             },
+            "test_patients_with": dict(self.carriers),
+            "synthetic_scans_with": dict(self.synthetic_carriers),
             "intensity_distance": [
                 {"label": d.label, "channel": d.channel, "synthetic": _rounded(d.synthetic), "real": _rounded(d.real)}
                 for d in self.intensities
@@ -141,7 +148,8 @@ def measure_fidelity(
         progress: Called during training.
 
     Raises:
-        DataError: too few test patients or synthetic scans, or a test patient was trained on.
+        DataError: too few test patients or synthetic scans, or none with any structure, or a test patient who was
+            trained on.
         TrainingError: the segmenter's loss is not finite.
     """
     check_enough(len(set(material.test.patients)), "test patients")
@@ -172,9 +180,14 @@ def _measure(network: nn.Module, material: Material, plan: SegmenterPlan, seed: 
         _refound(network, test, all_real, study, device),
         _refound(network, made, some_made, study, device),
     )
+    having, made_having = carriers(test, study), carriers(made.only(some_made), study)
     names = {value: name for name, value in study.labels.items()}
     return Fidelity(
-        refound={region: Refound(of_made[region], of_real[region]) for region in of_real},
+        refound={
+            region: Refound(of_made[region], of_real[region]) for region in carried(having) if made_having[region]
+        },
+        carriers=having,
+        synthetic_carriers=made_having,
         repeated=repeated_regions(study),
         intensities=intensity_distances(
             tissue_histograms(test, all_real, len(study.labels)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...common.counted import counted
+from .carriers import absent_in_words, how_many_have_it
 from .fidelity import Fidelity
 from .figures import Figure
 
@@ -15,9 +16,17 @@ def print_fidelity(fidelity: Fidelity) -> None:
     )
     print("Labels found again: Dice against the label map, mean [95 %]")
     shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
-    wide = max(map(len, shown))
+    wide = max(map(len, shown), default=0)
     for region, found in shown.items():
-        print(f"  {region:<{wide}}  synthetic {_figure(found.synthetic)}  real {_figure(found.real)}")
+        some = how_many_have_it(fidelity.carriers[region], fidelity.test_patients)
+        of_real = f"{_figure(found.real)} ({some})" if some else _figure(found.real)
+        print(f"  {region:<{wide}}  synthetic {_figure(found.synthetic)}  real {of_real}")
+    for absent in (
+        absent_in_words(fidelity.carriers),
+        absent_in_words(fidelity.synthetic_carriers, "synthetic scan"),
+    ):
+        if absent:
+            print(f"  {absent}")
     print("Intensities by tissue: Wasserstein distance on [-1, 1] to half of the real patients")
     wide = max(len(f"{d.label}, {d.channel}") for d in fidelity.intensities)
     for d in fidelity.intensities:

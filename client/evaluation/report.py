@@ -20,6 +20,7 @@ from ...common.segmentation import SegmenterPlan
 from ...common.study import Study
 from ...privacy.report.people import arm_name
 from .arms import evaluate_arms
+from .carriers import absent_in_words, how_many_have_it
 from .kept import refuse_other_settings
 from .material import Material, Sources
 from .segmenters import KEPT
@@ -223,9 +224,11 @@ def print_evaluation(evaluation: Mapping[str, Any], whom: Examined) -> None:
     names = {arm["name"]: arm_name(arm["name"], whom.training.kind) for arm in arms}
     wide = max(map(len, names.values()))
     marks = set()
-    print(f"Dice on {whom.test_patients(arms[0]['dice']['n_test'])}: mean [95 % interval], by training scans")
+    patients, having = arms[0]["dice"]["n_test"], evaluation["test_patients_with"]
+    print(f"Dice on {whom.test_patients(patients)}: mean [95 % interval], by training scans")
     for region in dict.fromkeys([primary, *arms[0]["per_label"]]):
-        print(f"{region}")
+        some = how_many_have_it(having[region], patients)
+        print(f"{region} ({some})" if some else region)
         for arm in arms:
             dice, hd95, missed = arm["per_label"][region], arm["hd95_mm"][region], arm["hd95_missed"][region]
             ratio = evaluation["ratio_to_real"].get(arm["name"]) if region == primary else None
@@ -242,3 +245,5 @@ def print_evaluation(evaluation: Mapping[str, Any], whom: Examined) -> None:
     if _MISSED in marks:
         diagonal = evaluation["hd95_mm_where_missed"]
         print(f"{_MISSED} missed in a patient, or found where there is none: {diagonal:.1f} mm, the grid's diagonal")
+    if absent := absent_in_words(having):
+        print(absent)

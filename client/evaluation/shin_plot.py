@@ -46,10 +46,11 @@ def draw(result: ShinResult) -> Canvas:
     if result.sweep:
         below = canvas.add_subplot(grid[len(regions), :])
         _sweep(below, result, regions)
+    told = f"\n{result.absent}" if result.absent else ""
     canvas.suptitle(
         f"Shin protocol: {result.tested}, {counted(result.plan.full.steps, 'step')} each, seeds"
         f" {', '.join(map(str, result.seeds))}\nfilled: usual augmentation, hollow: none; bars: 95 % over"
-        " patients; ticks: seeds",
+        f" patients; ticks: seeds{told}",
         fontsize=9,
         x=0.01,
         ha="left",

@@ -13,9 +13,10 @@ from ...common.segmentation import diagonal_mm
 from ...common.study import Study
 from ...privacy.report.people import arm_name
 from .arms import primary_region
+from .carriers import absent_in_words, carried, how_many_have_it
 from .disclosure import NOTICE
 from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
-from .scores import Scores, over_seeds, region_members, repeated_regions
+from .scores import Scores, over_seeds, repeated_regions
 from .shin import PUBLIC, REAL, SYNTHETIC, ShinArm, ShinPlan
 from .tested import Examined
 
@@ -92,6 +93,7 @@ class ShinResult:
         primary: The region that speaks for the study.
         repeated: Region to an earlier one that is the same structure.
         patients: Test patients.
+        carriers: By region, test patients who have it; one that none has is nowhere else in the result.
         diagonal_mm: What a missed structure scores as its HD95.
         synthetic_sha256: Of the synthetic cohort's files, by content.
         above_public: By arm of synthetic scans alone and by region, Dice less that of public scans with the same
@@ -105,6 +107,7 @@ class ShinResult:
     primary: str
     repeated: Mapping[str, str]
     patients: int
+    carriers: Mapping[str, int]
     diagonal_mm: float
     synthetic_sha256: str
     above_public: Mapping[str, Mapping[str, Figure]]
@@ -136,6 +139,15 @@ class ShinResult:
         single = [region for region in self.arms[0].regions if region not in self.repeated]
         first = self.repeated.get(self.primary, self.primary)
         return (first, *(region for region in single if region != first))
+
+    def having(self, region: str) -> str:
+        """As in "11 of 12 have it", of the test patients; empty where all do."""
+        return how_many_have_it(self.carriers[region], self.patients)
+
+    @property
+    def absent(self) -> str:
+        """A sentence that names the regions no test patient has; empty without one."""
+        return absent_in_words(self.carriers)
 
     @property
     def grid_arms(self) -> tuple[ArmResult, ...]:
@@ -188,6 +200,7 @@ class ShinResult:
             "segmenters": len(self.plan.segmenters),
             **(self.whom.to_json() if self.whom else {}),
             "test_patients": self.patients,
+            "test_patients_with": dict(self.carriers),
             "hd95_mm_where_one_is_empty": round(self.diagonal_mm, 2),
             "synthetic_sha256": self.synthetic_sha256,
         }
@@ -208,9 +221,19 @@ class ShinResult:
         }
 
 
-def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study, synthetic_sha256: str) -> ShinResult:
-    """Figures from the scores of every segmenter, by its name."""
-    members = region_members(study)
+def shin_result(
+    plan: ShinPlan, scores: Mapping[str, Scores], study: Study, carriers: Mapping[str, int], synthetic_sha256: str
+) -> ShinResult:
+    """Figures of every region that some test patient has.
+
+    Args:
+        plan: What was trained.
+        scores: Of every segmenter, by its name.
+        study: Regions and grid.
+        carriers: By region, test patients who have it (:func:`~fedphantom.client.evaluation.carriers.carriers`).
+        synthetic_sha256: Of the synthetic cohort's files, by content.
+    """
+    members = carried(carriers)
     diagonal = diagonal_mm(study.grid.shape, study.grid.spacing_mm)
     by_seed = {arm.name: [scores[segmenter.name] for segmenter in arm.segmenters] for arm in plan.arms}
     averaged = {name: over_seeds(each) for name, each in by_seed.items()}
@@ -239,12 +262,13 @@ def shin_result(plan: ShinPlan, scores: Mapping[str, Scores], study: Study, synt
         plan,
         tuple(arms.values()),
         sweep,
-        primary_region(study),
+        primary_region(study, carriers),
         repeated_regions(study),
         patients,
+        carriers,
         diagonal,
         synthetic_sha256,
-        _above_public(plan, averaged),
+        _above_public(plan, averaged, members),
     )
 
 
@@ -269,12 +293,14 @@ def _beyond_best(scores: Scores, smaller: list[Scores], region: str) -> Figure |
     return paired_difference(scores.dice[region], best.dice[region])
 
 
-def _above_public(plan: ShinPlan, averaged: Mapping[str, Scores]) -> dict[str, dict[str, Figure]]:
+def _above_public(
+    plan: ShinPlan, averaged: Mapping[str, Scores], regions: tuple[str, ...]
+) -> dict[str, dict[str, Figure]]:
     public = {arm.augmentation: averaged[arm.name] for arm in plan.arms if arm.training == PUBLIC}
     return {
         arm.name: {
-            region: paired_difference(dice, public[arm.augmentation].dice[region])
-            for region, dice in averaged[arm.name].dice.items()
+            region: paired_difference(averaged[arm.name].dice[region], public[arm.augmentation].dice[region])
+            for region in regions
         }
         for arm in plan.arms
         if arm.training == SYNTHETIC and public

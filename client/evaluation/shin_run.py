@@ -11,6 +11,7 @@ from pathlib import Path
 from ...common.atomic import write_atomic
 from ...common.counted import counted
 from ...common.device import Device
+from .carriers import carriers
 from .disclosure import check_enough
 from .kept import refuse_others
 from .material import Material
@@ -43,18 +44,19 @@ def run_shin(
         progress: Called with optimiser steps done and in all.
 
     Raises:
-        DataError: too few real patients, or a test patient's scan among the training scans.
+        DataError: too few real patients, or none with any structure, or a test patient's scan among the training scans.
         OutputTaken: the folder holds segmenters of other scans or settings, or arms that this call leaves out.
         TrainingError: a segmenter's loss is not finite.
     """
     check_enough(len(set(material.test.patients)), "test patients")
     plan = shin_plan(material.train, material.synthetic, options, material.public)
     examination = Examination(Pool(material.test), material.study, device, folder / KEPT)
+    having = carriers(material.test, material.study)
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     refuse_others(plan.segmenters, examination, folder / "shin.json", [arm.name for arm in plan.arms])
     _say_how_long(plan, examination, say)
     scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
-    found = shin_result(plan, scores, material.study, material.synthetic_sha256)
+    found = shin_result(plan, scores, material.study, having, material.synthetic_sha256)
     result = replace(found, whom=material.examined)
     for name, content in {
         "shin.json": json.dumps(result.to_json(), indent=1).encode() + b"\n",

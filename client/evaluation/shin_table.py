@@ -56,6 +56,8 @@ def explanation(result: ShinResult) -> list[str]:
             f"sweep: {real} real scans and growing numbers of synthetic ones, augmented. Dice of '{region}': {found},"
             " by a paired interval below 0 against the best smaller share (not corrected for the number of shares)."
         )
+    if result.absent:
+        lines.append(result.absent)
     return [lines[0], *map(result.in_words, lines[1:]), result.notice]
 
 
@@ -65,7 +67,7 @@ def print_table(result: ShinResult) -> None:
     for name in COLUMNS:
         table.add_column(name, no_wrap=True)
     for region in result.shown_regions:
-        table.add_row(Text(region, style="bold"))
+        table.add_row(Text(region, style="bold"), "", result.having(region))
         for row in table_rows(result, region):
             table.add_row(*map(Text, row))
         table.add_row()
@@ -81,7 +83,9 @@ def markdown(result: ShinResult) -> str:
     """The same table as Markdown."""
     lines = ["# Shin protocol", ""]
     for region in result.shown_regions:
-        lines += [f"## {region}", "", _line(COLUMNS), _line(("---",) * len(COLUMNS))]
+        some = result.having(region)
+        lines += [f"## {region} ({some})" if some else f"## {region}", ""]
+        lines += [_line(COLUMNS), _line(("---",) * len(COLUMNS))]
         lines += [*map(_line, table_rows(result, region)), ""]
     return "\n\n".join(["\n".join(lines).rstrip(), *explanation(result)]) + "\n"
 

@@ -133,10 +133,31 @@ def test_the_sweep_doubles_the_synthetic_scans_up_to_all_there_are(
         for share, name in plan.sweep:
             [patients] = seen(arms[name].segmenters[number])
             now = set(patients) - set(REAL.patients)
-            assert len(now) == round(share * real) == arms[name].synthetic
+            assert len(now) == int(share * real) == arms[name].synthetic
             assert set(REAL.patients[:real]) < set(patients) or share == 0
             assert before <= now
             before = now
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "shares"),
+    [
+        (13, 50, [0, 0.5, 1, 2, 3.8]),  # 3.846…
+        (19, 50, [0, 0.5, 1, 2, 2.6]),  # 9 of 19 are half as many
+        (19, 39, [0, 0.5, 1, 2, 2.1]),
+        (19, 10, [0, 0.5, 0.53]),
+        (20, 41, [0, 0.5, 1, 2]),  # all are twice as many, to two digits
+    ],
+)
+def test_a_sweeps_shares_have_two_digits_and_tell_no_count(real: int, synthetic: int, shares: list[float]) -> None:
+    plan = shin_plan(REAL.only(range(real)), SYNTHETIC.only(range(synthetic)), replace(OPTIONS, sweep=True))
+    assert [share for share, _ in plan.sweep] == shares
+    assert len({name for _, name in plan.sweep}) == len(shares)
+
+
+def test_an_arm_fine_tuned_on_as_few_patients_as_a_tenth_is_not_trained_twice() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, real_patients=2))
+    assert {arm.training for arm in plan.arms} - BASE == {"2 patients", "2 patients+synthetic"}
 
 
 def test_no_two_segmenters_share_a_file() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.text import Text
 from shin_arms import OPTIONS, REAL, STUDY, SYNTHETIC, of_training, seen
 from tiny_cohorts import tiny_scans
@@ -190,14 +191,20 @@ def test_the_table_fits_a_hundred_columns_and_shows_each_structure_once(capsys: 
         "tumour",
     ]  # here all foreground is the whole
     assert "…" not in said
-    for arm in ("synthetic → 10 % real", "16 patients+synthetic", "synthetic → 16 patients", "sweep: 2.5 × real"):
+    for arm in (
+        "synthetic → 10 % real",
+        "16 patients+synthetic",
+        "synthetic → 16 patients",
+        "sweep: 1/2 × real",
+        "sweep: 2 × real",
+    ):
         assert said.count(f"\n{arm} ") >= 3
 
 
 def test_a_row_holds_the_figures() -> None:
     result = shown()
     rows = table_rows(result, "tumour")
-    assert len(rows) == 8 + 6 + 5
+    assert len(rows) == 8 + 6 + 3  # the sweep's ends are 'real' and 'real+synthetic'
     found = result.arms[2].regions["tumour"]
     cells = dict(zip(COLUMNS, rows[2], strict=False))
     assert rows[2][:2] == ("real+synthetic", "yes")
@@ -216,6 +223,58 @@ def test_the_markdown_table_has_the_same_rows_and_says_how_they_were_made() -> N
     for line in explanation(result):
         assert line in text
     assert "each 10 steps of 4 scans" in text
+
+
+def panels(result: ShinResult) -> dict[str, Axes]:
+    return {axes.get_title(loc="left"): axes for axes in draw(result).findobj(Axes)}
+
+
+def test_panels_of_one_measure_have_one_axis_and_an_axis_of_dice_cut_short_is_said() -> None:
+    plan = shin_plan(REAL, SYNTHETIC, OPTIONS)
+    scores = constructed(plan, {arm.name: [np.linspace(0.72, 0.88, 10)] * 3 for arm in plan.arms}, hd95=12.3)
+    scores = {
+        name: replace(one, dice={region: d - 0.4 * (region == "tumour") for region, d in one.dice.items()})
+        for name, one in scores.items()
+    }
+    found = {title: axes.get_xlim() for title, axes in panels(result_of(plan, scores)).items()}
+    assert len(found) == 2 * 3
+    assert {limits for title, limits in found.items() if "Dice" in title} == {(0.3, 0.9)}
+    assert {low for title, (low, _) in found.items() if "HD95" in title} == {0}
+    assert len({limits for title, limits in found.items() if "HD95" in title}) == 1
+
+    def said(result: ShinResult) -> str:
+        return " ".join(text.get_text() for text in draw(result).findobj(Text))
+
+    assert "starts at 0.3 and not at 0" in said(result_of(plan, scores))
+    assert "not at 0" not in said(result_of(plan, constructed(plan, {"real": [[0.05] * 10] * 3})))
+
+
+def test_the_sweep_has_a_panel_for_each_region_on_one_axis_from_none_to_all() -> None:
+    found = panels(swept([0.7, 0.75, 0.78, 0.76, 0.74]))
+    of_sweep = [found[region] for region in ("whole", "brain", "tumour")]
+    assert len({axes.get_ylim() for axes in of_sweep}) == 1
+    for axes in of_sweep:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1/2", "1", "2", "2.5"]
+        line = axes.get_lines()[1].get_ydata()
+        assert np.asarray(line).tolist() == pytest.approx([0, 5, 8, 6, 4])
+
+
+def test_bars_that_leave_a_panel_of_the_sweep_are_said_to_be_cut_off() -> None:
+    def cut(result: ShinResult) -> bool:
+        return any("cut off" in text.get_text() for text in draw(result).findobj(Text))
+
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, sweep=True))
+    assert cut(result_of(plan, constructed(plan, {})))  # all the same: an exact bound of ± 26 points
+    assert not cut(swept([0.7, 0.75, 0.78, 0.76, 0.74]))
+
+
+@pytest.mark.parametrize(("seeds", "said"), [((0,), "seed 0"), ((0, 1, 2), "seeds 0, 1, 2")])
+def test_table_and_plot_name_the_seeds(seeds: tuple[int, ...], said: str) -> None:
+    plan = shin_plan(REAL, SYNTHETIC, replace(OPTIONS, seeds=seeds))
+    result = result_of(plan, constructed(plan, {arm.name: [[0.4, 0.6]] * 3 for arm in plan.arms}))
+    drawn = " ".join(text.get_text() for text in draw(result).findobj(Text))
+    for text in (drawn, explanation(result)[0]):
+        assert re.search(rf", {said}[;\n]", text)
 
 
 def test_the_plot_is_svg_the_same_for_the_same_result_and_without_a_date() -> None:

@@ -84,7 +84,8 @@ class ShinPlan:
 
     Attributes:
         arms: In the order of the table.
-        sweep: Synthetic scans per real scan, with the arm that sees them; ascending, from 0; empty without a sweep.
+        sweep: Synthetic scans per real scan, to two digits, with the arm that sees them; ascending, from 0;
+            empty without a sweep.
         full: The schedule of a segmenter with one phase.
         tuning: The schedule of a fine-tuning phase; the phase before it has the steps left.
     """
@@ -167,8 +168,9 @@ def shin_plan(
         recipes += [
             _Recipe(alone, None, few, 0, lambda seed: ((patients(few, seed), full),)),
             _Recipe(f"{alone}+synthetic", alone, few, len(made), lambda seed: ((patients(few, seed) + made, full),)),
-            _Recipe(f"synthetic, then {alone}", alone, few, len(made), tuned(few)),
         ]
+        if few != tenth:  # else it is the arm fine-tuned on a tenth
+            recipes.append(_Recipe(f"synthetic, then {alone}", alone, few, len(made), tuned(few)))
     arms = [_arm(recipe, augmentation, pool, options.seeds) for recipe in recipes for augmentation in (True, False)]
     sweep: list[tuple[float, str]] = []
     if options.sweep:
@@ -177,8 +179,8 @@ def shin_plan(
             name = f"real+{times:g}x synthetic"  # a share: the count would tell how many real scans a site has
             between = _Recipe(name, REAL, len(names), number, mixed(number))
             arms.append(_arm(between, True, pool, options.seeds))
-            sweep.append((number / len(real), name))
-        sweep.append((len(made) / len(real), BOTH))
+            sweep.append((times, name))
+        sweep.append((_two_digits(len(made) / len(real)), BOTH))
     return ShinPlan(tuple(arms), tuple(sweep), full, tuning)
 
 
@@ -205,7 +207,20 @@ def _arm(recipe: _Recipe, augmentation: bool, pool: Pool, seeds: tuple[int, ...]
 
 
 def _growing(real: int, synthetic: int) -> list[tuple[float, int]]:
-    """Half as many synthetic scans as real ones, as many, twice, four times as many, … below all: (share, scans)."""
+    """Half as many synthetic scans as real ones, as many, twice, four times as many, … below all: (share, scans).
+
+    A share that reads like that of all, to two digits, is left out.
+    """
     shares = [0.5, *(2.0**power for power in range(synthetic.bit_length()))]
     counts = [(share, int(real * share)) for share in shares]
-    return [(share, count) for share, count in counts if 0 < count < synthetic]
+    return [(share, count) for share, count in counts if count > 0 and share < _two_digits(synthetic / real)]
+
+
+def share_in_words(share: float) -> str:
+    """A sweep's share as people say it: ``1/2``, ``4``, ``2.5``."""
+    return "1/2" if share == 0.5 else f"{share:g}"
+
+
+def _two_digits(share: float) -> float:
+    """More of them would tell how many scans a site has."""
+    return float(f"{share:.2g}")

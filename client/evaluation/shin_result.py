@@ -72,7 +72,7 @@ class SweepPoint:
     """Real patients with one share of the synthetic scans.
 
     Attributes:
-        share: Synthetic scans per real scan.
+        share: Synthetic scans per real scan, to two digits.
         result: The arm with this share.
         beyond_best: By region, Dice less that of the best smaller share, paired by patient; None for the first.
     """
@@ -134,6 +134,11 @@ class ShinResult:
         return tuple(segmenter.seed for segmenter in self.plan.arms[0].segmenters)
 
     @property
+    def seeds_in_words(self) -> str:
+        """As in "seeds 0, 1, 2"."""
+        return f"{'seed' if len(self.seeds) == 1 else 'seeds'} {', '.join(map(str, self.seeds))}"
+
+    @property
     def shown_regions(self) -> tuple[str, ...]:
         """The primary region, then the others; each structure once."""
         single = [region for region in self.arms[0].regions if region not in self.repeated]
@@ -181,7 +186,7 @@ class ShinResult:
             },
             "sweep": [
                 {
-                    "share": round(point.share, 4),
+                    "share": point.share,
                     "arm": point.result.arm.name,
                     "beyond_best": {region: _figure(figure) for region, figure in point.beyond_best.items()},
                 }

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ...common.counted import counted
 from .figures import Figure, spread
+from .shin import share_in_words
 from .shin_result import ArmResult, ShinResult
 
 COLUMNS = ("trained on", "aug", "Dice [95 %]", "seeds", "points gained", "HD95 mm [95 %]", "seeds", "none")
@@ -18,18 +19,18 @@ Row = tuple[str, ...]
 
 
 def table_rows(result: ShinResult, region: str) -> list[Row]:
-    """The arms in one region, then the sweep's shares."""
+    """The arms in one region, then the sweep's shares that are no arm already: between none and all scans."""
     rows = [_row(arm.arm.training.replace(", then", " →"), arm, region) for arm in result.grid_arms]
-    rows += [_row(f"sweep: {p.share:.3g} × real", p.result, region) for p in result.sweep]
+    rows += [_row(f"sweep: {share_in_words(p.share)} × real", p.result, region) for p in result.sweep[1:-1]]
     return [(result.in_words(name), *cells) for name, *cells in rows]
 
 
 def explanation(result: ShinResult) -> list[str]:
     """What the columns mean and how the segmenters were trained, a sentence or two each."""
-    plan, seeds = result.plan, ", ".join(map(str, result.seeds))
+    plan = result.plan
     tuned = next(r.arm for r in result.arms if r.arm.training.endswith("10 % real"))
     lines = [
-        f"{result.tested}; {len(plan.segmenters)} segmenters, seeds {seeds}; each"
+        f"{result.tested}; {len(plan.segmenters)} segmenters, {result.seeds_in_words}; each"
         f" {counted(plan.full.steps, 'step')} of {counted(plan.full.batch, 'scan')},"
         f" fine-tuning the last {plan.tuning.steps} of them; 10 %"
         f" of the training patients: {tuned.patients}, drawn by seed.",
@@ -51,9 +52,14 @@ def explanation(result: ShinResult) -> list[str]:
         real = result.sweep[0].result.arm.scans
         region = result.shown_regions[0]
         share = result.hurts_from(region)
-        found = "no share scored less than a smaller one" if share is None else f"less from {share:.3g} × real on"
+        found = (
+            "no share scored less than a smaller one"
+            if share is None
+            else f"less from {share_in_words(share)} × real on"
+        )
         lines.append(
-            f"sweep: {real} real scans and growing numbers of synthetic ones, augmented. Dice of '{region}': {found},"
+            f"sweep: {real} real scans and growing numbers of synthetic ones, augmented, from none ('real') to"
+            f" {share_in_words(result.sweep[-1].share)} × as many ('real+synthetic'). Dice of '{region}': {found},"
             " by a paired interval below 0 against the best smaller share (not corrected for the number of shares)."
         )
     if result.absent:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...common.cohorts.preparation import PreparedScans
+from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.study import Study
 from .scores import region_members
@@ -27,7 +28,7 @@ def carriers(scans: PreparedScans, study: Study) -> dict[str, int]:
                 having[region].add(patient)
     if not having["foreground"]:
         raise DataError(
-            f"{len(scans)} label maps to score against, and nothing but background in them",
+            f"nothing but background in {counted(len(scans), 'label map')} to score against",
             expected="some structure to find in at least one",
             remedy="See whether voxels of the study's [grid] are larger than structures, and what [remapping] leaves.",
         )

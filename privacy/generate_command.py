@@ -31,14 +31,12 @@ def generate(
     """Make synthetic scans from label maps: newly sampled public ones, or those of a folder; say what is promised."""
     if (sample is None) == (labels is None):
         raise typer.BadParameter("give exactly one of them", param_hint="--sample or --labels")
-    if public and labels:
-        raise typer.BadParameter("it would have no effect: --labels gives the label maps", param_hint="--public")
     if picture and picture.suffix.lower() != ".png":
         raise typer.BadParameter("a picture is written as PNG: give a name that ends in .png", param_hint="--montage")
     from ..common.device import choose_device
     from ..common.errors import about
     from ..common.gan.generation import generate_cohort, load_generators
-    from ..common.labels.choice import declare_sources, newly_sampled, of_folder
+    from ..common.labels.choice import declare_sources, newly_sampled, of_folder, sources_at_hand
     from ..common.montage import write_cohort_montage
     from ..common.output_place import refuse_folder, refuse_taken
     from ..common.progress import progress_bar
@@ -55,12 +53,13 @@ def generate(
         promises = [read_dp(generator.dp, generator.study) for generator in generators]
     study, digests = generators[0].study, [generator.sha256 for generator in generators]
     if labels:
+        known = sources_at_hand(study, public)
         with about("--labels"):
-            chosen = of_folder(study, labels)
+            chosen = of_folder(study, labels, known)
     else:
         chosen = newly_sampled(study, sample or 0, public, seed)
-    if chosen.warning:
-        typer.echo(f"warning: {chosen.warning}", err=True)
+    for warning in chosen.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if chosen.sources:  # first: a run that cannot take them would make the scans unreleasable
         declare_sources(generator_path.parent, chosen.sources)
     with progress_bar("painting") as progress:

@@ -19,7 +19,7 @@ from fedphantom.common.edits.inputs import InputFiles, PublicMaps, read_inputs
 from fedphantom.common.edits.run import edit_label_maps
 from fedphantom.common.errors import ConfigError, DataError, GeometryError, VerificationFailed
 from fedphantom.common.labels.chain import LabelChain, PublicSources, label_digest
-from fedphantom.common.labels.choice import of_folder
+from fedphantom.common.labels.choice import of_folder, sources_at_hand
 from fedphantom.common.labels.commands import labels_app
 from fedphantom.common.labels.folder import read_label_folder, write_label_folder
 from fedphantom.common.labels.recipe import Recipe, parse_recipe, read_recipe
@@ -78,7 +78,7 @@ def test_every_output_carries_its_recipe_seed_and_source(public: Path, tmp_path:
     assert parse_recipe((tmp_path / "out" / "recipe.toml").read_text()) == MOVE
     declared = PublicSources.model_validate_json((tmp_path / "out" / "public-labels.json").read_bytes())
     assert declared.recipes == (MOVE,)
-    assert of_folder(STUDY, tmp_path / "out").sources == declared
+    assert of_folder(STUDY, tmp_path / "out", None).sources == declared
 
 
 def test_the_same_seed_gives_the_same_bytes_and_variants_do_not_depend_on_each_other(
@@ -112,6 +112,11 @@ def test_a_map_under_a_copied_public_chain_is_not_edited(public: Path, tmp_path:
     with pytest.raises(VerificationFailed, match="does not give"):
         edit(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(VerificationFailed, match="does not give"):  # nor painted
+        of_folder(STUDY, folder, sources_at_hand(STUDY, None))
+    edit(public, tmp_path / "edited")
+    for honest in (public, tmp_path / "edited"):
+        assert of_folder(STUDY, honest, sources_at_hand(STUDY, None)).warnings == ()
 
 
 def test_patients_maps_are_private_and_named_by_a_keyed_hash_alone(patients: Path, tmp_path: Path) -> None:
@@ -264,7 +269,10 @@ def test_label_maps_on_another_grid_are_resampled_only_when_the_study_says_so(tm
     folder = tmp_path / "in"
     folder.mkdir()
     write_label_map(folder / "a.nii.gz", with_tumour(healthy_brain()), Grid(SHAPE, (2.0, 2.0, 2.0)))
-    for refuse in (lambda: of_folder(STUDY, folder), lambda: edit(folder, tmp_path / "out", secret=tmp_path / "s")):
+    for refuse in (
+        lambda: of_folder(STUDY, folder, None),
+        lambda: edit(folder, tmp_path / "out", secret=tmp_path / "s"),
+    ):
         with pytest.raises(GeometryError) as refused:
             refuse()
         assert "56 × 56 × 56 voxels of 2 × 2 × 2 mm" in refused.value.found
@@ -272,7 +280,7 @@ def test_label_maps_on_another_grid_are_resampled_only_when_the_study_says_so(tm
         assert "resample_labels" in refused.value.remedy
         assert refused.value.exit_code == 3
     willing = STUDY.model_copy(update={"grid": STUDY.grid.model_copy(update={"resample_labels": True})})
-    (only,) = of_folder(willing, folder).maps
+    (only,) = of_folder(willing, folder, None).maps
     assert only.labels.shape == STUDY.grid.shape
     assert np.isin(only.labels, PARTS).any()
 
@@ -285,7 +293,7 @@ def test_turned_axes_are_not_another_grid(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     nibabel.save(nibabel.Nifti1Image(labels[::-1], affine), folder / "a.nii.gz")
-    (only,) = of_folder(brain_study(), folder).maps
+    (only,) = of_folder(brain_study(), folder, None).maps
     assert np.array_equal(only.labels, labels)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,12 +18,13 @@ from tiny_cohorts import draw_labels, tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.common.cohorts.layouts import read_cohort, write_table
+from fedphantom.common.device import choose_device
 from fedphantom.common.errors import GeometryError
-from fedphantom.common.gan.generation import initial_parameters
+from fedphantom.common.gan.generation import initial_parameters, load_generators
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource
-from fedphantom.common.labels.choice import of_folder
-from fedphantom.common.labels.folder import PUBLIC_LABELS, write_label_names, write_numbered
+from fedphantom.common.labels.choice import newly_sampled, of_folder
+from fedphantom.common.labels.folder import PUBLIC_LABELS, write_label_names, write_numbered, write_sources
 from fedphantom.common.labels.sampler import SampledLabels
 from fedphantom.common.study import parse_study
 from fedphantom.common.volumes.nifti_writer import write_label_map
@@ -104,7 +108,7 @@ def test_of_many_label_maps_only_one_is_held_at_a_time(tmp_path: Path, monkeypat
     write_maps(Path("maps"), ["public"] * 30)
     tracemalloc.start()
     try:
-        chosen = of_folder(STUDY, Path("maps"))
+        chosen = of_folder(STUDY, Path("maps"), None)
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -127,7 +131,7 @@ def test_a_map_on_another_grid_is_refused_by_its_header_alone(tmp_path: Path, mo
     tracemalloc.start()
     try:
         with pytest.raises(GeometryError, match="400 × 400 × 400 voxels of 1 × 1 × 1 mm"):
-            of_folder(STUDY, Path("maps"))
+            of_folder(STUDY, Path("maps"), None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -152,6 +156,76 @@ def test_sampled_public_label_maps_are_not_warned_of(
     line = ["generate", str(generator), str(tmp_path / "out"), "--sample", "1", "--device", "cpu"]
     assert run([*line, "--public", str(release_template / "public")]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.fixture
+def sampled(release_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A copy of a run whose label maps come from a public cohort, three maps sampled from it, and how to paint them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("run", "public"):
+        shutil.copytree(release_template / name, name)
+    Path("run", PUBLIC_LABELS).unlink()
+    study = load_generators(Path("run/generator.safetensors"), choose_device("cpu"))[0].study
+    chosen = newly_sampled(study, 3, Path("public"), seed=4)
+    Path("maps").mkdir()
+    for number, labels in enumerate(chosen.maps, start=1):
+        write_numbered(Path("maps"), number, labels, study.volume_grid())
+    assert chosen.sources
+    write_sources(Path("maps"), chosen.sources)
+    return ["generate", "run/generator.safetensors", "out", "--labels", "maps", "--device", "cpu"]
+
+
+def test_maps_that_their_public_chains_give_are_painted(sampled: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*sampled, "--public", "public"]) == 0
+    assert capsys.readouterr().err == ""
+    assert Path("run", PUBLIC_LABELS).is_file()
+
+
+def swap_map() -> None:
+    """The last map is another than its sidecar says: as if a patient's lay under a copied chain."""
+    shutil.copy("maps/label-00001_dseg.nii.gz", "maps/label-00003_dseg.nii.gz")
+
+
+def in_sidecar(change: Callable[[dict[str, Any]], object]) -> Callable[[], None]:
+    def forge() -> None:
+        sidecar = Path("maps/label-00003_dseg.json")
+        content = json.loads(sidecar.read_text())
+        change(content["LabelChain"])
+        sidecar.write_text(json.dumps(content))
+
+    return forge
+
+
+FORGED = {
+    "another map": (swap_map, 5, "that its recorded public chain does not give"),
+    "a source that is not public": (
+        in_sidecar(lambda chain: chain["source"].update(sha256="0" * 64)),
+        3,
+        "declared public source is not at hand",
+    ),
+    "no step at all": (in_sidecar(lambda chain: chain.update(steps=[])), 3, "was not written by sampler and edits"),
+}
+
+
+@pytest.mark.parametrize(("forge", "code", "said"), FORGED.values(), ids=FORGED.keys())
+def test_a_map_whose_public_chain_does_not_hold_fails_before_anything_is_painted(
+    forge: Callable[[], None], code: int, said: str, sampled: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge()
+    assert run([*sampled, "--public", "public"]) == code
+    err = told(capsys)
+    assert "--labels: a label" in err
+    assert said in err
+    assert not Path("out").exists()
+    assert not Path("run", PUBLIC_LABELS).exists()
+
+
+def test_maps_whose_public_source_is_not_named_are_painted_and_said_to_be_unverified(
+    sampled: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    swap_map()
+    assert run(sampled) == 0
+    assert "warning: 3 of 3 label maps public by a chain that was not verified" in told(capsys)
 
 
 def make(folder: str) -> Path:

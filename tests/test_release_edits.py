@@ -49,7 +49,7 @@ TRANSPLANT = parse_recipe(
 
 def paint(made: Releasable, labels: Path) -> None:
     """The synthetic cohort anew, from a folder of label maps, as ``generate --labels`` does."""
-    chosen = of_folder(release_study(), labels)
+    chosen = of_folder(release_study(), labels, None)
     shutil.rmtree(made.synthetic, ignore_errors=True)
     generate_cohort(load_generator(made.generator, choose_device("cpu")), chosen.maps, made.synthetic, seed=0)
     if chosen.sources:
@@ -109,8 +109,8 @@ def test_edited_public_label_maps_are_made_again_and_packed(made: Releasable) ->
 
 def test_edited_scans_beside_sampled_ones_are_counted_apart_from_their_chains(made: Releasable) -> None:
     study = release_study()
-    sampled = of_folder(study, made.root / "sampled")
-    edited = of_folder(study, made.root / "edited")
+    sampled = of_folder(study, made.root / "sampled", None)
+    edited = of_folder(study, made.root / "edited", None)
     shutil.rmtree(made.synthetic)
     generator = load_generator(made.generator, choose_device("cpu"))
     generate_cohort(generator, [*list(sampled.maps)[:1], *edited.maps], made.synthetic, seed=0)
@@ -131,8 +131,8 @@ def test_edited_scans_beside_sampled_ones_are_counted_apart_from_their_chains(ma
 def test_the_edit_did_change_the_label_maps(made: Releasable) -> None:
     # A guard of the fixture: otherwise the tests below would pass with unedited maps too.
     study = release_study()
-    before = [found.labels for found in of_folder(study, made.root / "sampled").maps]
-    after = [found.labels for found in of_folder(study, made.root / "edited").maps]
+    before = [found.labels for found in of_folder(study, made.root / "sampled", None).maps]
+    after = [found.labels for found in of_folder(study, made.root / "edited", None).maps]
     assert not any(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 

@@ -60,7 +60,7 @@ NO_EFFECT: dict[str, tuple[int, list[str]]] = {
     "labels sample": (3, ["labels", "sample", "OUT", "-n", "1", "--study", "study.toml", "--public", "open"]),
     "generate": (3, ["generate", "run/generator.safetensors", "OUT", "--sample", "1", "--public", "open"]),
     "generate from a folder": (
-        2,
+        3,
         ["generate", "run/generator.safetensors", "OUT", "--labels", "maps", "--public", "open"],
     ),
     "release pack": (3, ["release", "pack", "run", "OUT", "--key", "keys/key.pem", "--public", "open"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cohorts.layouts import read_cohort
-from ..errors import ConfigError, DataError, VerificationFailed
+from ..errors import ConfigError, DataError
 from ..labels.chain import LabelChain
-from ..labels.choice import public_cohort
+from ..labels.choice import PublicMaps
 from ..labels.folder import UNDECLARED, label_files, read_label_maps
 from ..labels.named_values import named_values
 from ..labels.private_name import private_source
-from ..labels.sampler import public_label_maps
 from ..study import Study
-from .replay import replay_layers, rounded_alike
+from .replay import made_again
 
 _REMAP = (
     "Give the study a table [remapping], a line for each label, or the cohort a dseg.tsv with the study's names. Where"
@@ -40,24 +39,6 @@ class EditInput:
     labels: NDArray[np.uint8]
     anatomy: NDArray[np.uint8] | None
     chain: LabelChain
-
-
-class PublicMaps:
-    """The study's public label maps by digest, read when the first is asked for.
-
-    Raises:
-        ConfigError, DataError: as :func:`~fedphantom.common.labels.choice.public_cohort`.
-    """
-
-    def __init__(self, study: Study, public: Path | None) -> None:
-        self._study, self._cohort = study, public_cohort(study, public)
-        self._maps: Mapping[str, NDArray[np.uint8]] | None = None
-
-    def by_digest(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Raises ConfigError or DataError as :func:`~fedphantom.common.labels.sampler.public_label_maps`."""
-        if self._maps is None:
-            self._maps = {known.source.sha256: known.labels for known in public_label_maps(self._study, self._cohort)}
-        return self._maps
 
 
 @dataclass(frozen=True)
@@ -125,13 +106,7 @@ def read_inputs(
                 remedy="Edit label maps under the study that they were made or prepared for.",
             )
         if found.chain.is_public:
-            labels, anatomy = replay_layers(found.chain, public.by_digest(), study)
-            if not rounded_alike(found.labels, labels):
-                raise VerificationFailed(
-                    "a label map that its recorded public chain does not give",
-                    expected="the map that the chain makes; a patient's map has no public chain",
-                    remedy="Sample it again, or remove its sidecar: it then counts as private.",
-                )
+            labels, anatomy = made_again(found, public.by_digest(), study)
             yield EditInput(labels, anatomy, found.chain)
         elif found.chain.source.name != UNDECLARED:
             yield EditInput(found.labels, None, found.chain)

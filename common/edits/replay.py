@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from ..errors import DataError
+from ..errors import DataError, VerificationFailed
 from ..labels.brain import brain_labels
 from ..labels.chain import LabelChain, LabelStep, label_digest
-from ..labels.sampler import vary
+from ..labels.sampler import SampledLabels, vary
 from ..study import Study
 from .layered import LayeredMap, layered
 from .terms import edit_terms
@@ -109,6 +109,24 @@ def replay_layers(
         if again != step:
             raise _foreign()
     return now.labels, now.anatomy
+
+
+def made_again(
+    found: SampledLabels, sources: Mapping[str, NDArray[np.uint8]], study: Study
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """As :func:`replay_layers`, of a map that was read with its public chain and must be what the chain gives.
+
+    Raises:
+        VerificationFailed: it is another map.
+    """
+    labels, anatomy = replay_layers(found.chain, sources, study)
+    if not rounded_alike(found.labels, labels):
+        raise VerificationFailed(
+            "a label map that its recorded public chain does not give",
+            expected="the map that the chain makes; a patient's map has no public chain",
+            remedy="Sample it again, or remove its sidecar: it then counts as private.",
+        )
+    return labels, anatomy
 
 
 def _foreign() -> DataError:

@@ -22,13 +22,14 @@ from ..atomic import atomic_folder, for_owner_alone, write_atomic
 from ..counted import counted
 from ..errors import ConfigError, DataError, about
 from ..labels.chain import LabelChain, PublicSources
+from ..labels.choice import PublicMaps
 from ..labels.diversity import Diversity, ThinnedMaps, diversity
 from ..labels.folder import write_label_names, write_numbered, write_sources
 from ..labels.private_name import site_secret
 from ..labels.recipe import Recipe
 from ..labels.sampler import SampledLabels
 from ..study import Study
-from .inputs import EditInput, InputFiles, PublicMaps, read_inputs
+from .inputs import EditInput, InputFiles, read_inputs
 from .layered import layered
 from .plausibility import REASONS, Reason
 from .terms import edit_terms

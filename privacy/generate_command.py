@@ -24,7 +24,8 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Of label maps and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     picture: Annotated[
-        Path | None, typer.Option("--montage", metavar="FILE", help="PNG of the first volumes and their label maps.")
+        Path | None,
+        typer.Option("--montage", metavar="FILE", help="New PNG of the first volumes and their label maps."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -38,7 +39,7 @@ def generate(
     from ..common.gan.generation import generate_cohort, load_generators
     from ..common.labels.choice import declare_sources, newly_sampled, of_folder, sources_at_hand
     from ..common.montage import write_cohort_montage
-    from ..common.output_place import refuse_folder, refuse_taken
+    from ..common.output_place import refuse_taken, refuse_taken_file
     from ..common.progress import progress_bar
     from .dp.statement import NONE, one_line, read_dp
 
@@ -46,7 +47,7 @@ def generate(
         refuse_taken(out)
     if picture:
         with about("--montage"):
-            refuse_folder(picture)
+            refuse_taken_file(picture)
     chosen_device = choose_device(device)
     with about("GENERATOR"):
         generators = load_generators(generator_path, chosen_device)

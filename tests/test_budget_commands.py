@@ -100,8 +100,8 @@ def test_epsilon_over_time_is_drawn(
     shown(spent, capsys, "--plot", str(tmp_path / name))
     drawn = (tmp_path / name).read_bytes()
     assert drawn.startswith(begins)
-    shown(spent, capsys, "--plot", str(tmp_path / name))
-    assert len((tmp_path / name).read_bytes()) == len(drawn)
+    shown(spent, capsys, "--plot", str(tmp_path / f"again-{name}"))
+    assert len((tmp_path / f"again-{name}").read_bytes()) == len(drawn)
 
 
 def test_a_plot_of_another_kind_is_refused_before_anything_is_read(

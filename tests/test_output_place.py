@@ -176,6 +176,24 @@ def test_a_picture_that_cannot_be_written_is_told_before_anything_is_painted(
     assert not Path("out").exists()
 
 
+PICTURES = {
+    "generate": ["generate", "g.safetensors", "out", "--sample", "1", "--montage", "mine.png"],
+    "budget show": ["budget", "show", "site", "--plot", "mine.png"],
+}
+
+
+@pytest.mark.parametrize("command", PICTURES)
+def test_a_picture_does_not_take_the_place_of_a_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.png").write_text("mine")
+    assert run(PICTURES[command]) == 3
+    assert f"error: {PICTURES[command][-2]}: 'mine.png' is there already" in capsys.readouterr().err
+    assert Path("mine.png").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     refuse_unwritable(tmp_path / "a" / "b")
     refuse_unwritable(tmp_path)

@@ -27,17 +27,22 @@ def budget() -> None:
 def show(
     site: _Site,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw ε over time: a .png or .svg file.", dir_okay=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw ε over time: a new .png or .svg file.", dir_okay=False),
     ] = None,
     as_json: _Json = False,
 ) -> None:
     """Print every reservation, ε so far and what is left, after all of it was verified; exit 5 if it is broken."""
+    from ...common.errors import about
+    from ...common.output_place import refuse_taken_file
     from ...common.progress import progress_bar
     from .asking_site import asking_site
     from .budget import budget_so_far, check_picture, draw_budget, nothing_spent, nothing_to_json
 
     if plot:
         check_picture(plot)
+        with about("--plot"):
+            refuse_taken_file(plot)
     folder = _opened(site)
     asks = asking_site(folder)
     with progress_bar("budget") as progress:

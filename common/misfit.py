@@ -32,6 +32,8 @@ _EXPECTED: Mapping[str, str] = {
 """Beginning of a pydantic error's type to what is expected."""
 
 
+_UNKNOWN = " is unknown"
+
 _SIGNS = {"A-Za-z": "letters", "a-z": "lower-case letters", "0-9": "digits", " ": "spaces", "_": "'_'", "-": "'-'"}
 """Parts of a name's pattern in words."""
 
@@ -49,6 +51,11 @@ class Misfit:
     where: tuple[int | str, ...]
     found: str
     expected: str
+
+    @property
+    def is_unknown_key(self) -> bool:
+        """Whether the key is none that the file can have there."""
+        return self.found == _UNKNOWN
 
     @property
     def key(self) -> str:
@@ -69,7 +76,7 @@ def first_misfit(error: ValidationError, *, quote: bool = True) -> Misfit:
     value = _in_words(first["input"]) if quote else "of another kind or out of range"
     match first["type"]:
         case "extra_forbidden":
-            return Misfit(where, " is unknown", "keys that the file can have, spelt as they are")
+            return Misfit(where, _UNKNOWN, "keys that the file can have, spelt as they are")
         case "missing":
             return Misfit(where, " is missing", "a value for every key that has no default")
         case "value_error" | "assertion_error":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -29,23 +30,45 @@ from fedphantom.common.edits.operations import (
 from fedphantom.common.edits.plausibility import Implausible
 from fedphantom.common.labels.deformation import DiffeomorphismParameters
 
+VOLUME = r"[\d.e+]+ ml \(\d+ voxels\)"
+LOST = rf"[\d.]+% of (it|its core), {VOLUME}; [\d.]+% lost in all, at most 10.0%"
 PUSHED = {
-    "outside": ("outside", tumour_state(), motion(shift=(-20, 0, 0))),
-    "off the grid": ("outside", tumour_state(), motion(shift=(-300, 0, 0))),
-    "over a ventricle": ("forbidden", tumour_state(radius=9), motion(shift=(24, 0, 0))),
-    "too large": ("too large", tumour_state(radius=9), motion(1.3)),
-    "too small": ("too small", tumour_state(radius=9), motion(0.8)),
-    "no lesion": ("no lesion", layered(healthy_brain(), TERMS), motion()),
+    "outside": ("outside", tumour_state(), motion(shift=(-20, 0, 0)), LOST),
+    "off the grid": (
+        "outside",
+        tumour_state(),
+        motion(shift=(-300, 0, 0)),
+        "100.0% of it, " + VOLUME + "; 100.0% lost",
+    ),
+    "larger than the grid": ("outside", tumour_state(), motion(40), VOLUME + "; at most the grid's " + VOLUME),
+    "over a ventricle": ("forbidden", tumour_state(radius=9), motion(shift=(24, 0, 0)), LOST),
+    "too large": ("too large", tumour_state(radius=9), motion(1.3), VOLUME + "; at most 5 ml"),
+    "too small": ("too small", tumour_state(radius=9), motion(0.8), VOLUME + "; at least 2 ml"),
+    "no lesion": ("no lesion", layered(healthy_brain(), TERMS), motion(), "0 lesions; at least 1"),
 }
 
 
-@pytest.mark.parametrize(("reason", "state", "operation"), PUSHED.values(), ids=PUSHED.keys())
-def test_an_implausible_edit_is_refused_with_its_reason(reason: str, state: LayeredMap, operation: Motion) -> None:
+@pytest.mark.parametrize(("reason", "state", "operation", "told"), PUSHED.values(), ids=PUSHED.keys())
+def test_an_implausible_edit_is_refused_with_its_reason_what_was_measured_and_the_limit(
+    reason: str, state: LayeredMap, operation: Motion, told: str
+) -> None:
     terms = replace(TERMS, volume_ml=(2.0, 5.0) if reason.startswith("too") else TERMS.volume_ml)
     with pytest.raises(Implausible) as refused:
         apply_operation(state, operation, terms)
     assert refused.value.reason == reason
+    assert re.search(told, refused.value.measured)
+    assert refused.value.measured in str(refused.value)
     assert refused.value.exit_code == 3
+
+
+def test_the_volume_told_is_the_one_measured() -> None:
+    terms = replace(TERMS, volume_ml=(2.0, 300.0))
+    small = tumour_state(radius=6)
+    voxels = int(terms.is_lesion(small.labels).sum())
+    with pytest.raises(Implausible) as refused:
+        apply_operation(small, motion(), terms)
+    millilitres = voxels * np.prod(terms.spacing_mm) / 1000
+    assert refused.value.measured == f"{millilitres:.3g} ml ({voxels} voxels); at least 2 ml"
 
 
 def test_a_tumour_may_not_meet_another_one() -> None:
@@ -54,6 +77,7 @@ def test_a_tumour_may_not_meet_another_one() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(state, motion(shift=(0, 18, 0)), TERMS)
     assert refused.value.reason == "another lesion"
+    assert re.fullmatch(rf"one of {VOLUME} that it touches; below \d+% of its own {VOLUME}", refused.value.measured)
 
 
 def test_a_tumour_may_not_be_cut_in_two() -> None:
@@ -65,6 +89,7 @@ def test_a_tumour_may_not_be_cut_in_two() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(layered(mass, TERMS, labels), motion(shift=(0, 26, 0)), TERMS)
     assert refused.value.reason == "cut off"
+    assert re.match(LOST, refused.value.measured)
 
 
 def test_a_core_may_not_be_lost_where_the_whole_tumour_loses_little() -> None:
@@ -86,6 +111,7 @@ def test_a_part_that_would_lie_bare_altogether_is_refused() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(tumour_state(), motion(shift=(-26, 0, 0)), terms)
     assert refused.value.reason == "part order"
+    assert re.fullmatch(r"0 of \d+ voxels from label \d inwards; at least 1", refused.value.measured)
     assert order_holds(apply_operation(tumour_state(), motion(shift=(-16, 0, 0)), terms).labels)
 
 
@@ -94,9 +120,11 @@ def test_a_warp_that_folds_the_map_is_refused() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(tumour_state(), Deformation(warp=warp), TERMS)
     assert refused.value.reason == "folded"
+    assert refused.value.measured == "12 mm over 4 mm; a Jacobian determinant above 0 everywhere"
 
 
 def test_a_donor_without_a_lesion_is_refused() -> None:
     with pytest.raises(Implausible) as refused:
         apply_operation(tumour_state(), Transplantation(target=LARGEST, centre_mm=None), TERMS, healthy_brain())
     assert refused.value.reason == "no donor lesion"
+    assert refused.value.measured == "0 lesions; at least 1"

@@ -236,7 +236,13 @@ def test_a_variant_without_a_plausible_draw_is_left_out_and_said_to_be(tmp_path:
     assert report.warning is not None
     assert report.warning.startswith(told)
     assert replace(report, given_up=0).warning is None
-    assert report.to_json()["rejected"][0] == {"edit": "move and scale", "reason": "no lesion", "draws": 50}
+    assert report.to_json()["rejected"][0] == {
+        "edit": "move and scale",
+        "reason": "no lesion",
+        "draws": 50,
+        "first": "0 lesions; at least 1",
+    }
+    assert "or structure to edit (first: 0 lesions; at least 1)" in report.to_text()
 
 
 def test_the_command_warns_of_variants_that_were_given_up_on_stderr_and_ends_with_0(

@@ -136,6 +136,28 @@ def test_a_recipe_that_means_nothing_is_refused_by_name(text: str, named: str) -
     assert refused.value.exit_code == 3
 
 
+UNKNOWN = {
+    "of an edit": (
+        SCALE.replace("factor", "faktor"),
+        "one of probability, lesion, structure, operation, factor; nearest is factor",
+    ),
+    "of another edit": (
+        HEAD + '[[edit]]\noperation = "remove"\nlesions = "all"\n',
+        "one of probability, operation, lesion; nearest is lesion",
+    ),
+    "of the labels": (SCALE + "[labels]\nhosts = []\n", "one of lesion, host, forbidden, hemispheres; nearest is host"),
+    "of what is plausible": (SCALE + "[plausible]\nvolume = [1, 2]\n", "one of volume_ml, lost; nearest is volume_ml"),
+    "of the recipe": (SCALE + "[qqq]\n", "one of name, citation, labels, plausible, edit"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_an_unknown_key_is_told_beside_those_its_table_can_have_and_the_nearest(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match="is unknown") as refused:
+        parse_recipe(text)
+    assert refused.value.expected == expected
+
+
 def test_a_missing_file_is_named_without_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'r\.toml'") as refused:
         read_recipe(tmp_path / "r.toml")

@@ -189,7 +189,7 @@ def _centre(
         return None
     where = np.isin(state.labels, tissue)
     if not where.any():
-        raise Implausible("outside", "no tissue to lie in")
+        raise Implausible("outside", "0 voxels of the tissue to lie in; at least 1")
     return draw_place(rng, where, state.labels != 0, terms.spacing_mm, depth_mm, terms.ranges.centre_mm)
 
 
@@ -198,7 +198,7 @@ def _target(
 ) -> Target:
     _, count = lesions_of(labels, terms)
     if not count:
-        raise Implausible("no donor lesion" if of_donor else "no lesion")
+        raise Implausible("no donor lesion" if of_donor else "no lesion", "0 lesions; at least 1")
     match which:
         case "largest":
             return Target(lesion=0)

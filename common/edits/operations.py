@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, map_coordinates
 
+from ..counted import counted
 from ..errors import DataError
 from ..labels.deformation import AffineParameters, DiffeomorphismParameters, Triple, sampling_points, warp_labels
 from ..labels.lesion import LesionParameters, insert_lesion
@@ -175,11 +176,11 @@ def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms, *, all_
     if target.structure:
         where = np.isin(labels, target.structure)
         if not where.any():
-            raise Implausible("no lesion")
+            raise Implausible("no lesion", "0 voxels of the structure; at least 1")
         return body_at(labels, where, target.structure, ordered=False)
     lesions, count = lesions_of(labels, terms)
     if not count or target.lesion >= count:
-        raise Implausible("no lesion")
+        raise Implausible("no lesion", f"{counted(count, 'lesion')}; at least {max(target.lesion, 0) + 1}")
     where = lesions > 0 if target.lesion < 0 else lesions == target.lesion + 1
     parts = terms.parts if all_parts else tuple(value for value in terms.parts if (labels[where] == value).any())
     return body_at(labels, where, parts, ordered=True)
@@ -210,7 +211,7 @@ def _changed(
     placed = change(Placed.as_it_lies(body, labels, terms), bed)
     landed = land(bed, placed, terms, former=body.whole, pieces=pieces_in(body.whole))
     if not body.ordered:
-        refuse_erased(labels, landed, body)
+        refuse_erased(labels, landed, body, terms)
     return landed
 
 
@@ -237,8 +238,10 @@ def _carried(
     terms: EditTerms,
 ) -> Placed:
     """A body carried off its own label map."""
-    if abs(float(np.linalg.det(matrix))) * int(lying.body.whole.sum()) > labels.size:
-        raise Implausible("outside", "larger than the grid")  # before a grid is made that holds it
+    wanted = round(abs(float(np.linalg.det(matrix))) * int(lying.body.whole.sum()))
+    if wanted > labels.size:  # before a grid is made that holds it
+        told = f"{terms.volume_in_words(wanted)}; at most the grid's {terms.volume_in_words(labels.size)}"
+        raise Implausible("outside", told)
     shells, intended = carry(lying.body.shells, terms.spacing_mm, matrix, offset_mm)
     mended, _ = carry(_mended(lying.body, labels, terms), terms.spacing_mm, matrix, offset_mm)
     bare = lying.bare.copy()
@@ -292,11 +295,14 @@ def _inserted(state: LayeredMap, lesion: LesionParameters, terms: EditTerms) -> 
     ]
     distance = np.sqrt(sum(o**2 for o in np.meshgrid(*offsets, indexing="ij", sparse=True)))
     ball = (distance < lesion.radius_mm) & (state.labels != 0)
-    outside = 1 - terms.millilitres(int(ball.sum())) / (4 / 3 * np.pi * (lesion.radius_mm / 10) ** 3)
+    full = 4 / 3 * np.pi * (lesion.radius_mm / 10) ** 3
+    outside = 1 - terms.millilitres(int(ball.sum())) / full
     if not ball.any() or outside > terms.lost:
-        raise Implausible("outside", f"{outside:.0%} of it")
-    if not np.isin(state.labels.flat[distance.argmin()], terms.host):
-        raise Implausible("forbidden", "its centre")
+        raise Implausible("outside", f"{outside:.1%} of its {full:.3g} ml; at most {terms.lost:.1%}")
+    middle = int(state.labels.flat[distance.argmin()])
+    if middle not in terms.host:
+        hosts = " or ".join(map(str, terms.host))
+        raise Implausible("forbidden", f"its centre on label {middle}; label {hosts} is its host")
     painted = insert_lesion(state.labels, lesion, terms.spacing_mm, terms.brain)
     new = painted != state.labels
     lying = Placed.as_it_lies(body_at(painted, new, terms.parts, ordered=True), painted, terms)
@@ -315,8 +321,8 @@ def _transplanted(
         )
     try:
         body = body_of(donor, operation.target, terms)
-    except Implausible:
-        raise Implausible("no donor lesion") from None
+    except Implausible as refused:
+        raise Implausible("no donor lesion", refused.measured) from None
     here = centroid_mm(body.whole, terms.spacing_mm)
     shift = np.zeros(3) if operation.centre_mm is None else np.asarray(operation.centre_mm) - here
     placed = _carried(Placed.as_it_lies(body, donor, terms), donor, np.eye(3), shift, terms)
@@ -330,7 +336,8 @@ def _deformed(state: LayeredMap, warp: DiffeomorphismParameters, terms: EditTerm
     try:
         labels, anatomy = (warp_labels(layer, terms.spacing_mm, still, warp) for layer in (state.labels, state.anatomy))
     except DataError:
-        raise Implausible("folded") from None
+        told = f"{warp.displacement_mm:g} mm over {warp.smoothness_mm:g} mm; a Jacobian determinant above 0 everywhere"
+        raise Implausible("folded", told) from None
     if terms.is_lesion(state.labels).any():
         points = sampling_points(_shape(labels), terms.spacing_mm, still, warp)
 

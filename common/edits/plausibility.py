@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import counted
 from ..errors import DataError
 from ..labels.lesion import SULCUS_MM, narrow
 from .body import CRUMB_SHARE, Body, body_at, box_around, lesions_of, pieces_in, pieces_of, with_corners
@@ -52,17 +53,19 @@ class Implausible(DataError):
 
     Attributes:
         reason: Which check it failed.
+        measured: What was measured, and the limit, with their units.
         operation: The edit's name in the recipe.
     """
 
-    def __init__(self, reason: Reason, measured: str = "", operation: str = "") -> None:
+    def __init__(self, reason: Reason, measured: str) -> None:
         super().__init__(
-            REASONS[reason] + (f" ({measured})" if measured else ""),
+            f"{REASONS[reason]} ({measured})",
             expected="an edit within the recipe's [labels] and [plausible]",
             remedy="Widen or mend the recipe's ranges; docs/recipes holds examples.",
         )
         self.reason = reason
-        self.operation = operation
+        self.measured = measured
+        self.operation = ""
 
 
 def ground(
@@ -148,18 +151,24 @@ def land(
     return landed.paint(labels)
 
 
-def refuse_erased(before: NDArray[np.uint8], after: NDArray[np.uint8], structure: Body) -> None:
+def refuse_erased(before: NDArray[np.uint8], after: NDArray[np.uint8], structure: Body, terms: EditTerms) -> None:
     """Raise Implausible where an edited structure took more than half of another label, background among them.
 
     Args:
         before: The map with the structure as it lay, shape (X, Y, Z).
         after: The map with the structure as it lies now.
         structure: As it lay.
+        terms: The recipe's.
     """
     had, left = (np.bincount(labels.ravel(), minlength=256) for labels in (before, after))
     for value in np.flatnonzero(had):
         if value not in structure.values and left[value] < (1 - LARGEST_TAKEN) * had[value]:
-            raise Implausible("neighbour", f"{1 - left[value] / had[value]:.0%} of label {value}")
+            taken = had[value] - left[value]
+            raise Implausible(
+                "neighbour",
+                f"{taken / had[value]:.1%} of label {value}, {terms.volume_in_words(int(taken))};"
+                f" at most {LARGEST_TAKEN:.0%}",
+            )
 
 
 def land_warped(
@@ -188,19 +197,20 @@ def land_warped(
     new = terms.is_lesion(after)
     reached = [warped(old == number + 1) & new for number in range(count)]
     for number, where in enumerate(reached):
-        if any((where & other).any() for other in reached[:number]):
-            raise Implausible("another lesion")
+        common = max((int((where & other).sum()) for other in reached[:number]), default=0)
+        if common:
+            raise Implausible("another lesion", f"{counted(common, 'voxel')} in common; at most 0")
         lay = Placed.as_it_lies(body_at(before, old == number + 1, terms.parts, ordered=True), before, terms)
         body = body_at(after, where, terms.parts, ordered=True)
         if not body.whole.any():
-            raise Implausible("too small")
+            raise Implausible("too small", f"{terms.volume_in_words(0)}; at least {terms.volume_ml[0]:g} ml")
         bare = np.stack([warped(mask) if mask.any() else mask for mask in lay.bare])
         placed = Placed(body, body.shells, body.sizes(), bare)
         bed = np.where(where, anatomy, after)
         after = land(bed, placed, terms, former=where, pieces=pieces_in(lay.body.whole))
         for value in terms.parts:
             if (before[old == number + 1] == value).any() and not (after[where] == value).any():
-                raise Implausible("part order", f"label {value}")
+                raise Implausible("part order", f"0 voxels of label {value} are left; at least 1")
     return after
 
 
@@ -227,7 +237,11 @@ def _judge_loss(
             cut_off = int((cut[part] & owed).sum())
             losses: dict[Reason, int] = {"outside": outside, "forbidden": lost - outside - cut_off, "cut off": cut_off}
             worst = max(losses, key=lambda reason: losses[reason])
-            raise Implausible(worst, f"{losses[worst] / intended:.0%} of {'it' if part == 0 else 'its core'}")
+            raise Implausible(
+                worst,
+                f"{losses[worst] / intended:.1%} of {'it' if part == 0 else 'its core'},"
+                f" {terms.volume_in_words(losses[worst])}; {lost / intended:.1%} lost in all, at most {terms.lost:.1%}",
+            )
 
 
 def _judge(labels: NDArray[np.uint8], wanted: Body, landed: Body, terms: EditTerms) -> None:
@@ -237,14 +251,23 @@ def _judge(labels: NDArray[np.uint8], wanted: Body, landed: Body, terms: EditTer
         if others.any():
             pieces, _ = pieces_of(others)
             met = np.setdiff1d(pieces[wanted.whole | with_corners(landed.whole)], [0])
-            if met.size and np.isin(pieces, met).sum() >= CRUMB_SHARE * size:
-                raise Implausible("another lesion")
+            other = int(np.isin(pieces, met).sum())
+            if met.size and other >= CRUMB_SHARE * size:
+                raise Implausible(
+                    "another lesion",
+                    f"one of {terms.volume_in_words(other)} that it touches; below {CRUMB_SHARE:.0%} of its own"
+                    f" {terms.volume_in_words(size)}",
+                )
     gone = wanted.shells.any(axis=(1, 2, 3)) & ~landed.shells.any(axis=(1, 2, 3))
     if size and gone.any():
-        raise Implausible("part order", f"label {wanted.values[int(np.argmax(gone))]}")
+        part = int(np.argmax(gone))
+        raise Implausible(
+            "part order",
+            f"0 of {counted(wanted.sizes()[part], 'voxel')} from label {wanted.values[part]} inwards; at least 1",
+        )
     low, high = terms.volume_ml
     volume = terms.millilitres(size)
     if not size or volume < low:
-        raise Implausible("too small", f"{volume:.2f} ml")
+        raise Implausible("too small", f"{terms.volume_in_words(size)}; at least {low:g} ml")
     if volume > high:
-        raise Implausible("too large", f"{volume:.0f} ml")
+        raise Implausible("too large", f"{terms.volume_in_words(size)}; at most {high:g} ml")

@@ -9,7 +9,7 @@ public-labels.json        public sources and recipe; only where a map comes from
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from .inputs import EditInput, InputFiles, read_inputs
 from .layered import layered
 from .plausibility import REASONS, Reason
 from .terms import edit_terms
-from .variant import Rejections, draw_variant
+from .variant import draw_variant
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class EditReport:
         private: Those among them that come from a private map or donor.
         given_up: Variants of which no draw was plausible.
         rejected: (edit's name, reason) to the number of draws rejected for it.
+        measured: Of each of these, what was measured in the first such draw, and the limit.
         diversity: Of what was written.
     """
 
@@ -56,6 +57,7 @@ class EditReport:
     private: int
     given_up: int
     rejected: dict[tuple[str, Reason], int]
+    measured: dict[tuple[str, Reason], str]
     diversity: Diversity
 
     @property
@@ -69,7 +71,7 @@ class EditReport:
         asked = self.written + self.given_up
         return (
             f"{self.given_up} of {counted(asked, 'variant')} given up, because no draw was plausible; most often"
-            f" {rejection_texts(self.rejected)[0]}"
+            f" {rejection_texts(self.rejected, self.measured)[0]}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +83,8 @@ class EditReport:
             "private": self.private,
             "given_up": self.given_up,
             "rejected": [
-                {"edit": edit, "reason": reason, "draws": count} for (edit, reason), count in self.rejected.items()
+                {"edit": edit, "reason": reason, "draws": count, "first": self.measured[edit, reason]}
+                for (edit, reason), count in self.rejected.items()
             ],
             "diversity": self.diversity.to_json(),
         }
@@ -89,7 +92,7 @@ class EditReport:
     def to_text(self) -> str:
         """A few lines for a person."""
         lines = [f"{counted(self.written, 'label map')} from {self.inputs}, by the recipe '{self.recipe}'"]
-        lines += [f"rejected draws: {text}" for text in rejection_texts(self.rejected)]
+        lines += [f"rejected draws: {text}" for text in rejection_texts(self.rejected, self.measured)]
         if self.private:
             lines.append(
                 f"{self.private} of them are private: they stay inside the site, and nothing painted from them "
@@ -98,10 +101,15 @@ class EditReport:
         return "\n".join([*lines, self.diversity.to_text()])
 
 
-def rejection_texts(rejected: dict[tuple[str, Reason], int]) -> list[str]:
-    """Each reason in words with its count, the most frequent first."""
+def rejection_texts(
+    rejected: Mapping[tuple[str, Reason], int], measured: Mapping[tuple[str, Reason], str]
+) -> list[str]:
+    """Each reason in words with its count and what was measured in the first such draw, the most frequent first."""
     order = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
-    return [f"{count} × {edit}: {REASONS[reason]}" for (edit, reason), count in order]
+    return [
+        f"{count} × {edit}: {REASONS[reason]} ({'first: ' if count > 1 else ''}{measured[edit, reason]})"
+        for (edit, reason), count in order
+    ]
 
 
 def edit_label_maps(
@@ -142,7 +150,8 @@ def edit_label_maps(
     get_secret = partial(_secret, secret) if secret else None
     pool = _donors(recipe, donors, study, lambda files: list(read_inputs(files, study, sources, get_secret)))
     choose = (lambda rng: pool[int(rng.integers(len(pool)))]) if pool else None
-    declared, thinned, rejected = PublicSources(sources=()), ThinnedMaps(), Rejections()
+    declared, thinned, rejected = PublicSources(sources=()), ThinnedMaps(), Counter[tuple[str, Reason]]()
+    measured: dict[tuple[str, Reason], str] = {}
     with about("IN"):
         inputs = InputFiles.of(source, study)
     private = 0
@@ -151,7 +160,9 @@ def edit_label_maps(
             state = layered(given.labels, terms, given.anatomy)
             for variant in range(variants):
                 made, refused = draw_variant(state, recipe, terms, (seed, index, variant), choose)
-                rejected.update(refused)
+                for one in refused:
+                    rejected[one.operation, one.reason] += 1
+                    measured.setdefault((one.operation, one.reason), one.measured)
                 if made is None:
                     continue
                 edited, step = made
@@ -165,7 +176,7 @@ def edit_label_maps(
                     private += 1
             progress(index + 1, len(inputs.files))
         if not len(thinned):
-            raise _nothing(dict(rejected))
+            raise _nothing(rejected, measured)
         write_atomic(folder / "recipe.toml", recipe.to_toml().encode(), flush=False)
         if declared.sources:
             write_sources(folder, declared)
@@ -176,7 +187,8 @@ def edit_label_maps(
         written=len(thinned),
         private=private,
         given_up=len(inputs.files) * variants - len(thinned),
-        rejected=dict(Counter(rejected).most_common()),
+        rejected=dict(rejected.most_common()),
+        measured=measured,
         diversity=diversity(thinned, study.labels),
     )
 
@@ -199,9 +211,9 @@ def _donors(
         return [(given.chain, given.labels) for given in read(InputFiles.of(path, study))] if path else []
 
 
-def _nothing(rejected: dict[tuple[str, Reason], int]) -> DataError:
+def _nothing(rejected: Mapping[tuple[str, Reason], int], measured: Mapping[tuple[str, Reason], str]) -> DataError:
     return DataError(
-        f"a recipe that gives no plausible label map: {'; '.join(rejection_texts(rejected))}",
+        f"a recipe that gives no plausible label map: {'; '.join(rejection_texts(rejected, measured))}",
         expected="edits within the recipe's [labels] and [plausible]",
         remedy="Widen or mend the recipe's ranges; docs/recipes holds examples.",
     )

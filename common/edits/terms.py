@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import counted
 from ..errors import ConfigError
 from ..labels.brain import BrainLabels, brain_labels
 from ..labels.lesion import LesionRanges, Range, lesion_ranges
@@ -57,6 +58,10 @@ class EditTerms:
         """Volume of so many voxels."""
         x, y, z = self.spacing_mm
         return voxels * x * y * z / 1000
+
+    def volume_in_words(self, voxels: int) -> str:
+        """As in "1.25 ml (10 voxels)"."""
+        return f"{self.millilitres(voxels):.3g} ml ({counted(voxels, 'voxel')})"
 
 
 def edit_terms(recipe: Recipe, study: Study) -> EditTerms:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -15,14 +14,11 @@ from ..labels.recipe import Recipe
 from .draw import draw_operation, grouped
 from .layered import LayeredMap
 from .operations import Operation, apply_operation
-from .plausibility import Implausible, Reason
+from .plausibility import Implausible
 from .terms import EditTerms
 
 ATTEMPTS = 25
 """How often a variant is drawn before it is given up; once where the recipe leaves nothing to chance."""
-
-Rejections = Counter[tuple[str, Reason]]
-"""(edit's name, reason) to how often."""
 
 
 def edited(
@@ -70,7 +66,7 @@ def draw_variant(
     terms: EditTerms,
     seeds: tuple[int, int, int],
     choose_donor: Callable[[np.random.Generator], tuple[LabelChain, NDArray[np.uint8]]] | None = None,
-) -> tuple[tuple[LayeredMap, EditStep] | None, Rejections]:
+) -> tuple[tuple[LayeredMap, EditStep] | None, list[Implausible]]:
     """Draw a variant, up to :data:`ATTEMPTS` times, until it is plausible.
 
     Args:
@@ -81,14 +77,14 @@ def draw_variant(
         choose_donor: A donor, drawn anew each time.
 
     Returns:
-        The variant, or None where no draw was plausible; and why draws were rejected.
+        The variant, or None where no draw was plausible; and why each rejected draw was.
     """
-    rejections: Rejections = Counter()
+    rejections: list[Implausible] = []
     for attempt in range(ATTEMPTS if recipe.is_random else 1):
         rng = np.random.default_rng([*seeds, attempt])
         donor = choose_donor(rng) if choose_donor else None
         try:
             return edited(state, recipe, terms, int(rng.integers(2**63)), donor), rejections
         except Implausible as refused:
-            rejections[refused.operation, refused.reason] += 1
+            rejections.append(refused)
     return None, rejections

@@ -8,8 +8,9 @@ Lengths are millimetres, or voxels where the key says so; angles are degrees.
 from __future__ import annotations
 
 import math
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -284,7 +285,7 @@ def parse_recipe(text: str) -> Recipe:
         misfit = first_misfit(error)
         raise ConfigError(
             f"recipe, {_place(misfit.where)}{misfit.found}",
-            expected=misfit.expected,
+            expected=_known_keys(misfit.where) if misfit.is_unknown_key else misfit.expected,
             remedy="Mend it; docs/recipes holds examples.",
         ) from None
     except ValueError as error:
@@ -335,6 +336,24 @@ def _place(where: tuple[int | str, ...]) -> str:
             return "as a whole"
         case _:
             return f"'{'.'.join(str(part) for part in where)}'"
+
+
+def _known_keys(where: tuple[int | str, ...]) -> str:
+    """The keys that a table of a recipe can have, and which of them is nearest to the unknown one."""
+    match where:
+        case ("edit", int(), str(operation), *_):
+            table = next(
+                t for t in get_args(get_args(Edit)[0]) if operation in get_args(t.model_fields["operation"].annotation)
+            )
+        case ("labels", _):
+            table = RecipeLabels
+        case ("plausible", _):
+            table = Plausible
+        case _:
+            table = Recipe
+    known = list(table.model_fields)
+    nearest = get_close_matches(str(where[-1]), known, n=1)
+    return f"one of {', '.join(known)}{f'; nearest is {nearest[0]}' if nearest else ''}"
 
 
 def _exactly_one(**choices: object) -> None:

@@ -7,15 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_cohorts import tiny_text, write_tiny_cohort
+from trained_run import trained_run
 
-from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import load_weights
-from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import parse_study
-from fedphantom.server.simulation import Engine, SimulationResult, simulate
+from fedphantom.server.simulation import Engine, SimulationResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -35,16 +32,7 @@ transport = "float16"
 
 
 def federation(out: Path, cohorts: dict[str, Path], engine: Engine, text: str) -> SimulationResult:
-    return simulate(
-        text,
-        cohorts,
-        out,
-        engine=engine,
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial_parameters,
-        progress=lambda record: None,
-    )
+    return trained_run(text, cohorts, out, engine=engine)
 
 
 @pytest.mark.parametrize("text", [TEXT, OPTIONS], ids=["plain", "with every option"])

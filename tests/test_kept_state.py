@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_cohorts import tiny_study, tiny_text, write_tiny_cohort
+from trained_run import trained_run
 
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
@@ -17,7 +18,6 @@ from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.journal import read_journal
 from fedphantom.common.site_folder import SiteFolder
-from fedphantom.server.simulation import simulate
 
 TEXT, STUDY = tiny_text(rounds=4, local_steps=2), tiny_study(rounds=4, local_steps=2)
 COMMITTED, PREVIOUS = "committed.safetensors", "previous.safetensors"
@@ -121,14 +121,10 @@ def test_under_masks_a_state_that_was_removed_is_told_as_well(tmp_path: Path) ->
     names = ("site-a", "site-b", "site-c")
     cohorts = {name: write_tiny_cohort(tmp_path / "cohorts" / name, 4, seed) for seed, name in enumerate(names)}
     committed = tmp_path / "out" / "sites" / "site-a" / "state" / COMMITTED
-    simulate(
+    trained_run(
         tiny_text(rounds=2, local_steps=1) + terms,
         cohorts,
         tmp_path / "out",
-        engine="local",
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial_parameters,
         progress=lambda record: committed.unlink() if record.round == 1 else None,
     )
     site = SiteFolder.open(tmp_path / "out" / "sites" / "site-a")

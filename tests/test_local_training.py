@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_cohorts import tiny_study, tiny_text, write_tiny_cohort
+from trained_run import trained_run
 
 from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
 from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.roles import load_roles
 from fedphantom.common.device import choose_device
@@ -29,10 +29,9 @@ from fedphantom.common.gan.parameters import ParameterSpec, parameters_digest
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.labels.schematic import schematic_classes
 from fedphantom.common.randomness import derived_seed
-from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study
 from fedphantom.common.tensor_file import decode
-from fedphantom.server.simulation import SimulationResult, simulate
+from fedphantom.server.simulation import SimulationResult
 
 ROLES = "test = 0.2\nreference = 0.1\ncontrol = 0.1\naudit = 0.4\nvalidation = 0.4"
 TEXT, STUDY = tiny_text(roles=ROLES), tiny_study(roles=ROLES)
@@ -303,16 +302,7 @@ def test_an_interrupted_round_asked_for_from_another_generator_begins_anew(site:
 
 
 def federation(out: Path, cohorts: dict[str, Path]) -> SimulationResult:
-    return simulate(
-        TEXT,
-        cohorts,
-        out,
-        engine="local",
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial,
-        progress=lambda record: None,
-    )
+    return trained_run(TEXT, cohorts, out, initial=initial)
 
 
 def test_three_sites_train_one_generator_and_the_same_one_twice(tmp_path: Path) -> None:

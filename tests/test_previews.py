@@ -13,15 +13,14 @@ import pytest
 from tensorboard_reader import read_curves
 from tiny_anatomy import anatomy_text
 from tiny_cohorts import CHANNELS, tiny_scans, tiny_study, tiny_text, write_tiny_cohort
+from trained_run import trained_run
 
 from fedphantom.client.egress import FAKE_METRICS
-from fedphantom.client.local_training import LocalTrainer, pictured
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
+from fedphantom.client.local_training import pictured
 from fedphantom.common import previews
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError, DataError
-from fedphantom.common.gan.generation import initial_parameters, load_generator, paint
+from fedphantom.common.gan.generation import load_generator, paint
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.journal import Journal, read_journal
 from fedphantom.common.labels.folder import read_label_folder
@@ -35,7 +34,7 @@ from fedphantom.server.commands import simulation_text
 from fedphantom.server.rounds import Progress
 from fedphantom.server.run_folder import RunFolder
 from fedphantom.server.run_pictures import draw_preview
-from fedphantom.server.simulation import Engine, SimulationResult, simulate
+from fedphantom.server.simulation import Engine, SimulationResult
 
 TEXT = tiny_text(rounds=2, local_steps=3)
 ENSEMBLE = tiny_text(rounds=1, local_steps=3) + '[federation]\nsharing = "ensemble"\n'
@@ -57,14 +56,11 @@ def federation(
     public: str | None = "public",
     progress: Progress = lambda record: None,
 ) -> SimulationResult:
-    return simulate(
+    return trained_run(
         text,
         {site: cohorts[site] for site in SITES},
         out,
         engine=engine,
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial_parameters,
         progress=progress,
         preview_every=every,
         public=cohorts[public] if public else None,

@@ -15,13 +15,13 @@ from linear_site import order, study_text
 from promised import promised_text, write_start
 from secure_run import STEP, BentSites, cohorts_in, prepared_run, run_bent, secure_text
 from tiny_cohorts import tiny_text, write_tiny_cohort
+from trained_run import trained_run
 
 from fedphantom.client.local_training import LocalTrainer
 from fedphantom.client.site_round import Site
 from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.errors import ConfigError, PeerError
 from fedphantom.common.exchange import Parameters
-from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.public_start import first_parameters
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.journal import read_journal
@@ -318,16 +318,7 @@ def test_real_training_gives_the_plain_generator_within_half_a_step(tmp_path: Pa
     terms = "[federation]\nsecure_aggregation = { threshold = 3, clip = 20.0, bits = 24 }\n"
     generators = []
     for name, text in (("plain", tiny_text(rounds=1)), ("secure", tiny_text(rounds=1) + terms)):
-        result = simulate(
-            text,
-            cohorts,
-            tmp_path / name,
-            engine="local",
-            prepare_site=create_site_folder,
-            open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-            initial=initial_parameters,
-            progress=lambda record: None,
-        )
+        result = trained_run(text, cohorts, tmp_path / name)
         generators.append(load_weights(result.generator)[0])
     assert result.rounds[0].metrics == {"steps": 4.0}
     clipped = [

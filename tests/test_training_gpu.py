@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 import torch
 from tiny_cohorts import tiny_scans, tiny_study
+from trained_run import trained_run
 
-from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.device import Device, choose_device
-from fedphantom.common.gan.generation import initial_parameters, load_generator, paint
+from fedphantom.common.gan.generation import load_generator, paint
 from fedphantom.common.gan.training import StepLosses, train
 from fedphantom.common.gan.training_state import TrainingState, load_state, new_state, save_state
 from fedphantom.common.phantom.patients import phantom_grid, write_phantom_cohort
 from fedphantom.common.phantom.study import phantom_study
 from fedphantom.common.segmentation import SegmenterPlan, dice, segment, train_segmenter
-from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import FederationTable, TrainingTable
 from fedphantom.common.study_template import to_toml
-from fedphantom.server.simulation import simulate
 
 STUDY, TOTAL = tiny_study(), 8
 SCANS = tiny_scans(4)
@@ -80,16 +76,7 @@ def test_a_federation_trains_all_its_rounds_on_the_gpu_that_its_sites_find(tmp_p
         update={"federation": FederationTable(quorum=2)}
     )
     write_phantom_cohort(tmp_path / "cohort", 24, 2, 12.0, 1)
-    result = simulate(
-        to_toml(study),
-        {"A": tmp_path / "cohort", "B": tmp_path / "cohort"},
-        tmp_path / "run",
-        engine="local",
-        prepare_site=create_site_folder,
-        open_site=lambda root: Site(SiteFolder.open(root), LocalTrainer.open),
-        initial=initial_parameters,
-        progress=lambda record: None,
-    )
+    result = trained_run(to_toml(study), {"A": tmp_path / "cohort", "B": tmp_path / "cohort"}, tmp_path / "run")
     assert [record.round for record in result.rounds] == [1, 2, 3]
     assert result.generator is not None
     weights = load_generator(result.generator, choose_device()).network.state_dict()

@@ -14,6 +14,8 @@ REAL, SYNTHETIC, TEST = tiny_scans(20), tiny_scans(50, seed=1, prefix="s"), tiny
 
 
 OPTIONS = ShinOptions(steps=10, seeds=(7, 8, 9))
+BASE = {"real", "real+synthetic", "synthetic", "synthetic, then 10 % real"}
+"""Arms of every result."""
 
 
 def seen(segmenter: Segmenter) -> list[list[str]]:

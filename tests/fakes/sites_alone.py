@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trained_run import trained_run
+
 from fedphantom.cli import run as fedphantom
-from fedphantom.client.local_training import LocalTrainer
-from fedphantom.client.site_round import Site
-from fedphantom.client.site_setup import create_site_folder
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.federation import FederationTable, Sharing
-from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.phantom.patients import write_phantom_cohort
-from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import NetworkTable, PublicLabelsTable, RolesTable, Study, TrainingTable
 from fedphantom.common.study_template import study_for, to_toml
-from fedphantom.server.simulation import simulate
 
 SITES = ("site-a", "site-b")
 INTERNAL = 'tier = "internal"\n'
@@ -40,16 +36,7 @@ def simulate_sites_alone(root: Path, sharing: Sharing) -> Path:
     for seed, name in enumerate(SITES):
         write_phantom_cohort(root / name, 10, spacing_mm=12.0, seed=seed)
     (root / "internal.toml").write_text(INTERNAL)
-    simulate(
-        to_toml(study_of_sites_alone(root, sharing)),
-        {name: root / name for name in SITES},
-        root / "run",
-        engine="local",
-        prepare_site=create_site_folder,
-        open_site=lambda folder: Site(SiteFolder.open(folder), LocalTrainer.open),
-        initial=initial_parameters,
-        progress=lambda record: None,
-    )
+    trained_run(to_toml(study_of_sites_alone(root, sharing)), {name: root / name for name in SITES}, root / "run")
     return root
 
 

@@ -29,14 +29,13 @@ from ..common.gan.inference import infer
 from ..common.gan.losses import proximal
 from ..common.gan.networks import Generator
 from ..common.gan.parameters import parameters_digest
-from ..common.gan.public_start import read_public_start
 from ..common.gan.training import StepLosses, train
 from ..common.gan.training_state import TrainingState
 from ..common.journal import Fact
 from ..common.labels.schematic import schematic_classes
 from ..common.montage import Pictured, montage
 from ..common.randomness import derived_seed
-from ..common.site_folder import PUBLIC_START, SiteFolder, site_material
+from ..common.site_folder import SiteFolder, site_material
 from ..common.study import Study
 from .kept_state import KeptState
 from .own_generator import settle_generator
@@ -70,8 +69,7 @@ class LocalTrainer:
         self._procedural = procedural  # of the patients in a preview
         self._folder, self._study, self._scans, self._progress = folder, study, scans, progress
         self._seed, self._device = derived_seed(study.seed, "site", folder.name), device
-        start = read_public_start(folder.root / PUBLIC_START, study) if study.from_public_start and not way else None
-        self.way: WayOfTraining = way or PlainTraining(scans, study, self._seed, device, start)
+        self.way: WayOfTraining = way or PlainTraining.open(folder, study, scans, self._seed, device)
         self._kept = KeptState(folder, self.way.fresh_state)
 
     @classmethod

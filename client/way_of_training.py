@@ -14,7 +14,7 @@ from ..common.cohorts.preparation import PreparedScans
 from ..common.device import Device
 from ..common.exchange import Parameters
 from ..common.gan.generation import initial_parameters
-from ..common.gan.public_start import PublicStart
+from ..common.gan.public_start import PublicStart, read_public_start
 from ..common.gan.training import (
     DiscriminatorStep,
     GeneratorLoss,
@@ -23,6 +23,7 @@ from ..common.gan.training import (
     plain_discriminator_step,
 )
 from ..common.gan.training_state import TrainingState, new_state
+from ..common.site_folder import PUBLIC_START, SiteFolder
 from ..common.study import Study
 from ..privacy.dp.statement import NONE
 
@@ -91,6 +92,16 @@ class PlainTraining:
     device: Device
     start: PublicStart | None = None
     resumable: bool = True
+
+    @classmethod
+    def open(cls, folder: SiteFolder, study: Study, scans: PreparedScans, seed: int, device: Device) -> PlainTraining:
+        """With the public start that lies in the site's folder, where the study names one.
+
+        Raises:
+            DataError, VerificationFailed: as :func:`.read_public_start`.
+        """
+        start = read_public_start(folder.root / PUBLIC_START, study) if study.from_public_start else None
+        return cls(scans, study, seed, device, start)
 
     def fresh_state(self) -> TrainingState:
         """Freshly initialised, or the public start's networks."""

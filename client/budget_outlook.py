@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
+from ..common.cohorts.layouts import read_cohort
 from ..common.cohorts.roles import draw_roles, load_roles_of
 from ..common.errors import DataError
 from ..common.site_folder import SITE_FILE, SiteFolder, roles_generator
@@ -73,12 +74,25 @@ def budget_outlook(
     return Outlook(unit, needed, min(paid, needed) + left // plan.steps)
 
 
+def site_outlook(folder: SiteFolder, study: Study) -> Outlook:
+    """The same for a site by itself, which knows of no round but those that it has answered.
+
+    Raises:
+        VerificationFailed, PolicyRefused, DataError: as :func:`budget_outlook`; the cohort cannot be read.
+    """
+    return budget_outlook(folder.root, folder.name, read_cohort(folder.cohort), study, _last_trained(folder))
+
+
 def _paid(folder: SiteFolder | None, rounds_done: int) -> int:
     """Whether the next round was trained already, and answering it again costs nothing."""
-    if folder is None or not folder.committed.exists():
+    return int(folder is not None and _last_trained(folder) > rounds_done)
+
+
+def _last_trained(folder: SiteFolder) -> int:
+    """The round whose training stands at the site; 0 before the first."""
+    if not folder.committed.exists():
         return 0
     try:
-        facts = read_header(folder.committed, "training state").facts
+        return int(str(read_header(folder.committed, "training state").facts["round"]))
     except DataError:
         return 0
-    return int(int(str(facts["round"])) > rounds_done)

@@ -71,6 +71,11 @@ class FederationTable(StudyTable):
     secure_aggregation: SecureAggregationTable | None = None
     """Where it is left out, the coordinator sees every site's generator each round; else their weighted sum alone."""
 
+    @property
+    def fewest_sites(self) -> int:
+        """Without how many sites no round counts: the quorum's, or those that a masked sum needs, if they are more."""
+        return max(self.quorum, self.secure_aggregation.threshold if self.secure_aggregation else 0)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.weighting == "declared") != bool(self.declared_weights):

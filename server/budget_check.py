@@ -33,7 +33,7 @@ def check_budgets(
     """Open every site's ledger, and say what is left where some site cannot go on to the end.
 
     Raises:
-        BudgetSpent: fewer sites than the quorum could take part in the next round.
+        BudgetSpent: fewer sites than a round needs could take part in the next round.
         VerificationFailed: a ledger is damaged, missing or another's; names the site.
         PolicyRefused: a site's patients are others than the ledger or the coin record knows; names the site.
     """
@@ -41,5 +41,5 @@ def check_budgets(
     for name in sorted(own):
         with about(f"site '{name}'"):
             outlooks[name] = see(folder.site(name), name, own[name].read(), study, rounds_done)
-    if told := told_outlooks(outlooks, study.federation.quorum):
+    if told := told_outlooks(outlooks, study.federation.fewest_sites):
         say(told)

@@ -34,7 +34,7 @@ def gather(
     """
     federation = rounds.study.federation
     terms = federation.secure_aggregation
-    quorum = max(federation.quorum, terms.threshold if terms else 0)
+    quorum = federation.fewest_sites
     started, gathering_s = time.monotonic(), min(gathering_s, federation.deadline_s)
     while True:
         nodes, sites = connected(), len(rounds.sites) if let_in is None else let_in()

@@ -106,7 +106,7 @@ class _Aggregator:
         self._terms: SecureAggregationTable = federation.secure_aggregation
         self._rounds, self._exchange, self._peers = rounds, exchange, peers
         self._digest = rounds.checkpoint.study_digest
-        self._fewest = max(self._terms.threshold, federation.quorum)
+        self._fewest = federation.fewest_sites
         self._weights = {site: federation.weight_of(site) for site in rounds.sites}
         self._spec = ParameterSpec.of(rounds.checkpoint.aggregate)
         self._prepared: _Prepared | None = None

@@ -19,6 +19,9 @@ from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.accounting import Mechanism, most_steps
 from fedphantom.privacy.dp.outlook import Outlook, told_outlooks
 from fedphantom.privacy.dp.plan import noised_plan
+from fedphantom.server.budget_check import SeeBudget, check_budgets
+from fedphantom.server.run_folder import RunFolder
+from fedphantom.server.site_cohorts import OwnCohort
 
 GRADIENTS = 'noised = "norms"\ndiscriminator_steps = 2\nspare_rounds = {spare}'
 ROLES = "test = 0.1\ncontrol = 0.0\naudit = 0.0"
@@ -73,7 +76,7 @@ def test_what_a_used_ledger_still_allows_is_said_before_a_study_that_others_can_
     left = most_steps(EPSILON, DELTA, whole, [before]) // (whole.steps // 3)
     assert 0 < left < 3
     assert f"privacy budget: site 'site-a': 3 rounds needed, {left} left, site 'site-b': 3 rounds needed, and" in told
-    assert "the study goes on while its quorum holds" in told
+    assert "the study goes on while 1 site can" in told
     assert hospitals.reserved("site-a") == 1 + left
 
 
@@ -84,7 +87,7 @@ def test_a_study_whose_quorum_cannot_hold_in_round_one_is_refused_before_any_sit
     assert hospitals.simulate("second", rounds=2, quorum=2) == 4
     told = capsys.readouterr().err
     assert "(site 'site-a': 2 rounds needed, 0 left, site 'site-b': 2 rounds needed, and left)" in told
-    assert "the study's quorum" in told
+    assert "at 2 sites at least: without them no round counts" in told
     assert (hospitals.reserved("site-a"), hospitals.reserved("site-b")) == (1, 0)
     assert not (hospitals.root / "run-second").exists()
 
@@ -97,7 +100,7 @@ def test_a_study_that_every_site_can_only_begin_says_how_far_it_will_come(
     told = capsys.readouterr().err
     left = hospitals.reserved("site-a") - 1
     assert 0 < left < 3
-    assert f"the quorum of 2 holds for {left} more round" in told
+    assert f"a round needs 2 sites, so many last for {left} more round" in told
     assert "site-a: the site's privacy budget is spent; site-b: the site's privacy budget is spent" in told
     for site in SITES:
         assert re.search(rf"site '{site}': [0-7] of the 8 noised steps asked for at a time", told)
@@ -172,11 +175,30 @@ def test_nothing_is_said_where_every_budget_lasts() -> None:
 
 
 def test_how_long_the_quorum_holds_is_said_where_it_does_not_hold_to_the_end() -> None:
-    assert "the quorum of 2 holds for 1 more round, and the study ends there" in told_outlooks(rounds(3, 3, 1, 0), 2)
-    assert "goes on while its quorum holds" in told_outlooks(rounds(3, 3, 3, 0), 2)
+    told = told_outlooks(rounds(3, 3, 1, 0), 2)
+    assert "a round needs 2 sites, so many last for 1 more round, and the study ends there" in told
+    assert "goes on while 2 sites can" in told_outlooks(rounds(3, 3, 3, 0), 2)
 
 
 def test_too_few_sites_for_the_next_round_is_a_budget_that_is_spent() -> None:
     with pytest.raises(BudgetSpent, match="site 'site-1': 3 rounds needed, 0 left") as refused:
         told_outlooks(rounds(3, 3, 0), 2)
     assert refused.value.exit_code == PolicyRefused.exit_code == 4
+
+
+def test_a_masked_sum_needs_as_many_sites_as_its_threshold_whatever_the_quorum(tmp_path: Path) -> None:
+    federation = "[federation]\nquorum = 2\n"
+    left, cohort = {"a": 2, "b": 2, "c": 0}, write_tiny_cohort(tmp_path / "cohort", 4)
+
+    def ask(federation: str) -> str:
+        said: list[str] = []
+        study = parse_study(promised_text("0" * 64, promise=GRADIENTS.format(spare=0)) + federation)
+        own = dict.fromkeys(left, OwnCohort(cohort, read_cohort(cohort), shared=False))
+        see: SeeBudget = lambda folder, name, *rest: Outlook("round", 2, left[name])  # noqa: E731
+        check_budgets(see, RunFolder(tmp_path), own, study, 0, said.append)
+        return "".join(said)
+
+    assert "goes on while 2 sites can" in ask(federation)
+    with pytest.raises(BudgetSpent, match="site 'c': 2 rounds needed, 0 left") as refused:
+        ask(federation + "secure_aggregation = { threshold = 3, clip = 20.0 }\n")
+    assert "at 3 sites at least" in refused.value.expected

@@ -290,13 +290,24 @@ def test_a_ledger_that_goes_with_the_sites_folder_is_yellow(tmp_path: Path) -> N
     assert "ledger.secret" in found.fix
 
 
+def test_who_approves_a_promised_study_reads_whether_the_sites_budget_lasts(tmp_path: Path) -> None:
+    promised = promised_site(tmp_path)
+    said = "Privacy budget of this site's patients: 1 noised step needed"
+    assert ledger_rows(promised, promised.study())[-1] == f"{said}, and left."
+    with (promised.root / "site.toml").open("a") as file:
+        file.write("budget = 0.1\n")
+    short = SiteFolder.open(promised.root)
+    goes_on = "Where it is spent, the study goes on without this site."
+    assert ledger_rows(short, short.study())[-1] == f"{said}, 0 left. {goes_on}"
+
+
 def test_who_approves_a_promised_study_reads_where_its_ledger_lies(site: SiteFolder, tmp_path: Path) -> None:
     within = promised_site(tmp_path / "promised")
     assert "another folder for the same patients begins a new one" in "".join(ledger_rows(within, within.study()))
     with (within.root / "site.toml").open("a") as file:
         file.write('ledger = "../ledgers"\n')
     outside = SiteFolder.open(within.root)
-    assert ledger_rows(outside, outside.study())[-1] == f"Privacy ledger: {outside.ledger}"
+    assert ledger_rows(outside, outside.study())[1] == f"Privacy ledger: {outside.ledger}"
     assert ledger_rows(site, site.study()) == ()
 
 

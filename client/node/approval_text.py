@@ -7,6 +7,7 @@ from ...common.masking.threshold import helpers_borne
 from ...common.site_folder import SiteFolder, site_material
 from ...common.study import Study
 from ...privacy.study_summary import study_text
+from ..budget_outlook import site_outlook
 from ..secure_reply import PUBLIC_METRICS
 from ..site_setup import LEDGER_WITHIN, NAME_ANOTHER, read_egress_rule
 from .approval import Proposal, propose
@@ -70,10 +71,21 @@ def proposal_text(folder: SiteFolder, proposal: Proposal) -> str:
 
 
 def ledger_rows(folder: SiteFolder, study: Study) -> tuple[str, ...]:
-    """Where what the study's patients spend is written down; nothing where nothing is promised."""
+    """Where what the study's patients spend is written down, and whether they have enough left for it; nothing where
+    nothing is promised.
+
+    Raises:
+        VerificationFailed, PolicyRefused, DataError: as :func:`.budget_outlook`.
+    """
     if study.privacy.promise is None:
         return ()
-    return ("", f"{LEDGER_WITHIN}. {NAME_ANOTHER}" if folder.ledger_within else f"Privacy ledger: {folder.ledger}")
+    left = site_outlook(folder, study)
+    goes_on = "Where it is spent, the study goes on without this site."
+    return (
+        "",
+        f"{LEDGER_WITHIN}. {NAME_ANOTHER}" if folder.ledger_within else f"Privacy ledger: {folder.ledger}",
+        f"Privacy budget of this site's patients: {left}. {goes_on if left.short else ''}".rstrip(),
+    )
 
 
 def _changes(changes: tuple[str, ...] | None) -> tuple[str, ...]:

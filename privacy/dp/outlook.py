@@ -43,31 +43,32 @@ class Outlook:
         )
 
 
-def told_outlooks(outlooks: Mapping[str, Outlook], quorum: int) -> str:
+def told_outlooks(outlooks: Mapping[str, Outlook], fewest: int) -> str:
     """What is said of sites' budgets before a study begins or goes on; empty where all last to its end.
 
     Args:
         outlooks: By site name.
-        quorum: Sites without which no round counts.
+        fewest: Without how many sites no round counts: the study's quorum, or a masked sum's threshold.
 
     Raises:
-        BudgetSpent: fewer sites than the quorum can take part in the next round.
+        BudgetSpent: fewer sites than that can take part in the next round.
     """
     if not any(one.short for one in outlooks.values()):
         return ""
     sites = ", ".join(f"site '{name}': {one}" for name, one in sorted(outlooks.items()))
-    if sum(one.left > 0 for one in outlooks.values()) < quorum:
+    if sum(one.left > 0 for one in outlooks.values()) < fewest:
         raise BudgetSpent(
             f"the privacy budget of too many sites is spent before the next round ({sites})",
-            expected=f"a round's noised steps left at {counted(quorum, 'site')} at least, the study's quorum",
+            expected=f"a round's noised steps left at {counted(fewest, 'site')} at least: without them no round counts",
             remedy="Nothing was spent now. Nothing mends a spent budget: ask for less in the study (fewer rounds, more"
             " noise), or take patients who have spent less; 'fedphantom budget show' at each site says what is left.",
         )
     lasting = sorted((one.left for one in outlooks.values() if one.unit == "round"), reverse=True)
     rounds = max(one.needed for one in outlooks.values())
-    after = "the study goes on while its quorum holds"
-    if lasting and lasting[quorum - 1] < rounds:
+    after = f"the study goes on while {counted(fewest, 'site')} can"
+    if lasting and lasting[fewest - 1] < rounds:
         after = (
-            f"the quorum of {quorum} holds for {counted(lasting[quorum - 1], 'more round')}, and the study ends there"
+            f"a round needs {counted(fewest, 'site')}, so many last for {counted(lasting[fewest - 1], 'more round')},"
+            " and the study ends there"
         )
     return f"privacy budget: {sites}. A site whose budget is spent is left out; {after}"

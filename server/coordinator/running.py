@@ -151,7 +151,7 @@ def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, 
 
     Raises:
         ConfigError: as :func:`run_study`.
-        PeerError: fewer than the quorum have not left, or the SuperLink does not know the node of one that has not.
+        PeerError: fewer than a round needs have not left, or the SuperLink does not know the node of one that has not.
     """
     text = read_study_text(folder.study)
     sites = run.claimed()[1] if run.begun else _enrolled(folder)
@@ -162,11 +162,11 @@ def claim(folder: CoordinatorFolder, run: RunFolder) -> tuple[Study, tuple[str, 
         write_peers(run.peers, Peers({site.name: site.identity() for site in _active(folder)}))
     left = {**_expired(folder), **Registry(folder).read().left()}
     present = tuple(site for site in sites if site not in left)
-    if len(present) < study.federation.quorum and set(sites) & left.keys():
+    if len(present) < study.federation.fewest_sites and set(sites) & left.keys():
         raise PeerError(
             f"{counted(len(present), 'site')} left of {len(sites)}"
             f" ({'; '.join(f'{site}: {left[site]}' for site in sites if site in left)})",
-            expected=f"at least {study.federation.quorum}, the study's quorum",
+            expected=f"at least {study.federation.fewest_sites}, without which no round counts",
             remedy="The study ends here, unless a site that left or expired is invited again.",
         )
     known = set(nodes_of(folder).sites_by_key().values())

@@ -11,7 +11,7 @@ nothing is chosen by test patients. DIR holds scores alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from experiment import Stage, arguments, drawn_classes, drawn_sites, over_seeds, painted_scans, score_arms
 from fakes_apart import label_finder
 from judges import ProjectedDiscriminator, judge_by
+from painters import noisy_blocks
 from torch import Tensor, nn
 
 from fedphantom.client.evaluation.figures import paired_difference
@@ -57,6 +58,7 @@ class Trial:
         discriminator: Its step.
         loss: The generator's.
         judge: Stands in the discriminator's place; the study's own where there is none.
+        painter: Alters the generator before its first step.
     """
 
     settings: Mapping[str, float]
@@ -64,6 +66,7 @@ class Trial:
     discriminator: DiscriminatorStep = plain_discriminator_step
     loss: GeneratorLoss = generator_loss
     judge: nn.Module | None = None
+    painter: Callable[[TrainingState, Study], None] | None = None
 
 
 def trials(study: Study, finder: nn.Module) -> dict[str, Trial]:
@@ -78,6 +81,7 @@ def trials(study: Study, finder: nn.Module) -> dict[str, Trial]:
         "L1 × 5": Trial({"l1_weight": 5 * study.training.l1_weight}),
         "two noises, two images": Trial({}, loss=_diverse),
         "projected discriminator": Trial({}, judge=ProjectedDiscriminator(finder, len(study.labels), study.seed)),
+        "noise after every block": Trial({}, painter=noisy_blocks),
     }
 
 
@@ -108,6 +112,8 @@ def trained(trial: Trial, scans: PreparedScans, study: Study, steps: int, seed: 
     state = new_state(study, seed, device)
     if trial.judge is not None:
         judge_by(state, trial.judge, study)
+    if trial.painter is not None:
+        trial.painter(state, study)
     report, steps = stage(name), trial.longer * steps
     for one in train(
         state,

@@ -342,8 +342,10 @@ def test_a_structure_that_nobody_has_on_one_side_gets_no_figure_and_is_said_to_b
     counts = {"test": told["test_patients_with"], "synthetic": told["synthetic_scans_with"]}
     assert [counts[each]["tumour"] == 0 for each in counts] == [each == who for each in counts]
     print_fidelity(found)
-    refinding = capsys.readouterr().out.partition("Intensities")[0].splitlines()
-    assert [line for line in refinding if "tumour" in line] == [f"  No figures of 'tumour': no {what} has it."]
+    refinding, _, intensities = capsys.readouterr().out.partition("Intensities")
+    assert "synthetic     –  other half" in intensities
+    assert "–: of the scans that are compared, one side has no voxel of the label" in intensities
+    assert [line for line in refinding.splitlines() if "tumour" in line] == [f"  No figures of 'tumour': no {what} has it."]
 
 
 def test_labels_found_again_say_how_many_patients_have_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,5 +365,6 @@ def test_the_text_shows_every_measure_beside_its_yardstick(capsys: pytest.Captur
     assert f"{found.real_pairs.mean:.3f} [" in said
     assert f"p = {found.features.p_value:.4f}" in said
     assert said.count("other half") == 4
+    assert "–" not in said
     assert said.count("whole") == 1
     assert "foreground" not in said  # here it is the whole

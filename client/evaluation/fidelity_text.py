@@ -7,6 +7,8 @@ from .carriers import absent_in_words, how_many_have_it
 from .fidelity import Fidelity
 from .figures import Figure
 
+_NONE = "–"
+
 
 def print_fidelity(fidelity: Fidelity) -> None:
     """To stdout."""
@@ -32,6 +34,8 @@ def print_fidelity(fidelity: Fidelity) -> None:
     for d in fidelity.intensities:
         name = f"{d.label}, {d.channel}"
         print(f"  {name:<{wide}}  synthetic {_number(d.synthetic)}  other half {_number(d.real)}")
+    if any(d.synthetic is None or d.real is None for d in fidelity.intensities):
+        print(f"  {_NONE}: of the scans that are compared, one side has no voxel of the label")
     made, real = fidelity.synthetic_pairs, fidelity.real_pairs
     print(
         f"Likeness within {counted(made.scans, 'scan')}: mean MS-SSIM of their pairs,"
@@ -50,4 +54,4 @@ def _figure(figure: Figure) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "    –" if value is None else f"{value:.3f}"
+    return f"{_NONE:>5}" if value is None else f"{value:.3f}"

@@ -54,7 +54,7 @@ def budget_outlook(
     unit: Unit = "noised step" if promise.noised == "means" else "round"
     to_pay = max(0, needed - paid)
     allowed = folder.budget if folder else None
-    if not to_pay or (not ledger.spending(new_site=not begun).reservations and allowed is None):
+    if not ledger.spending(new_site=not begun).reservations and (allowed is None or not to_pay):
         # The study's noise is chosen so that its own steps fit.
         return Outlook(unit, needed, needed)
     usable = check_cohort(cohort, study).usable_or_refused()
@@ -64,14 +64,17 @@ def budget_outlook(
         else draw_roles(usable.patient_ids, study.roles, roles_generator(study, name, "study"))
     )
     plan = noised_plan(study)
-    left = ledger.steps_left(
+    left = ledger.left(
         NoisedRun(run_name(study, coins.cohort_digest), study.digest(), promise.clip_norm, study.name),
         training_people(usable, coins),
-        Mechanism(plan.sampling_rate, plan.noise_multiplier, to_pay * plan.steps),
+        Mechanism(plan.sampling_rate, plan.noise_multiplier, max(1, to_pay) * plan.steps),
         Budget(promise.epsilon, promise.delta, allowed),
         new_site=not begun,
     )
-    return Outlook(unit, needed, min(paid, needed) + left // plan.steps)
+    if not to_pay:  # asked all the same: whether its patients are those who paid
+        return Outlook(unit, needed, needed)
+    can = min(paid, needed) + left.steps // plan.steps
+    return Outlook(unit, needed, can, left.limit if can < needed else "")
 
 
 def site_outlook(folder: SiteFolder, study: Study) -> Outlook:

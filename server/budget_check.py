@@ -33,7 +33,7 @@ def check_budgets(
     """Open every site's ledger, and say what is left where some site cannot go on to the end.
 
     Raises:
-        BudgetSpent: fewer sites than a round needs could take part in the next round.
+        BudgetSpent: fewer sites than a round needs could go on to the study's end.
         VerificationFailed: a ledger is damaged, missing or another's; names the site.
         PolicyRefused: a site's patients are others than the ledger or the coin record knows; names the site.
     """

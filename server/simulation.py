@@ -131,7 +131,8 @@ def simulate(
             to train on it.
         DataError: two sites hold the same scan, or a site has nobody to train on; names the sites and why.
         PolicyRefused: a site's cohort changed since its roles were drawn.
-        BudgetSpent: budgets are spent at so many sites that the quorum cannot hold, before a round or in it.
+        BudgetSpent: budgets do not last to the study's end at as many sites as a round needs; in a round, they are
+            spent at too many.
         VerificationFailed: a site's ledger cannot be trusted.
         PeerError: a round fell below the quorum; names the sites. Run it again to go on.
         OutputTaken: ``out`` is a file, or holds something else.

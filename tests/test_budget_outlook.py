@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from promised import DELTA, EPSILON, one_round, promised_site, promised_text, write_start
 from tiny_cohorts import write_tiny_cohort
@@ -75,35 +76,27 @@ def test_what_a_used_ledger_still_allows_is_said_before_a_study_that_others_can_
     before = Mechanism(spent.sampling_rate, spent.noise_multiplier, spent.steps // 2)  # the spare round was not taken
     left = most_steps(EPSILON, DELTA, whole, [before]) // (whole.steps // 3)
     assert 0 < left < 3
-    assert f"privacy budget: site 'site-a': 3 rounds needed, {left} left, site 'site-b': 3 rounds needed, and" in told
-    assert "the study goes on while 1 site can" in told
+    assert f"privacy budget: site 'site-a': 3 rounds needed, {left} left (ε = " in told
+    assert f"of ε = {EPSILON:g} at δ = {DELTA:g} is spent over all runs of these patients)" in told
+    assert "is left out, and the study goes on without it" in told
+    assert "site 'site-b'" not in told
     assert hospitals.reserved("site-a") == 1 + left
 
 
-def test_a_study_whose_quorum_cannot_hold_in_round_one_is_refused_before_any_site_has_spent(
-    hospitals: Hospitals, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("rounds", [2, 3], ids=["none left", "too few left"])
+def test_a_study_that_would_break_off_is_refused_before_any_site_has_spent(
+    hospitals: Hospitals, capsys: pytest.CaptureFixture[str], rounds: int
 ) -> None:
-    assert hospitals.simulate("first", ("site-a",), rounds=1) == 0
-    assert hospitals.simulate("second", rounds=2, quorum=2) == 4
+    assert hospitals.simulate("first", rounds=1, spare=3 - rounds) == 0
+    spent = {site: hospitals.reserved(site) for site in SITES}
+    capsys.readouterr()
+    assert hospitals.simulate("second", rounds=rounds, quorum=2) == 4
     told = capsys.readouterr().err
-    assert "(site 'site-a': 2 rounds needed, 0 left, site 'site-b': 2 rounds needed, and left)" in told
-    assert "at 2 sites at least: without them no round counts" in told
-    assert (hospitals.reserved("site-a"), hospitals.reserved("site-b")) == (1, 0)
+    assert "the privacy budget lasts to the study's end at 0 of 2 sites (site 'site-a': " in told
+    assert "2 sites at least whose budget lasts" in told
+    assert "Nothing was spent now." in told
+    assert {site: hospitals.reserved(site) for site in SITES} == spent
     assert not (hospitals.root / "run-second").exists()
-
-
-def test_a_study_that_every_site_can_only_begin_says_how_far_it_will_come(
-    hospitals: Hospitals, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hospitals.simulate("first", rounds=1, spare=1) == 0
-    assert hospitals.simulate("second", rounds=3, quorum=2) == 4
-    told = capsys.readouterr().err
-    left = hospitals.reserved("site-a") - 1
-    assert 0 < left < 3
-    assert f"a round needs 2 sites, so many last for {left} more round" in told
-    assert "site-a: the site's privacy budget is spent; site-b: the site's privacy budget is spent" in told
-    for site in SITES:
-        assert re.search(rf"site '{site}': [0-7] of the 8 noised steps asked for at a time", told)
 
 
 def test_a_ledger_that_cannot_be_trusted_is_found_before_any_site_has_spent(
@@ -149,14 +142,31 @@ def test_means_are_one_noised_step_whatever_rounds_there_are(tmp_path: Path) -> 
     one_round(folder)
     assert outlook(folder, 1) == Outlook("noised step", 1, 1)
     (folder.state / "noised-means.safetensors").unlink()
-    assert outlook(folder, 1) == Outlook("noised step", 1, 0)
+    assert (found := outlook(folder, 1)).short
+    assert found.limit.endswith("is spent over all runs of these patients")
 
 
 def test_what_the_site_itself_allows_is_what_is_left_also_of_a_ledger_that_nobody_used(tmp_path: Path) -> None:
     folder = promised_site(tmp_path, promise="spare_rounds = 0")
     with (folder.root / "site.toml").open("a") as file:
         file.write(f"budget = {EPSILON / 2}\n")
-    assert outlook(folder) == Outlook("noised step", 1, 0)
+    allowed = f"ε = {EPSILON / 2:g} at δ = {DELTA:g} is allowed here, and none of it spent"
+    assert outlook(folder) == Outlook("noised step", 1, 0, allowed)
+
+
+@pytest.mark.parametrize("noised", ["spare_rounds = 0", GRADIENTS.format(spare=0)], ids=["means", "norms"])
+def test_patients_who_are_others_than_those_who_paid_are_found_before_a_run_goes_on(
+    tmp_path: Path, noised: str
+) -> None:
+    folder = promised_site(tmp_path, promise=noised)
+    one_round(folder)
+    for path in folder.cohort.rglob("*dseg.nii.gz"):
+        image = nib.load(path)
+        labels = np.asarray(image.dataobj, np.uint8)
+        labels[8, 8, 8] = 1 - min(labels[8, 8, 8], 1)
+        nib.save(nib.Nifti1Image(labels, image.affine), path)
+    with pytest.raises(PolicyRefused, match="changed since"):
+        outlook(folder, 1)
 
 
 def test_looking_writes_nothing(tmp_path: Path) -> None:
@@ -174,15 +184,17 @@ def test_nothing_is_said_where_every_budget_lasts() -> None:
     assert told_outlooks(rounds(3, 3, 3), 2) == ""
 
 
-def test_how_long_the_quorum_holds_is_said_where_it_does_not_hold_to_the_end() -> None:
-    told = told_outlooks(rounds(3, 3, 1, 0), 2)
-    assert "a round needs 2 sites, so many last for 1 more round, and the study ends there" in told
-    assert "goes on while 2 sites can" in told_outlooks(rounds(3, 3, 3, 0), 2)
+def test_only_sites_whose_budget_is_short_are_named() -> None:
+    assert told_outlooks(rounds(3, 3, 1, 3), 2) == (
+        "privacy budget: site 'site-1': 3 rounds needed, 1 left."
+        " A site whose budget is spent is left out, and the study goes on without it"
+    )
 
 
-def test_too_few_sites_for_the_next_round_is_a_budget_that_is_spent() -> None:
-    with pytest.raises(BudgetSpent, match="site 'site-1': 3 rounds needed, 0 left") as refused:
-        told_outlooks(rounds(3, 3, 0), 2)
+@pytest.mark.parametrize("left", [0, 2])
+def test_too_few_sites_that_last_to_the_end_are_a_budget_that_is_spent(left: int) -> None:
+    with pytest.raises(BudgetSpent, match=f"at 1 of 2 sites \\(site 'site-1': 3 rounds needed, {left} left") as refused:
+        told_outlooks(rounds(3, 3, left), 2)
     assert refused.value.exit_code == PolicyRefused.exit_code == 4
 
 
@@ -198,7 +210,7 @@ def test_a_masked_sum_needs_as_many_sites_as_its_threshold_whatever_the_quorum(t
         check_budgets(see, RunFolder(tmp_path), own, study, 0, said.append)
         return "".join(said)
 
-    assert "goes on while 2 sites can" in ask(federation)
+    assert "the study goes on without it" in ask(federation)
     with pytest.raises(BudgetSpent, match="site 'c': 2 rounds needed, 0 left") as refused:
         ask(federation + "secure_aggregation = { threshold = 3, clip = 20.0 }\n")
-    assert "at 3 sites at least" in refused.value.expected
+    assert refused.value.expected.startswith("3 sites at least")

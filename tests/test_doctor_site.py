@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from deployed_site import PATIENT, Deployed, approve_as_it_stands, deploy
-from promised import promised_site, trainer
+from promised import DELTA, promised_site, trainer
 
 from fedphantom.client.node import launcher
 from fedphantom.client.node.answers import REPLY_ARRIVED
@@ -297,8 +297,9 @@ def test_who_approves_a_promised_study_reads_whether_the_sites_budget_lasts(tmp_
     with (promised.root / "site.toml").open("a") as file:
         file.write("budget = 0.1\n")
     short = SiteFolder.open(promised.root)
+    allowed = f"at δ = {DELTA:g} is allowed here, and none of it spent"
     goes_on = "Where it is spent, the study goes on without this site."
-    assert ledger_rows(short, short.study())[-1] == f"{said}, 0 left. {goes_on}"
+    assert ledger_rows(short, short.study())[-1] == f"{said}, 0 left (ε = 0.1 {allowed}). {goes_on}"
 
 
 def test_who_approves_a_promised_study_reads_where_its_ledger_lies(site: SiteFolder, tmp_path: Path) -> None:

@@ -345,7 +345,9 @@ def test_a_structure_that_nobody_has_on_one_side_gets_no_figure_and_is_said_to_b
     refinding, _, intensities = capsys.readouterr().out.partition("Intensities")
     assert "synthetic     –  other half" in intensities
     assert "–: of the scans that are compared, one side has no voxel of the label" in intensities
-    assert [line for line in refinding.splitlines() if "tumour" in line] == [f"  No figures of 'tumour': no {what} has it."]
+    assert [line for line in refinding.splitlines() if "tumour" in line] == [
+        f"  No figures of 'tumour': no {what} has it."
+    ]
 
 
 def test_labels_found_again_say_how_many_patients_have_them(capsys: pytest.CaptureFixture[str]) -> None:

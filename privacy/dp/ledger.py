@@ -25,8 +25,8 @@ from ...common.errors import BudgetSpent, ConfigError, PolicyRefused, Verificati
 from ...common.installed_code import installed_code_digest
 from ...common.journal import Fact, HeldJournal, Journal, JournalEntry
 from ...common.labels.private_name import known_secret, site_secret
-from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism, most_steps
-from .limits import Budget, Limit, check_asked, limits_of
+from .accounting import ACCOUNTANT, ADJACENCY, SAMPLING, UNIT, Mechanism
+from .limits import Budget, Left, Limit, check_asked, limits_of
 from .persons import Held, cohort_name, marked, secret_mark
 from .spending import BEGUN, COHORT, COMMITTED, RESERVED, PublicConstants, Spending, claim_of, read_spending
 
@@ -139,7 +139,7 @@ class Ledger:
         self._note(NOTED, line, run=run.name, steps=mechanism.steps, epsilon=total, delta=delta)
         return OpenReservation(self, line.n, mechanism, constants, total, delta, proof)
 
-    def steps_left(
+    def left(
         self,
         run: NoisedRun,
         patients: Mapping[str, Held],
@@ -147,8 +147,8 @@ class Ledger:
         budget: Budget,
         *,
         new_site: bool = False,
-    ) -> int:
-        """How many of these steps :meth:`reserve` would still allow; nothing is written.
+    ) -> Left:
+        """How many of these steps :meth:`reserve` would still allow, and by which limit; nothing is written.
 
         Args:
             run: As there.
@@ -164,14 +164,16 @@ class Ledger:
         check_asked(budget, len(patients))
         whole = self.spending(new_site=new_site)
         if not whole.reservations:
-            return most_steps(budget.binding(()), budget.delta, mechanism)
+            return Left.of_nothing_spent(budget, mechanism)
         with about(_NAME):
-            people = marked(patients, self._known_secret(whole.secret_mark))
+            secret = self._known_secret(whole.secret_mark)
+            people = marked(patients, secret)
+            constants = PublicConstants(len(people), mechanism.sampling_rate * len(people), run.clip_norm)
+            _refuse_another_cohort(whole, run.name, patients, secret, constants)
             spending = whole.of(people)
-        limits = limits_of(budget, spending, spending.of_study(run.study, run.name), people, mechanism)
-        if all(limit.asked <= limit.most for limit in limits):
-            return mechanism.steps
-        return min(limit.steps_left(mechanism) for limit in limits)
+        return Left.under(
+            limits_of(budget, spending, spending.of_study(run.study, run.name), people, mechanism), mechanism
+        )
 
     def spending(self, *, new_site: bool = False) -> Spending:
         """What the ledger says, verified and held against the site's journal; nothing where neither began.

@@ -64,6 +64,12 @@ class Limit:
         """How many such steps would still fit."""
         return most_steps(self.most, self.delta, mechanism, self.spent)
 
+    def __str__(self) -> str:
+        """What is spent of it, for a person."""
+        return (
+            f"{told(epsilon(self.spent, self.delta))} of {told(self.most)} at δ = {self.delta:g} is spent {self.over}"
+        )
+
     def refusal(self, mechanism: Mechanism, left: int) -> BudgetSpent:
         """What is said where these steps do not fit, and so many would."""
         kind = f"with q = {mechanism.sampling_rate:g} and σ = {mechanism.noise_multiplier:.4g}"
@@ -75,6 +81,33 @@ class Limit:
             if left
             else "No such step is left: the study can go on without this site.",
         )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What patients can still be asked for.
+
+    Attributes:
+        steps: How many of the steps that are needed; all, at most.
+        limit: What limits them, and how much of it is spent, in words.
+    """
+
+    steps: int
+    limit: str
+
+    @classmethod
+    def of_nothing_spent(cls, budget: Budget, mechanism: Mechanism) -> Self:
+        """Of patients who never spent anything."""
+        most = budget.binding(())
+        allowed = f"{told(most)} at δ = {budget.delta:g} is allowed here, and none of it spent"
+        return cls(most_steps(most, budget.delta, mechanism), allowed)
+
+    @classmethod
+    def under(cls, limits: Sequence[Limit], mechanism: Mechanism) -> Self:
+        """Of patients who spent something: the limit that leaves the fewest of these steps."""
+        steps = [mechanism.steps if limit.asked <= limit.most else limit.steps_left(mechanism) for limit in limits]
+        fewest = min(range(len(limits)), key=steps.__getitem__)
+        return cls(steps[fewest], str(limits[fewest]))
 
 
 def limits_of(

@@ -21,11 +21,13 @@ class Outlook:
         unit: What is counted.
         needed: How many of these the study still asks of the site.
         left: How many it can still give, one that it has paid for and not yet sent included; ``needed`` at most.
+        limit: What limits them, and how much of it is spent, in words; empty where nothing does.
     """
 
     unit: Unit
     needed: int
     left: int
+    limit: str = ""
 
     @property
     def short(self) -> bool:
@@ -35,12 +37,13 @@ class Outlook:
     def __str__(self) -> str:
         """For a person.
 
-        >>> str(Outlook("round", 3, 1)), str(Outlook("noised step", 1, 1))
-        ('3 rounds needed, 1 left', '1 noised step needed, and left')
+        >>> str(Outlook("round", 3, 1, "ε = 2 of 3 is spent")), str(Outlook("noised step", 1, 1))
+        ('3 rounds needed, 1 left (ε = 2 of 3 is spent)', '1 noised step needed, and left')
         """
-        return (
-            f"{counted(self.needed, self.unit)} needed, {self.left if self.short else 'and left'}{' left' * self.short}"
-        )
+        needed = f"{counted(self.needed, self.unit)} needed"
+        if not self.short:
+            return f"{needed}, and left"
+        return f"{needed}, {self.left} left" + (f" ({self.limit})" if self.limit else "")
 
 
 def told_outlooks(outlooks: Mapping[str, Outlook], fewest: int) -> str:
@@ -51,24 +54,20 @@ def told_outlooks(outlooks: Mapping[str, Outlook], fewest: int) -> str:
         fewest: Without how many sites no round counts: the study's quorum, or a masked sum's threshold.
 
     Raises:
-        BudgetSpent: fewer sites than that can take part in the next round.
+        BudgetSpent: fewer sites than that can go on to the study's end, so that it would break off before, all that it
+            spent for nothing.
     """
-    if not any(one.short for one in outlooks.values()):
+    short = {name: one for name, one in sorted(outlooks.items()) if one.short}
+    if not short:
         return ""
-    sites = ", ".join(f"site '{name}': {one}" for name, one in sorted(outlooks.items()))
-    if sum(one.left > 0 for one in outlooks.values()) < fewest:
+    sites, lasting = "; ".join(f"site '{name}': {one}" for name, one in short.items()), len(outlooks) - len(short)
+    if lasting < fewest:
         raise BudgetSpent(
-            f"the privacy budget of too many sites is spent before the next round ({sites})",
-            expected=f"a round's noised steps left at {counted(fewest, 'site')} at least: without them no round counts",
-            remedy="Nothing was spent now. Nothing mends a spent budget: ask for less in the study (fewer rounds, more"
-            " noise), or take patients who have spent less; 'fedphantom budget show' at each site says what is left.",
+            f"the privacy budget lasts to the study's end at {lasting} of {counted(len(outlooks), 'site')} ({sites})",
+            expected=f"{counted(fewest, 'site')} at least whose budget lasts: without them no round counts, and a study"
+            " that breaks off leaves no generator",
+            remedy="Nothing was spent now. Nothing mends a spent budget: ask for less in a study of its own (fewer"
+            " rounds, more noise), or take patients who have spent less. 'fedphantom budget show' on a site's folder of"
+            " an earlier run says what was spent when.",
         )
-    lasting = sorted((one.left for one in outlooks.values() if one.unit == "round"), reverse=True)
-    rounds = max(one.needed for one in outlooks.values())
-    after = f"the study goes on while {counted(fewest, 'site')} can"
-    if lasting and lasting[fewest - 1] < rounds:
-        after = (
-            f"a round needs {counted(fewest, 'site')}, so many last for {counted(lasting[fewest - 1], 'more round')},"
-            " and the study ends there"
-        )
-    return f"privacy budget: {sites}. A site whose budget is spent is left out; {after}"
+    return f"privacy budget: {sites}. A site whose budget is spent is left out, and the study goes on without it"

@@ -42,6 +42,6 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
 
 def _place(name: str) -> tuple[int, float]:
     """Public material first, then by ε, then what promises nothing."""
-    order = ("public scans", "public generator", "ε", "no promise", "real")
+    order = ("public scans", "public generator", "nobody asked", "ε", "no promise", "real")
     kind = next(i for i, start in enumerate(order) if name.startswith(start))
     return kind, float(name.split("=")[1].replace("∞", "inf")) if name.startswith("ε") else 0.0

@@ -7,9 +7,10 @@ STUDY.toml promises nothing and is trained as it is: the federated generator wit
 start, which the public cohort's scans train, each ε's study is run. All generators paint the same public label maps,
 and the same U-Net is trained on what each painted, on real scans, and on the public scans themselves; it is scored on
 the sites' validation patients (``--patients test`` once, for what is reported and was not chosen by them). δ is
-1/(10·n) of the largest site. One arm more, ``ε = ∞``, is the
-last of these studies with its noise taken away: what the way of asking itself costs. Its generator says an ε that does
-not hold, and is removed once it has painted.
+1/(10·n) of the largest site. One arm more, ``ε = ∞``, is the last of these studies with its noise taken away: what the
+way of asking itself costs. Its generator says an ε that does not hold, and is removed once it has painted. Of ``means``
+there is a control, ``nobody asked``: the same training towards the public scans' own means, so that what lies above it
+is what patients told, and not the training itself.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from dp_plot import plot
 from experiment import Stage, arguments, drawn_classes, over_seeds, painted_scans, score_arms, train_average
 
@@ -34,6 +36,7 @@ from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.cohorts.preparation import joined, prepare
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.generation import generator_with, load_generator
+from fedphantom.common.gan.label_means import TargetMeans
 from fedphantom.common.gan.networks import Generator
 from fedphantom.common.gan.public_start import read_public_start
 from fedphantom.common.labels.sampler import make_label_sampler
@@ -45,6 +48,7 @@ from fedphantom.server.commands import parse_sites
 from fedphantom.server.pretraining import pretrain, public_patients
 
 START = "public-start.safetensors"
+CONTROL = "nobody asked"
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
     with without_noise():
         painters["ε = ∞"] = trained(last, options, out / "no noise", stage("ε = ∞"), start_file)
     shutil.rmtree(out / "no noise")
+    if options.noised == "means":
+        with nobody_asked():
+            painters[CONTROL] = trained(last, options, out / "nobody", stage(CONTROL), start_file)
+        shutil.rmtree(out / "nobody")
     start = read_public_start(start_file, last)
     painters["public generator"] = generator_with(start.generator, study, device)
 
@@ -124,8 +132,8 @@ def compare(study: Study, options: Options, out: Path, stage: Stage) -> dict[str
         one: {
             f"{name} over {base}": paired_difference(of[name], of[base]).to_json()
             for name in of
-            for base in ("public generator", "public scans")
-            if name.startswith("ε")
+            for base in ("public generator", "public scans", CONTROL)
+            if base in of and (name.startswith("ε") or (name == CONTROL != base))
         }
         for one, of in scores.items()
     }
@@ -152,6 +160,22 @@ def without_noise() -> Iterator[None]:
         yield
     finally:
         private_training._noised_as_reserved = reserved
+
+
+@contextmanager
+def nobody_asked() -> Iterator[None]:
+    """Means that are to be matched: the public ones, of every label, whatever the patients' are."""
+    asked = private_training.noised_means
+
+    def of_the_public(*arguments: Any) -> TargetMeans:
+        found = asked(*arguments)
+        return TargetMeans(torch.zeros_like(found.shift), torch.ones_like(found.weight))
+
+    private_training.noised_means = of_the_public
+    try:
+        yield
+    finally:
+        private_training.noised_means = asked
 
 
 def named(promised: Mapping[float, Study]) -> list[tuple[float, str]]:

@@ -165,17 +165,18 @@ def without_noise() -> Iterator[None]:
 @contextmanager
 def nobody_asked() -> Iterator[None]:
     """Means that are to be matched: the public ones, of every label, whatever the patients' are."""
-    asked = private_training.noised_means
+    training: Any = private_training
+    asked = training.noised_means
 
     def of_the_public(*arguments: Any) -> TargetMeans:
         found = asked(*arguments)
         return TargetMeans(torch.zeros_like(found.shift), torch.ones_like(found.weight))
 
-    private_training.noised_means = of_the_public
+    training.noised_means = of_the_public
     try:
         yield
     finally:
-        private_training.noised_means = asked
+        training.noised_means = asked
 
 
 def named(promised: Mapping[float, Study]) -> list[tuple[float, str]]:

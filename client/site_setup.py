@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..common.anatomy.origin import refuse_private_labels
 from ..common.atomic import for_owner_alone, write_atomic
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
@@ -15,6 +14,7 @@ from ..common.errors import ConfigError, DataError, about
 from ..common.exchange import EPSILON, NOISED_STEPS, check_site_name
 from ..common.gan.parameters import ParameterSpec
 from ..common.keys import PRIVATE_KEY_NAME, generate_key
+from ..common.labels.stated_origin import refuse_private_labels
 from ..common.progress import Report
 from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinSource, SiteFolder, roles_generator
 from ..common.storage import making_errors, storage_errors

@@ -32,7 +32,6 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 
-from .anatomy.origin import refuse_private_labels
 from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
 from .cohorts.layouts import read_cohort
@@ -43,6 +42,7 @@ from .exchange import check_site_name
 from .folder_lock import holds_anything
 from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
+from .labels.stated_origin import refuse_private_labels
 from .randomness import numpy_generator
 from .scan_record import hold_scans
 from .study import Study, read_study

@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..common.errors import DataError
-from ..common.labels.chain import LabelChain
-from ..common.labels.folder import CHAIN_KEY
+from ..common.labels.chain import CHAIN_KEY, LabelChain
 from .synthetic_digest import VOLUME_ENDING
 
 SYNTHETIC = "synthetic"

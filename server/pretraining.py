@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..common.anatomy.origin import refuse_private_labels
 from ..common.cohort import Cohort
 from ..common.cohorts.check import check_cohort
 from ..common.cohorts.layouts import read_cohort
@@ -19,6 +18,7 @@ from ..common.gan.label_means import public_means
 from ..common.gan.public_start import write_public_start
 from ..common.gan.training import train_from_scratch
 from ..common.labels.sampler import public_label_maps
+from ..common.labels.stated_origin import refuse_painted, refuse_private_labels, refuse_private_maps
 from ..common.randomness import derived_seed
 from ..common.storage import CHOOSE_ANOTHER, refuse_unwritable
 from ..common.study import Study
@@ -55,7 +55,8 @@ def pretrain(
 
     Raises:
         DataError: no usable scan, or patients who are neither marked public nor procedural.
-        PolicyRefused: the study promises something, and a network trained on private scans made label maps.
+        PolicyRefused: scans or label maps that are painted, or private, by their own sidecars; or the study promises
+            something, and a network trained on private scans made label maps.
         OutputTaken: ``out`` exists.
         TrainingError: NaN or collapse.
     """
@@ -66,6 +67,8 @@ def pretrain(
         patients = public_patients(read_cohort(public))
         cohort = check_cohort(patients, study, stage("looking through the public cohort")).usable_or_refused()
         refuse_private_labels(cohort, study)
+        refuse_painted(cohort)
+        refuse_private_maps(cohort)
     with tempfile.TemporaryDirectory() as cache:
         scans = prepare(cohort, study, Path(cache), stage("preparing"))
         maps = [] if study.public_labels.source == "atlas" else public_label_maps(study, cohort)

@@ -36,7 +36,7 @@ from fedphantom.common.errors import ConfigError, DataError, PolicyRefused
 from fedphantom.common.gan.generation import LoadedGenerator, load_generator, numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.weights import generator_metadata, save_weights
-from fedphantom.common.labels.folder import CHAIN_KEY
+from fedphantom.common.labels.chain import CHAIN_KEY
 from fedphantom.common.labels.private_name import private_scan_source, site_secret
 
 # Where the label map lies, and what lies on top.

@@ -15,7 +15,6 @@ from fedphantom.cli import run
 from fedphantom.client.egress import FAKE_METRICS, EgressRule, check_reply
 from fedphantom.client.local_training import LocalTrainer, made_of_schema
 from fedphantom.client.site_setup import check_site_cohort, create_site_folder
-from fedphantom.common.anatomy.origin import TRAINED_ON_KEY
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import PolicyRefused
@@ -26,6 +25,7 @@ from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.gan.weights import load_weights
 from fedphantom.common.labels.choice import public_cohort
 from fedphantom.common.labels.schematic import schematic_classes
+from fedphantom.common.labels.stated_origin import TRAINED_ON_KEY
 from fedphantom.common.site_folder import site_material
 from fedphantom.common.study import Study, parse_study
 from fedphantom.server.pretraining import pretrain
@@ -128,12 +128,16 @@ def test_public_label_maps_under_a_promise_are_held_to_it_too(made: Path, tmp_pa
     network = ["--network", str(made / "run" / "generator.safetensors"), "--threshold", "0"]
     assert run(["labels", "infer", str(made / "other"), str(tmp_path / "inferred"), *network]) == 0
     table = tmp_path / "inferred" / "cohort.tsv"
-    assert public_cohort(parse_study(tiny_text()), table)
     promised = parse_study(promised_text("0" * 64))
     with pytest.raises(PolicyRefused, match="trained on private scans"):
         public_cohort(promised, table)
     with pytest.raises(PolicyRefused, match="trained on private scans"):
         pretrain(promised, table, tmp_path / "start.safetensors", 1, lambda _: lambda *_: None)
+    # Without a promise they are private all the same.
+    with pytest.raises(PolicyRefused, match="private by what lies beside"):
+        public_cohort(parse_study(tiny_text()), table)
+    with pytest.raises(PolicyRefused, match="private by what lies beside"):
+        pretrain(parse_study(tiny_text()), table, tmp_path / "start.safetensors", 1, lambda _: lambda *_: None)
 
 
 # Trained on public material alone.

@@ -13,7 +13,7 @@ from fedphantom.cli import run as fedphantom
 from fedphantom.common.cohorts.layouts import read_cohort
 from fedphantom.common.gan.generation import initial_parameters
 from fedphantom.common.gan.weights import generator_metadata, save_weights
-from fedphantom.common.labels.folder import CHAIN_KEY
+from fedphantom.common.labels.chain import CHAIN_KEY
 from fedphantom.common.labels.private_name import known_secret, private_scan_source
 from fedphantom.common.phantom.patients import write_phantom_cohort
 from fedphantom.common.study import NetworkTable, PublicLabelsTable

@@ -14,8 +14,7 @@ from ...common.cohort import Cohort
 from ...common.cohorts.preparation import PreparedScans
 from ...common.counted import counted
 from ...common.errors import DataError
-from ...common.labels.chain import LabelChain, LabelSource, label_digest
-from ...common.labels.folder import CHAIN_KEY
+from ...common.labels.chain import CHAIN_KEY, LabelChain, LabelSource, label_digest
 from ...common.labels.private_name import private_scan_source, private_source
 from ...common.study import Study
 from ...common.volumes.nifti import nifti_stem

@@ -27,13 +27,12 @@ from ..cohorts.scan_check import inspect_scan
 from ..counted import counted
 from ..errors import DataError
 from ..gan.generation import LoadedGenerator
-from ..labels.chain import LabelChain
-from ..labels.folder import CHAIN_KEY
+from ..labels.chain import CHAIN_KEY, LabelChain
 from ..labels.private_name import private_scan_source
+from ..labels.stated_origin import PRIVATE_KEY, TRAINED_ON_KEY
 from ..study import Study
 from ..volumes.nifti_writer import write_private_label_map
 from .drawn import known_values
-from .origin import TRAINED_ON_KEY
 from .scan import InferredScan, infer_scan
 
 LOW_CONFIDENCE = "low-confidence"
@@ -210,7 +209,7 @@ def _write_scan(
         "Confidence": round(inferred.confidence, 4),
         "NetworkSha256": network.sha256,
         TRAINED_ON_KEY: network.study.privacy.trained_on,
-        "Private": True,
+        PRIVATE_KEY: True,
     }
     write_atomic(path.with_name(f"{stem}_{LABEL_SUFFIX}.json"), _json(sidecar))
     return path

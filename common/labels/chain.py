@@ -19,6 +19,9 @@ from .recipe import Recipe
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+CHAIN_KEY = "LabelChain"
+"""Where the sidecar of a label map, or of what was painted on it, holds the chain."""
+
 UNSTATED = "not stated by the cohort"
 """Stands where a licence would, for maps whose owner states none."""
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ..anatomy.origin import refuse_private_labels
 from ..atomic import write_atomic
 from ..cohort import Cohort
 from ..cohorts.layouts import read_public
@@ -22,6 +21,7 @@ from ..study import Study
 from .chain import PublicSources
 from .folder import PUBLIC_LABELS, label_files_or_refused, read_label_maps, refuse_other_names
 from .sampler import SampledLabels, make_label_sampler, public_label_maps
+from .stated_origin import refuse_private_labels, refuse_private_maps
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
     Raises:
         ConfigError: the study's label maps come from the atlas, so that the option would have no effect.
         DataError: the cohort cannot be read, or its patients belong to sites and none is marked public.
-        PolicyRefused: the study promises something, and a network trained on private scans made label maps.
+        PolicyRefused: label maps that are private by their own sidecars; or the study promises something, and a network
+            or generator made some of it.
     """
     if path is None:
         return None
@@ -83,6 +84,7 @@ def public_cohort(study: Study, path: Path | None) -> Cohort | None:
     with about("--public"):
         cohort = read_public(path)
         refuse_private_labels(cohort, study)
+        refuse_private_maps(cohort)
     return cohort
 
 

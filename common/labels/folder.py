@@ -24,13 +24,11 @@ from ..volumes.grid import Affine, Grid, Spacing
 from ..volumes.nifti import is_nifti, nifti_stem, read_header, read_label_map
 from ..volumes.nifti_writer import write_label_map
 from ..volumes.placement import SPACING_TOLERANCE, canonical_grid, place_labels
-from .chain import LabelChain, LabelSource, PublicSources
+from .chain import CHAIN_KEY, LabelChain, LabelSource, PublicSources
 from .diversity import ThinnedMaps
 from .remapping import remap
 from .sampler import LabelSampler, SampledLabels
 
-CHAIN_KEY = "LabelChain"
-"""Where a sidecar holds the chain."""
 PUBLIC_LABELS = "public-labels.json"
 UNDECLARED = "undeclared"
 """Name of the private source of a label map that came without a chain."""

@@ -32,6 +32,7 @@ from .deformation import (
 )
 from .lesion import draw_lesion, insert_lesion, lesion_ranges
 from .remapping import remap
+from .stated_origin import refuse_private_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +173,7 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
 
     Raises:
         ConfigError: a folder is asked for without a cohort, or without saying whose maps they are.
+        PolicyRefused: a label map that its own sidecar says to be private.
         DataError: no label map, one that is damaged, empty, or holds values that the study does not name.
     """
     table, grid = study.public_labels, study.volume_grid()
@@ -191,6 +193,7 @@ def public_label_maps(study: Study, cohort: Cohort | None) -> list[PublicLabelMa
             expected="the true name and licence of the label maps",
             remedy="Set public_labels.name, licence and citation.",
         )
+    refuse_private_maps(cohort)
     terms = stated_terms(cohort.root)
     licence = table.licence if states_licence(table.licence) else terms.licence or UNSTATED
     citation = table.citation or terms.citation or ""

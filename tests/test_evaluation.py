@@ -29,13 +29,14 @@ from fedphantom.common.gan.generation import numpy_parameters
 from fedphantom.common.gan.networks import make_generator
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.segmentation import SegmenterPlan
-from fedphantom.common.study import RolesTable
+from fedphantom.common.study import PatchTable, RolesTable
 from fedphantom.common.study_template import to_toml
 from fedphantom.privacy.release.evaluation import evaluation_extract
 from fedphantom.privacy.synthetic_digest import synthetic_digest
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
+PATCH = PatchTable(shape=(16, 16, 16))
 PLAN = SegmenterPlan(steps=1, batch=1)
 REAL, SYNTHETIC, TEST = tiny_scans(2), tiny_scans(2, seed=1, prefix="s"), tiny_scans(3, seed=2, prefix="t")
 OPTIONS = EvaluationOptions(
@@ -166,6 +167,15 @@ CHANGES = {
         {"real": REAL},
         TEST,
         STUDY.model_copy(update={"regions": {"whole": (4,)}}),
+        seed=1,
+        device=CPU,
+        plan=PLAN,
+        folder=folder,
+    ),
+    "patches instead of whole scans": lambda folder: evaluate_arms(
+        {"real": REAL},
+        TEST,
+        STUDY.model_copy(update={"training": STUDY.training.model_copy(update={"patch": PATCH})}),
         seed=1,
         device=CPU,
         plan=PLAN,

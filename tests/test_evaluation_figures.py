@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,14 @@ from numpy.typing import NDArray
 from tiny_cohorts import tiny_study
 
 from fedphantom.client.evaluation.arms import Arm, ratios_to_real
-from fedphantom.client.evaluation.figures import over_patients, paired_difference, per_patient, spread
+from fedphantom.client.evaluation.figures import (
+    Floats,
+    lower_than_earlier,
+    over_patients,
+    paired_difference,
+    per_patient,
+    spread,
+)
 from fedphantom.client.evaluation.scores import Scores, region_members
 
 STUDY = tiny_study()
@@ -96,3 +105,31 @@ def test_scans_of_one_patient_count_as_one_patient() -> None:
 
 def test_regions_are_every_label_the_composites_and_all_foreground_as_class_indices() -> None:
     assert region_members(STUDY) == {"brain": (1,), "tumour": (2,), "whole": (1, 2), "foreground": (1, 2)}
+
+
+def sweep(random: np.random.Generator, effects: Sequence[float], patients: int, noise: float) -> list[Floats]:
+    """Trainings that differ by these effects, and by what chance gives each of the same patients."""
+    everybody = random.normal(0.8, 0.1, patients)
+    return [everybody + effect + random.normal(0, noise, patients) for effect in effects]
+
+
+@pytest.mark.parametrize("trainings", [4, 6])
+def test_a_sweep_without_any_effect_names_a_training_in_about_one_of_twenty(trainings: int) -> None:
+    random = np.random.default_rng(3)
+    named = [any(lower_than_earlier(sweep(random, [0.0] * trainings, 18, 0.01))) for _ in range(200)]
+    assert np.mean(named) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(named))
+
+
+def test_a_training_that_surely_lost_is_named_and_those_before_it_are_not() -> None:
+    random = np.random.default_rng(4)
+    found = [lower_than_earlier(sweep(random, [0.0, 0.02, 0.02, -0.02], 18, 0.01)) for _ in range(20)]
+    assert np.mean([one[-1] for one in found]) >= 0.9
+    assert np.mean([any(one[:-1]) for one in found]) <= 0.1
+
+
+def test_too_few_patients_or_trainings_name_none() -> None:
+    random = np.random.default_rng(5)
+    assert lower_than_earlier(sweep(random, [0.0, -0.5], 4, 0.01)) == [False, False]
+    assert lower_than_earlier(sweep(random, [0.0], 18, 0.01)) == [False]
+    same = np.linspace(0.2, 0.9, 10)
+    assert lower_than_earlier([same, same, same]) == [False] * 3

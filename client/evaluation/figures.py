@@ -12,6 +12,8 @@ from scipy.stats import bootstrap
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+_FEWEST_FOR_T = 5
+"""Patients below whom a resample often holds one patient alone."""
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +74,37 @@ def paired_ratio(values: Floats, reference: Floats) -> Figure:
     draws = values[picks].mean(axis=1) / np.maximum(reference[picks].mean(axis=1), 1e-9)
     low, high = np.percentile(draws, [2.5, 97.5])
     return Figure(float(values.mean() / max(reference.mean(), 1e-9)), float(low), float(high), len(reference))
+
+
+def lower_than_earlier(values: Sequence[Floats]) -> list[bool]:
+    """Which of several trainings score lower than some earlier one, at 95 % for all pairs together.
+
+    A pair is held against the largest of all pairs' studentised differences over resampled patients (max-t; Westfall &
+    Young 1993): one of twenty sweeps without any effect names a training, however many there are.
+
+    Args:
+        values: One a patient, shape (n,) each, the same patients in the same order.
+    """
+    if len(values) < 2 or len(values[0]) < _FEWEST_FOR_T:
+        return [False] * len(values)
+    later, earlier = np.tril_indices(len(values), -1)
+    table = np.stack(values)
+    differences = table[later] - table[earlier]
+    picks = np.random.default_rng(0).integers(differences.shape[1], size=(RESAMPLES, differences.shape[1]))
+    means, errors = _mean_and_error(differences)
+    found, spreads = _mean_and_error(differences[:, picks])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # A pair whose patients all differ alike, here or in a resample, has no error to be held against.
+        lower = np.nan_to_num(np.where(errors > 0, -means / errors, -np.inf), nan=-np.inf)
+        drawn = np.where(spreads > 0, (means[:, None] - found) / spreads, -np.inf)
+    critical = np.quantile(drawn.max(axis=0), CONFIDENCE)
+    return [bool((lower[later == i] > critical).any()) for i in range(len(values))]
+
+
+def _mean_and_error(differences: Floats) -> tuple[Floats, Floats]:
+    """Mean over the last axis and its standard error."""
+    number = differences.shape[-1]
+    return differences.mean(axis=-1), differences.std(axis=-1, ddof=1) / np.sqrt(number)
 
 
 def per_patient(values: NDArray[np.generic], patients: Sequence[str]) -> Floats:

@@ -120,7 +120,8 @@ class Examination:
     def _key(self, segmenter: Segmenter) -> str:
         """SHA-256 (hex) over all that the scores depend on."""
         regions, test = sorted(region_members(self.study).items()), self.test
-        facts = [segmenter.seed, regions, self.study.grid.spacing_mm, test.scans.patients, test.hashes]
+        study = self.study
+        facts = [segmenter.seed, regions, study.grid.spacing_mm, study.training.patch, test.scans.patients, test.hashes]
         facts += [(p.plan, [p.pool.hashes[row] for row in p.rows]) for p in segmenter.phases]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 

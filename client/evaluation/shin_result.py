@@ -15,7 +15,7 @@ from ...privacy.report.people import arm_name
 from .arms import primary_region
 from .carriers import absent_in_words, carried, how_many_have_it
 from .disclosure import NOTICE
-from .figures import Figure, over_patients, paired_difference, paired_ratio, spread
+from .figures import Figure, lower_than_earlier, over_patients, paired_difference, paired_ratio, spread
 from .scores import Scores, over_seeds, repeated_regions
 from .shin import PUBLIC, REAL, SYNTHETIC, ShinArm, ShinPlan
 from .tested import Examined
@@ -75,11 +75,13 @@ class SweepPoint:
         share: Synthetic scans per real scan, to two digits.
         result: The arm with this share.
         beyond_best: By region, Dice less that of the best smaller share, paired by patient; None for the first.
+        hurts: By region, whether Dice is lower than with some smaller share, at 95 % for all pairs of shares together.
     """
 
     share: float
     result: ArmResult
     beyond_best: Mapping[str, Figure | None]
+    hurts: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,8 @@ class ShinResult:
         return tuple(result for result in self.arms if result.arm.name not in swept)
 
     def hurts_from(self, region: str) -> float | None:
-        """The smallest share with less Dice than some smaller one, the whole 95 % interval below 0; None: none."""
-        for point in self.sweep:
-            beyond = point.beyond_best[region]
-            if beyond is not None and beyond.high < 0:
-                return point.share
-        return None
+        """The smallest share with less Dice than some smaller one (:func:`.lower_than_earlier`); None: none."""
+        return next((point.share for point in self.sweep if point.hurts[region]), None)
 
     def to_json(self) -> dict[str, Any]:
         """``evaluate --json``'s keys (DESIGN §5) and the protocol's own."""
@@ -254,11 +252,13 @@ def shin_result(
         )
         for arm in plan.arms
     }
+    hurting = {r: lower_than_earlier([averaged[name].dice[r] for _, name in plan.sweep]) for r in members}
     sweep = tuple(
         SweepPoint(
             share,
             arms[name],
             {r: _beyond_best(averaged[name], [averaged[n] for _, n in plan.sweep[:i]], r) for r in members},
+            {r: hurting[r][i] for r in members},
         )
         for i, (share, name) in enumerate(plan.sweep)
     )

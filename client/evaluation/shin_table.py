@@ -53,14 +53,14 @@ def explanation(result: ShinResult) -> list[str]:
         region = result.shown_regions[0]
         share = result.hurts_from(region)
         found = (
-            "no share scored less than a smaller one"
+            "no share scored surely less than a smaller one"
             if share is None
-            else f"less from {share_in_words(share)} × real on"
+            else f"less than with a smaller share from {share_in_words(share)} × real on"
         )
         lines.append(
             f"sweep: {real} real scans and growing numbers of synthetic ones, augmented, from none ('real') to"
             f" {share_in_words(result.sweep[-1].share)} × as many ('real+synthetic'). Dice of '{region}': {found},"
-            " by a paired interval below 0 against the best smaller share (not corrected for the number of shares)."
+            " at 95 % for all pairs of shares together."
         )
     if result.absent:
         lines.append(result.absent)

@@ -56,6 +56,25 @@ def test_the_label_map_lies_voxel_by_voxel_where_its_scan_lies(tmp_path: Path, n
         assert 2 * (np.flip(found, axis) & head).sum() / (found.sum() + head.sum()) < 0.9
 
 
+def test_air_around_the_head_changes_nothing(tmp_path: Path) -> None:
+    """Instance norms see the whole of what they are given: a scan in much air would be inferred by other statistics."""
+    weights, found = tmp_path / "weights.safetensors", []
+    save_weights(weights, numpy_parameters(make_generator(STUDY, 3)), generator_metadata(STUDY, 1))
+    network = load_generator(weights, CPU, "images-to-labels")
+    for name, air in (("little", 8), ("much", 40)):
+        write_scan(tmp_path / name / "one")
+        for file in (tmp_path / name).rglob("*.nii.gz"):
+            image = nib.load(file)
+            wider = np.pad(np.asarray(image.dataobj), air)
+            affine = image.affine @ np.block([[np.eye(3), np.full((3, 1), -air)], [np.zeros((1, 3)), np.ones((1, 1))]])
+            nib.save(nib.Nifti1Image(wider, affine), file)
+        (scan,) = read_cohort(tmp_path / name).scans
+        found.append(infer_scan(scan, network, TABLE))
+    little, much = found
+    np.testing.assert_array_equal(much.labels[32:-32, 32:-32, 32:-32], little.labels)
+    assert much.confidence == pytest.approx(little.confidence)
+
+
 def test_the_drawn_tumour_lies_on_top_as_it_was_drawn_and_nothing_else_is_called_one(
     tmp_path: Path, network: LoadedGenerator
 ) -> None:

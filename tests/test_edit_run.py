@@ -291,6 +291,19 @@ def test_label_maps_on_another_grid_are_resampled_only_when_the_study_says_so(tm
     assert np.isin(only.labels, PARTS).any()
 
 
+def test_as_many_voxels_of_another_size_are_another_grid(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    labels = np.ones(STUDY.grid.shape, np.uint8)
+    write_label_map(folder / "a.nii.gz", labels, Grid(STUDY.grid.shape, (4.0, 5.0, 5.0)))
+    for refuse in (
+        lambda: of_folder(STUDY, folder, None),
+        lambda: edit(folder, tmp_path / "out", secret=tmp_path / "s"),
+    ):
+        with pytest.raises(GeometryError, match="32 × 40 × 32 voxels of 4 × 5 × 5 mm"):
+            refuse()
+
+
 def test_turned_axes_are_not_another_grid(tmp_path: Path) -> None:
     import nibabel
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,12 @@ from officers import OFFICERS, STRANGER
 
 from fedphantom.cli import run as fedphantom
 from fedphantom.common.federation import FederationTable
+from fedphantom.common.gan.parameters import parameters_digest
+from fedphantom.common.gan.weights import load_weights
+from fedphantom.common.journal import Journal
 from fedphantom.common.keys import key_id
 from fedphantom.common.study import RolesTable
+from fedphantom.privacy.audit.history import FAILED
 from fedphantom.privacy.audit.report import further_text
 from fedphantom.privacy.audit.run import STRANGERS
 
@@ -64,3 +70,51 @@ def test_a_file_in_the_place_of_a_run_is_named_as_what_it_is(
     said = " ".join(capsys.readouterr().err.split())
     assert "no run folder at the path given" in said
     assert "remove" not in said
+
+
+def make_private(sidecar: Path) -> None:
+    content = json.loads(sidecar.read_text())
+    content["LabelChain"]["source"]["kind"] = "private"
+    sidecar.write_text(json.dumps(content))
+
+
+def without_a_chain(sidecar: Path) -> None:
+    content = json.loads(sidecar.read_text())
+    del content["LabelChain"]
+    sidecar.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("spoil", [make_private, without_a_chain])
+@pytest.mark.parametrize("kind", ["volumes", "weights"])
+def test_volumes_painted_on_private_label_maps_are_refused_before_a_look_is_spent(
+    simulated: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    kind: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    synthetic = Path(shutil.copytree(simulated / "synthetic", tmp_path / "synthetic"))
+    for sidecar in (synthetic / "sub-synthetic00002").rglob("*.json"):
+        spoil(sidecar)
+    before = events(simulated, "site-a")
+    line = ["audit", "run", str(simulated / "run"), "--synthetic", str(synthetic), "--out", str(tmp_path / "audit")]
+    assert fedphantom([*line, "--kind", kind, "--device", "cpu"]) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "fewer than 20 of 4 scans were painted on private label maps" in said
+    assert "never released" in said
+    assert "fedphantom generate --sample N" in said
+    assert events(simulated, "site-a") == before
+
+
+def test_a_generator_that_failed_before_is_told_to_be_refused_before_the_trainings(
+    simulated: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(simulated, tmp_path / "again"))
+    parameters = parameters_digest(load_weights(root / "run" / "generator.safetensors")[0])
+    failed = {"verdict": "FAIL", "parameters": parameters, "tier": "controlled"}
+    journal = Journal(root / "run" / "sites" / "site-b" / "journal.jsonl")
+    journal.append("audit-done", number=1, release="weights", **failed)  # says nothing of volumes
+    officer = next(iter(OFFICERS.values()))
+    assert FAILED not in told(root, officer)[0]
+    journal.append("audit-done", number=2, release="volumes", **failed)
+    assert told(root, officer)[0] == [FAILED]

@@ -28,6 +28,11 @@ AUDITED = "audit-begun"
 """Journal event, written before the first attack: an audit that was broken off was a look at the holdout too."""
 DONE = "audit-done"
 """Journal event, written with the SHA-256 of the result file and each attack's p-value."""
+FAILED = (
+    "This generator failed an earlier audit of this kind of release: whatever this one finds, 'release pack' refuses it"
+    " (exit 5). Train another, with fewer steps, more patients or differential privacy."
+)
+"""Said before a further look at the holdout is spent on it."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,22 @@ def failed_before(
     covered = any(one == done.get("release") and set(models) <= set(BINDING[kind]) for one, models in BINDING.items())
     # What fails a lax tier fails a stricter one.
     return same and covered and any(one == done.get("tier") and tier in stricter for one, stricter in STRICTER.items())
+
+
+def stands_failed(
+    journals: Sequence[Journal], generator_sha256: str, parameters_sha256: str, kind: ReleaseKind, tier: Tier
+) -> bool:
+    """Whether any of these journals tells of such a FAIL; as :func:`failed_before`.
+
+    Raises:
+        VerificationFailed: a broken journal.
+    """
+    told = (entry for journal in journals if journal.path.exists() for entry in read_journal(journal.path))
+    return any(
+        failed_before(entry.facts, generator_sha256, parameters_sha256, kind, tier)
+        for entry in told
+        if entry.event == DONE
+    )
 
 
 def _knows(entries: Sequence[JournalEntry], digest: str, number: object) -> bool:

@@ -33,7 +33,7 @@ from ..evidence import ReleaseKind
 from ..joint.combination import is_combined, verify_combined
 from ..policy import ReleasePolicy
 from ..power import Power
-from ..synthetic_cohort import painters
+from ..synthetic_cohort import painters, refuse_private_label_maps
 from ..synthetic_digest import synthetic_digest
 from ..synthetic_files import synthetic_volumes
 from .audit import AuditPlan
@@ -41,7 +41,7 @@ from .binding import refuse_void
 from .course import Estimate
 from .critics import kept_critics
 from .gathering import gather
-from .history import DONE, end_audit, failed_before, refuse_forgotten, take_turn
+from .history import DONE, FAILED, end_audit, failed_before, refuse_forgotten, stands_failed, take_turn
 from .inputs import inputs_digest, insiders_digest, material_digest
 from .kept_findings import FINDINGS, KeptFindings
 from .kept_networks import CONTROLS, KeptNetworks
@@ -148,6 +148,7 @@ def audit_run_folder(
     Raises:
         ConfigError: another process audits into ``out``, or ``named_by_file`` would have no effect.
         DataError: the whole folder of a run whose sites each have a generator of their own.
+        PolicyRefused: a scan that was painted on a private label map.
         FedPhantomError: the folder, cohort, coins or generator cannot be used.
     """
     chosen = choose_device(device)
@@ -196,8 +197,9 @@ def audit_run_folder(
                 remedy="Make one with 'fedphantom generate' and name it with --synthetic.",
             )
         with about("the synthetic cohort"):
-            synthetic_volumes(synthetic, study)  # whatever else lies there would leave without an attack on it
+            volumes = synthetic_volumes(synthetic, study)  # whatever else lies there would leave unattacked
         _refuse_foreign_volumes(synthetic, generator.sha256)
+        refuse_private_label_maps(volumes)
     sites = [site_material(folder, study) for folder in folders]
     scans, roles, stands_in = gather(sites, public, study, run / "cache")
     digest = hashlib.sha256("".join(sorted(site.coins.cohort_digest for site in sites)).encode()).hexdigest()
@@ -225,6 +227,8 @@ def audit_run_folder(
             else attack_on_reader(material)
         )
         refuse_forgotten(out, journals, digest)
+        if stands_failed(journals, generator.sha256, parameters, release, policy.tier):
+            warn(FAILED)
         told: dict[str, Fact] = {"generator": generator.sha256, "parameters": parameters, "tier": policy.tier}
         turn = take_turn(journals, findings, begins, **told)
         plan = AuditPlan(

@@ -21,6 +21,7 @@ from ..labels.lesion import LesionParameters, insert_lesion
 from .body import Body, body_at, box_around, lesions_of, pieces_in, with_neighbours
 from .carriage import carry, centroid_mm
 from .layered import LayeredMap
+from .part_order import refuse_misordered
 from .plausibility import Implausible, Placed, ground, land, land_warped, refuse_erased
 from .surface import distance_to_surface
 from .symmetry import fit_mirror_plane
@@ -75,7 +76,7 @@ class Resizing:
     """A part's surface moved outwards or, where ``distance`` is negative, inwards.
 
     Attributes:
-        part: Position of the part in the body, 0 the outermost.
+        part: Position of the part in the recipe's lesion, 0 the outermost; 0 of a structure.
         distance: In ``unit``.
     """
 
@@ -146,13 +147,7 @@ def apply_operation(
                 lambda body, _: _carried(body, state.labels, plane.matrix(), offset, terms),
             )
         case Resizing():
-            return _edit_body(
-                state,
-                operation.target,
-                terms,
-                lambda body, bed: _resized(body, bed, operation, terms),
-                all_parts=True,
-            )
+            return _with_part_resized(state, operation, terms)
         case Removal():
             body = body_of(state.labels, operation.target, terms)
             return replace(state, labels=np.where(body.whole, state.anatomy, state.labels))
@@ -164,11 +159,10 @@ def apply_operation(
             return _deformed(state, operation.warp, terms)
 
 
-def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms, *, all_parts: bool = False) -> Body:
+def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms) -> Body:
     """The body an operation takes hold of.
 
-    A lesion has the parts that it shows: one without an enhancing rim gets none by being carried off. Where a part
-    grows, every part is there to grow (``all_parts``).
+    A lesion has the parts that it shows: one without an enhancing rim gets none by being carried off or grown.
 
     Raises:
         Implausible: there is none.
@@ -182,7 +176,7 @@ def body_of(labels: NDArray[np.uint8], target: Target, terms: EditTerms, *, all_
     if not count or target.lesion >= count:
         raise Implausible("no lesion", f"{counted(count, 'lesion')}; at least {max(target.lesion, 0) + 1}")
     where = lesions > 0 if target.lesion < 0 else lesions == target.lesion + 1
-    parts = terms.parts if all_parts else tuple(value for value in terms.parts if (labels[where] == value).any())
+    parts = tuple(value for value in terms.parts if (labels[where] == value).any())
     return body_at(labels, where, parts, ordered=True)
 
 
@@ -190,9 +184,7 @@ _Change = Callable[[Placed, NDArray[np.uint8]], Placed]
 """From a body as it lies, and the map without it."""
 
 
-def _edit_body(
-    state: LayeredMap, target: Target, terms: EditTerms, change: _Change, *, all_parts: bool = False
-) -> LayeredMap:
+def _edit_body(state: LayeredMap, target: Target, terms: EditTerms, change: _Change) -> LayeredMap:
     """Take a body out, change it, and put it back."""
     if target.structure:  # is part of the anatomy; lesions stay on top of it
         body = body_of(state.anatomy, target, terms)
@@ -200,7 +192,7 @@ def _edit_body(
         anatomy = _changed(bed, body, state.anatomy, terms, change)
         lesion = terms.is_lesion(state.labels)
         return replace(state, labels=np.where(lesion, state.labels, anatomy), anatomy=anatomy)
-    body = body_of(state.labels, target, terms, all_parts=all_parts)
+    body = body_of(state.labels, target, terms)
     bed = np.where(body.whole, state.anatomy, state.labels)
     return replace(state, labels=_changed(bed, body, state.labels, terms, change))
 
@@ -269,9 +261,31 @@ def _mended(body: Body, labels: NDArray[np.uint8], terms: EditTerms) -> NDArray[
     return shells
 
 
-def _resized(lying: Placed, bed: NDArray[np.uint8], resizing: Resizing, terms: EditTerms) -> Placed:
+def _with_part_resized(state: LayeredMap, resizing: Resizing, terms: EditTerms) -> LayeredMap:
+    """The map with another surface of one part.
+
+    Raises:
+        Implausible: the body has no such part, or the part keeps its voxels, and whatever else its order asks for.
+    """
+    values = resizing.target.structure or terms.parts
+    value = values[resizing.part]
+
+    def change(lying: Placed, bed: NDArray[np.uint8]) -> Placed:
+        if value not in lying.body.values:
+            raise Implausible("no such part", f"0 voxels of label {value}; at least 1")
+        return _resized(lying, bed, lying.body.values.index(value), resizing, terms)
+
+    after = _edit_body(state, resizing.target, terms, change)
+    if np.array_equal(after.labels == value, state.labels == value):
+        kept = counted(int((state.labels == value).sum()), "voxel")
+        raise Implausible("unchanged", f"0 voxels beside the {kept} of label {value} gained or lost; at least 1")
+    return after
+
+
+def _resized(lying: Placed, bed: NDArray[np.uint8], part: int, resizing: Resizing, terms: EditTerms) -> Placed:
+    """A body with another surface of the part at a position; what is around the part gives way to it alone."""
     sampling = terms.spacing_mm if resizing.unit == "mm" else (1.0, 1.0, 1.0)
-    body, part = lying.body, resizing.part
+    body = lying.body
     shells = body.shells.copy()
     within = distance_to_surface(shells[part], sampling, max(resizing.distance, 0)) < resizing.distance
     if resizing.distance < 0:
@@ -282,7 +296,9 @@ def _resized(lying: Placed, bed: NDArray[np.uint8], resizing: Resizing, terms: E
         free, fillable = ground(bed, body, terms, body.whole)
         shells[part] |= within & (fillable if part else free)
         for outer in range(part - 1, -1, -1):
-            shells[outer] |= shells[outer + 1] | (with_neighbours(shells[outer + 1]) & free)
+            # Only around what is new: where a part lay bare before, nobody asked to cover it.
+            new = shells[outer + 1] & ~body.shells[outer + 1]
+            shells[outer] |= new | (with_neighbours(new) & free)
     resized = body.with_shells(shells)
     return replace(lying, body=resized, owed=shells, intended=resized.sizes())
 
@@ -319,6 +335,7 @@ def _transplanted(
             expected="label maps with lesions to take",
             remedy="Name them with --donors.",
         )
+    refuse_misordered(donor, terms)
     try:
         body = body_of(donor, operation.target, terms)
     except Implausible as refused:

@@ -17,6 +17,9 @@ from .terms import EditTerms
 
 Reason = Literal[
     "no lesion",
+    "no such part",
+    "unchanged",
+    "misordered",
     "outside",
     "forbidden",
     "another lesion",
@@ -31,6 +34,10 @@ Reason = Literal[
 
 REASONS: dict[Reason, str] = {
     "no lesion": "a label map without the lesion or structure to edit",
+    "no such part": "a lesion without the part to grow or shrink",
+    "unchanged": "a part that keeps every voxel as it was",
+    "misordered": "a lesion whose parts lie in another order than [labels] lesion says, most likely because its values"
+    " mean something else",
     "outside": "a body pushed outside the brain or the grid",
     "forbidden": "a body over a structure that it must leave",
     "another lesion": "a lesion that meets another one",

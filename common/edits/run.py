@@ -31,9 +31,13 @@ from ..labels.sampler import SampledLabels
 from ..study import Study
 from .inputs import EditInput, InputFiles, read_inputs
 from .layered import layered
-from .plausibility import REASONS, Reason
+from .part_order import refuse_misordered
+from .plausibility import REASONS, Implausible, Reason
 from .terms import edit_terms
 from .variant import draw_variant
+
+AS_GIVEN = "as given"
+"""Stands for the edit's name where a map is refused before any."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class EditReport:
         written: Variants written.
         private: Those among them that come from a private map or donor.
         given_up: Variants of which no draw was plausible.
-        rejected: (edit's name, reason) to the number of draws rejected for it.
+        rejected: (edit's name, reason) to the number of draws rejected for it; of a map that is refused as it is given
+            (:data:`AS_GIVEN`), one for each of its variants.
         measured: Of each of these, what was measured in the first such draw, and the limit.
         diversity: Of what was written.
     """
@@ -157,6 +162,13 @@ def edit_label_maps(
     private = 0
     with atomic_folder(out) as folder:
         for index, given in enumerate(read_inputs(inputs, study, sources, get_secret)):
+            try:
+                refuse_misordered(given.labels, terms)
+            except Implausible as disorder:
+                rejected[AS_GIVEN, disorder.reason] += variants
+                measured.setdefault((AS_GIVEN, disorder.reason), disorder.measured)
+                progress(index + 1, len(inputs.files))
+                continue
             state = layered(given.labels, terms, given.anatomy)
             for variant in range(variants):
                 made, refused = draw_variant(state, recipe, terms, (seed, index, variant), choose)
@@ -215,5 +227,8 @@ def _nothing(rejected: Mapping[tuple[str, Reason], int], measured: Mapping[tuple
     return DataError(
         f"a recipe that gives no plausible label map: {'; '.join(rejection_texts(rejected, measured))}",
         expected="edits within the recipe's [labels] and [plausible]",
-        remedy="Widen or mend the recipe's ranges; docs/recipes holds examples.",
+        remedy="Widen or mend the recipe's ranges; docs/recipes holds examples."
+        if any(edit != AS_GIVEN for edit, _ in rejected)
+        else "Look at what the values mean: in the study's [labels] and [remapping], in the file that was given to"
+        " 'labels infer' with --remapping, and in the order of the recipe's [labels] lesion.",
     )

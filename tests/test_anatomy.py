@@ -206,6 +206,7 @@ def test_where_no_scan_is_left_nothing_is_written_and_the_exit_code_is_3(
     assert command(tmp_path / "c", tmp_path / "out", weights, "--threshold", "1") == 3
     said = capsys.readouterr().err
     assert f"{LOW_CONFIDENCE} (1)" in said
+    assert "a confidence of 1 or more (--threshold)" in " ".join(said.split())
     assert "Doe" not in said
     assert not (tmp_path / "out").exists()
 

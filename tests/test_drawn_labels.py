@@ -108,8 +108,20 @@ def test_a_value_beside_those_that_the_cohort_names_leaves_its_scan_out(
     tmp_path: Path, network: LoadedGenerator
 ) -> None:
     cohort = named_cohort(tmp_path, "1\tbrain\n", drawn=4)
-    with pytest.raises(DataError, match="label-outside-study"):
+    with pytest.raises(DataError, match="label-outside-study") as refused:
         infer_untold(cohort, network, tmp_path / "out")
+    assert refused.value.found.endswith("; values without a meaning: 4")
+    assert "Say with --remapping" in refused.value.remedy
+
+
+def test_values_that_a_table_lacks_are_named_beside_those_that_it_has(tmp_path: Path, network: LoadedGenerator) -> None:
+    cohort, table = read_cohort(named_cohort(tmp_path, "", drawn=7)), {"background": (0,), "tumour": (4,)}
+    with pytest.raises(DataError) as refused:
+        infer_cohort(cohort, network, tmp_path / "out", secret=SECRET, threshold=0, remapping=table)
+    assert refused.value.found.endswith("label-outside-study (1); values outside the table of --remapping: 1, 7")
+    assert refused.value.expected == "values that the table names: 0, 4"
+    assert "Say with --remapping" not in refused.value.remedy
+    assert "Add these values to the file" in refused.value.remedy
 
 
 def test_a_cohort_without_label_maps_needs_neither_names_nor_a_table(tmp_path: Path, network: LoadedGenerator) -> None:

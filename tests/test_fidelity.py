@@ -358,6 +358,15 @@ def test_labels_found_again_say_how_many_patients_have_them(capsys: pytest.Captu
     assert [line.split()[0] for line in lines if "(5 of 8 have it)" in line] == ["tumour"]
 
 
+def test_labels_found_again_say_how_many_synthetic_scans_have_them(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = np.array(TRUE.classes)
+    classes[:2] = np.minimum(classes[:2], 1)
+    print_fidelity(measured(synthetic=replace(TRUE, classes=classes)))
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "have it" in line]
+    assert line.split()[0] == "tumour"
+    assert f"({len(TRUE) - 2} of {len(TRUE)} have it)  real" in line
+
+
 def test_the_text_shows_every_measure_beside_its_yardstick(capsys: pytest.CaptureFixture[str]) -> None:
     found = measured()
     print_fidelity(found)

@@ -20,9 +20,9 @@ def print_fidelity(fidelity: Fidelity) -> None:
     shown = {region: found for region, found in fidelity.refound.items() if region not in fidelity.repeated}
     wide = max(map(len, shown), default=0)
     for region, found in shown.items():
-        some = how_many_have_it(fidelity.carriers[region], fidelity.test_patients)
-        of_real = f"{_figure(found.real)} ({some})" if some else _figure(found.real)
-        print(f"  {region:<{wide}}  synthetic {_figure(found.synthetic)}  real {of_real}")
+        of_made = _figure_and_who(found.synthetic, fidelity.synthetic_carriers[region], fidelity.synthetic_scans)
+        of_real = _figure_and_who(found.real, fidelity.carriers[region], fidelity.test_patients)
+        print(f"  {region:<{wide}}  synthetic {of_made}  real {of_real}")
     for absent in (
         absent_in_words(fidelity.carriers),
         absent_in_words(fidelity.synthetic_carriers, "synthetic scan"),
@@ -51,6 +51,12 @@ def print_fidelity(fidelity: Fidelity) -> None:
 
 def _figure(figure: Figure) -> str:
     return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _figure_and_who(figure: Figure, having: int, of: int) -> str:
+    """A scan without the structure, in which none is found, counts 1: so it says how many have it."""
+    some = how_many_have_it(having, of)
+    return f"{_figure(figure)} ({some})" if some else _figure(figure)
 
 
 def _number(value: float | None) -> str:

@@ -45,10 +45,10 @@ CONFIDENCES = "confidence.tsv"
 _NOT_NEEDED = {"missing-label", "empty-label"}
 """What the cohort check holds against a scan that needs no label map here."""
 
-_REMEDIES = {
-    LOW_CONFIDENCE: "Check that the scans are skull-stripped, and look at one; a lower --threshold writes guesses.",
-    "label-outside-study": "Say with --remapping what the values of the cohort's label maps mean.",
-}
+_OUTSIDE = "label-outside-study"
+"""Code of a scan whose label map holds a value that nothing gives a meaning."""
+_NAMED = 10
+"""Such values that a message names."""
 
 Progress = Callable[[int, int], None]
 """(scans done, scans in all)."""
@@ -134,12 +134,14 @@ def infer_cohort(
     fates: list[tuple[Scan, float | None, str]] = []
     drawn: list[tuple[str, ...]] = []
     kept: list[Patient] = []
+    outside = Counter[int]()
     with atomic_folder(out) as folder:
         for_owner_alone(folder)
         for patient in cohort.patients:
             scans = []
             for number, scan in enumerate(patient.scans, start=1):
-                code, inferred = _judged(scan, cohort.root, network, table, known, threshold)
+                code, inferred, unknown = _judged(scan, cohort.root, network, table, known, threshold)
+                outside.update(unknown if code == _OUTSIDE else ())
                 fates.append((scan, inferred.confidence if inferred else None, code))
                 if inferred and not code:
                     stem = _stem(patient, number)
@@ -149,7 +151,7 @@ def infer_cohort(
             kept += [replace(patient, scans=tuple(scans))] if scans else []
         report = _report(fates, drawn, network.study.network.overlay, threshold)
         if not kept:
-            raise _nothing(report, network.study)
+            raise _nothing(report, network.study, outside, known if table else None)
         _write_tables(folder, replace(cohort, patients=tuple(kept)), fates, network.study)
     return report
 
@@ -161,28 +163,47 @@ def _judged(
     table: Mapping[str, tuple[int, ...]],
     known: frozenset[int],
     threshold: float,
-) -> tuple[str, InferredScan | None]:
-    """The code for which a scan is left out ('' where it is not), and what was inferred where it could be."""
+) -> tuple[str, InferredScan | None, frozenset[int]]:
+    """The code for which a scan is left out ('' where it is not), what was inferred where it could be, and values of
+    its label map without a meaning."""
     facts = inspect_scan(scan, root, needed_channels(scan, network.study), known)
     errors = [code for code in PROBLEMS if code in facts.codes - _NOT_NEEDED and PROBLEMS[code][0] == "error"]
     if errors:
-        return errors[0], None
+        return errors[0], None, facts.outside
     inferred = infer_scan(scan, network, table)
-    return ("" if inferred.confidence >= threshold else LOW_CONFIDENCE), inferred
+    return ("" if inferred.confidence >= threshold else LOW_CONFIDENCE), inferred, facts.outside
 
 
-def _nothing(report: InferenceReport, study: Study) -> DataError:
-    code = next(iter(report.left_out), "")
-    channels = ", ".join(study.channels)
-    expected = {
-        "missing-channel": f"scans with one or more of the channels that the network reads: {channels}",
-        LOW_CONFIDENCE: f"a confidence of {report.threshold:g} or more in at least one scan",
-    }
-    return DataError(
-        f"no scan whose anatomy could be inferred: {_counted(report.left_out)}",
-        expected=expected.get(code, "one or more scans without such a problem"),
-        remedy=_REMEDIES.get(code, "Run 'fedphantom cohort check' on the cohort."),
-    )
+def _nothing(
+    report: InferenceReport, study: Study, outside: Mapping[int, int], named: frozenset[int] | None
+) -> DataError:
+    """What kept most scans from being written.
+
+    Args:
+        report: With a code for every scan.
+        study: The network's.
+        outside: Values without a meaning to the scans that hold them.
+        named: The values in the table given with ``--remapping``; None without one.
+    """
+    code = max(report.left_out, key=lambda one: report.left_out[one], default="")
+    found = f"no scan whose anatomy could be inferred: {_counted(report.left_out)}"
+    expected, remedy = "one or more scans without such a problem", "Run 'fedphantom cohort check' on the cohort."
+    if outside:
+        values = sorted(outside)
+        more = f" and {len(values) - _NAMED} more" if len(values) > _NAMED else ""
+        what = "without a meaning" if named is None else "outside the table of --remapping"
+        found += f"; values {what}: {', '.join(map(str, values[:_NAMED]))}{more}"
+    if code == "missing-channel":
+        expected = f"scans with one or more of the channels that the network reads: {', '.join(study.channels)}"
+    elif code == LOW_CONFIDENCE:
+        expected = f"one or more scans with a confidence of {report.threshold:g} or more (--threshold)"
+        remedy = "Check that the scans are skull-stripped, and look at one; a lower --threshold writes guesses."
+    elif code == _OUTSIDE and named is None:
+        remedy = "Say with --remapping what the values of the cohort's label maps mean."
+    elif code == _OUTSIDE:
+        expected = f"values that the table names: {', '.join(map(str, sorted(named or ())))}"
+        remedy = "Add these values to the file, each under the label that it means; those of no use under background."
+    return DataError(found, expected=expected, remedy=remedy)
 
 
 def _stem(patient: Patient, number: int) -> str:

@@ -127,6 +127,31 @@ def test_training_patients_maps_may_be_edited_and_painted(
     assert ("nothing shows" in told) == (synthetic == "under-train")
 
 
+def test_another_secret_shows_nothing_and_is_said_to(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "another").write_text("0" * 64 + "\n")
+    assert evaluate(made, "of-test", "--site-secret", str(tmp_path / "another")) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "nothing can show: no scan was named with this secret" in told
+    assert "labels infer" in told
+
+
+def test_a_map_inferred_from_a_training_patients_scan_is_known_by_the_secret(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, inferred = read_cohort(made / "train").scans, tmp_path / "of-inferred"
+    shutil.copytree(made / "of-train", inferred)
+    paths = [path for path in sorted(inferred.rglob("*_dseg.json")) if CHAIN_KEY in path.read_text()]
+    for path, scan in zip(paths, scans, strict=True):
+        content = json.loads(path.read_text())
+        source = private_scan_source(scan.scan_id, known_secret(made / "secret"))
+        content[CHAIN_KEY]["source"] = source.model_dump(mode="json")
+        path.write_text(json.dumps(content))
+    assert evaluate(made, str(inferred), *secret(made)) == 0
+    assert "private label maps" not in capsys.readouterr().err
+
+
 def test_a_secret_that_is_none_is_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(made, "of-train", "--site-secret", str(tmp_path / "nowhere")) == 3
     assert "--site-secret: no site's secret in the file named" in capsys.readouterr().err

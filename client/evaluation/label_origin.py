@@ -15,6 +15,7 @@ from ...common.cohorts.preparation import PreparedScans
 from ...common.counted import counted
 from ...common.errors import DataError
 from ...common.labels.chain import CHAIN_KEY, LabelChain, LabelSource, label_digest
+from ...common.labels.folder import UNDECLARED
 from ...common.labels.private_name import private_scan_source, private_source
 from ...common.study import Study
 from ...common.volumes.nifti import nifti_stem
@@ -26,6 +27,7 @@ def refuse_test_patients_maps(
     test: PreparedScans,
     test_scans: Iterable[str],
     train: PreparedScans,
+    train_scans: Iterable[str],
     study: Study,
     secret: bytes | None,
     say: Callable[[str], None],
@@ -41,6 +43,7 @@ def refuse_test_patients_maps(
         test: Real patients that nothing was trained on.
         test_scans: Identifiers of their scans, as ``labels infer`` hashes them.
         train: Real patients that the generator trained on; their maps may be edited.
+        train_scans: Identifiers of their scans.
         study: Labels.
         secret: The site's; None where it was not given.
         say: Told how many scans could not be looked into.
@@ -60,14 +63,26 @@ def refuse_test_patients_maps(
     of_test, of_train = (
         {private_source(labels, secret).name for labels in maps(scans)} if secret else set() for scans in (test, train)
     )
-    of_test |= {private_scan_source(scan, secret).name for scan in test_scans} if secret else set()
+    if secret:
+        of_test |= {private_scan_source(scan, secret).name for scan in test_scans}
+        of_train |= {private_scan_source(scan, secret).name for scan in train_scans}
     if any(names & of_test for names in private):
         raise _of_a_test_patient("a synthetic scan painted from an edited or inferred label map of a test patient")
     untold = sum(not names <= of_train for names in private)
     if untold:
+        named = set().union(*private) - {UNDECLARED}
+        if not secret:
+            why = "only --site-secret could show"
+        elif named and not named & of_train:
+            why = (
+                "nothing can show: no scan was named with this secret. Give the file that 'labels edit' was given, or"
+                " that 'labels infer' wrote"
+            )
+        else:
+            why = "nothing shows"
         say(
             f"--synthetic: {counted(untold, 'scan')} painted from private label maps; that none is a test patient's,"
-            f" {'nothing shows' if secret else 'only --site-secret could show'}"
+            f" {why}"
         )
 
 

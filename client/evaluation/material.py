@@ -94,7 +94,7 @@ class Sources:
         made, _ = _prepared("--synthetic", read_cohort, self.synthetic, study.without_remapping(), cache, say)
         with about("--synthetic"):
             refuse_test_patients_maps(
-                read_cohort(self.synthetic), made, test, real.test_scans, train, study, secret, say
+                read_cohort(self.synthetic), made, test, real.test_scans, train, real.train_scans, study, secret, say
             )
         public = _prepared("--public", read_public, self.public, study, cache, say)[0] if self.public else None
         return Material(train, test, made, public, study, synthetic_digest(self.synthetic), real.procedural)
@@ -111,16 +111,18 @@ class Sources:
                 remedy="Divide the cohort by patient; with --run the coin records do it.",
             )
         procedural = procedural_patients(trained) | procedural_patients(tested)
-        return _Real(train, test, procedural, tuple(scan.scan_id for scan in tested.scans))
+        train_scans, test_scans = (tuple(scan.scan_id for scan in cohort.scans) for cohort in (trained, tested))
+        return _Real(train, test, procedural, train_scans, test_scans)
 
 
 @dataclass(frozen=True)
 class _Real:
-    """Real patients: scans to train on and to test on, who of them is procedural, and the test scans' identifiers."""
+    """Real patients: scans to train on and to test on, who of them is procedural, and the scans' identifiers."""
 
     train: PreparedScans
     test: PreparedScans
     procedural: frozenset[str]
+    train_scans: tuple[str, ...]
     test_scans: tuple[str, ...]
 
 
@@ -144,12 +146,16 @@ def _of_run(run: Path) -> tuple[Study, _Real]:
         for folder, material in zip(folders, materials, strict=True)
         for patient in procedural_patients(material.cohort)
     )
-    test_scans = (
-        scan.scan_id
-        for material in materials
-        for scan in material.cohort.only(set(material.coins.patients("test"))).scans
+    train_scans, test_scans = (
+        tuple(
+            scan.scan_id for one, some in zip(materials, who, strict=True) for scan in one.cohort.only(set(some)).scans
+        )
+        for who in (
+            [one.coins.training_patients() for one in materials],
+            [one.coins.patients("test") for one in materials],
+        )
     )
-    return study, _Real(train, test, procedural, tuple(test_scans))
+    return study, _Real(train, test, procedural, train_scans, test_scans)
 
 
 def _given_study(path: Path) -> Study:

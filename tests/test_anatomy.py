@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -303,3 +304,19 @@ def test_what_is_painted_on_an_inferred_label_map_is_never_packed(
         releasable.pack()
     assert refused.value.exit_code == 4
     assert not releasable.release.exists()
+
+
+def test_a_release_of_such_a_network_is_refused_as_what_it_is_before_an_audit_is_asked_for(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(weights, tmp_path / "run" / "generator.safetensors")
+    assert run(["release", "key", str(tmp_path / "keys")]) == 0
+    capsys.readouterr()
+    line = ["release", "pack", str(tmp_path / "run"), str(tmp_path / "release"), "--tier", "internal"]
+    for kind in ("weights", "volumes"):
+        assert run([*line, "--key", str(tmp_path / "keys" / "key.pem"), "--kind", kind]) == 4
+        said = " ".join(capsys.readouterr().err.split())
+        assert "a network from images to labels" in said
+        assert "never released, whatever its audit says" in said
+        assert "Run the audit" not in said

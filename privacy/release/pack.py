@@ -133,14 +133,7 @@ def pack(
     generator = _source(run / GENERATOR, "generator of the run")
     generator_sha256 = hashlib.sha256(generator).hexdigest()
     study, promised, parameters = check_weights(generator)
-    if study.network.maps == "images-to-labels":
-        _permitted_audit(audit, kind, tier, generator_sha256)  # its reasons come first
-        raise PolicyRefused(
-            "a network that was trained to read scans",
-            expected="a generator of images: the audit attacks such a network by its loss on own scans, and cannot pass"
-            " it yet",
-            remedy="Use it inside the study, whose sites hold it already.",
-        )
+    refuse_reader(study)
     if kind == "weights" and not study.federation.weights_leave:
         raise PolicyRefused(
             "weights of a study whose sites share volumes alone",
@@ -225,6 +218,21 @@ def pack(
         report = verify_folder(folder, [key.public_key()])
         before(report)
     return report
+
+
+def refuse_reader(study: Study) -> None:
+    """Refuse a network from images to labels, whatever its audit says: nobody need run one to be told so.
+
+    Raises:
+        PolicyRefused: it is one.
+    """
+    if study.network.maps == "images-to-labels":
+        raise PolicyRefused(
+            "a network from images to labels, which was trained to read scans",
+            expected="a generator of images: such a network is never released, whatever its audit says, for no audit"
+            " can pass it yet",
+            remedy="Use it inside the study, whose sites hold it already.",
+        )
 
 
 def permitted(

@@ -32,7 +32,7 @@ from .content import GENERATOR, check_weights
 from .history import PACKED, keeps_history, note, refusals_noted
 from .label_carriers import LabelCarriers, count_label_carriers, fewest_carriers
 from .origin import check_origin
-from .pack import ReleaseReport, pack, permitted, verify_release
+from .pack import ReleaseReport, pack, permitted, refuse_reader, verify_release
 from .policy_file import unnamed_signers
 from .text_scan import names_someone
 
@@ -121,6 +121,7 @@ def _packed(
         _refuse_several_painters(synthetic)
     audit = audit or next((file for file in (run / "audit" / RESULT,) if file.is_file()), None)
     study = study_of(load_weights(run / GENERATOR)[1])
+    refuse_reader(study)  # before its audit is looked for
     cohort = public_cohort(study, public) if public else None
     has_sites = any(run.glob(f"sites/*/{SITE_FILE}")) or (run / SITE_FILE).exists()
     audit = audit / RESULT if audit is not None and audit.is_dir() else audit

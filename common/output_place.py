@@ -27,6 +27,20 @@ def refuse_taken(out: Path) -> None:
     refuse_unwritable(out.absolute().parent)
 
 
+def refuse_inside(out: Path, given: Path) -> None:
+    """Keep out of a folder that is read: what is written there would be read as more of it the next time.
+
+    Raises:
+        OutputTaken: ``out`` is ``given``, or lies in it.
+    """
+    if given.is_dir() and out.resolve().is_relative_to(given.resolve()):
+        raise OutputTaken(
+            "a folder inside the one that is read",
+            expected="a folder elsewhere: what is written would lie among what was given",
+            remedy=CHOOSE_ANOTHER,
+        )
+
+
 def refuse_folder(file: Path) -> None:
     """Find that a single file, new or old, can be written there.
 

@@ -39,12 +39,14 @@ def generate(
     from ..common.gan.generation import generate_cohort, load_generators
     from ..common.labels.choice import declare_sources, newly_sampled, of_folder, sources_at_hand
     from ..common.montage import write_cohort_montage
-    from ..common.output_place import refuse_taken, refuse_taken_file
+    from ..common.output_place import refuse_inside, refuse_taken, refuse_taken_file
     from ..common.progress import progress_bar
     from .dp.statement import NONE, one_line, read_dp
 
     with about("OUT"):
         refuse_taken(out)
+        if labels:
+            refuse_inside(out, labels)
     if picture:
         with about("--montage"):
             refuse_taken_file(picture)

@@ -365,7 +365,35 @@ def test_failures_end_in_their_exit_codes(public: Path, tmp_path: Path, capsys: 
     assert run([*command, "--recipe", str(tmp_path / "bad.toml")]) == 3
     assert "'liver'" in capsys.readouterr().err
     assert run([*command, "--recipe", str(tmp_path / "missing.toml")]) == 3
+    assert "no file 'missing.toml' at the path given" in capsys.readouterr().err
+    (tmp_path / "latin.toml").write_bytes(HEAD.encode() + b"# \xe9\n")
+    assert run([*command, "--recipe", str(tmp_path / "latin.toml")]) == 3
+    assert "'latin.toml' is not UTF-8 text" in capsys.readouterr().err
     assert run(command) == 2
+
+
+def test_where_nothing_is_a_folder_of_label_maps_is_expected_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text(to_toml(STUDY))
+    (tmp_path / "recipe.toml").write_text(MOVE.to_toml())
+    options = ["--study", str(tmp_path / "study.toml"), "--recipe", str(tmp_path / "recipe.toml")]
+    assert run(["labels", "edit", str(tmp_path / "nowhere"), str(tmp_path / "out"), *options]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a folder with label maps (NIfTI files) directly in it, a cohort's folder, or its table" in said
+
+
+def test_one_private_map_of_one_pair_is_told_in_the_singular(tmp_path: Path) -> None:
+    study = brain_study()
+    (tmp_path / "in").mkdir()
+    write_label_map(tmp_path / "in" / "a.nii.gz", with_tumour(healthy_brain()), study.volume_grid())
+    said = [
+        edit(tmp_path / "in", tmp_path / f"out{n}", study=study, secret=tmp_path / "secret", variants=n).to_text()
+        for n in (1, 2)
+    ]
+    assert "1 of them is private: it stays inside the site, and nothing painted from it is released" in said[0]
+    assert "2 of them are private: they stay inside the site" in said[1]
+    assert "Dice of 1 pair among 2 maps" in said[1]
 
 
 def test_sampling_says_how_diverse_the_sample_is(tmp_path: Path) -> None:

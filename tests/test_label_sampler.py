@@ -263,6 +263,18 @@ def test_a_damaged_sidecar_is_named_as_such(tmp_path, sidecar):
         read_label_folder(tmp_path, GRID)
 
 
+def test_a_label_map_that_is_cut_short_is_told_by_its_number_and_not_by_its_name(tmp_path):
+    for name in ("a", "doe", "z"):
+        write_label_map(tmp_path / f"{name}.nii.gz", _map(4).labels, GRID)
+    whole = (tmp_path / "doe.nii.gz").read_bytes()
+    (tmp_path / "doe.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"label map 2 in the order of the files' names: a file is trunc") as refused:
+        read_label_folder(tmp_path, GRID)
+    assert "doe" not in str(refused.value)
+    assert "take it out of the folder" in refused.value.remedy
+    assert "cohort check" not in refused.value.remedy
+
+
 def test_a_folder_without_label_maps_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match="label maps"):

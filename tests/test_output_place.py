@@ -82,6 +82,24 @@ def test_an_output_whose_place_is_taken_is_bad_input_and_left_alone(
     assert {path: path.read_bytes() if path.is_file() else None for path in Path("out").rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["labels", "edit", "run", "run/inner", "--recipe", "recipe.toml", "--study", "study.toml"],
+        ["labels", "edit", "cohort", "run/inner", "--recipe", "r.toml", "--study", "study.toml", "--donors", "run"],
+        ["generate", "generator.safetensors", "run/inner", "--labels", "run/../run"],
+    ],
+    ids=["labels edit", "labels edit, donors", "generate"],
+)
+def test_label_maps_are_not_written_among_those_that_are_read(
+    line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_a_place_with_inputs(tmp_path, monkeypatch)
+    assert run(line) == 3
+    assert "OUT: a folder inside the one that is read" in capsys.readouterr().err
+    assert not any(Path("run").iterdir())
+
+
 def test_every_command_that_writes_is_in_the_table() -> None:
     group = typer.main.get_command(app)
     writes = set()

@@ -100,6 +100,7 @@ REFUSED = {
     "not TOML": ("name =", "not valid TOML"),
     "a negative size": (SCALE.replace("1.2", "-1.2"), r"edit 1 \(scale\), 'factor': must be above 0 \(found -1.2\)"),
     "a size of zero": (SCALE.replace("1.2", "0"), "must be above 0"),
+    "a factor that is no number": (SCALE.replace("1.2", "true"), r"'factor': needs a number, or a range \[low, high\]"),
     "a factor that no grid holds": (SCALE.replace("1.2", "30"), r"'factor': must not be more than 10 \(found 30"),
     "a shift out of this world": (HEAD + '[[edit]]\noperation = "move"\nmm = [1e300, 0, 0]\n', "not be more than 1000"),
     "a depth that no head has": (HEAD + '[[edit]]\noperation = "insert"\ndepth_mm = 1e300\n', "not be more than 200"),

@@ -42,7 +42,7 @@ def carried(numbers: Mapping[str, int]) -> tuple[str, ...]:
 
 def how_many_have_it(number: int, patients: int) -> str:
     """As in "11 of 12 have it"; empty where all do."""
-    return "" if number == patients else f"{number} of {patients} have it"
+    return "" if number == patients else f"{number} of {patients} {'has' if number == 1 else 'have'} it"
 
 
 def absent_in_words(numbers: Mapping[str, int], what: str = "test patient") -> str:

@@ -65,6 +65,13 @@ class InputFiles:
         files = tuple(label_files(path))
         if files:
             return cls(files, of_cohort=False)
+        if not path.exists():
+            raise DataError(
+                "nothing at the path given",
+                expected="a folder with label maps (NIfTI files) directly in it, a cohort's folder, or its table"
+                " (.csv, .tsv)",
+                remedy="Check the path.",
+            )
         cohort = read_cohort(path)
         found = tuple(scan.label for scan in cohort.scans if scan.label is not None)
         if not found:
@@ -97,11 +104,13 @@ def read_inputs(
     """
     resample = given.of_cohort or study.grid.resample_labels
     cohort_of = study if given.of_cohort else None
-    for found in read_label_maps(given.files, study.volume_grid(), resample=resample, cohort_of=cohort_of):
+    maps = read_label_maps(given.files, study.volume_grid(), resample=resample, cohort_of=cohort_of)
+    for number, found in enumerate(maps, start=1):
         unknown = sorted(set(np.unique(found.labels).tolist()) - set(study.label_values))
         if unknown:
             raise DataError(
-                f"a label map with the values {', '.join(map(str, unknown))}, which the study does not name",
+                f"{'a label map' if given.of_cohort else f'label map {number}'} with the values"
+                f" {', '.join(map(str, unknown))}, which the study does not name",
                 expected=f"values among {', '.join(map(str, study.label_values))}",
                 remedy="Edit label maps under the study that they were made or prepared for.",
             )

@@ -99,9 +99,10 @@ class EditReport:
         lines = [f"{counted(self.written, 'label map')} from {self.inputs}, by the recipe '{self.recipe}'"]
         lines += [f"rejected draws: {text}" for text in rejection_texts(self.rejected, self.measured)]
         if self.private:
+            are, they, them = ("is", "it stays", "it") if self.private == 1 else ("are", "they stay", "them")
             lines.append(
-                f"{self.private} of them are private: they stay inside the site, and nothing painted from them "
-                "is released"
+                f"{self.private} of them {are} private: {they} inside the site, and nothing painted from {them}"
+                " is released"
             )
         return "\n".join([*lines, self.diversity.to_text()])
 

@@ -23,6 +23,7 @@ from ..cohorts.preparation import normalise
 from ..device import Device
 from ..errors import DataError, about
 from ..exchange import Parameters
+from ..labels.folder import refuse_unfit
 from ..labels.sampler import SampledLabels
 from ..parallel import side_by_side
 from ..randomness import derived_seed, torch_generator
@@ -291,15 +292,8 @@ def _in_parts(labels: Iterable[SampledLabels], size: int) -> Iterator[list[Sampl
 
 def _classes(sampled: SampledLabels, number: int, study: Study) -> NDArray[np.uint8]:
     """Class indices (X, Y, Z) of the label map that comes as the given number."""
-    values = np.asarray(study.label_values)
-    index = np.searchsorted(values, sampled.labels).clip(0, len(values) - 1).astype(np.uint8)
-    if sampled.labels.shape != study.grid.shape or not np.array_equal(values[index], sampled.labels):
-        raise DataError(
-            f"label map {number} lies on another grid or holds values outside the study's labels",
-            expected=f"shape {study.grid.shape}, values among {', '.join(map(str, study.label_values))}",
-            remedy="Sample label maps with the generator's own study.",
-        )
-    return index
+    refuse_unfit(sampled.labels, number, study)
+    return np.searchsorted(np.asarray(study.label_values), sampled.labels).astype(np.uint8)
 
 
 def _whose(number: int, private: int) -> str:

@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError, about
 from ..signing import MANIFEST
 from ..study import Study
 from .chain import PublicSources
-from .folder import PUBLIC_LABELS, label_files_or_refused, read_label_maps, refuse_other_names
+from .folder import PUBLIC_LABELS, label_files_or_refused, read_label_maps, refuse_other_names, refuse_unfit
 from .sampler import SampledLabels, make_label_sampler, public_label_maps
 from .stated_origin import refuse_private_labels, refuse_private_maps
 
@@ -137,8 +137,8 @@ def of_folder(study: Study, folder: Path, known: PublicMaps | None) -> LabelChoi
             than in the study.
         GeometryError: a label map on another grid, unless the study has such maps resampled.
         ConfigError: a chain with a recipe that does not fit the study.
-        DataError: no label map, a chain whose source is not among those known or that sampler and edits did not write,
-            or a damaged declaration of public sources.
+        DataError: no label map, one with values outside the study's labels, a chain whose source is not among those
+            known or that sampler and edits did not write, or a damaged declaration of public sources.
     """
     files, declared = label_files_or_refused(folder), folder / PUBLIC_LABELS
     refuse_other_names(folder, study)
@@ -147,7 +147,8 @@ def of_folder(study: Study, folder: Path, known: PublicMaps | None) -> LabelChoi
         return read_label_maps(files, study.volume_grid(), resample=study.grid.resample_labels)
 
     private = unverified = 0
-    for one in maps():  # what is wrong with the last is told before the first is painted
+    for number, one in enumerate(maps(), start=1):  # what is wrong with the last is told before the first is painted
+        refuse_unfit(one.labels, number, study)
         if not one.chain.is_public:
             private += 1
         elif known:

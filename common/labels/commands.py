@@ -80,13 +80,15 @@ def edit(
     """Move, resize, insert or remove lesions by a recipe, as recorded; maps of patients stay inside the site."""
     from ..edits.run import edit_label_maps
     from ..errors import about
-    from ..output_place import refuse_taken
+    from ..output_place import refuse_inside, refuse_taken
     from ..progress import progress_bar
     from ..study import read_study
     from .recipe import read_recipe
 
     with about("OUT"):
         refuse_taken(out)
+        for given in (source, *([donors] if donors else [])):
+            refuse_inside(out, given)
     with about("--study"):
         study = read_study(study_path)
     with about("--recipe"):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counted import counted
+
 MOST_MAPS = 60
 """Of larger sets so many are compared, evenly chosen: 1770 pairs."""
 _MOST_VOXELS = 100_000
@@ -65,7 +67,7 @@ class Diversity:
         if not self.dice:
             return "diversity: too few label maps to compare"
         width = max(map(len, self.dice))
-        lines = [f"diversity: Dice of {self.pairs} pairs among {self.compared} maps (1: all alike)"]
+        lines = [f"diversity: Dice of {counted(self.pairs, 'pair')} among {self.compared} maps (1: all alike)"]
         return "\n".join([*lines, *(f"  {name:<{width}}  {spread.words()}" for name, spread in self.dice.items())])
 
 

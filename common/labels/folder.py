@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..atomic import atomic_folder, write_atomic
 from ..cohorts.layouts import read_cohort
 from ..cohorts.layouts.bids import LABEL_LOOKUP
-from ..errors import DataError, GeometryError, VerificationFailed
+from ..errors import DataError, GeometryError, VerificationFailed, about
 from ..study import Study
 from ..volumes.grid import Affine, Grid, Spacing
-from ..volumes.nifti import is_nifti, nifti_stem, read_header, read_label_map
+from ..volumes.nifti import Damaged, is_nifti, nifti_stem, read_header, read_label_map
 from ..volumes.nifti_writer import write_label_map
 from ..volumes.placement import SPACING_TOLERANCE, canonical_grid, place_labels
 from .chain import CHAIN_KEY, LabelChain, LabelSource, PublicSources
@@ -30,6 +32,8 @@ from .remapping import remap
 from .sampler import LabelSampler, SampledLabels
 
 PUBLIC_LABELS = "public-labels.json"
+_NAMED = 10
+"""Values that a message names."""
 UNDECLARED = "undeclared"
 """Name of the private source of a label map that came without a chain."""
 
@@ -163,20 +167,59 @@ def read_label_maps(
 
     Those of a cohort hold what the remapping of ``cohort_of`` names, if that has one.
     """
-    for file in files:
-        header = read_header(file)
-        if not resample and len(header.grid_shape) == 3:
-            _check_grid(header.grid_shape, header.affine, grid)  # before a voxel is read
-        stored, affine = read_label_map(file)
-        if cohort_of and cohort_of.remapping:
-            stored = remap(stored, cohort_of.remapping, cohort_of.labels)
-        if not (np.isfinite(stored).all() and (stored >= 0).all() and (stored <= 255).all()) or (stored % 1 != 0).any():
+    for number, file in enumerate(files, start=1):
+        with nullcontext() if cohort_of else _numbered(number):
+            header = read_header(file)
+            if not resample and len(header.grid_shape) == 3:
+                _check_grid(header.grid_shape, header.affine, grid)  # before a voxel is read
+            stored, affine = read_label_map(file)
+            if cohort_of and cohort_of.remapping:
+                stored = remap(stored, cohort_of.remapping, cohort_of.labels)
+            whole = np.isfinite(stored).all() and (stored >= 0).all() and (stored <= 255).all()
+            if not whole or (stored % 1 != 0).any():
+                raise DataError(
+                    "a label map with values that are no labels",
+                    expected="whole numbers from 0 to 255",
+                    remedy="Check that the folder holds label maps and not intensities.",
+                )
+            chain = _read_chain(file) or _PRIVATE_CHAIN
+        yield SampledLabels(place_labels(stored.astype(np.uint8), affine, grid), chain)
+
+
+@contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """Begin what is wrong with a folder's label map with its number: its name may be a patient's."""
+    with about(f"label map {number} in the order of the files' names"):
+        try:
+            yield
+        except Damaged as damaged:
             raise DataError(
-                "a label map with values that are no labels",
-                expected="whole numbers from 0 to 255",
-                remedy="Check that the folder holds label maps and not intensities.",
-            )
-        yield SampledLabels(place_labels(stored.astype(np.uint8), affine, grid), _read_chain(file) or _PRIVATE_CHAIN)
+                damaged.found,
+                expected=damaged.expected,
+                remedy="Convert or copy that file again, or take it out of the folder.",
+            ) from None
+
+
+def refuse_unfit(labels: NDArray[np.uint8], number: int, study: Study) -> None:
+    """Find that the label map that comes as the given number, shape (X, Y, Z), can be painted in a study.
+
+    Raises:
+        DataError: it lies on another grid, or holds values that are none of the study's labels.
+    """
+    what = f"label map {number}"
+    if labels.shape != study.grid.shape:
+        raise DataError(
+            f"{what} lies on another grid, of shape {labels.shape}",
+            expected=f"shape {study.grid.shape}",
+            remedy="Sample label maps with the generator's own study.",
+        )
+    if outside := sorted(set(np.unique(labels).tolist()) - set(study.label_values)):
+        raise DataError(
+            f"{what} holds {'the value' if len(outside) == 1 else 'the values'} {', '.join(map(str, outside[:_NAMED]))}"
+            f"{f' and {len(outside) - _NAMED} more' if len(outside) > _NAMED else ''}, outside the study's labels",
+            expected=f"values among {', '.join(map(str, study.label_values))}",
+            remedy="Sample or edit label maps under the generator's own study, whose labels they then hold.",
+        )
 
 
 def _check_grid(stored: tuple[int, ...], affine: Affine, grid: Grid) -> None:

@@ -23,7 +23,11 @@ Pair = tuple[float, float]
 
 
 def _pair(value: object) -> object:
-    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("needs a number, or a range [low, high]")
+    return value, value
 
 
 def _vector(value: object) -> object:
@@ -298,9 +302,17 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe's file. Raises ConfigError as :func:`parse_recipe`, also for a missing file."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         raise ConfigError(
-            f"no readable recipe '{path.name}'", expected="a UTF-8 TOML file", remedy="docs/recipes holds examples."
+            f"'{path.name}' is not UTF-8 text",
+            expected="a TOML file in UTF-8",
+            remedy="Save it as UTF-8; docs/recipes holds examples.",
+        ) from None
+    except OSError:
+        raise ConfigError(
+            f"no file '{path.name}' at the path given" if not path.exists() else f"'{path.name}' cannot be read",
+            expected="a recipe, a TOML file",
+            remedy="Check the path and its permissions; docs/recipes holds examples.",
         ) from None
     return parse_recipe(text)
 

@@ -48,6 +48,10 @@ _BLOCK_VOXELS = 1 << 18
 """Unpacked and scaled at a time."""
 
 
+class Damaged(DataError):
+    """A file that is missing, cut short or no NIfTI; its remedy is a cohort's, whose check names the scan."""
+
+
 class NotAVolume(DataError):
     """A whole NIfTI file that holds something else than one 3-D volume of real numbers.
 
@@ -161,8 +165,8 @@ def canonical_spacing(affine: Affine) -> Spacing:
     return by_axis[0], by_axis[1], by_axis[2]
 
 
-def _damaged(found: str) -> DataError:
-    return DataError(
+def _damaged(found: str) -> Damaged:
+    return Damaged(
         found,
         expected="a whole NIfTI file (.nii or .nii.gz)",
         remedy="Convert or copy it again; 'fedphantom cohort check --show-identifiers' names the scan.",

@@ -6,6 +6,7 @@ engines do; none of it can stop a round.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ PREVIEWED = 2
 """Label maps in a preview; of an ensemble every member paints one."""
 
 
-def prepare_previews(folder: RunFolder, study: Study, every: int | None, public: Path | None) -> None:
+def prepare_previews(
+    folder: RunFolder, study: Study, every: int | None, public: Path | None, say: Callable[[str], None]
+) -> None:
     """Say how often a preview is due, and lay down the public label maps that it will show.
 
     None is, where a study's network maps images to labels: the coordinator has no public image to show it. Nor where no
@@ -34,13 +37,26 @@ def prepare_previews(folder: RunFolder, study: Study, every: int | None, public:
         study: Names where public label maps come from.
         every: Rounds from one preview to the next; None for no previews.
         public: The public cohort, where the study's label maps come from one.
+        say: Told where the run will have no preview though some were asked for.
 
     Raises:
         ConfigError: the study needs a public cohort and there is none, or has no use for the one given.
         DataError: a public cohort without usable label maps.
         StorageError: the disk is full, read-only or forbidden.
     """
-    every = every if study.network.maps == "labels-to-images" and study.federation.weights_leave else None
+    without = (
+        "its network maps images to labels, and the coordinator has no public image to show it"
+        if study.network.maps == "images-to-labels"
+        else "no weights leave the sites, and the coordinator has no generator"
+        if not study.federation.weights_leave
+        else None
+    )
+    if every and without:
+        say(
+            f"--preview-every: no pictures of this study in OUT/previews, for {without}; each site's folder holds its"
+            " own."
+        )
+    every = None if without else every
     labels = folder.previews / "labels"
     if every and not labels.exists():
         # Here, so that a run without previews does not wait for what draws label maps.

@@ -119,7 +119,8 @@ def simulate(
         check_site: Looks through a site's cohort; None where the caller did.
         see_budget: Looks at a site's ledger before its first round here; None where nothing is promised.
         begin: Called once, before the first round that is asked.
-        say: Told what a cohort check left out, and which site's budget does not last to the study's end.
+        say: Told what a cohort check left out, which site's budget does not last to the study's end, and where previews
+            were asked for that there cannot be.
         client_app: Reference to what answers at a site (engine ``flower``).
         preview_every: Rounds from one preview to the next, of public label maps for the coordinator and of its own
             scans for each site (of these alone, where the network maps images to labels); None for no previews.
@@ -157,7 +158,7 @@ def simulate(
             schedule_previews(folder.site(name) / PREVIEWS, preview_every)
         if study.federation.secure_aggregation:
             introduce(folder, tuple(sites))
-        prepare_previews(folder, study, preview_every, public)
+        prepare_previews(folder, study, preview_every, public, say)
         rounds = Rounds.open(study, folder, tuple(sites), generator)
         checkpoint = rounds.checkpoint
         if check_site and begun and not rounds.finished:  # only now: it is the run that these arguments began

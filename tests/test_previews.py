@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def federation(
     engine: Engine = "local",
     public: str | None = "public",
     progress: Progress = lambda record: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> SimulationResult:
     return trained_run(
         text,
@@ -64,6 +66,7 @@ def federation(
         progress=progress,
         preview_every=every,
         public=cohorts[public] if public else None,
+        say=say,
     )
 
 
@@ -155,8 +158,10 @@ def test_a_procedural_patient_in_a_sites_preview_is_told_from_a_person() -> None
 def test_a_network_from_images_to_labels_is_pictured_at_the_sites_alone(
     tmp_path: Path, cohorts: dict[str, Path]
 ) -> None:
-    text = anatomy_text(text=tiny_text(rounds=1, local_steps=2))
-    assert federation(tmp_path / "run", cohorts, every=1, text=text).not_drawn == 0
+    text, said = anatomy_text(text=tiny_text(rounds=1, local_steps=2)), list[str]()
+    assert federation(tmp_path / "run", cohorts, every=1, text=text, say=said.append).not_drawn == 0
+    [told] = [line for line in said if "--preview-every" in line]
+    assert "no pictures of this study in OUT/previews, for its network maps images to labels" in told
     assert pictures(tmp_path / "run") == []
     own = tmp_path / "run" / "sites" / "site-a" / "previews" / "round-001.png"
     assert columns(own) == 1 + len(CHANNELS)
@@ -175,6 +180,17 @@ def test_previews_change_nothing_of_the_training(tmp_path: Path, cohorts: dict[s
     plain = federation(tmp_path / "plain", cohorts, every=None)
     assert plain.generator.read_bytes() == (run / "generator.safetensors").read_bytes()
     assert not (tmp_path / "plain" / "previews").exists()
+
+
+def test_where_no_weights_leave_the_sites_it_is_said_that_the_coordinator_pictures_nothing(
+    tmp_path: Path, cohorts: dict[str, Path]
+) -> None:
+    said = list[str]()
+    text = ENSEMBLE.replace("ensemble", "volumes")
+    federation(tmp_path / "run", cohorts, every=1, text=text, public=None, say=said.append)
+    assert any("for no weights leave the sites" in line for line in said)
+    assert pictures(tmp_path / "run") == []
+    assert pictures(tmp_path / "run" / "sites" / "site-a") == ["round-001.png"]
 
 
 def test_of_an_ensemble_every_member_paints_the_same_public_map(tmp_path: Path, cohorts: dict[str, Path]) -> None:

@@ -201,8 +201,13 @@ def test_interrupted_it_goes_on_with_the_segmenters_that_are_not_finished(
     before = {path: path.stat().st_mtime_ns for path in kept}
     watched.calls.clear()
     watched.stop_after = None
+    capsys.readouterr()
     assert command(cohorts, *arguments) == 0
-    assert "8 segmenters of 2 steps, 3 kept from before" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "8 segmenters of 2 steps, 3 kept from before" in said
+    told = [line for line in said.splitlines() if " of 8: " in line]
+    assert len(told) == 8
+    assert sum(line.endswith(", kept from before") for line in told) == 3
     assert len(watched.calls) == 3 + 2 * 2  # five segmenters, two of them in two phases
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     resumed = (cohorts / "out" / "shin.json").read_bytes()

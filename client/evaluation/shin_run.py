@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,16 @@ from .carriers import carriers
 from .disclosure import check_enough
 from .kept import refuse_others
 from .material import Material
-from .segmenters import KEPT, Examination, Pool, SegmenterProgress, check_disjoint, seconds_to_go, train_and_score
+from .segmenters import (
+    KEPT,
+    Examination,
+    Pool,
+    Segmenter,
+    SegmenterProgress,
+    check_disjoint,
+    seconds_to_go,
+    train_and_score,
+)
 from .shin import ShinOptions, ShinPlan, shin_plan
 from .shin_plot import shin_plot
 from .shin_result import ShinResult, shin_result
@@ -40,7 +49,7 @@ def run_shin(
         options: How much of the protocol.
         folder: Where everything is written; the same call goes on there.
         device: Where to train.
-        say: Told how long it will take before it starts, and each segmenter as it finishes.
+        say: Told how long it will take before it starts, and each segmenter as it finishes or is found kept.
         progress: Called with optimiser steps done and in all.
 
     Raises:
@@ -54,8 +63,10 @@ def run_shin(
     having = carriers(material.test, material.study)
     check_disjoint(plan.segmenters, examination.test)  # before steps are timed
     refuse_others(plan.segmenters, examination, folder / "shin.json", [arm.name for arm in plan.arms])
-    _say_how_long(plan, examination, say)
-    scores = train_and_score(plan.segmenters, examination, _told(plan, say, progress))
+    todo = [segmenter for segmenter in plan.segmenters if examination.kept(segmenter) is None]
+    kept = {segmenter.name for segmenter in plan.segmenters} - {segmenter.name for segmenter in todo}
+    _say_how_long(plan, todo, examination, say)
+    scores = train_and_score(plan.segmenters, examination, _told(plan, kept, say, progress))
     found = shin_result(plan, scores, material.study, having, material.synthetic_sha256)
     result = replace(found, whom=material.examined)
     for name, content in {
@@ -67,8 +78,7 @@ def run_shin(
     return result
 
 
-def _say_how_long(plan: ShinPlan, examination: Examination, say: Say) -> None:
-    todo = [segmenter for segmenter in plan.segmenters if examination.kept(segmenter) is None]
+def _say_how_long(plan: ShinPlan, todo: Sequence[Segmenter], examination: Examination, say: Say) -> None:
     kept = len(plan.segmenters) - len(todo)
     told = f"{len(plan.segmenters)} segmenters of {counted(plan.full.steps, 'step')}, {kept} kept from before"
     if todo:
@@ -77,7 +87,7 @@ def _say_how_long(plan: ShinPlan, examination: Examination, say: Say) -> None:
     say(told)
 
 
-def _told(plan: ShinPlan, say: Say, progress: Callable[[int, int], None]) -> SegmenterProgress:
+def _told(plan: ShinPlan, kept: Collection[str], say: Say, progress: Callable[[int, int], None]) -> SegmenterProgress:
     steps = {segmenter.name: 0 for segmenter in plan.segmenters}
     in_all = sum(segmenter.steps for segmenter in plan.segmenters)
     finished: set[str] = set()
@@ -89,6 +99,6 @@ def _told(plan: ShinPlan, say: Say, progress: Callable[[int, int], None]) -> Seg
             progress(sum(steps.values()), in_all)
             if step == total:
                 finished.add(name)
-                say(f"{len(finished)} of {len(steps)}: {name}")
+                say(f"{len(finished)} of {len(steps)}: {name}{', kept from before' if name in kept else ''}")
 
     return report

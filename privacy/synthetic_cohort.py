@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..common.counted import counted
 from ..common.errors import DataError, PolicyRefused
 from ..common.labels.chain import CHAIN_KEY, LabelChain
 from .evidence import SMALLEST_CELL
@@ -67,7 +68,7 @@ def refuse_private_label_maps(volumes: Mapping[str, Mapping[str, Path]]) -> None
         # Each may be a patient's: their number is told as patients' are.
         told = str(private) if private >= SMALLEST_CELL else f"fewer than {SMALLEST_CELL}"
         raise PolicyRefused(
-            f"a synthetic cohort in which {told} of {len(volumes)} scans were painted on private label maps",
+            f"a synthetic cohort in which {told} of {counted(len(volumes), 'scan')} were painted on private label maps",
             expected="scans painted on public label maps alone: others are never released, whatever an audit says, and"
             " what it found in them would stand against this generator for good",
             remedy="No audit was begun. Paint public label maps ('fedphantom generate --sample N') and name those.",

@@ -69,6 +69,8 @@ def test_what_comes_of_public_material_alone_is_not_marked(state: TrainingState)
 READINGS: dict[str, Callable[[Tensor], object]] = {
     "item": lambda t: t.item(),
     "float": float,
+    "sym_float": torch.sym_float,
+    "sym_int": torch.sym_int,
     "bool": bool,
     "numpy": lambda t: t.numpy(),
     "asarray": np.asarray,

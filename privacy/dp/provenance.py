@@ -9,9 +9,18 @@ its state or its settings. The training loop, which reads scans from disk and no
 promise.
 
 It guards against mistakes of ours, and not against all of them: what torch does not dispatch to tensors' own classes
-sees through a mark. That is ``torch.tensor``, ``param.data = …``, DLPack, a norm's running statistics, shapes that
-depend on values, custom autograd functions, scripted or compiled functions, and a hook or backward pass that hands back
-a patient's tensor as it is, without computing anything from it.
+sees through a mark. ``tests/test_marks_seen_through.py`` holds the ways that are known:
+
+- what makes a tensor of another: ``torch.tensor``, ``new_tensor``, the old constructors (``torch.Tensor(x)``,
+  ``torch.FloatTensor(x)``, ``t.new(x)`` of a tensor that is not marked), nested and sparse tensors, ``to_dlpack``,
+  ``as_subclass``;
+- what puts another in a tensor's place: ``t.set_(x)``, ``param.data = x``, and with it
+  ``nn.utils.vector_to_parameters``;
+- a number that torch takes as one: ``torch.full(…, x)``, ``torch.arange(x)``, ``t.add(…, alpha=x)``;
+- a norm's running statistics, and shapes that depend on values;
+- a custom autograd function or a hook whose backward pass hands back a patient's tensor as it is, without computing
+  anything from it;
+- scripted and traced functions; of compiled ones nothing is known.
 """
 
 from __future__ import annotations
@@ -48,6 +57,8 @@ _READS = frozenset(
 """What would turn a tensor into plain Python or NumPy."""
 _DECIDES = frozenset({"__bool__", "is_nonzero", "equal", "allclose", "nonzero", "unique"})
 """What would let a patient's voxels steer the program."""
+_SYMBOLIC = "sym_"
+"""How torch's names of functions begin that take tensors for numbers, such as ``torch.sym_float``."""
 _LOSES_MARKS = ("torch.autograd", "torch._functorch")
 """What of torch hands tensors to its engine or wraps them, which takes their class away; it asks for a shape before."""
 _STORAGE = frozenset({"untyped_storage", "storage", "data_ptr", "share_memory_", "__reduce_ex__", "__deepcopy__"})
@@ -73,7 +84,7 @@ class Marked(Tensor):
             raise _reached("a loss that was computed from a patient was about to update a network")
         if _loses_marks(sys._getframe(1).f_globals.get("__name__", "")):
             raise _reached("a value computed from a patient was about to enter a gradient where marks are lost")
-        if name in _READS | _DECIDES | _STORAGE:
+        if name in _READS | _DECIDES | _STORAGE or name.startswith(_SYMBOLIC):
             raise _reached(f"a value computed from a patient was about to be read ('{name}')")
         if _writes_elsewhere(name, args, options):
             raise _reached("a value computed from a patient was about to be written where nothing is marked")

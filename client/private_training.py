@@ -172,6 +172,8 @@ class PrivateTraining:
     def _reserve(self) -> OpenReservation:
         budget = Budget(self._promise.epsilon, self._promise.delta, self._folder.budget)
         people = training_people(self._material.cohort, self._material.coins)
+        # As the steps will be made: whatever is wrong with it is told before anything is spent.
+        NoisedSum(self._promise.clip_norm, self._plan.noise_multiplier, self._plan.sampling_rate * len(people))
         return self._ledger.reserve(self._run, people, self._plan.once(), budget)
 
 

@@ -25,6 +25,16 @@ clipped gradient. ``public-label-maps``: fakes of public ones, always as many, o
 telling label maps apart (PRIVACY §1.3)."""
 _OWN: Final[Fakes] = "own-label-maps"
 
+SMALLEST_DELTA: Final = 1e-12
+"""Below it no ε can be computed: the accountant cuts off tails of 1e-15 and more at each composition, and adds them to
+δ; what is left of a smaller δ is its rounding."""
+SMALLEST_RATE: Final = 1e-6
+"""Below it nobody of a million patients is expected in a step, and an ε takes ever longer to compute."""
+CLIP_NORMS: Final = (1e-6, 1e6)
+"""Beyond them sums and noise leave what 32 bits can hold, which would show after the budget was spent."""
+MOST_STEPS: Final = 1_000_000
+"""Noised steps in all; to account for more takes minutes, and their noise would drown whatever there is."""
+
 ACCOUNTANT: Final = "pld"
 """What computes ε: the whole privacy loss distribution (dp-accounting)."""
 _REFUSED = {
@@ -41,9 +51,9 @@ class PromiseTable(StudyTable):
     """Of a site's patient, over all rounds, the spare ones among them."""
     delta: float = Field(gt=0, lt=1)
     """Below 1/n at every site, or the site refuses; 1/(10·n) is usual."""
-    sampling_rate: float = Field(default=1.0, gt=0, le=1)
+    sampling_rate: float = Field(default=1.0, ge=SMALLEST_RATE, le=1)
     """q: each patient's probability to take part in a noised step, by itself (Poisson)."""
-    clip_norm: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=1.0, ge=CLIP_NORMS[0], le=CLIP_NORMS[1])
     noised: Noised = "means"
     discriminator_steps: Positive = 5
     """Noised steps for each step of the generator, where the discriminator learns."""
@@ -63,6 +73,16 @@ class PromiseTable(StudyTable):
             raise ValueError(f"the accountant '{name}' is {_REFUSED.get(name.lower(), 'unknown')}: leave it out")
         return name
 
+    @field_validator("delta")
+    @classmethod
+    def _refuse_less_than_an_accountant_sees(cls, delta: float) -> float:
+        if delta < SMALLEST_DELTA:
+            raise ValueError(
+                f"below {SMALLEST_DELTA:g}, where no ε can be computed: the accountant cuts off tails of 1e-15 at each"
+                " composition; 1/(10·n) for n patients is usual"
+            )
+        return delta
+
     sites_overlap: bool = False
     """Whether a patient may be known at several sites, so that what the sites cost a patient adds up."""
 
@@ -80,6 +100,15 @@ class PromiseTable(StudyTable):
         Disjoint patients compose in parallel (PRIVACY §2).
         """
         return math.fsum(epsilons) if self.sites_overlap else max(epsilons, default=0.0)
+
+    def refuse_endless(self, rounds: int, local_steps: int) -> None:
+        """Raise ValueError where a study takes more noised steps than can be accounted for."""
+        _, most = self.noised_steps(rounds, local_steps)
+        if most > MOST_STEPS:
+            raise ValueError(
+                f"training.rounds, training.local_steps, privacy.promise.spare_rounds: {most:,} noised steps in all,"
+                f" of which {MOST_STEPS:,} can be accounted for"
+            )
 
     def noised_steps(self, rounds: int, local_steps: int) -> tuple[int, int]:
         """Noised steps that a site takes at a time (of a round; of the whole study for means), and at most in all."""

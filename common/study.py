@@ -269,6 +269,8 @@ class Study(StudyTable):
 
     def _check_objective(self) -> None:
         adversarial, promised = self.training.objective == "adversarial", self.privacy.promise is not None
+        if self.privacy.promise:
+            self.privacy.promise.refuse_endless(self.training.rounds, self.training.local_steps)
         if promised and not adversarial:
             raise ValueError(
                 "training.objective = 'paired': its losses compare the generator's volumes with patients' scans, so no"

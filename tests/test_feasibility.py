@@ -7,10 +7,13 @@ import math
 from dataclasses import replace
 
 import pytest
+from promised import promised_text
 
 from fedphantom.common.errors import ConfigError, PolicyRefused
+from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.accounting import Mechanism, epsilon
 from fedphantom.privacy.dp.feasibility import DpPlan, Feasibility, feasibility, refuse_noise
+from fedphantom.privacy.dp.plan import asked_feasibility
 
 EXAMPLE = DpPlan(8.0, 0.002, 50, 0.2, 2000, 172_000)
 FULL = DpPlan(8.0, 0.001, 100, 1.0, 500, 2_000)
@@ -119,6 +122,13 @@ def test_of_a_study_s_choices_the_one_that_noises_most_is_proposed_and_no_other_
     assert '[privacy.promise] noised = "norms": 1500 noised parameters instead of 10000' in found.ways()
     none = feasibility(asked, {"norms": replace(asked, noised_parameters=9_000)})
     assert all(plan.noised_parameters == 10_000 for plan in none.nearest)
+
+
+def test_a_choice_of_more_steps_than_can_be_accounted_for_is_not_proposed() -> None:
+    few = promised_text("a" * 64, rounds=1, local_steps=150_000).replace("epsilon = 8.0", "epsilon = 0.1")
+    found = asked_feasibility(parse_study(few), 10)
+    assert found.outlook == "doubtful"
+    assert set(found.choices) == {"generator-head"}  # of the discriminator's steps there would be five times as many
 
 
 def test_what_would_be_feasible_is_told_by_the_keys_of_a_study(doubtful: Feasibility) -> None:

@@ -123,7 +123,16 @@ def test_noise_does_not_repeat_where_the_low_bits_of_a_seed_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [(0.0, 1.0, 1.0), (math.inf, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, 0.0), (1.0, math.nan, 1.0)]
+    "how",
+    [
+        (0.0, 1.0, 1.0),
+        (math.inf, 1.0, 1.0),
+        (1.0, -1.0, 1.0),
+        (1.0, 1.0, 0.0),
+        (1.0, math.nan, 1.0),
+        (1e300, 1.0, 1.0),
+        (1e-45, 1.0, 1.0),
+    ],
 )
 def test_noise_and_clipping_that_promise_nothing_are_refused(how: tuple[float, float, float]) -> None:
     with pytest.raises(ConfigError):

@@ -338,6 +338,18 @@ def test_both_networks_are_looked_at_before_any_patient_is(
     assert counted_steps(folder) == []
 
 
+@pytest.mark.parametrize("noised", ["means", "norms"])
+def test_noise_that_no_network_could_hold_is_refused_before_anything_is_spent(noised: str, tmp_path: Path) -> None:
+    """No study that parses asks for it; of two guards the second."""
+    folder = promised_site(tmp_path, promise=SPIED.format(noised=noised))
+    own = trainer(folder)
+    assert isinstance(own.way, private_training.PrivateTraining)
+    own.way._promise = own.way._promise.model_copy(update={"clip_norm": 1e300})
+    with pytest.raises(ConfigError, match=r"noised steps with C = 1e\+300"):
+        own.train_round(request(folder))
+    assert counted_steps(folder) == []
+
+
 def test_a_generator_that_is_no_longer_finite_stops_the_round(tmp_path: Path) -> None:
     folder = promised_site(tmp_path, promise=SPIED.format(noised="generator-head"))
     asked = request(folder)

@@ -44,9 +44,16 @@ def test_no_key_of_a_promise_is_part_of_a_study_that_makes_none() -> None:
         ("epsilon = 8.0", "epsilon = inf", "epsilon"),
         ("delta = 0.005", "delta = 0.0", "delta"),
         ("delta = 0.005", "delta = 1.0", "delta"),
+        ("delta = 0.005", "delta = 9e-13", "delta': below 1e-12, where no ε can be computed"),
+        ("delta = 0.005", "delta = 1e-300", "delta': below 1e-12"),
         ("delta = 0.005", "delta = 0.005\nsampling_rate = 0.0", "sampling_rate"),
+        ("delta = 0.005", "delta = 0.005\nsampling_rate = 9e-7", "sampling_rate.* a number of 1e-06 or more"),
         ("delta = 0.005", "delta = 0.005\nsampling_rate = 1.5", "sampling_rate"),
         ("delta = 0.005", "delta = 0.005\nclip_norm = 0.0", "clip_norm"),
+        ("delta = 0.005", "delta = 0.005\nclip_norm = 9e-7", "clip_norm.* a number of 1e-06 or more"),
+        ("delta = 0.005", "delta = 0.005\nclip_norm = 1e-45", "clip_norm"),
+        ("delta = 0.005", "delta = 0.005\nclip_norm = 1.1e6", "clip_norm.* a number of at most 1e\\+06"),
+        ("delta = 0.005", "delta = 0.005\nclip_norm = 1e300", "clip_norm"),
         ("delta = 0.005", "delta = 0.005\nclip_norm = inf", "clip_norm"),
         ("delta = 0.005", "delta = 0.005\nnoise_multiplier = -1.0", "noise_multiplier"),
         ("delta = 0.005", 'delta = 0.005\naccountant = "gdp"', "accountant 'gdp' is .*always below the truth"),
@@ -65,6 +72,28 @@ def test_a_promise_that_cannot_be_kept_is_refused_by_its_key(old: str, new: str,
     assert old in TEXT
     with pytest.raises(ConfigError, match=named):
         parse_study(TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "delta = 1e-12",
+        "delta = 0.005\nsampling_rate = 1e-6",
+        "delta = 0.005\nclip_norm = 1e-6",
+        "delta = 0.005\nclip_norm = 1e6",
+    ],
+)
+def test_the_ends_of_every_range_can_be_promised(kept: str) -> None:
+    assert noised_plan(parse_study(TEXT.replace("delta = 0.005", kept))).noise_multiplier >= 0.3
+
+
+def test_more_noised_steps_than_can_be_accounted_for_are_refused_and_means_take_one() -> None:
+    """Of the discriminator's five for each of the generator; the spare rounds' count."""
+    most = promised_text("a" * 64, promise='noised = "norms"', rounds=1, local_steps=100_000)
+    assert parse_study(most).privacy.promise is not None
+    with pytest.raises(ConfigError, match="1,000,010 noised steps in all, of which 1,000,000 can be accounted for"):
+        parse_study(most.replace("local_steps = 100000", "local_steps = 100001"))
+    assert parse_study(promised_text("a" * 64, local_steps=1_000_000)).training.local_steps == 1_000_000
 
 
 def test_the_official_accountant_may_be_named_and_changes_no_digest() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from ...common.promise import Noised
+from ...common.promise import MOST_STEPS, Noised
 from ...common.study import Study
 from .accounting import Mechanism, noise_multiplier
 from .feasibility import DpPlan, Feasibility, feasibility
@@ -70,5 +70,6 @@ def asked_feasibility(study: Study, patients: int) -> Feasibility:
         privacy = study.privacy.model_copy(update={"promise": promise.model_copy(update={"noised": noised})})
         return asked_plan(study.model_copy(update={"privacy": privacy}), patients)
 
-    others = (noised for noised in get_args(Noised) if noised != promise.noised)
-    return feasibility(asked_plan(study, patients), {noised: choosing(noised) for noised in others})
+    others = {noised: choosing(noised) for noised in get_args(Noised) if noised != promise.noised}
+    countable = {noised: plan for noised, plan in others.items() if plan.steps <= MOST_STEPS}
+    return feasibility(asked_plan(study, patients), countable)

@@ -21,6 +21,8 @@ from .provenance import disclosed, mark
 from .randomness import SecretRandom
 
 _Patient = TypeVar("_Patient")
+_HELD = (1e-30, 1e30)
+"""Standard deviations of noise that numbers of 32 bits hold, with what lies far from zero or near it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class NoisedSum:
         noise_multiplier: σ; the noise of the sum has standard deviation σC in every coordinate. Zero makes no promise
             and is for tests and canaries.
         expected_batch: B̄ = qn, by which the noised sum is divided: a public constant, never the number drawn.
+
+    Raises:
+        ConfigError: one of them is outside its range, or the noise of the mean is too large or too small for the
+            networks' numbers to hold.
     """
 
     clip_norm: float
@@ -39,12 +45,17 @@ class NoisedSum:
     expected_batch: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.clip_norm < math.inf and 0 <= self.noise_multiplier < math.inf and self.expected_batch > 0):
+        in_range = 0 < self.clip_norm < math.inf and 0 <= self.noise_multiplier < math.inf and self.expected_batch > 0
+        if not in_range or not self._noise_is_held():
             raise ConfigError(
                 f"noised steps with C = {self.clip_norm:g}, σ = {self.noise_multiplier:g}, B̄ = {self.expected_batch:g}",
                 expected="a clip norm and an expected batch above 0, noise of 0 or more, all finite",
                 remedy="Mend the study's [privacy.promise]; 'fedphantom study check' reads it.",
             )
+
+    def _noise_is_held(self) -> bool:
+        deviation = self.noise_multiplier * self.clip_norm / self.expected_batch
+        return self.noise_multiplier == 0 or _HELD[0] <= deviation <= _HELD[1]
 
 
 def noised_mean(

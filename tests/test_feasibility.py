@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -17,11 +18,18 @@ from fedphantom.privacy.dp.plan import asked_feasibility
 
 EXAMPLE = DpPlan(8.0, 0.002, 50, 0.2, 2000, 172_000)
 FULL = DpPlan(8.0, 0.001, 100, 1.0, 500, 2_000)
+LOOSE = DpPlan(8.0, 0.001, 12, 1.0, 2, 10, clip_norm=150.0, longest=2.5)
+"""A clip norm sixty times as long as any patient's vector."""
 
 
 @pytest.fixture(scope="module")
 def example() -> Feasibility:
     return feasibility(EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def loose() -> Feasibility:
+    return feasibility(LOOSE)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,17 @@ def test_the_specification_s_example_is_pure_noise_and_refused(example: Feasibil
     assert "Feasible would be: " in str(caught.value)
 
 
+@pytest.mark.parametrize(("limit", "below", "above"), [(5, "feasible", "doubtful"), (50, "doubtful", "refused")])
+def test_a_plan_is_warned_of_above_a_ratio_of_five_and_refused_above_fifty(limit: int, below: str, above: str) -> None:
+    most = math.floor((limit * 100 / feasibility(FULL).noise_multiplier) ** 2)
+    under, over = (feasibility(replace(FULL, noised_parameters=number)) for number in (most, most + 1))
+    assert 0.999 * limit < under.ratio <= limit < over.ratio < 1.001 * limit
+    assert (under.outlook, over.outlook) == (below, above)
+    refuse_noise(under)
+    with pytest.raises(PolicyRefused, match="pure noise") if above == "refused" else contextlib.nullcontext():
+        refuse_noise(over)
+
+
 @pytest.mark.parametrize(("patients", "most"), [(100, 2_200), (48, 550)])
 def test_so_many_parameters_are_feasible_as_the_specification_says(patients: int, most: int) -> None:
     asked = DpPlan(8.0, 1 / (10 * patients), patients, 1.0, 500, 10_000)
@@ -52,11 +71,12 @@ def test_so_many_parameters_are_feasible_as_the_specification_says(patients: int
 
 def cost_at_five(plan: DpPlan) -> float:
     """ε with as much noise as a ratio of five allows."""
-    sigma = 5 * plan.expected_batch / math.sqrt(plan.noised_parameters)
+    signal = plan.expected_batch * min(1, (plan.longest or math.inf) / plan.clip_norm)
+    sigma = 5 * signal / math.sqrt(plan.noised_parameters)
     return epsilon([Mechanism(plan.sampling_rate, sigma, plan.steps)], plan.delta)
 
 
-@pytest.mark.parametrize("which", ["example", "doubtful"])
+@pytest.mark.parametrize("which", ["example", "doubtful", "loose"])
 def test_every_plan_proposed_keeps_the_promise_with_a_ratio_of_five_at_most(
     which: str, request: pytest.FixtureRequest
 ) -> None:
@@ -65,6 +85,26 @@ def test_every_plan_proposed_keeps_the_promise_with_a_ratio_of_five_at_most(
     for plan in found.nearest:
         assert (plan.epsilon, plan.delta, plan.patients) == (found.plan.epsilon, found.plan.delta, found.plan.patients)
         assert cost_at_five(plan) <= plan.epsilon
+
+
+def test_noise_is_held_against_the_longest_vector_there_is_and_not_against_a_clip_norm_above_it(
+    loose: Feasibility,
+) -> None:
+    tight = feasibility(replace(LOOSE, clip_norm=2.5))
+    assert loose.ratio == pytest.approx(60 * tight.ratio)
+    assert tight.ratio == feasibility(replace(LOOSE, clip_norm=1.0)).ratio < 1
+    assert "it can be learnt from" in tight.meaning()
+    assert (loose.outlook, tight.outlook) == ("doubtful", "feasible")
+    assert "little can be learnt" in loose.meaning()
+    assert f"r = σ√P/B̄ · 150/2.5 = {loose.ratio:.3g}" in loose.text()
+    assert "r = σ√P/B̄ = " in tight.text()
+
+
+def test_of_a_clip_norm_above_every_vector_the_longest_is_proposed_first(loose: Feasibility) -> None:
+    assert loose.ways()[0] == "[privacy.promise] clip_norm = 2.5 instead of 150"
+    tight = feasibility(loose.nearest[0])
+    assert tight.outlook == "feasible"
+    assert tight.plan == replace(LOOSE, clip_norm=2.5)
 
 
 def test_what_is_proposed_changes_no_more_than_it_must(doubtful: Feasibility) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from fedphantom.common.device import choose_device
 from fedphantom.common.gan.label_means import PublicMeans, TargetMeans, label_means, means_loss, public_means
 from fedphantom.common.gan.networks import one_hot
-from fedphantom.privacy.dp.means import noised_means
+from fedphantom.privacy.dp.longest_means import longest_means
+from fedphantom.privacy.dp.means import noised_means, noised_vector
 from fedphantom.privacy.dp.noised import numbers_noised
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import marked
@@ -104,6 +105,16 @@ def test_one_patients_part_is_no_longer_than_the_clip_norm(monkeypatch: pytest.M
         target(patients, NoisedSum(clip_norm=0.3, noise_multiplier=0.0, expected_batch=7.0))
     change = (sums[0] - sums[1]).norm().item()
     assert 0.01 < change <= 0.3 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_longest_vector_that_a_patient_can_have_is_as_long_as_is_said(channels: int) -> None:
+    """Every mean at the largest shift, every label there, and a clip norm that clips nothing."""
+    study = tiny_study(channels=("T1", "FLAIR")[:channels])
+    far = PublicMeans(torch.zeros(2, 2 * channels), torch.full((2, 2 * channels), 1e-9))
+    patient = PrivatePatients(tiny_scans(1, channels=channels), study, CPU)
+    found = noised_vector(patient, far, 1.0, NoisedSum(1e6, 0.0, 1.0), SecretRandom(CPU.torch))
+    assert found.norm().item() == pytest.approx(longest_means(channels), rel=1e-5)
 
 
 def test_the_target_is_not_marked_and_noise_makes_two_of_them_differ() -> None:

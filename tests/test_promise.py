@@ -188,6 +188,22 @@ def test_study_check_says_what_is_asked_and_warns_of_a_clip_norm_that_is_mostly_
         assert ("warning: [privacy.promise] clip_norm = 1" in told) == warned
 
 
+def test_study_check_warns_of_a_clip_norm_that_no_patients_means_reach_and_counts_its_noise(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for clip_norm in (1.0, 2.7, 100.0):
+        study.write_text(TEXT.replace("delta = 0.005", f"delta = 0.005\nclip_norm = {clip_norm}"))
+        assert run(["study", "check", str(study), "--patients", "40", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        found[clip_norm] = told["feasibility"]["ratio"]
+        warned = [one for one in told["warnings"] if "clip_norm" in one]
+        assert bool(warned) == (clip_norm == 100.0)
+    assert "clip_norm = 100: no patient's means are longer than 2.72" in warned[0]
+    assert found[2.7] == found[1.0]
+    assert found[100.0] == pytest.approx(100 / (37 / 5) ** 0.5 * found[1.0])  # two channels
+
+
 def test_without_spare_rounds_there_is_one_epsilon_and_its_meaning_is_said_all_the_same(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

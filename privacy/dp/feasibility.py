@@ -2,7 +2,8 @@
 
 One noised step moves P parameters by S/B̄ and noise: S is at most B̄ patients' gradients of norm C, the noise has
 standard deviation σC in every parameter and so about σC√P in all. Their ratio r = σ√P/B̄ (PRIVACY §1.4) knows nothing
-of the data; a real signal is smaller than the largest possible one, often by far.
+of the data; a real signal is smaller than the largest possible one, often by far. Where no vector can be as long as C,
+but V at most (:mod:`.longest_means`), the largest possible signal is smaller by V/C, and r larger by C/V.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class DpPlan:
         steps: T, noised steps over all rounds.
         noised_parameters: P, numbers that every noised step moves.
         spare_steps: How many of the steps are spare: kept for rounds that broke off.
+        clip_norm: C.
+        longest: V, the longest that any patient's vector can be; None where nothing but C bounds it.
 
     Raises:
         ConfigError: one of them is outside its range.
@@ -62,6 +65,8 @@ class DpPlan:
     steps: int
     noised_parameters: int
     spare_steps: int = 0
+    clip_norm: float = 1.0
+    longest: float | None = None
 
     def __post_init__(self) -> None:
         check_delta(self.delta, self.patients)
@@ -78,6 +83,21 @@ class DpPlan:
         """B̄ = q·n, patients."""
         return self.sampling_rate * self.patients
 
+    @property
+    def slack(self) -> float:
+        """C/V, how far the clip norm lies above the longest vector there is; 1 where it does not."""
+        return 1.0 if self.longest is None else max(1.0, self.clip_norm / self.longest)
+
+    @property
+    def largest_signal(self) -> float:
+        """The longest that a step's sum can be without its noise, in units of C."""
+        return self.expected_batch / self.slack
+
+    @property
+    def formula(self) -> str:
+        """What r is."""
+        return "σ√P/B̄" if self.slack == 1 else f"σ√P/B̄ · {self.clip_norm:g}/{self.longest:.3g}"
+
 
 @dataclass(frozen=True)
 class Feasibility:
@@ -86,7 +106,7 @@ class Feasibility:
     Attributes:
         plan: As asked.
         noise_multiplier: σ that the plan's ε needs.
-        ratio: r = σ√P/B̄.
+        ratio: r = σ√P/B̄, times C/V where the clip norm lies above the longest vector there is.
         outlook: ``doubtful`` for r above 5, ``refused`` above 50.
         nearest: For a plan that is not feasible, the nearest ones that are: each changes as little as it can.
         choices: Of a study, what each other choice of ``noised`` would make of the plan; parameters are taken away in
@@ -147,7 +167,7 @@ class Feasibility:
             f" {counted(plan.steps, 'noised step')}{spare},"
             f" q = {plan.sampling_rate:g} of {counted(plan.patients, 'patient')} (B̄ = {plan.expected_batch:g}),"
             f" {counted(plan.noised_parameters, 'noised parameter')}:",
-            f"  noise multiplier σ = {self.noise_multiplier:.3g}; r = σ√P/B̄ = {self.ratio:.3g}",
+            f"  noise multiplier σ = {self.noise_multiplier:.3g}; r = {plan.formula} = {self.ratio:.3g}",
             f"  {self.meaning()}",
         ]
         if plan.epsilon >= LITTLE_FROM:
@@ -181,18 +201,20 @@ def refuse_noise(found: Feasibility) -> None:
         return
     ways = "; or ".join(found.ways())
     raise PolicyRefused(
-        f"a privacy promise with r = σ√P/B̄ = {found.ratio:.3g}: every step would be pure noise",
+        f"a privacy promise with r = {found.plan.formula} = {found.ratio:.3g}: every step would be pure noise",
         expected=f"r ≤ {REFUSE_ABOVE:g}, better ≤ {WARN_ABOVE:g}",
         remedy=f"Feasible would be: {ways}.",
     )
 
 
 def _ratio(plan: DpPlan, sigma: float) -> float:
-    return sigma * math.sqrt(plan.noised_parameters) / plan.expected_batch
+    return sigma * math.sqrt(plan.noised_parameters) / plan.largest_signal
 
 
 def _nearest(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> Iterator[DpPlan]:
     """One setting changed, as little as makes r ≤ 5; then the full batch with what it still needs beside."""
+    if plan.slack > 1 and _ratio(tighter := _tighter(plan), sigma) <= WARN_ABOVE:
+        yield tighter
     if fewer := _fewer(plan, sigma, choices):
         yield fewer
     if larger := _larger_batch(plan):
@@ -218,8 +240,14 @@ def _fewer(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> DpPlan 
     return None
 
 
+def _tighter(plan: DpPlan) -> DpPlan:
+    """With a clip norm no longer than the longest vector there is, which costs no signal."""
+    assert plan.longest is not None  # noqa: S101  # asked where it is shorter than the clip norm
+    return replace(plan, clip_norm=math.floor(100 * plan.longest) / 100)
+
+
 def _fewer_parameters(plan: DpPlan, sigma: float) -> DpPlan | None:
-    most = math.floor((WARN_ABOVE * plan.expected_batch / sigma) ** 2)
+    most = math.floor((WARN_ABOVE * plan.largest_signal / sigma) ** 2)
     return replace(plan, noised_parameters=min(most, plan.noised_parameters)) if most >= 1 else None
 
 
@@ -251,7 +279,7 @@ def _fewer_steps(plan: DpPlan) -> DpPlan | None:
 
 def _allowed_sigma(plan: DpPlan) -> float:
     """The largest σ with r ≤ 5."""
-    return WARN_ABOVE * plan.expected_batch / math.sqrt(plan.noised_parameters)
+    return WARN_ABOVE * plan.largest_signal / math.sqrt(plan.noised_parameters)
 
 
 def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> str:
@@ -262,6 +290,8 @@ def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> s
         named = numbers.get(other.noised_parameters)
         changes.append(f'[privacy.promise] noised = "{named}": ' if named else "")
         changes[-1] += f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}"
+    if other.clip_norm != plan.clip_norm:
+        changes.append(f"[privacy.promise] clip_norm = {other.clip_norm:g} instead of {plan.clip_norm:g}")
     if other.sampling_rate != plan.sampling_rate:
         changes.append(
             f"[privacy.promise] sampling_rate = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of"

@@ -12,12 +12,10 @@ import math
 from torch import Tensor
 
 from ...common.gan.label_means import PublicMeans, TargetMeans, label_means
+from .longest_means import LARGEST_SHIFT
 from .patients import PrivatePatients
 from .randomness import SecretRandom
 from .step import NoisedSum, noised_mean
-
-LARGEST_SHIFT = 3.0
-"""In public standard deviations; what lies further counts as so far."""
 
 
 def noised_means(
@@ -60,7 +58,10 @@ def noised_vector(
     how: NoisedSum,
     random: SecretRandom,
 ) -> Tensor:
-    """What the step releases, (P,), before anything is made of it: shifts and then presence, over the root of P."""
+    """What the step releases, (P,), before anything is made of it: shifts and then presence, over the root of P.
+
+    No patient's part is longer than :func:`.longest_means.longest_means`, whatever the clip norm.
+    """
     size = public.centre.numel() + len(public.centre)
 
     def vector_of(patient: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ from ...common.promise import MOST_STEPS, Noised
 from ...common.study import Study
 from .accounting import Mechanism, noise_multiplier
 from .feasibility import DpPlan, Feasibility, feasibility
+from .longest_means import longest_means
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,17 @@ def asked_plan(study: Study, patients: int) -> DpPlan:
     _, most = promise.noised_steps(training.rounds, training.local_steps)
     _, needed = promise.model_copy(update={"spare_rounds": 0}).noised_steps(training.rounds, training.local_steps)
     numbers = numbers_noised(study)
-    return DpPlan(promise.epsilon, promise.delta, patients, promise.sampling_rate, most, numbers, most - needed)
+    return DpPlan(
+        promise.epsilon,
+        promise.delta,
+        patients,
+        promise.sampling_rate,
+        most,
+        numbers,
+        most - needed,
+        promise.clip_norm,
+        longest_means(len(study.channels)) if promise.noised == "means" else None,
+    )
 
 
 def asked_feasibility(study: Study, patients: int) -> Feasibility:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ...common.study import Study
+from .longest_means import longest_means
 from .statement import WHAT
 
 LONG_FOR_A_HEAD: Final = 0.1
@@ -22,7 +23,12 @@ def promise_warnings(study: Study) -> tuple[str, ...]:
     promise = study.privacy.promise
     if promise is None:
         return ()
-    found = []
+    found, longest = [], longest_means(len(study.channels))
+    if promise.noised == "means" and promise.clip_norm > longest:
+        found.append(
+            f"[privacy.promise] clip_norm = {promise.clip_norm:g}: no patient's means are longer than {longest:.3g}, so"
+            " that it clips nothing, and noise grows with it. 1 is usual."
+        )
     if promise.noised == "generator-head" and promise.clip_norm > LONG_FOR_A_HEAD:
         found.append(
             f"[privacy.promise] clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to"

@@ -22,7 +22,7 @@ from ledgered_site import (
 )
 
 from fedphantom.common.errors import BudgetSpent, ConfigError, StorageError, VerificationFailed
-from fedphantom.common.journal import Journal, verify_journal
+from fedphantom.common.journal import Journal, read_journal, verify_journal
 from fedphantom.privacy.dp import ledger as ledger_module
 from fedphantom.privacy.dp.ledger import Ledger
 from fedphantom.privacy.dp.limits import Budget
@@ -161,6 +161,21 @@ def test_what_was_spent_is_not_forgotten_by_damage_but_nothing_more_is_spent(
         assert caught.value.exit_code == 5
         if DAMAGE[damage].startswith("the privacy ledger"):  # the site has another file that is called the journal
             assert "the journal" not in str(caught.value)
+
+
+def test_steps_are_not_given_back_in_a_ledger_that_was_written_anew_meanwhile(spent: Ledger) -> None:
+    """Its chain is sound and the open reservation is in it, but of what was spent before less is left."""
+    reserved = spent.reserve(RUN, people("abc"), steps(5), BUDGET)
+    lines = read_journal(spent.path)
+    spent.path.unlink()
+    head_of(spent).unlink()
+    for line in lines:
+        forgotten = {"steps_done": 1} if line.event == "committed" else {}
+        Journal(spent.path).append(line.event, **{**line.facts, **forgotten})
+    anew = spent.path.read_bytes()
+    with pytest.raises(VerificationFailed, match="the privacy ledger: without line 4 as the site's journal names it"):
+        reserved.commit(0)
+    assert spent.path.read_bytes() == anew
 
 
 def test_a_reservation_torn_by_a_crash_was_never_handed_out_and_is_passed_over(spent: Ledger) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedphantom.common.device import choose_device
 from fedphantom.common.errors import ConfigError
 from fedphantom.privacy.dp.provenance import mark
 from fedphantom.privacy.dp.randomness import SecretRandom
-from fedphantom.privacy.dp.step import NoisedSum, as_gradients, noised_mean
+from fedphantom.privacy.dp.step import NoisedSum, as_gradients, clipped, noised_mean
 
 CPU = choose_device("cpu")
 C = 0.5
@@ -120,6 +122,43 @@ def test_noise_does_not_repeat_where_the_low_bits_of_a_seed_do() -> None:
     torch_draws = [torch.randn(4, generator=torch.Generator().manual_seed(low + (k << 32))) for k in range(2)]
     assert torch.equal(*torch_draws)  # what the product must not rest on
     assert not isinstance(SecretRandom(CPU.torch)._noise, torch.Generator)
+
+
+@pytest.mark.parametrize("bit", [33, 64, 128, 255])
+def test_all_256_bits_that_noise_and_samples_are_seeded_with_decide_them(
+    bit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of fewer, whoever tries them all out has the noise, and takes it away."""
+    draws, samples = [], []
+    for seed in (777, 777 + (1 << bit)):
+        monkeypatch.setattr(secrets, "randbits", lambda bits, of=seed: of % (1 << bits))
+        random = SecretRandom(CPU.torch)
+        draws.append(random.normal(4))
+        samples.append(random.poisson_sample(1000, 0.5).tolist())
+    assert not torch.equal(*draws)
+    assert samples[0] != samples[1]
+
+
+def test_a_value_of_noise_is_of_four_draws_so_that_its_low_bits_tell_nothing() -> None:
+    class Counted:
+        def standard_normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+            assert shape == (4, 3)
+            return 10.0 ** np.arange(12).reshape(shape)
+
+    random = SecretRandom(CPU.torch)
+    random._noise = Counted()  # type: ignore[assignment]  # in the generator's place
+    assert random.normal(3).tolist() == [0.5 * 1001001001.0, 5 * 1001001001.0, 50 * 1001001001.0]
+
+
+def test_vectors_are_clipped_and_summed_in_64_bits() -> None:
+    """In 32, rounding lets a patient be longer than the clip norm, and of a long sum it loses whole patients."""
+    vector = torch.rand(10_000, generator=torch.Generator().manual_seed(1)) * 1e4
+    length = vector.double().norm().item()
+    found = clipped([vector], C)
+    assert found.dtype == torch.float64
+    assert found.norm().item() == pytest.approx(C * length / (length + 1e-6), rel=1e-13)
+    ones = [torch.tensor([2.0**24, 0, 0]), torch.tensor([1.0, 0, 0])]
+    assert summed(ones, silent(clip_norm=2.0**30))[0].item() == 2**24 + 1
 
 
 @pytest.mark.parametrize(

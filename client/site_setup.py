@@ -17,7 +17,7 @@ from ..common.keys import PRIVATE_KEY_NAME, generate_key
 from ..common.labels.stated_origin import refuse_private_labels
 from ..common.progress import Report
 from ..common.site_folder import COINS, IDENTITY, PUBLIC_START, SITE_FILE, CoinSource, SiteFolder, roles_generator
-from ..common.storage import making_errors, storage_errors
+from ..common.storage import making_errors, refuse_unwritable, storage_errors
 from ..common.study import Study, parse_study
 from ..privacy.dp.accounting import check_delta
 from ..privacy.dp.feasibility import refuse_noise
@@ -111,7 +111,8 @@ def create_site_folder(
     Raises:
         ConfigError: the study does not parse or declares no weight for the site, the name is not allowed, or the
             folder belongs to another site, cohort or study.
-        StorageError: the disk is full, read-only or forbidden.
+        OutputTaken: a file where a folder of the ledger's would be.
+        StorageError: the disk is full, read-only or forbidden, for the folder or for its ledger.
     """
     check_site_name(name)
     study = parse_study(study_text)
@@ -132,6 +133,9 @@ def create_site_folder(
                 remedy="Give them unchanged to go on, or choose another folder for this run.",
             )
         return folder
+    if ledgers is not None and study.privacy.promise:
+        with about("the privacy ledger"):  # before anything is made, and long before anything is reserved
+            refuse_unwritable(ledgers / name)
     with storage_errors(), making_errors():
         root.mkdir(parents=True, exist_ok=True)
     for_owner_alone(root)  # prepared scans and the discriminator lie below it

@@ -30,7 +30,7 @@ from pathlib import Path
 from .atomic import sync_folder, write_atomic
 from .counted import counted
 from .errors import DataError, VerificationFailed
-from .storage import storage_errors
+from .storage import making_errors, storage_errors
 
 Fact = str | int | float | bool | None | Sequence["Fact"] | Mapping[str, "Fact"]
 """What JSON can hold: lists, tuples and dicts of it; NaN and infinities are refused."""
@@ -92,9 +92,10 @@ class Journal:
         no two wait for each other.
 
         Raises:
-            StorageError: as :meth:`append`.
+            OutputTaken: a file where one of its folders would be.
+            StorageError: as :meth:`append`; or nothing can be made where it is to lie.
         """
-        with storage_errors():
+        with making_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

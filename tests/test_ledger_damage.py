@@ -173,7 +173,9 @@ def test_steps_are_not_given_back_in_a_ledger_that_was_written_anew_meanwhile(sp
         forgotten = {"steps_done": 1} if line.event == "committed" else {}
         Journal(spent.path).append(line.event, **{**line.facts, **forgotten})
     anew = spent.path.read_bytes()
-    with pytest.raises(VerificationFailed, match="the privacy ledger: without line 4 as the site's journal names it"):
+    with pytest.raises(
+        VerificationFailed, match="the privacy ledger: without line [34] as the site's journal names it"
+    ):
         reserved.commit(0)
     assert spent.path.read_bytes() == anew
 
@@ -212,6 +214,16 @@ def test_a_ledger_that_cannot_be_written_lets_no_step_be_taken(spent: Ledger, mo
         spent.reserve(RUN, people("abc"), steps(1), BUDGET)
     monkeypatch.undo()
     assert counted(spent) == 60
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="a place where nothing can be made")
+def test_a_ledger_that_cannot_be_made_is_told_in_words_and_without_its_path(tmp_path: Path) -> None:
+    ledger_in(tmp_path)
+    ledger = Ledger(Path("/proc/of-patient-a/ledger"), tmp_path / "site/journal.jsonl")
+    with pytest.raises(StorageError, match="the privacy ledger: the folder may not be written to") as caught:
+        ledger.reserve(RUN, people("abc"), steps(1), BUDGET)
+    assert "of-patient-a" not in str(caught.value)
+    assert ledger.spending().reservations == ()  # looking makes nothing
 
 
 def test_something_else_in_the_ledger_s_place_is_refused_by_name(tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ from fedphantom.client import private_training
 from fedphantom.client.private_training import NOISED_MEANS
 from fedphantom.client.site_setup import check_site_cohort
 from fedphantom.common.cohorts.layouts import read_cohort
-from fedphantom.common.errors import BudgetSpent, ConfigError, PolicyRefused, TrainingError, VerificationFailed
+from fedphantom.common.errors import (
+    BudgetSpent,
+    ConfigError,
+    OutputTaken,
+    PolicyRefused,
+    StorageError,
+    TrainingError,
+    VerificationFailed,
+)
 from fedphantom.common.exchange import EPSILON as TOLD
 from fedphantom.common.exchange import NOISED_STEPS, RoundRequest
 from fedphantom.common.gan.training_state import TrainingState
@@ -348,6 +356,15 @@ def test_noise_that_no_network_could_hold_is_refused_before_anything_is_spent(no
     with pytest.raises(ConfigError, match=r"noised steps with C = 1e\+300"):
         own.train_round(request(folder))
     assert counted_steps(folder) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "occupied"])
+def test_a_site_whose_ledger_cannot_be_made_is_not_made_either(place: str, tmp_path: Path) -> None:
+    (tmp_path / "occupied").touch()
+    with pytest.raises((StorageError, OutputTaken), match="the privacy ledger: ") as caught:
+        promised_site(tmp_path, ledgers=tmp_path / place)  # joined to it, an absolute path stays as it is
+    assert place not in str(caught.value)
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_generator_that_is_no_longer_finite_stops_the_round(tmp_path: Path) -> None:

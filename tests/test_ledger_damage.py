@@ -174,7 +174,7 @@ def test_steps_are_not_given_back_in_a_ledger_that_was_written_anew_meanwhile(sp
         Journal(spent.path).append(line.event, **{**line.facts, **forgotten})
     anew = spent.path.read_bytes()
     with pytest.raises(
-        VerificationFailed, match="the privacy ledger: without line [34] as the site's journal names it"
+        VerificationFailed, match=r"the privacy ledger: without line [34] as the site's journal names it"
     ):
         reserved.commit(0)
     assert spent.path.read_bytes() == anew

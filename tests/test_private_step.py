@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,12 +24,13 @@ from fedphantom.common.promise import Fakes, Noised
 from fedphantom.common.randomness import torch_generator
 from fedphantom.privacy.dp.discriminator import PrivateDiscriminatorStep
 from fedphantom.privacy.dp.drawn_sum import DrawnSum
+from fedphantom.privacy.dp.examples import Example
 from fedphantom.privacy.dp.layers import refuse_mixing_layers
 from fedphantom.privacy.dp.noised import noised_parameters
 from fedphantom.privacy.dp.patients import PrivatePatients
 from fedphantom.privacy.dp.provenance import PrivateDataReached, disclosed, mark, marked
 from fedphantom.privacy.dp.randomness import SecretRandom
-from fedphantom.privacy.dp.step import NoisedSum, clipped, noised_mean
+from fedphantom.privacy.dp.step import NoisedSum, noised_mean
 
 CPU = choose_device("cpu")
 STUDY = tiny_study()
@@ -67,24 +70,56 @@ def public_batch() -> tuple[Batch, Tensor]:
     return batch, torch.zeros_like(batch.real)
 
 
-def test_patients_gradients_agree_with_opacus(state: TrainingState) -> None:
-    """The oracle: Opacus' hooks on the same batch, one row a patient (relative error below 1e-6)."""
+@pytest.mark.parametrize("fakes", get_args(Fakes))
+def test_patients_gradients_agree_with_opacus(fakes: Fakes) -> None:
+    """The oracle: Opacus' hooks on the same batch, one row a patient (relative error below 1e-6).
+
+    Held against it is what the product's own step makes of each patient alone, long or clipped: in double, but for the
+    loss itself, which rounds logits to 32 bits (to a relative 4e-8 of the gradient).
+    """
+    state = double_state()
     given, real, fake = oracle_batch(state)
-    network = make_discriminator(STUDY, 1).double()
-    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
-    logits, _ = oracle(torch.cat([given, given]), torch.cat([real, fake]))
-    rows = (logits - torch.cat([torch.ones(3), torch.zeros(3)]).view(-1, 1, 1, 1, 1)).square().mean(dim=(1, 2, 3, 4))
-    rows.sum().backward()
-    expected = torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1)
-    expected = (expected[:3] + expected[3:]) / 2  # a patient's real and fake make one gradient
+    scans = opacus_rows(given, real, torch.ones(3))
+    expected = (scans + opacus_rows(given, fake, torch.zeros(3))) / 2 if fakes == "own-label-maps" else scans / 2
     for i in range(3):
-        logits, _ = network(given[[i, i]], torch.cat([real[i : i + 1], fake[i : i + 1]]))
-        loss = (real_loss64(logits[:1], 1) + real_loss64(logits[1:], 0)) / 2
-        ours = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(network.parameters()))])
-        assert (ours - expected[i]).norm() / expected[i].norm() < 1e-6
-        half = expected[i].norm().item() / 2
-        assert clipped([ours], half).norm().item() == pytest.approx(half, rel=1e-5)
-        assert torch.allclose(clipped([ours], half), expected[i] / 2, rtol=1e-4, atol=1e-9)
+        volumes = torch.cat([real[i : i + 1], fake[i : i + 1]]) if fakes == "own-label-maps" else real[i : i + 1]
+        example = mark(given[[i] * len(volumes)]), mark(volumes)
+        length = expected[i].norm().item()
+        for clip_norm, kept in ((1e9, 1.0), (length / 2, length / 2 / (length + 1e-6))):
+            ours = product_gradient(state, silent(1, clip_norm), [example])
+            assert (ours - kept * expected[i]).norm() / (kept * expected[i]).norm() < 1e-6
+
+
+def double_state() -> TrainingState:
+    state = new_state(STUDY, 1, CPU)
+    state.discriminator.double()
+    return state
+
+
+def opacus_rows(given: Tensor, volumes: Tensor, towards: Tensor) -> Tensor:
+    """The gradient of each row's least squares, (B, P), by other code than the product's, in double."""
+    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
+    logits = oracle(given, volumes)[0]
+    (logits - towards.view(-1, 1, 1, 1, 1)).square().mean(dim=(1, 2, 3, 4)).sum().backward()
+    return torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1)
+
+
+def product_gradient(
+    state: TrainingState, how: NoisedSum, examples: Sequence[Example], outside: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """What one step of the product gives the discriminator's optimiser, (P,); the networks stay as they are."""
+    before = [parameter.detach().clone() for parameter in state.discriminator.parameters()]
+    found: list[Tensor] = []
+    hook = state.discriminator_optimiser.register_step_pre_hook(
+        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
+    )
+    patients = PrivatePatients(SCANS.only(range(len(examples))), STUDY, CPU)
+    step_with(how, patients=patients).update(state, examples.__getitem__, outside)
+    hook.remove()
+    with torch.no_grad():
+        for parameter, value in zip(state.discriminator.parameters(), before, strict=True):
+            parameter.copy_(value)
+    return found[0]
 
 
 def oracle_batch(state: TrainingState) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,10 +129,6 @@ def oracle_batch(state: TrainingState) -> tuple[Tensor, Tensor, Tensor]:
     with torch.no_grad():
         fake = state.generator(given, draw_noise(3, (16, 16, 16), torch_generator(1)))
     return given.double(), real.double(), fake.double()
-
-
-def real_loss64(logits: Tensor, towards: float) -> Tensor:
-    return (logits - towards).square().mean()
 
 
 def test_a_patients_scans_make_one_gradient_whose_length_does_not_grow_with_them() -> None:
@@ -173,25 +204,15 @@ def test_fakes_of_public_label_maps_are_added_outside_the_clip_as_they_are(state
 
 def test_with_public_fakes_a_patients_gradient_is_of_the_scan_alone_and_agrees_with_opacus() -> None:
     """The oracle, in double: Opacus' rows of scans, clipped; and the fakes' own gradient beside them."""
-    state = new_state(STUDY, 1, CPU)
-    state.discriminator.double()
+    state = double_state()
     given, real, fake = oracle_batch(state)
-    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
-    (oracle(given, real)[0] - 1).square().mean(dim=(1, 2, 3, 4)).sum().backward()
-    rows = torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1) / 2
+    rows = opacus_rows(given, real, torch.ones(3)) / 2
     clip = rows.norm(dim=1).median().item()  # one is clipped, one is not
     expected = (rows * (clip / (rows.norm(dim=1) + 1e-6)).clamp(max=1)[:, None]).sum(dim=0) / 5
-    network = make_discriminator(STUDY, 1).double()
-    on_fakes = torch.autograd.grad(real_loss64(network(given, fake)[0], 0) / 2, list(network.parameters()))
-    expected = expected + torch.cat([part.reshape(-1) for part in on_fakes])
-
-    step = step_with(silent(5, clip), patients=PrivatePatients(SCANS.only(range(3)), STUDY, CPU))
-    found: list[Tensor] = []
-    state.discriminator_optimiser.register_step_pre_hook(
-        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
-    )
-    step.update(state, lambda i: (mark(given[i : i + 1]), mark(real[i : i + 1])), (given, fake))
-    assert (found[0] - expected).norm() / expected.norm() < 1e-5
+    expected = expected + opacus_rows(given, fake, torch.zeros(3)).mean(dim=0) / 2
+    examples = [(mark(given[i : i + 1]), mark(real[i : i + 1])) for i in range(3)]
+    found = product_gradient(state, silent(5, clip), examples, (given, fake))
+    assert (found - expected).norm() / expected.norm() < 1e-6
 
 
 def test_fakes_of_a_patients_label_map_outside_the_clip_are_refused_before_the_step(state: TrainingState) -> None:
@@ -228,27 +249,15 @@ def test_removing_a_patient_changes_the_update_by_no_more_than_the_clip_norm_ove
 
 
 def test_the_update_is_the_mean_of_the_clipped_gradients_that_opacus_finds() -> None:
-    """The product's own loss and update, against Opacus' rows; in double, so that rounding does not blur it."""
-    state = new_state(STUDY, 1, CPU)
-    state.discriminator.double()
+    """The product's own loss and update, against Opacus' rows; in double all but the loss."""
+    state = double_state()
     given, real, fake = oracle_batch(state)
-    oracle = GradSampleModule(make_discriminator(STUDY, 1).double(), batch_first=True, loss_reduction="sum")
-    logits, _ = oracle(torch.cat([given, given]), torch.cat([real, fake]))
-    towards = torch.cat([torch.ones(3), torch.zeros(3)]).view(-1, 1, 1, 1, 1)
-    (logits - towards).square().mean(dim=(1, 2, 3, 4)).sum().backward()
-    rows = torch.cat([p.grad_sample.flatten(1) for p in oracle.parameters()], dim=1)
-    rows = (rows[:3] + rows[3:]) / 2
+    rows = (opacus_rows(given, real, torch.ones(3)) + opacus_rows(given, fake, torch.zeros(3))) / 2
     clip = rows.norm(dim=1).median().item()  # one is clipped, one is not
     expected = (rows * (clip / (rows.norm(dim=1) + 1e-6)).clamp(max=1)[:, None]).sum(dim=0) / 5
-
-    step = step_with(silent(5, clip), patients=PrivatePatients(SCANS.only(range(3)), STUDY, CPU))
-    found: list[Tensor] = []
-    state.discriminator_optimiser.register_step_pre_hook(
-        lambda *_: found.append(torch.cat([p.grad.reshape(-1) for p in state.discriminator.parameters()]))
-    )
-    step.update(state, lambda i: (mark(given[[i, i]]), mark(torch.cat([real[i : i + 1], fake[i : i + 1]]))))
-    # The loss itself is float32 in the product; its gradient agrees to that precision.
-    assert (found[0] - expected).norm() / expected.norm() < 1e-5
+    examples = [(mark(given[[i, i]]), mark(torch.cat([real[i : i + 1], fake[i : i + 1]]))) for i in range(3)]
+    found = product_gradient(state, silent(5, clip), examples)
+    assert (found - expected).norm() / expected.norm() < 1e-6
 
 
 def test_the_noise_of_the_discriminators_update_is_sigma_c_over_b_within_two_percent(state: TrainingState) -> None:

@@ -148,7 +148,7 @@ def run_simulation(
         open_site: As there.
         initial: As there.
         stage: Begins a named stage; returns its progress function (done, in all).
-        say: Told what a cohort check left out, and after which round the run goes on.
+        say: Told what a cohort check left out, what ``study check`` warns of, and after which round the run goes on.
         preview_every: As there.
         public: As there.
         ledgers: Where sites' privacy ledgers outlive the run; told, where a promise is made and none is named.
@@ -165,6 +165,7 @@ def run_simulation(
     """
     from ..common.storage import refuse_unwritable
     from ..common.study import named_file, parse_study, read_study_text
+    from ..privacy.dp.promise_warnings import promise_warnings
     from .broken_off import broken_off
     from .run_folder import RunFolder
     from .simulation import going_on, simulate
@@ -192,6 +193,9 @@ def run_simulation(
         say_when_interrupted(partial(broken_off, promise, out))
 
     def begin(done: int, total: int) -> None:
+        if not done:  # nothing is spent yet
+            for warning in promise_warnings(parsed):
+                say(f"warning: {warning}")
         if own_ledgers:  # every check is behind it: the run has begun
             say(
                 "privacy ledgers lie in the run's folder: another run of the same patients begins a new one, and their"
@@ -276,9 +280,17 @@ def simulation_text(result: Mapping[str, Any]) -> str:
             "volumes": "generators: each in its site's own folder, sites/NAME; no weights left a site",
         }[result["sharing"]]
     )
-    leaves = "Volumes leave a site" if result["sharing"] == "volumes" else "It leaves the study"
     statement = DpStatement.model_validate(result["dp_statement"]) if "dp_statement" in result else None
     if statement:
         lines.append(f"{meaning(statement.epsilon, statement.delta, 'the generator')} This study alone.")
-    lines.append(f"dp: {one_line(statement)}. {leaves} only after an audit.")
+    lines.append(f"dp: {one_line(statement)}. {_leaving(result)}")
     return "\n".join(lines)
+
+
+def _leaving(result: Mapping[str, Any]) -> str:
+    """Whether what was trained can ever leave the study, by what ``release pack`` refuses whatever an audit says."""
+    if result["maps"] == "images-to-labels":
+        return "It cannot leave the study: a network from images to labels is never released today."
+    if result["sharing"] == "weights" and not result["approval_keys"]:
+        return "It cannot leave the study, which names no [federation] approval_keys."
+    return f"{'Volumes leave a site' if result['sharing'] == 'volumes' else 'It leaves the study'} only after an audit."

@@ -268,6 +268,8 @@ class RunFolder:
             "sites": sorted(sites),
             "rounds": [asdict(record) for record in checkpoint.history],
             "sharing": study.federation.sharing,
+            "maps": study.network.maps,
+            "approval_keys": list(study.federation.approval_keys),
             "ema_decay": study.federation.ema_decay,
             "generator": result.name if (result := self.result(study)) else None,
         }

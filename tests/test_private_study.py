@@ -162,6 +162,39 @@ def test_a_run_with_ledgers_of_its_own_says_so_once_what_its_epsilon_means_and_w
     assert "privacy ledgers lie" not in capsys.readouterr().err
 
 
+KEYS = '[federation]\napproval_keys = ["{}", "{}"]\n'.format("a" * 64, "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("keys", "warned", "closing"),
+    [
+        ("", True, "It cannot leave the study, which names no [federation] approval_keys."),
+        (KEYS, False, "It leaves the study only after an audit."),
+    ],
+    ids=["no key named", "a key for each site"],
+)
+def test_what_study_check_warns_of_is_said_before_a_budget_is_spent_and_what_can_never_leave_is_called_so(
+    keys: str, warned: bool, closing: str, promised_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.toml").write_text((promised_run / "study.toml").read_text() + keys)
+    sites = [part for name in ("site-a", "site-b") for part in ("--site", f"{name}={promised_run / name}")]
+    given = ["simulate", str(tmp_path / "study.toml"), *sites, "--out", str(tmp_path / "run")]
+    start = ["--start", str(promised_run / "start.safetensors")]
+    assert run([*given, *start]) == 0
+    said = capsys.readouterr()
+    assert ("warning: no [federation] approval_keys: an average of several sites is never" in said.err) == warned
+    assert said.out.rstrip().endswith(closing)
+    assert run([*given, *start]) == 0
+    assert "warning" not in capsys.readouterr().err  # the round that it warned of is behind it
+
+
+def test_of_a_network_from_images_to_labels_no_audit_is_promised() -> None:
+    told = {"rounds": [], "sites": ["a"], "not_drawn": 0, "generator": None, "approval_keys": []}
+    for sharing in ("weights", "ensemble"):
+        text = simulation_text(told | {"sharing": sharing, "maps": "images-to-labels"})
+        assert text.endswith("a network from images to labels is never released today.")
+
+
 def test_a_folder_for_ledgers_is_refused_where_nothing_is_promised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,6 +19,9 @@ shifts of its norms and the bias of its head, of its head, or of all of it. The 
 DISCRIMINATING: Final[frozenset[Noised]] = frozenset({"norms", "head", "all"})
 """With which a discriminator learns from patients."""
 
+HEAD_CLIP: Final = 0.05
+"""The usual clip norm for ``generator-head``, whose gradients are short after a long public start."""
+
 Fakes = Literal["own-label-maps", "public-label-maps"]
 """What a discriminator holds scans against. ``own-label-maps``: a fake of the patient's own label map, inside the one
 clipped gradient. ``public-label-maps``: fakes of public ones, always as many, outside the clip, where it can win by

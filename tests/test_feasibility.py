@@ -171,6 +171,29 @@ def test_a_choice_of_more_steps_than_can_be_accounted_for_is_not_proposed() -> N
     assert set(found.choices) == {"generator-head"}  # of the discriminator's steps there would be five times as many
 
 
+def test_a_choice_that_brings_its_own_steps_names_no_other_key_and_the_usual_one_is_named_beside_it() -> None:
+    asked = replace(FULL, noised_parameters=10_000)
+    choices = {
+        "generator-head": replace(FULL, noised_parameters=1_500, steps=100),
+        "means": replace(FULL, noised_parameters=8, steps=2),
+    }
+    head, means, shorter, _ = feasibility(asked, choices, "[privacy.promise] discriminator_steps").ways()
+    assert head == (
+        '[privacy.promise] noised = "generator-head" and clip_norm = 0.05: 1500 noised parameters instead of 10000,'
+        " 100 steps instead of 500"
+    )
+    assert means == '[privacy.promise] noised = "means": 8 noised parameters instead of 10000, 2 steps instead of 500'
+    assert shorter.endswith("instead of 500, by [privacy.promise] discriminator_steps")
+
+
+def test_a_choice_that_suffices_by_itself_is_not_proposed_again_with_all_patients() -> None:
+    asked = replace(FULL, sampling_rate=0.05, noised_parameters=50_000)
+    choices = {"norms": replace(asked, noised_parameters=2_000), "means": replace(asked, noised_parameters=8)}
+    ways = feasibility(asked, choices).ways()
+    assert sum('noised = "means"' in way for way in ways) == 1
+    assert any('noised = "norms"' in way and "sampling_rate = 1 " in way for way in ways)
+
+
 def test_what_would_be_feasible_is_told_by_the_keys_of_a_study(doubtful: Feasibility) -> None:
     ways = "\n".join(doubtful.ways())
     assert "with [privacy.promise] sampling_rate = 1 (B̄ = 100) instead of 0.25" in ways

@@ -15,7 +15,7 @@ from fedphantom.common.errors import ConfigError
 from fedphantom.common.study import parse_study
 from fedphantom.privacy.dp.accounting import epsilon
 from fedphantom.privacy.dp.accounting import told as told_epsilon
-from fedphantom.privacy.dp.plan import noised_plan
+from fedphantom.privacy.dp.plan import asked_feasibility, noised_plan
 
 TEXT = promised_text("a" * 64)
 
@@ -245,8 +245,22 @@ def test_study_check_refuses_a_promise_that_leaves_pure_noise(study: Path, capsy
         r'\[privacy\.promise\] noised = "(generator-head|norms|head|means)": \d+ noised parameters instead of ',
         told.err,
     )  # choices that there are
+    assert '[privacy.promise] noised = "means": ' in told.err
     assert "patients instead of 10, with the same sampling_rate and delta" in told.err
     assert "instead of" not in told.out  # said once
+
+
+@pytest.mark.parametrize(
+    ("noised", "named"),
+    [
+        ("means", "[privacy.promise] spare_rounds"),
+        ("generator-head", "[training] rounds or local_steps, or [privacy.promise] spare_rounds"),
+        ("all", "[training] rounds or local_steps, or [privacy.promise] discriminator_steps or spare_rounds"),
+    ],
+)
+def test_steps_are_made_fewer_by_the_keys_that_count_them(noised: str, named: str) -> None:
+    study = parse_study(TEXT.replace("delta = 0.005", f'delta = 0.005\nnoised = "{noised}"'))
+    assert asked_feasibility(study, 12).steps_by == named
 
 
 @pytest.mark.parametrize(("patients", "code"), [("200", 3), ("0", 2), ("many", 2)])

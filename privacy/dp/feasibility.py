@@ -8,6 +8,7 @@ but V at most (:mod:`.longest_means`), the largest possible signal is smaller by
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Final, Literal
 
 from ...common.counted import counted
 from ...common.errors import ConfigError, PolicyRefused
+from ...common.promise import HEAD_CLIP
 from .accounting import (
     ACCOUNTANT,
     ADJACENCY,
@@ -35,6 +37,7 @@ LITTLE_FROM: Final = 8.0
 Outlook = Literal["feasible", "doubtful", "refused"]
 
 _FEWER_STEPS = "[training] rounds or local_steps, or [privacy.promise] spare_rounds"
+_USUAL = "means"
 _LEAST_SIGMA = 0.3
 _RATE_PRECISION = 0.01
 
@@ -111,6 +114,7 @@ class Feasibility:
         nearest: For a plan that is not feasible, the nearest ones that are: each changes as little as it can.
         choices: Of a study, what each other choice of ``noised`` would make of the plan; parameters are taken away in
             no other way. Where there are none, any number of them may be.
+        steps_by: Keys of the study that make its steps fewer.
         enough_patients: For a plan that is not feasible, with how many patients it would be, all else as it is.
     """
 
@@ -120,6 +124,7 @@ class Feasibility:
     outlook: Outlook
     nearest: tuple[DpPlan, ...]
     choices: Mapping[str, DpPlan] = field(default_factory=dict)
+    steps_by: str = _FEWER_STEPS
     enough_patients: int | None = None
 
     def to_json(self) -> dict[str, object]:
@@ -139,7 +144,7 @@ class Feasibility:
         """What would make the plan feasible, each in words; empty for one that is."""
         if self.outlook == "feasible":
             return []
-        told = [_difference(self.plan, other, self.choices) for other in self.nearest]
+        told = [_difference(self.plan, other, self.choices, self.steps_by) for other in self.nearest]
         more = "more patients" if self.enough_patients is None else f"about {counted(self.enough_patients, 'patient')}"
         return [*told, f"{more} instead of {self.plan.patients}, with the same sampling_rate and delta"]
 
@@ -177,22 +182,23 @@ class Feasibility:
         return "\n".join(lines)
 
 
-def feasibility(plan: DpPlan, choices: Mapping[str, DpPlan] | None = None) -> Feasibility:
+def feasibility(plan: DpPlan, choices: Mapping[str, DpPlan] | None = None, steps_by: str = _FEWER_STEPS) -> Feasibility:
     """The noise that a plan needs, its ratio to the signal, and the nearest feasible plans; seconds.
 
     Args:
         plan: What is asked.
         choices: As :attr:`Feasibility.choices`.
+        steps_by: As :attr:`Feasibility.steps_by`.
     """
     sigma = noise_multiplier(plan.epsilon, plan.delta, plan.sampling_rate, plan.steps)
     ratio = _ratio(plan, sigma)
     outlook: Outlook = "feasible" if ratio <= WARN_ABOVE else "doubtful" if ratio <= REFUSE_ABOVE else "refused"
     if outlook == "feasible":
-        return Feasibility(plan, sigma, ratio, outlook, ())
+        return Feasibility(plan, sigma, ratio, outlook, (), steps_by=steps_by)
     patients = math.ceil(plan.patients * ratio / WARN_ABOVE)  # σ knows q and δ, and not how many patients there are
     enough = patients if plan.delta * patients < 1 else None
     nearest = tuple(dict.fromkeys(_nearest(plan, sigma, choices or {})))
-    return Feasibility(plan, sigma, ratio, outlook, nearest, choices or {}, enough)
+    return Feasibility(plan, sigma, ratio, outlook, nearest, choices or {}, steps_by, enough)
 
 
 def refuse_noise(found: Feasibility) -> None:
@@ -215,8 +221,8 @@ def _nearest(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> Itera
     """One setting changed, as little as makes r ≤ 5; then the full batch with what it still needs beside."""
     if plan.slack > 1 and _ratio(tighter := _tighter(plan), sigma) <= WARN_ABOVE:
         yield tighter
-    if fewer := _fewer(plan, sigma, choices):
-        yield fewer
+    fewer = tuple(_fewer(plan, sigma, choices))
+    yield from fewer
     if larger := _larger_batch(plan):
         yield larger
     if shorter := _fewer_steps(plan):
@@ -224,20 +230,28 @@ def _nearest(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> Itera
     if plan.sampling_rate < 1:
         full = replace(plan, sampling_rate=1.0)
         all_in = {name: replace(other, sampling_rate=1.0) for name, other in choices.items()}
-        fewer = _fewer(full, noise_multiplier(plan.epsilon, plan.delta, 1.0, plan.steps), all_in)
-        if fewer and fewer.noised_parameters < plan.noised_parameters:
-            yield fewer
+        proposed = {plan.noised_parameters, *(one.noised_parameters for one in fewer)}
+        for other in _fewer(full, noise_multiplier(plan.epsilon, plan.delta, 1.0, plan.steps), all_in):
+            if other.noised_parameters not in proposed:
+                yield other
 
 
-def _fewer(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> DpPlan | None:
-    """The choice that noises most parameters among those that are fewer and feasible; without choices, any number."""
+def _fewer(plan: DpPlan, sigma: float, choices: Mapping[str, DpPlan]) -> Iterator[DpPlan]:
+    """Of the choices that are fewer and feasible the one that noises most parameters, then the usual one.
+
+    Without choices, any number may be.
+    """
     if not choices:
-        return _fewer_parameters(plan, sigma)
+        most = math.floor((WARN_ABOVE * plan.largest_signal / sigma) ** 2)
+        if most >= 1:
+            yield replace(plan, noised_parameters=min(most, plan.noised_parameters))
+        return
     fewer = [other for other in choices.values() if other.noised_parameters < plan.noised_parameters]
-    for other in sorted(fewer, key=lambda one: one.noised_parameters, reverse=True):
-        if _ratio(other, noise_multiplier(other.epsilon, other.delta, other.sampling_rate, other.steps)) <= WARN_ABOVE:
-            return other
-    return None
+    ordered = sorted(fewer, key=lambda one: one.noised_parameters, reverse=True)
+    yield from itertools.islice(filter(_feasible, ordered), 1)
+    usual = choices.get(_USUAL)
+    if usual in fewer and _feasible(usual):
+        yield usual
 
 
 def _tighter(plan: DpPlan) -> DpPlan:
@@ -246,9 +260,9 @@ def _tighter(plan: DpPlan) -> DpPlan:
     return replace(plan, clip_norm=math.floor(100 * plan.longest) / 100)
 
 
-def _fewer_parameters(plan: DpPlan, sigma: float) -> DpPlan | None:
-    most = math.floor((WARN_ABOVE * plan.largest_signal / sigma) ** 2)
-    return replace(plan, noised_parameters=min(most, plan.noised_parameters)) if most >= 1 else None
+def _feasible(plan: DpPlan) -> bool:
+    sigma = noise_multiplier(plan.epsilon, plan.delta, plan.sampling_rate, plan.steps)
+    return _ratio(plan, sigma) <= WARN_ABOVE
 
 
 def _larger_batch(plan: DpPlan) -> DpPlan | None:
@@ -282,14 +296,18 @@ def _allowed_sigma(plan: DpPlan) -> float:
     return WARN_ABOVE * plan.largest_signal / math.sqrt(plan.noised_parameters)
 
 
-def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> str:
-    """What is other, with both values; of a choice of ``noised``, the study's key."""
-    changes = []
+def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan], steps_by: str) -> str:
+    """What is other, with both values; of a choice of ``noised``, the study's key, and what comes with it by itself."""
+    changes, named, steps = [], None, f"{counted(other.steps, 'step')} instead of {plan.steps}"
     if other.noised_parameters != plan.noised_parameters:
-        numbers = {one.noised_parameters: name for name, one in choices.items()}
-        named = numbers.get(other.noised_parameters)
-        changes.append(f'[privacy.promise] noised = "{named}": ' if named else "")
-        changes[-1] += f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}"
+        named = next((name for name, one in choices.items() if _same_choice(one, other)), None)
+        numbers = f"{counted(other.noised_parameters, 'noised parameter')} instead of {plan.noised_parameters}"
+        if named:
+            clip = f" and clip_norm = {HEAD_CLIP:g}" if named == "generator-head" else ""
+            by_itself = f", {steps}" if other.steps != plan.steps else ""
+            changes.append(f'[privacy.promise] noised = "{named}"{clip}: {numbers}{by_itself}')
+        else:
+            changes.append(numbers)
     if other.clip_norm != plan.clip_norm:
         changes.append(f"[privacy.promise] clip_norm = {other.clip_norm:g} instead of {plan.clip_norm:g}")
     if other.sampling_rate != plan.sampling_rate:
@@ -297,6 +315,10 @@ def _difference(plan: DpPlan, other: DpPlan, choices: Mapping[str, DpPlan]) -> s
             f"[privacy.promise] sampling_rate = {other.sampling_rate:g} (B̄ = {other.expected_batch:g}) instead of"
             f" {plan.sampling_rate:g} (B̄ = {plan.expected_batch:g})"
         )
-    if other.steps != plan.steps:
-        changes.append(f"{counted(other.steps, 'step')} instead of {plan.steps}, by {_FEWER_STEPS}")
+    if other.steps != plan.steps and not named:
+        changes.append(f"{steps}, by {steps_by}")
     return " with ".join(changes)
+
+
+def _same_choice(choice: DpPlan, other: DpPlan) -> bool:
+    return replace(choice, sampling_rate=other.sampling_rate) == other

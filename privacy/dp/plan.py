@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from ...common.promise import MOST_STEPS, Noised
+from ...common.promise import DISCRIMINATING, MOST_STEPS, Noised
 from ...common.study import Study
 from .accounting import Mechanism, noise_multiplier
 from .feasibility import DpPlan, Feasibility, feasibility
@@ -83,4 +83,12 @@ def asked_feasibility(study: Study, patients: int) -> Feasibility:
 
     others = {noised: choosing(noised) for noised in get_args(Noised) if noised != promise.noised}
     countable = {noised: plan for noised, plan in others.items() if plan.steps <= MOST_STEPS}
-    return feasibility(asked_plan(study, patients), countable)
+    return feasibility(asked_plan(study, patients), countable, _fewer_steps_by(promise.noised))
+
+
+def _fewer_steps_by(noised: Noised) -> str:
+    """Which of a study's keys its noised steps are counted by, as :meth:`.PromiseTable.noised_steps` does."""
+    if noised == "means":
+        return "[privacy.promise] spare_rounds"
+    own = "discriminator_steps or spare_rounds" if noised in DISCRIMINATING else "spare_rounds"
+    return f"[training] rounds or local_steps, or [privacy.promise] {own}"

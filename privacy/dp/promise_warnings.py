@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...common.promise import HEAD_CLIP
 from ...common.study import Study
 from .longest_means import longest_means
 from .statement import WHAT
@@ -32,7 +33,8 @@ def promise_warnings(study: Study) -> tuple[str, ...]:
     if promise.noised == "generator-head" and promise.clip_norm > LONG_FOR_A_HEAD:
         found.append(
             f"[privacy.promise] clip_norm = {promise.clip_norm:g}: gradients of the generator's last layer were .02 to"
-            " .08 long after a long public start, and noise grows with the clip norm, not with them. 0.05 is usual."
+            " .08 long after a long public start, and noise grows with the clip norm, not with them."
+            f" {HEAD_CLIP:g} is usual."
         )
     if promise.fakes == "public-label-maps":
         found.append(

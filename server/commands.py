@@ -263,7 +263,9 @@ def simulation_text(result: Mapping[str, Any]) -> str:
     rounds = result["rounds"]
     seconds = sum(record["seconds"] for record in rounds)
     left_out = sorted({site for record in rounds if not record["given_up"] for site in record["left_out"]})
-    lines = [f"{counted(len(rounds), 'round')} over {', '.join(result['sites'])} in {seconds:.0f} s"]
+    absent = sorted(set(result["sites"]) - {site for record in rounds for site in record["sites"]})
+    none = f"; {', '.join(absent)} took part in none" if absent else ""
+    lines = [f"{counted(len(rounds), 'round')} over {', '.join(result['sites'])} in {seconds:.0f} s{none}"]
     for record in rounds:
         if record["given_up"]:
             lines.append(

@@ -30,7 +30,7 @@ from fedphantom.common.run_result import RUN_FINISHED
 from fedphantom.common.study import parse_study
 from fedphantom.server.aggregation import SiteFailure
 from fedphantom.server.checkpoints import RoundRecord, latest_checkpoint
-from fedphantom.server.commands import parse_sites, run_simulation
+from fedphantom.server.commands import parse_sites, run_simulation, simulation_text
 from fedphantom.server.rounds import Rounds
 from fedphantom.server.run_folder import RunFolder
 from fedphantom.server.simulation import going_on, in_process_exchange
@@ -113,6 +113,19 @@ def test_a_round_goes_on_without_a_site_that_fails(tmp_path: Path, cohorts: dict
     assert [record.sites for record in result.rounds] == [SITES, ("site-a", "site-c"), SITES]
     assert result.rounds[1].left_out.keys() == {"site-b"}
     assert "site-left-out" in events(tmp_path / "out")
+
+
+def test_a_site_that_took_part_in_no_round_is_named_at_the_end(tmp_path: Path, cohorts: dict[str, Path]) -> None:
+    def told(out: str) -> str:
+        result = linear_simulation(tmp_path / out, cohorts)
+        return simulation_text(json.loads(result.folder.summary.read_text()) | {"not_drawn": 0}).splitlines()[0]
+
+    order(cohorts["site-b"], fail=[1, 2])
+    assert "none" not in told("one")
+    order(cohorts["site-b"], fail=[1, 2, 3])
+    first = told("two")
+    assert first.startswith("3 rounds over site-a, site-b, site-c in ")
+    assert first.endswith(" s; site-b took part in none")
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ errors.log      full text of failures, rotated (``rotated_log``); never leaves
 from __future__ import annotations
 
 import hashlib
-import math
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .cohort import PUBLIC_SITE, Cohort
 from .cohorts.check import check_cohort
@@ -43,6 +43,7 @@ from .folder_lock import holds_anything
 from .gan.weights import GENERATOR
 from .journal import Journal, read_journal
 from .labels.stated_origin import refuse_private_labels
+from .misfit import first_misfit
 from .randomness import numpy_generator
 from .scan_record import hold_scans
 from .study import Study, read_study
@@ -152,30 +153,65 @@ class SiteFolder:
 
         Raises:
             ConfigError: there is none, or it does not hold exactly ``name``, ``cohort`` and ``study``, and perhaps
-                ``ledger``, ``budget``, a number above 0, and ``coins_from``, a :data:`CoinSource`.
+                ``ledger``, ``budget``, a number above 0, and ``coins_from``, a :data:`CoinSource`; names the key.
         """
-        try:
-            table = parse_toml((root / SITE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            table = {}
-        budget, coins_from = table.pop("budget", None), table.pop("coins_from", "study")
-        known = table.keys() - {"ledger"} == {"name", "cohort", "study"}
-        allowed = budget is None or (type(budget) in (int, float) and 0 < budget < math.inf)
-        allowed = allowed and coins_from in get_args(CoinSource)
-        if not known or not allowed or not all(isinstance(value, str) for value in table.values()):
-            raise ConfigError(
-                "no valid site.toml in the site's folder",
-                expected="a file with name, cohort and study",
-                remedy="Give a folder that 'fedphantom site init' made. Put a damaged site.toml back from a copy: keys,"
-                " journal and ledger beside it are this site's.",
-            )
-        check_site_name(table["name"])
-        ledger = root / table.get("ledger", "")
-        return cls(root, table["name"], root / table["cohort"], root / table["study"], ledger, budget, coins_from)
+        table = _read_table(root)
+        check_site_name(table.name)
+        return cls(
+            root,
+            table.name,
+            root / table.cohort,
+            root / table.study,
+            root / table.ledger,
+            table.budget,
+            table.coins_from,
+        )
 
     def study(self) -> Study:
         """The site's own copy of the study. Raises ConfigError as :func:`read_study`."""
         return read_study(self.study_file)
+
+
+class _SiteTable(BaseModel):
+    """What ``site.toml`` may hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    name: str
+    cohort: str
+    study: str
+    ledger: str = ""
+    budget: float | None = Field(default=None, gt=0)
+    coins_from: CoinSource = "study"
+
+
+_KEYS = "name, cohort and study, and perhaps ledger, budget and coins_from"
+_EXPECTED = {"budget": "a number above 0, the ε that the site allows over all studies, or no such line"}
+
+
+def _read_table(root: Path) -> _SiteTable:
+    try:
+        return _SiteTable.model_validate(parse_toml((root / SITE_FILE).read_text(encoding="utf-8")))
+    except ValidationError as error:
+        misfit = first_misfit(error, quote=False)
+        if misfit.key in ("budget", "coins_from"):  # no path to patients, unlike the others
+            misfit = first_misfit(error)
+        expected = f"{_KEYS}, and no other" if misfit.is_unknown_key else _EXPECTED.get(misfit.key, misfit.expected)
+        raise ConfigError(
+            f"in the site's {SITE_FILE} the key '{misfit.key}'{misfit.found}",
+            expected=expected,
+            remedy="Mend that line; the rest is as 'fedphantom site init' wrote it.",
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        found = "no valid site.toml in the site's folder"
+    except ValueError as error:  # its own words, and a line's number
+        found = f"no valid site.toml in the site's folder: {error}"
+    raise ConfigError(
+        found,
+        expected="a file with name, cohort and study",
+        remedy="Give a folder that 'fedphantom site init' made. Put a damaged site.toml back from a copy: keys,"
+        " journal and ledger beside it are this site's.",
+    )
 
 
 def site_folders(run: Path) -> tuple[SiteFolder, ...]:

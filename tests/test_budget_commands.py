@@ -145,6 +145,37 @@ def test_a_folder_that_is_no_site_s_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert "a folder without site.toml" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("budget = -1.0", "the key 'budget' is -1.0\n  expected:   a number above 0, the ε that the site allows"),
+        ("budget = 0", "the key 'budget' is 0\n"),
+        ("budget = nan", "the key 'budget' is nan\n"),
+        ("budget = inf", "the key 'budget' is inf\n"),
+        ("budget = true", "the key 'budget' is true\n"),
+        ('budget = "x"', "the key 'budget' is 'x', which is text\n"),
+        ("budgt = 3.0", "the key 'budgt' is unknown\n  expected:   name, cohort and study, and perhaps ledger, budget"),
+        ('ledger = ["/data/patients"]', "the key 'ledger' is of another kind or out of range\n  expected:   text"),
+        ("budget = 1.0.0", "no valid site.toml in the site's folder: "),
+    ],
+)
+def test_what_is_wrong_in_site_toml_is_told_by_its_key_and_without_a_path(
+    spent: Path, line: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (spent / "site.toml").open("a") as file:
+        file.write(f"{line}\n")
+    assert run(["budget", "show", str(spent)]) == 3
+    said = capsys.readouterr().err
+    assert told in said
+    assert "/data" not in said
+
+
+def test_a_whole_number_is_a_budget_as_well(spent: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (spent / "site.toml").open("a") as file:
+        file.write("budget = 10\n")
+    assert shown(spent, capsys)["budget"] == 10.0
+
+
 def test_a_path_that_is_something_else_is_called_what_it_is(
     spent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

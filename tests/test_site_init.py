@@ -179,4 +179,4 @@ def test_a_site_folder_whose_roles_come_from_elsewhere_is_not_taken_over(invited
     assert SiteFolder.open(invited / "site").coins_from == "study"
     refused(3, "another source of coins", lambda: again(invited, invited_site))
     table.write_text(f'{table.read_text()}coins_from = "dice"\n')
-    refused(3, "no valid site.toml", lambda: SiteFolder.open(invited / "site"))
+    refused(3, "the key 'coins_from' is 'dice', which is text", lambda: SiteFolder.open(invited / "site"))

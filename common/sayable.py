@@ -19,11 +19,14 @@ BUDGET_SPENT = "the site's privacy budget is spent"
 ROUND_OVER = "the site gave its part in that round's sum before"
 """Of secure aggregation: another attempt at the round is refused there for good."""
 
+POLICY_REFUSED = "the site's policy refused the round"
+"""Something there forbids it: a pause or limit of the site's own, or patients who changed; only the site says what."""
+
 # An exception's own text may count patients or name files; these sentences cannot.
 _SAYABLE: tuple[tuple[type[BaseException], str], ...] = (
     (BudgetSpent, BUDGET_SPENT),
     (RoundOver, ROUND_OVER),
-    (PolicyRefused, "the site's policy refused the round"),
+    (PolicyRefused, POLICY_REFUSED),
     (ConfigError, "the site's configuration does not fit the study"),
     (DataError, "the site's cohort needs mending"),
     (TrainingError, "training stopped on a NaN or a collapse"),

@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..common.errors import BudgetSpent, ConfigError, DataError, FedPhantomError, PeerError, StorageError
+from ..common.errors import (
+    BudgetSpent,
+    ConfigError,
+    DataError,
+    FedPhantomError,
+    PeerError,
+    PolicyRefused,
+    StorageError,
+)
 from .checkpoints import Checkpoint, latest_checkpoint, newest_round
 from .flower_control import UNKNOWN, FlowerControl
 from .rounds import Progress
@@ -20,7 +28,7 @@ UNHEARD_S = 300.0
 
 # The ServerApp is another process: its error comes as text and is raised again here as what it was.
 _KINDS: Mapping[str, type[FedPhantomError]] = {
-    k.__name__: k for k in (BudgetSpent, ConfigError, DataError, PeerError, StorageError)
+    k.__name__: k for k in (BudgetSpent, ConfigError, DataError, PeerError, PolicyRefused, StorageError)
 }
 
 
@@ -41,7 +49,8 @@ def follow(
         The last checkpoint.
 
     Raises:
-        BudgetSpent: a round fell below the quorum, for every site that failed has spent its budget.
+        PolicyRefused: a round fell below the quorum, for every site that failed refused; BudgetSpent where each one's
+            budget is spent.
         PeerError: another one did, the run was stopped, or the ServerApp ended without a word.
         FedPhantomError: as the ServerApp said.
     """

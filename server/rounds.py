@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..common.counted import counted
-from ..common.errors import BudgetSpent, ConfigError, PeerError
+from ..common.errors import BudgetSpent, ConfigError, PeerError, PolicyRefused
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 from ..common.journal import Journal
 from ..common.run_result import RUN_STARTED
-from ..common.sayable import BUDGET_SPENT
+from ..common.sayable import BUDGET_SPENT, POLICY_REFUSED
 from ..common.study import Study
 from ..common.transport import as_received
 from .aggregation import (
@@ -145,7 +145,8 @@ class Rounds:
         Raises:
             PeerError: fewer usable replies than the quorum; the run stays at its last checkpoint. The
                 message names each site left out and why.
-            BudgetSpent: likewise, where each site that is left out has spent its budget.
+            PolicyRefused: likewise, where each site that is left out refused by its policy; BudgetSpent where each has
+                spent its budget.
             StorageError: replies or the checkpoint could not be written.
         """
         journal = Journal(self.folder.journal)
@@ -177,7 +178,7 @@ class Rounds:
 
     def _too_few(
         self, request: RoundRequest, replies: Sequence[ReceivedReply], failures: Sequence[SiteFailure]
-    ) -> PeerError | BudgetSpent:
+    ) -> PeerError | PolicyRefused:
         return below_quorum(
             f"round {request.round} has {counted(len(replies), 'usable reply', 'usable replies')}"
             f" of {counted(len(self.sites), 'site')} "
@@ -245,8 +246,8 @@ class Rounds:
         return max((record.round for record in self.checkpoint.history if not record.missed_by(site)), default=0)
 
 
-def below_quorum(found: str, *, expected: str, reasons: Collection[str]) -> PeerError | BudgetSpent:
-    """A round with too few sites: a budget that is spent where that is why each one failed.
+def below_quorum(found: str, *, expected: str, reasons: Collection[str]) -> PeerError | PolicyRefused:
+    """A round with too few sites: a refusal where that is why each one failed, of a budget where each one's is spent.
 
     Args:
         found: What the round came to.
@@ -256,7 +257,11 @@ def below_quorum(found: str, *, expected: str, reasons: Collection[str]) -> Peer
     if reasons and set(reasons) == {BUDGET_SPENT}:
         remedy = "Nothing mends a spent budget: 'fedphantom budget show' at each site says what is left."
         return BudgetSpent(found, expected=expected, remedy=remedy)
-    remedy = "Mend the sites named (each keeps its errors.log), then run it again: it goes on from here."
+    kept = "errors.log in each one's folder, in a simulation RUN/sites/NAME/errors.log, says why"
+    if reasons and set(reasons) <= {BUDGET_SPENT, POLICY_REFUSED}:
+        remedy = f"Have the sites named look at what they refuse ({kept}), then run it again: it goes on from here."
+        return PolicyRefused(found, expected=expected, remedy=remedy)
+    remedy = f"Mend the sites named ({kept}), then run it again: it goes on from here."
     return PeerError(found, expected=expected, remedy=remedy)
 
 
@@ -264,7 +269,7 @@ def run_rounds(rounds: Rounds, exchange: Exchange, progress: Progress) -> Checkp
     """Do every remaining round.
 
     Raises:
-        PeerError, BudgetSpent: as :meth:`Rounds.complete`; an earlier round's checkpoint stands.
+        PeerError, PolicyRefused: as :meth:`Rounds.complete`; an earlier round's checkpoint stands.
     """
     while not rounds.finished:
         request = rounds.request()

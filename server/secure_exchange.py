@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.counted import counted
-from ..common.errors import BudgetSpent, FedPhantomError, PeerError
+from ..common.errors import FedPhantomError, PeerError, PolicyRefused
 from ..common.exchange import RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec, parameters_digest
 from ..common.journal import Journal
@@ -84,6 +84,7 @@ def run_secure_rounds(rounds: Rounds, exchange: SecureExchange, peers: Peers, pr
     Raises:
         PeerError: fewer sites than the threshold, or a sum that could not be opened; the run stays at its last
             checkpoint. Also where all rounds but the last were given up, and so would the last be.
+        PolicyRefused: likewise, where each site that failed refused by its policy, or for a spent budget.
         StorageError: the disk is full, read-only or forbidden.
     """
     aggregator = _Aggregator(rounds, exchange, peers)
@@ -172,7 +173,7 @@ class _Aggregator:
                 return _Prepared(keys, boxes)
             excluded |= set(keys.sites) - set(boxes)
 
-    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError | BudgetSpent:
+    def _without_keys(self, round_: int, found: set[str], failures: Mapping[str, str]) -> PeerError | PolicyRefused:
         """Why the round cannot be begun: sites are missing, or have done it before and would do the next one."""
         failed = self._too_few(round_, len(found), failures)
         over = {site for site, reason in failures.items() if reason == ROUND_OVER} & set(self._rounds.sites)
@@ -301,7 +302,7 @@ class _Aggregator:
         reason = answer.reason if isinstance(answer, SiteFailure) else _NOT_AGREED
         failures.setdefault(answer.site, reason)
 
-    def _too_few(self, round_: int, found: int, failures: Mapping[str, str]) -> PeerError | BudgetSpent:
+    def _too_few(self, round_: int, found: int, failures: Mapping[str, str]) -> PeerError | PolicyRefused:
         journal = Journal(self._rounds.folder.journal)
         for site, reason in failures.items():
             journal.append("site-left-out", round=round_, site=site, reason=reason)

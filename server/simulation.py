@@ -131,7 +131,8 @@ def simulate(
             or another process runs in it, or a cohort of several sites does not name the one that is
             to train on it.
         DataError: two sites hold the same scan, or a site has nobody to train on; names the sites and why.
-        PolicyRefused: a site's cohort changed since its roles were drawn.
+        PolicyRefused: a site's cohort changed since its roles were drawn, or a round fell below the quorum and every
+            site that failed in it refused by its policy.
         BudgetSpent: budgets do not last to the study's end at as many sites as a round needs; in a round, they are
             spent at too many.
         VerificationFailed: a site's ledger cannot be trusted.

@@ -21,6 +21,7 @@ from fedphantom.common.errors import (
     DataError,
     OutputTaken,
     PeerError,
+    PolicyRefused,
     StorageError,
 )
 from fedphantom.common.gan.parameters import parameters_digest
@@ -113,6 +114,20 @@ def test_a_round_goes_on_without_a_site_that_fails(tmp_path: Path, cohorts: dict
     assert [record.sites for record in result.rounds] == [SITES, ("site-a", "site-c"), SITES]
     assert result.rounds[1].left_out.keys() == {"site-b"}
     assert "site-left-out" in events(tmp_path / "out")
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "secure aggregation"])
+def test_a_round_that_every_site_refuses_is_a_refusal_and_says_where_each_says_why(
+    tmp_path: Path, cohorts: dict[str, Path], masked: bool
+) -> None:
+    for cohort in cohorts.values():
+        order(cohort, refuse=[2])
+    federation = "[federation.secure_aggregation]\nthreshold = 3\nclip = 8.0" if masked else ""
+    with pytest.raises(PolicyRefused, match="site-a: the site's policy refused the round") as refused:
+        linear_simulation(tmp_path / "out", cohorts, text=study_text(federation=federation))
+    assert refused.value.exit_code == 4
+    assert "RUN/sites/NAME/errors.log, says why" in refused.value.remedy
+    assert "patients who changed" in (tmp_path / "out" / "sites" / "site-a" / "errors.log").read_text()
 
 
 def test_a_site_that_took_part_in_no_round_is_named_at_the_end(tmp_path: Path, cohorts: dict[str, Path]) -> None:

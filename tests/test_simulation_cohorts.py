@@ -16,8 +16,9 @@ from fedphantom.common.errors import (
     DataError,
     FedPhantomError,
     PeerError,
+    PolicyRefused,
 )
-from fedphantom.common.sayable import BUDGET_SPENT
+from fedphantom.common.sayable import BUDGET_SPENT, POLICY_REFUSED
 from fedphantom.common.study import Study
 from fedphantom.server.checkpoints import RoundRecord
 from fedphantom.server.flower_control import FlowerControl
@@ -98,10 +99,24 @@ def test_a_run_of_another_study_is_refused_before_its_cohorts_are_looked_through
 
 @pytest.mark.parametrize(
     ("reasons", "kind", "code"),
-    [([BUDGET_SPENT], BudgetSpent, 4), ([BUDGET_SPENT, "no reply"], PeerError, 1), ([], PeerError, 1)],
-    ids=["the budget alone", "a site that is silent, too", "nobody said why"],
+    [
+        ([BUDGET_SPENT], BudgetSpent, 4),
+        ([POLICY_REFUSED], PolicyRefused, 4),
+        ([BUDGET_SPENT, POLICY_REFUSED], PolicyRefused, 4),
+        ([BUDGET_SPENT, "no reply"], PeerError, 1),
+        ([POLICY_REFUSED, "no reply"], PeerError, 1),
+        ([], PeerError, 1),
+    ],
+    ids=[
+        "the budget alone",
+        "the policy alone",
+        "budget and policy",
+        "budget, and a site that is silent",
+        "policy, and a site that is silent",
+        "nobody said why",
+    ],
 )
-def test_too_few_sites_for_their_budgets_alone_is_a_refusal_and_no_failure(
+def test_too_few_sites_for_their_budgets_or_policies_alone_is_a_refusal_and_no_failure(
     reasons: list[str], kind: type[FedPhantomError], code: int
 ) -> None:
     error = below_quorum("round 1 has 0 usable replies", expected="at least 1", reasons=reasons)
@@ -109,8 +124,9 @@ def test_too_few_sites_for_their_budgets_alone_is_a_refusal_and_no_failure(
     assert error.exit_code == code
 
 
-def test_a_budget_spent_in_the_server_s_process_is_one_here_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [BudgetSpent, PolicyRefused])
+def test_a_refusal_in_the_server_s_process_is_one_here_too(kind: type[FedPhantomError], tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.write_outcome({"kind": "BudgetSpent", "found": "all of it", "expected": "some left", "remedy": "None."})
-    with pytest.raises(BudgetSpent, match="all of it"):
+    folder.write_outcome({"kind": kind.__name__, "found": "all of it", "expected": "some left", "remedy": "None."})
+    with pytest.raises(kind, match="all of it"):
         follow(folder, FlowerControl(tmp_path, "127.0.0.1:1"), "1", lambda record: None, tmp_path / "log", lambda: None)

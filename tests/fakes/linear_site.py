@@ -11,7 +11,7 @@ import numpy as np
 
 from fedphantom.client.own_generator import settle_generator
 from fedphantom.common.atomic import write_atomic
-from fedphantom.common.errors import DataError
+from fedphantom.common.errors import DataError, PolicyRefused
 from fedphantom.common.exchange import Parameters, RoundReply, RoundRequest
 from fedphantom.common.site_folder import SiteFolder
 from fedphantom.common.study import Study
@@ -22,8 +22,8 @@ UNSAYABLE = "/data/sub-0042_MUELLER/anat"  # what an unlucky exception might hol
 class LinearTrainer:
     """Moves the generator towards a value of the site's own, by a state that lives on the site's disk.
 
-    ``behaviour.json`` in the cohort may order ``fail`` (rounds), ``crash`` (rounds), ``sleep`` (seconds) and ``hold``
-    (as long as the file is there).
+    ``behaviour.json`` in the cohort may order ``fail``, ``refuse`` and ``crash`` (rounds), ``sleep`` (seconds) and
+    ``hold`` (as long as the file is there).
     """
 
     def __init__(self, folder: SiteFolder) -> None:
@@ -41,6 +41,8 @@ class LinearTrainer:
             time.sleep(0.05)
         if request.round in self.behaviour.get("fail", []):
             raise DataError(f"the scan at {UNSAYABLE} is cut short", expected="a whole file", remedy="Copy it again.")
+        if request.round in self.behaviour.get("refuse", []):
+            raise PolicyRefused("patients who changed", expected="those of then", remedy="Put them back.")
         if request.round in self.behaviour.get("crash", []):
             raise RuntimeError(f"cannot read {UNSAYABLE}")
         before = self.folder.state / f"after-{request.round - 1}.json"

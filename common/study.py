@@ -200,8 +200,10 @@ class PrivacyTable(StudyTable):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.dp == "patient-level") != (self.promise is not None):
-            raise ValueError("privacy.promise: belongs to dp = 'patient-level', which means nothing without it")
+        if self.dp == "patient-level" and self.promise is None:
+            raise ValueError("privacy.promise: is left out; dp = 'patient-level' means nothing without its ε and δ")
+        if self.dp == "none" and self.promise:
+            raise ValueError("privacy.promise: stands beside dp = 'none', which keeps none; say dp = 'patient-level'")
         if self.promise and self.trained_on == "public":
             raise ValueError("privacy.dp: public patients need no promise; train on them with dp = 'none'")
         return self

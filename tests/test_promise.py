@@ -39,7 +39,12 @@ def test_no_key_of_a_promise_is_part_of_a_study_that_makes_none() -> None:
     ("old", "new", "named"),
     [
         ('objective = "adversarial"', 'objective = "paired"', "must be 'adversarial'"),
-        ('dp = "patient-level"', 'dp = "none"', "privacy.promise"),
+        ('dp = "patient-level"', 'dp = "none"', "privacy.promise: stands beside dp = 'none', which keeps none"),
+        ("epsilon = 8.0", 'epsilon = "3"', "epsilon' is '3', which is text; expected a number"),
+        ("epsilon = 8.0", "epsilon = true", "epsilon' is true; expected a number"),
+        ("delta = 0.005", 'delta = 0.005\nspare_rounds = "2"', "which is text; expected a whole number"),
+        ("seed = 5", 'seed = "5"', "seed' is '5', which is text; expected a whole number"),
+        ("shape = [16", 'shape = ["16"', "which is text; expected a whole number"),
         ("epsilon = 8.0", "epsilon = 0.0", "epsilon"),
         ("epsilon = 8.0", "epsilon = inf", "epsilon"),
         ("delta = 0.005", "delta = 0.0", "delta"),
@@ -94,6 +99,15 @@ def test_more_noised_steps_than_can_be_accounted_for_are_refused_and_means_take_
     with pytest.raises(ConfigError, match="1,000,010 noised steps in all, of which 1,000,000 can be accounted for"):
         parse_study(most.replace("local_steps = 100000", "local_steps = 100001"))
     assert parse_study(promised_text("a" * 64, local_steps=1_000_000)).training.local_steps == 1_000_000
+
+
+def test_a_promise_that_is_left_out_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"privacy.promise: is left out; dp = 'patient-level' means nothing without"):
+        parse_study(TEXT[: TEXT.index("[privacy.promise]")])
+
+
+def test_a_whole_number_is_a_number_and_changes_no_digest() -> None:
+    assert parse_study(TEXT.replace("epsilon = 8.0", "epsilon = 8")).digest() == parse_study(TEXT).digest()
 
 
 def test_the_official_accountant_may_be_named_and_changes_no_digest() -> None:

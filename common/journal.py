@@ -217,6 +217,17 @@ def read_journal(path: Path, *, without_head: bool = False) -> tuple[JournalEntr
     return _up_to_head(tuple(_entries(content, path)), path, head)
 
 
+def torn_bytes(path: Path) -> int:
+    """How many bytes stand after the last whole line: of one that a crash cut short, or that somebody else wrote there.
+
+    They count for nothing, and :meth:`Journal.append` tells of them in a :data:`RECOVERED` line in their place.
+    """
+    with contextlib.suppress(FileNotFoundError), storage_errors(), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return len(file.read().rpartition(b"\n")[2])
+    return 0
+
+
 def refuse_nothing_there(path: Path) -> None:
     """Tell a mistyped path from a journal that was removed, which leaves its head. Raises DataError for the first."""
     if not path.exists() and not _head_file(path).exists():

@@ -104,6 +104,32 @@ def test_epsilon_over_time_is_drawn(
     assert len((tmp_path / f"again-{name}").read_bytes()) == len(drawn)
 
 
+def words_drawn(file: Path) -> list[str]:
+    """Of an SVG, whose letters are outlines, each after a comment that says what they spell."""
+    return re.findall("<!-- (.*?) -->", file.read_text())
+
+
+def test_one_moment_is_drawn_with_its_day_and_no_fraction_of_a_second(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger(site, site / "journal.jsonl").reserve(RUN, people("abc"), steps(40), BUDGET)
+    (line,) = shown(site, capsys, "--plot", str(tmp_path / "spent.svg"))["lines"]
+    words = words_drawn(tmp_path / "spent.svg")
+    assert line["time"] in words
+    assert "0.2" not in words
+    assert "when it was reserved; hollow: nobody said how much was done, all counts" in words
+
+
+def test_where_nothing_was_reserved_a_plot_that_is_asked_for_is_said_not_to_be_drawn(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["budget", "show", str(site), "--plot", str(tmp_path / "n.png"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert "no plot 'n.png': no noised step was ever reserved here" in told.err
+    assert json.loads(told.out) == {"dp": "none", "lines": []}
+    assert not (tmp_path / "n.png").exists()
+
+
 def test_a_plot_of_another_kind_is_refused_before_anything_is_read(
     spent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +142,23 @@ def test_a_whole_ledger_is_verified_and_its_head_told(spent: Path, capsys: pytes
     assert run(["budget", "verify", str(spent)]) == 0
     assert capsys.readouterr().out == (f"6 lines, unbroken, and all that the site's journal names. Head: {head}\n")
     assert run(["budget", "verify", str(spent), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "lines": 6, "head": head}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "lines": 6, "head": head, "torn_bytes": 0}
+
+
+def test_what_stands_after_the_last_whole_line_may_stand_and_is_told_until_the_next_writer_removes_it(
+    spent: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (spent / "ledger.jsonl").open("ab") as file:
+        file.write(b"\x00" * 100)
+    assert run(["budget", "verify", str(spent)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("6 lines, unbroken")
+    assert "100 bytes after the last whole line, as a crash leaves of a line that was never confirmed" in told
+    assert run(["budget", "verify", str(spent), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["torn_bytes"] == 100
+    Ledger(spent, spent / "journal.jsonl").reserve(OTHER_RUN, people("bcde"), steps(1), BUDGET)
+    assert run(["budget", "verify", str(spent)]) == 0
+    assert "whole line" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["show", "verify"])

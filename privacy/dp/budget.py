@@ -326,6 +326,7 @@ def draw_budget(budget: BudgetSoFar, file: Path) -> None:
     """
     kind = check_picture(file)
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     begun = budget.lines[0].time
     unit, length = _time_axis(budget)
@@ -342,7 +343,13 @@ def draw_budget(budget: BudgetSoFar, file: Path) -> None:
     axes.set_xlim(-0.02 * times[-1], 1.02 * times[-1])
     axes.set_ylim(0, 1.15 * max([budget.budget, *(p[1] for p in points)]))
     axes.set_ylabel(f"ε at δ = {budget.delta:g}, per patient")
-    axes.set_xlabel(f"{unit} since {begun}; hollow: nobody said how much was done, all counts")
+    if begun != budget.lines[-1].time:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        since = f"{unit} since {begun}"
+    else:  # one moment: how long it is held is no matter of the ledger's
+        axes.set_xticks([0.0], [begun], ha="left")
+        since = "when it was reserved"
+    axes.set_xlabel(f"{since}; hollow: nobody said how much was done, all counts")
     axes.grid(axis="y", color="0.85", linewidth=0.6)
     axes.set_axisbelow(True)
     out = BytesIO()

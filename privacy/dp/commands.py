@@ -49,6 +49,10 @@ def show(
         found = budget_so_far(_ledger(folder).spending(), asks, progress)
     if plot and found:
         draw_budget(found, plot)
+    elif plot:
+        typer.echo(
+            f"no plot '{plot.name}': no noised step was ever reserved here, so that there is nothing to draw", err=True
+        )
     if as_json:
         typer.echo(json.dumps(found.to_json() if found else nothing_to_json(asks)))
     else:
@@ -66,6 +70,7 @@ def verify(
 ) -> None:
     """Check ledger, secret and journal against each other; exit 5 and name the first line that is broken."""
     from ...common.counted import counted
+    from ...common.journal import torn_bytes
     from ...common.journal_commands import check_head
     from .asking_site import asking_site
     from .budget import nothing_spent
@@ -73,14 +78,19 @@ def verify(
     check_head(head)
     folder = _opened(site)
     ledger = _ledger(folder)
-    found = ledger.spending()
+    found, torn = ledger.spending(), torn_bytes(ledger.path)
     if head is not None:
         _refuse_other_head(ledger, found.lines, head)
     told = f"{counted(found.lines, 'line')}, unbroken, and all that the site's journal names. Head: {found.head}"
     if as_json:
-        typer.echo(json.dumps({"ok": True, "lines": found.lines, "head": found.head}))
-    else:
-        typer.echo(told if found.lines else nothing_spent(asking_site(folder)))
+        typer.echo(json.dumps({"ok": True, "lines": found.lines, "head": found.head, "torn_bytes": torn}))
+        return
+    typer.echo(told if found.lines else nothing_spent(asking_site(folder)))
+    if torn:
+        typer.echo(
+            f"{counted(torn, 'byte')} after the last whole line, as a crash leaves of a line that was never confirmed:"
+            " counted for nothing; the next reservation removes that and writes a line that says so."
+        )
 
 
 def _refuse_other_head(ledger: Ledger, lines: int, head: str) -> None:

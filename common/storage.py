@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ CHOOSE_ANOTHER = "Choose another path, or remove what is there."
 """What to do where an output's place is taken."""
 
 _FORBIDDEN = ("the folder may not be written to", "Choose another folder or mend its permissions.")
+_FORBIDDEN_FILE = ("the file may not be written to", "Mend its permissions, or choose another folder.")
 _FAILURES = {
     errno.ENOSPC: ("no space is left on the disk", "Free some space or choose another folder, then run it again."),
     errno.EDQUOT: ("the disk quota is spent", "Free some space or ask for more quota, then run it again."),
@@ -46,6 +48,8 @@ def storage_errors() -> Iterator[None]:
         if error.errno not in _FAILURES:
             raise
         found, remedy = _FAILURES[error.errno]
+        if (found, remedy) == _FORBIDDEN and isinstance(error.filename, str | os.PathLike):
+            found, remedy = _FORBIDDEN_FILE if os.path.isfile(error.filename) else _FORBIDDEN
         raise StorageError(found, expected="a writable disk with free space", remedy=remedy) from None
 
 
@@ -76,6 +80,16 @@ def refuse_unwritable(place: Path) -> None:
         there = next(folder for folder in (place, *place.absolute().parents) if _exists(folder))
         with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=there):
             pass
+
+
+def refuse_unwritable_file(file: Path) -> None:
+    """Find before any work that a file, if it is there, can be added to; nothing is written.
+
+    Raises:
+        StorageError: the disk is read-only or the file forbidden.
+    """
+    with contextlib.suppress(FileNotFoundError), storage_errors():
+        os.close(os.open(file, os.O_WRONLY | os.O_APPEND))
 
 
 def _exists(path: Path) -> bool:

@@ -163,8 +163,9 @@ def run_simulation(
         StorageError: the ledgers' place cannot be written to.
         FedPhantomError: as :func:`fedphantom.server.simulation.simulate`.
     """
-    from ..common.storage import refuse_unwritable
+    from ..common.storage import refuse_unwritable, refuse_unwritable_file
     from ..common.study import named_file, parse_study, read_study_text
+    from ..privacy.dp.ledger import LEDGER
     from ..privacy.dp.promise_warnings import promise_warnings
     from .broken_off import broken_off
     from .run_folder import RunFolder
@@ -182,9 +183,10 @@ def run_simulation(
             remedy="Leave it out; it would have no effect.",
         )
     if ledgers is not None:
-        with about("--ledgers"):
-            for name in sites:
+        for name in sorted(sites):
+            with about(f"--ledgers: the privacy ledger of site '{name}'"):
                 refuse_unwritable(ledgers / name)
+                refuse_unwritable_file(ledgers / name / LEDGER)
     with about("--out"):
         folder = RunFolder(out.resolve())
         folder.check_free()

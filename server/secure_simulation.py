@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..common.device import choose_device
-from ..common.errors import StorageError
+from ..common.errors import StorageError, about
 from ..common.exchange import SiteTrainer
 from ..common.keys import PUBLIC_KEY_NAME, load_public_key
 from ..common.masking.messages import KeysWanted, MaskingSite, SumWanted, Wanted
@@ -70,8 +70,9 @@ class InProcessSites:
                     raise TypeError("a site that cannot mask")
                 self._opened[site] = opened
             answer = self._opened[site].answer(wanted)
-        except StorageError:
-            raise  # One disk holds all sites here: no round goes on without it.
+        except StorageError:  # one disk holds all sites here: no round goes on without it
+            with about(f"site '{site}'"):
+                raise
         except Exception as error:
             self._opened.pop(site, None)
             return SiteFailure(site, sayable_reason(error))

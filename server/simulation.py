@@ -250,8 +250,9 @@ def in_process_exchange(rounds: Rounds, open_site: OpenSite) -> Exchange:
             if name not in opened:
                 opened[name] = open_site(rounds.folder.site(name))
             reply = opened[name].train_round(request)
-        except StorageError:
-            raise  # One disk holds all sites here: no round goes on without it.
+        except StorageError:  # one disk holds all sites here: no round goes on without it
+            with about(f"site '{name}'"):
+                raise
         except Exception as error:
             opened.pop(name, None)
             return SiteFailure(name, sayable_reason(error))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from promised import DELTA, EPSILON, promised_text, write_start
@@ -160,6 +163,25 @@ def test_a_run_with_ledgers_of_its_own_says_so_once_what_its_epsilon_means_and_w
     assert f"budget show {tmp_path}/run/sites/NAME" in interrupted
     assert run([*given, "--start", str(promised_run / "start.safetensors")]) == 0
     assert "privacy ledgers lie" not in capsys.readouterr().err
+
+
+def test_a_ledger_that_cannot_be_added_to_is_named_with_its_site_before_anything_is_made(
+    promised_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened, ledger = os.open, promised_run / "kept" / "site-b" / "ledger.jsonl"
+
+    def forbidden(path: Any, flags: int, *more: Any, **by_name: Any) -> int:
+        if Path(path) == ledger and flags & (os.O_RDWR | os.O_WRONLY):  # permissions do not bind whoever is root
+            raise PermissionError(errno.EACCES, "permission denied", str(path))
+        return opened(path, flags, *more, **by_name)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    sites = [part for name in ("site-a", "site-b") for part in ("--site", f"{name}={promised_run / name}")]
+    given = ["simulate", str(promised_run / "study.toml"), *sites, "--ledgers", str(promised_run / "kept")]
+    start = ["--start", str(promised_run / "start.safetensors")]
+    assert run([*given, "--out", str(tmp_path / "run"), *start]) == 1
+    assert "--ledgers: the privacy ledger of site 'site-b': the file may not be written" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 KEYS = '[federation]\napproval_keys = ["{}", "{}"]\n'.format("a" * 64, "b" * 64)

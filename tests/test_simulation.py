@@ -291,7 +291,7 @@ def test_a_full_disk_stops_the_run_rather_than_a_site(
         raise StorageError("no space is left on the disk", expected="space", remedy="Free some.")
 
     monkeypatch.setattr("linear_site.write_atomic", full)
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"^site 'site-[abc]': no space is left on the disk"):
         linear_simulation(tmp_path / "out", cohorts)
 
 

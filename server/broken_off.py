@@ -42,7 +42,7 @@ def broken_off(promise: PromiseTable, out: Path) -> str:
     )
     return (
         f"{_GOES_ON}. Noised steps of this study by the sites' ledgers, {'; '.join(told)}.{again if open_ else ''}"
-        f" 'fedphantom budget show {shlex.quote(str(out / 'sites'))}/NAME' says what is left"
+        f" What is left of a site NAME: fedphantom budget show {shlex.quote(str(out / 'sites' / 'NAME'))}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import NoReturn
 
@@ -68,6 +69,15 @@ def test_a_site_whose_ledger_cannot_be_read_is_named_and_not_called_free(command
     told = said_of_interrupt()
     assert "site 'site-a': its ledger cannot be read; site 'site-b': 8 counted." in told
     assert "count whole" not in told
+
+
+def test_the_command_that_says_what_is_left_can_be_typed_as_it_stands_also_for_a_path_with_spaces(
+    command: list[str], tmp_path: Path
+) -> None:
+    spaced = tmp_path / "a run of ours"
+    assert run([*command[:-1], str(spaced)]) == 0
+    typed = shlex.split(said_of_interrupt().partition("What is left of a site NAME: ")[2])
+    assert typed == ["fedphantom", "budget", "show", f"{spaced}/sites/NAME"]
 
 
 def test_an_interrupt_whose_cost_cannot_be_found_out_is_told_all_the_same() -> None:

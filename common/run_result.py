@@ -26,6 +26,8 @@ RUN_STARTED = "run-started"
 """Journal event, with the names of the run's sites."""
 RUN_FINISHED = "run-finished"
 """Journal event, written before a run's generators are, with the digest of each one's parameters."""
+ROUND_FAILED = "round-failed"
+"""Journal event of a round that too few sites answered, or whose sum could not be opened, with its number."""
 GENERATOR_KEPT = "generator-kept"
 """Event of a site's own journal, written before its own generator is, with the digest of the parameters."""
 
@@ -45,6 +47,17 @@ def note_generators(run: Path, digests: list[str]) -> None:
     finished = path.exists() and any(entry.event == RUN_FINISHED for entry in read_journal(path))
     if not finished or not set(digests) <= _noted(path, RUN_FINISHED, "generators"):
         Journal(path).append(RUN_FINISHED, generators=sorted(digests))
+
+
+def failed_round(run: Path) -> int | None:
+    """The round that a run stands still in since it failed; None where none did, or the journal cannot tell."""
+    path = run / JOURNAL
+    try:
+        entries = read_journal(path) if path.exists() else ()
+    except VerificationFailed:
+        return None
+    round_ = entries[-1].facts.get("round") if entries and entries[-1].event == ROUND_FAILED else None
+    return round_ if isinstance(round_, int) else None
 
 
 def refuse_several_generators(run: Path) -> None:

@@ -14,7 +14,7 @@ from ..common.errors import BudgetSpent, ConfigError, PeerError, PolicyRefused
 from ..common.exchange import EPSILON, NOISED_STEPS, Parameters, RoundReply, RoundRequest
 from ..common.gan.parameters import ParameterSpec
 from ..common.journal import Journal
-from ..common.run_result import RUN_STARTED
+from ..common.run_result import ROUND_FAILED, RUN_STARTED
 from ..common.sayable import BUDGET_SPENT, POLICY_REFUSED
 from ..common.study import Study
 from ..common.transport import as_received
@@ -157,7 +157,7 @@ class Rounds:
             for failure in failures:
                 journal.append("site-left-out", round=request.round, site=failure.site, reason=failure.reason)
             if len(replies) < self.study.federation.quorum:
-                journal.append("round-failed", round=request.round, replies=len(replies))
+                journal.append(ROUND_FAILED, round=request.round, replies=len(replies))
                 raise self._too_few(request, replies, failures)
             checkpoint = self._after(request, replies, failures, spool)
         write_checkpoint(self.folder.checkpoints, checkpoint)

@@ -39,6 +39,7 @@ from ..common.masking.messages import (
 )
 from ..common.masking.peers import Peers
 from ..common.masking.terms import SecureAggregationTable
+from ..common.run_result import ROUND_FAILED
 from ..common.sayable import ROUND_OVER
 from .aggregation import SiteFailure, reply_problem
 from .checkpoints import Checkpoint
@@ -263,7 +264,7 @@ class _Aggregator:
         try:
             total = masked.opened(shares, self._terms.threshold)
         except PeerError as error:
-            Journal(self._rounds.folder.journal).append("round-failed", round=number, replies=len(shares))
+            Journal(self._rounds.folder.journal).append(ROUND_FAILED, round=number, replies=len(shares))
             if masked.failed and len(present) >= self._fewest:
                 raise _LostRoundError(error.found, expected=error.expected, remedy=error.remedy) from None
             masked.failed = True
@@ -306,7 +307,7 @@ class _Aggregator:
         journal = Journal(self._rounds.folder.journal)
         for site, reason in failures.items():
             journal.append("site-left-out", round=round_, site=site, reason=reason)
-        journal.append("round-failed", round=round_, replies=found)
+        journal.append(ROUND_FAILED, round=round_, replies=found)
         reasons = "; ".join(f"{site}: {reason}" for site, reason in failures.items()) or "the others did not answer"
         return below_quorum(
             f"round {round_} has {found} of {counted(len(self._rounds.sites), 'site')} to sum ({reasons})",

@@ -14,12 +14,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from linear_run import linear_simulation
+from linear_site import cohorts_of, order, study_text
 from tiny_cohorts import draw_labels, tiny_text, write_tiny_cohort
 
 from fedphantom.cli import run
 from fedphantom.common.cohorts.layouts import read_cohort, write_table
 from fedphantom.common.device import choose_device
-from fedphantom.common.errors import GeometryError
+from fedphantom.common.errors import GeometryError, PeerError
 from fedphantom.common.gan.generation import initial_parameters, load_generators
 from fedphantom.common.gan.weights import generator_metadata, save_weights
 from fedphantom.common.labels.chain import LabelChain, LabelSource
@@ -266,6 +268,27 @@ def test_a_folder_of_another_kind_is_told_for_what_it_is_and_which_file_to_give(
         assert remedy in said
     assert not Path("out").exists()
     assert not Path(PUBLIC_LABELS).exists()  # beside the folder, where no run is
+
+
+def test_what_a_run_left_whose_round_failed_is_called_so_and_its_checkpoint_no_generator(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order(cohorts_of(Path(), ("a",))["a"], fail=[2])
+    with pytest.raises(PeerError, match="round 2 has 0 usable replies"):
+        linear_simulation(Path("broken"), {"a": Path("cohorts/a")}, text=study_text(quorum=1))
+    for given, found, remedy in (
+        ("broken", "a run that did not end: its round 2 failed", "Its checkpoints are no generators"),
+        (
+            "broken/checkpoints/round-00001.safetensors",
+            "'round-00001.safetensors' is a checkpoint of a run, and no generator",
+            "A run that has none there did not end",
+        ),
+    ):
+        assert run(["generate", given, "out", "--sample", "1"]) == 3
+        said = told(capsys)
+        assert found in said
+        assert remedy in said
+        assert "something else" not in said
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "x.png.gz", "png"])

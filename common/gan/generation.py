@@ -27,7 +27,7 @@ from ..labels.folder import refuse_unfit
 from ..labels.sampler import SampledLabels
 from ..parallel import side_by_side
 from ..randomness import derived_seed, torch_generator
-from ..run_result import RUN_FILE
+from ..run_result import JOURNAL, RUN_FILE, failed_round
 from ..site_folder import SITE_FILE
 from ..study import Maps, Study
 from .networks import Generator, draw_noise, generator_shapes, make_generator, one_hot
@@ -137,10 +137,22 @@ def _refuse_other_folder(path: Path) -> None:
         found = "the folder of a run whose sites keep their generators to themselves"
         remedy = f"Give a site's own: '{name}/sites/NAME/{GENERATOR}'."
     elif (path / RUN_FILE).exists():
-        found, remedy = "the folder of a run that has not finished", "Give the same 'simulate' again: it goes on."
+        found, remedy = _unended(path)
     else:
         return
     raise DataError(found, expected=f"a {GENERATOR}, or an ensemble's folder of generators", remedy=remedy)
+
+
+def _unended(run: Path) -> tuple[str, str]:
+    """What is said of a run's folder without a result, and what to do: it may go on as it is, or a round failed."""
+    failed = failed_round(run)
+    if failed is None:
+        return "the folder of a run that has not finished", "Give the same 'simulate' again: it goes on."
+    return (
+        f"the folder of a run that did not end: its round {failed} failed",
+        f"'fedphantom journal show' of its {JOURNAL} says why each site was left out. Once that is mended, the same"
+        " 'simulate' goes on. Its checkpoints are no generators.",
+    )
 
 
 def generator_with(parameters: Parameters, study: Study, device: Device) -> Generator:

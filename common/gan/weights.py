@@ -40,6 +40,9 @@ METADATA = frozenset(
 )
 """Facts that a weights file may hold, all text."""
 
+_OF_A_CHECKPOINT = frozenset({"study", "round", "history"})
+"""Facts of what a run goes on from, which has the same ending and is no generator."""
+
 _MOST_HEADER_BYTES = 1 << 20
 """Names, shapes and the study take a few kilobytes; what is longer was not written here."""
 
@@ -156,6 +159,13 @@ def maps_of(path: Path) -> Maps:
 
 def _listed(facts: Mapping[str, Fact], path: Path) -> dict[str, str]:
     """The facts as text; a DataError where one is not listed."""
+    if facts.keys() == _OF_A_CHECKPOINT:
+        raise DataError(
+            f"'{path.name}' is a checkpoint of a run, and no generator",
+            expected=f"{GENERATOR}, which a run writes at its end",
+            remedy=f"Give the {GENERATOR} of its run's folder. A run that has none there did not end:"
+            " 'fedphantom journal show' of its journal says why.",
+        )
     metadata = {name: value for name, value in facts.items() if isinstance(value, str)}
     if metadata.keys() != facts.keys() or not metadata.keys() <= METADATA:
         raise DataError(

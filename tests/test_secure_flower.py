@@ -17,7 +17,7 @@ from linear_site import UNSAYABLE, LinearTrainer, linear_generator, order
 from secure_run import cohorts_in, prepared_run, secure_text
 
 from fedphantom.client.app import make_client_app
-from fedphantom.common.errors import PeerError
+from fedphantom.common.errors import PeerError, PolicyRefused
 from fedphantom.common.gan.parameters import ParameterSpec
 from fedphantom.common.journal import read_journal
 from fedphantom.common.sayable import ROUND_OVER
@@ -94,7 +94,7 @@ def test_a_plain_request_to_a_site_of_a_secure_study_brings_no_generator(tmp_pat
             return reply
 
     folder, grid = over_messages(tmp_path / "out", cohorts_in(tmp_path), secure_text(rounds=1), Plain)
-    with pytest.raises(PeerError, match="the site's policy refused the round"):
+    with pytest.raises(PolicyRefused, match="the site's policy refused the round"):
         run_study(grid, folder)
 
 

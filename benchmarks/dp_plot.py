@@ -35,7 +35,8 @@ def plot(result: Mapping[str, Any], file: Path) -> None:
     for row in range(len(names) - 1):
         axes.axhline(row + 0.5, color="0.9", linewidth=0.6)
     deltas = {statement["delta"] for one in seeds for statement in one["statements"].values()}
-    title = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; bars: 95 % over patients; filled: patient-level promise at δ ≤ {max(deltas):.2g}"
+    number, delta = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}", f"{max(deltas):.2g}"
+    title = f"{number}; bars: 95 % over patients; filled: patient-level promise at δ ≤ {delta}"
     axes.set_title(title, fontsize=9, loc="left")
     figure.savefig(file, dpi=130, metadata={"Software": None})
 

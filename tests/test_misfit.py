@@ -72,7 +72,11 @@ HEAD = 'name = "r"\ncitation = "by hand"\n'
 RECIPES: dict[str, tuple[str, str, str]] = {
     "an unknown operation": ('[[edit]]\noperation = "melt"\n', "edit 1 has 'operation' 'melt'", "'scale'"),
     "no operation": ("[[edit]]\nmm = 1\n", "edit 1 has no 'operation'", "a key 'operation'"),
-    "a word for a factor": ('[[edit]]\noperation = "scale"\nfactor = "big"\n', "'factor': needs a number, or a range", "this key can"),
+    "a word for a factor": (
+        '[[edit]]\noperation = "scale"\nfactor = "big"\n',
+        "'factor': needs a number, or a range",
+        "this key can",
+    ),
     "a negative factor": ('[[edit]]\noperation = "scale"\nfactor = -1\n', "must be above 0 (found -1)", "this key can"),
     "two lengths": (
         '[[edit]]\noperation = "grow"\npart = "oedema"\nmm = 1\nvoxels = 1\n',

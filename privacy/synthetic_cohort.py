@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from ..common.counted import counted
 from ..common.errors import DataError, PolicyRefused
+from ..common.json_object import read_json_object
 from ..common.labels.chain import CHAIN_KEY, LabelChain
+from ..common.labels.stated_origin import GENERATOR_KEY
 from .evidence import SMALLEST_CELL
 from .synthetic_digest import VOLUME_ENDING
 
@@ -30,10 +32,7 @@ def painters(cohort: Path) -> set[str]:
     found = set()
     for volume in cohort.rglob(f"*{VOLUME_ENDING}"):
         beside = volume.with_name(volume.name.removesuffix(VOLUME_ENDING) + ".json")
-        try:
-            made_by = json.loads(beside.read_bytes()).get("GeneratorSha256")
-        except (OSError, ValueError, AttributeError, RecursionError):
-            made_by = None
+        made_by = read_json_object(beside).get(GENERATOR_KEY)
         found.add(made_by if isinstance(made_by, str) else "")
     return found
 

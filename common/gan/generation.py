@@ -23,8 +23,10 @@ from ..cohorts.preparation import normalise
 from ..device import Device
 from ..errors import DataError, about
 from ..exchange import Parameters
+from ..labels.chain import CHAIN_KEY
 from ..labels.folder import refuse_unfit
 from ..labels.sampler import SampledLabels
+from ..labels.stated_origin import GENERATOR_KEY
 from ..parallel import side_by_side
 from ..randomness import derived_seed, torch_generator
 from ..run_result import JOURNAL, RUN_FILE, failed_round
@@ -276,8 +278,8 @@ def generate_cohort(
             for i, sampled in enumerate(some):
                 number += 1
                 facts = {
-                    "GeneratorSha256": painters[turns[i]].sha256,
-                    "LabelChain": sampled.chain.model_dump(mode="json"),
+                    GENERATOR_KEY: painters[turns[i]].sha256,
+                    CHAIN_KEY: sampled.chain.model_dump(mode="json"),
                     "NoiseSeed": seeds[i],
                 }
                 writer.add(f"synthetic{number:05d}", as_written(volumes[i]), sampled.labels, facts)

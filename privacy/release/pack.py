@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,15 +23,10 @@ from ...common.counted import counted
 from ...common.errors import DataError, PolicyRefused, VerificationFailed, about
 from ...common.labels.chain import LabelChain, LabelSource, PublicSources
 from ...common.labels.recipe import Recipe
-from ...common.run_result import contributing_sites
 from ...common.signing import sign
-from ...common.site_folder import SITE_FILE
 from ...common.study import Study
 from ...common.volumes.face import NOT_SHOWN, FaceFinding, painted_face_finding
 from ...common.volumes.grid import Grid
-from ..approving_site import ApprovingSite
-from ..audit.extract import AuditExtract
-from ..audit.reading import read_audit
 from ..audit.small_cells import travelling
 from ..cohort_facts import CohortFacts
 from ..dp.statement import NONE
@@ -39,7 +34,7 @@ from ..evidence import ReleaseKind
 from ..finding import WORDING
 from ..label_making import LabelMaking
 from ..policy import SitePolicy, Tier
-from ..statement import PERMITTED, AuditClaim, ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
+from ..statement import ReleasePredicate, ReleaseStatement, lacks_licence, may_be_shared
 from ..synthetic_digest import VOLUME_ENDING, digest_of_hashes
 from ..synthetic_files import image_keys, synthetic_volumes
 from .clean_nifti import check_clean_nifti, clean_labels, clean_voxels
@@ -60,9 +55,9 @@ from .datasheet import render_datasheet
 from .evaluation import FILE as EVALUATION
 from .evaluation import EvaluationExtract, evaluation_extract
 from .folder import ReleaseReport, verify_folder, verify_release
-from .gate import approving_sites, refuse_by_policy
-from .history import refuse_what_was_withdrawn
 from .label_carriers import LabelCarriers, refuse_rare_labels
+from .needed_file import read_needed
+from .permission import permitted, refuse_reader
 from .readme import render_readme
 from .sidecar import parse_public_sources, parse_sidecar
 from .tables import encode_bids_ignore, encode_description, encode_json, encode_labels, encode_participants
@@ -70,14 +65,6 @@ from .text_scan import TextScan, days_told
 
 __all__ = ["ReleaseReport", "pack", "verify_release"]
 
-_AFTER: Mapping[str, str] = {
-    "INCONCLUSIVE": "Its reasons say what it could not show: more holdout patients, a full audit ('audit run' without"
-    " --steps and --negative-seeds), or a lower tier where your policy allows one.",
-    "INVALID": "Its reasons say which control did not hold: mend the split or the cohort; the figures prove nothing.",
-    "FAIL": "Release nothing of this generator. Its reasons say what it gives away; train another, with fewer steps,"
-    " more patients or differential privacy. Another audit does not undo this one.",
-}
-"""What may be done after a verdict that does not permit the tier."""
 _CONSTANT_TIME = 946_684_800
 """2000-01-01 UTC: modification time of every file in a release; the least that every archive format can hold."""
 
@@ -130,7 +117,7 @@ def pack(
         DataError: a needed file is missing or unreadable.
         StorageError: ``out`` holds something already, or the disk is full, read-only or forbidden.
     """
-    generator = _source(run / GENERATOR, "generator of the run")
+    generator = read_needed(run / GENERATOR, "generator of the run")
     generator_sha256 = hashlib.sha256(generator).hexdigest()
     study, promised, parameters = check_weights(generator)
     refuse_reader(study)
@@ -141,7 +128,7 @@ def pack(
             remedy="Release volumes with '--kind volumes'; sites that may share weights need a study that says so.",
         )
     public = parse_public_sources(
-        _source(
+        read_needed(
             run / PUBLIC_LABELS,
             "list of public label sources beside the generator",
             "Paint the volumes with the very generator file in this folder: 'fedphantom generate' writes it there.",
@@ -220,86 +207,11 @@ def pack(
     return report
 
 
-def refuse_reader(study: Study) -> None:
-    """Refuse a network from images to labels, whatever its audit says: nobody need run one to be told so.
-
-    Raises:
-        PolicyRefused: it is one.
-    """
-    if study.network.maps == "images-to-labels":
-        raise PolicyRefused(
-            "a network from images to labels, which was trained to read scans",
-            expected="a generator of images: such a network is never released, whatever its audit says, for no audit"
-            " can pass it yet",
-            remedy="Use it inside the study, whose sites hold it already.",
-        )
-
-
-def permitted(
-    run: Path,
-    generator_sha256: str,
-    study: Study,
-    parameters: str,
-    kind: ReleaseKind,
-    tier: Tier,
-    audit: Path | None,
-    policies: Sequence[SitePolicy],
-    day: date,
-) -> tuple[AuditExtract, AuditClaim, tuple[ApprovingSite, ...]]:
-    """What audit and policies say to a release of this generator: the audit, its claim, and whose approval is needed.
-
-    It takes no time. Raises as :func:`pack`.
-    """
-    extract, claim = _permitted_audit(audit, kind, tier, generator_sha256)
-    if (extract.parameters_sha256, extract.channels) != (parameters, study.channels):
-        raise VerificationFailed(
-            "an audit that does not say that it read this generator's parameters and all of the study's channels",
-            expected="the result of this version's 'fedphantom audit run' on this generator",
-            remedy="Run the audit again.",
-        )
-    homes = [run, *(file.parent for file in sorted(run.glob(f"sites/*/{SITE_FILE}")))]
-    refuse_what_was_withdrawn(homes, kind, generator_sha256, extract.synthetic_sha256)
-    for policy in policies:
-        refuse_by_policy(extract, policy.thresholds, kind, tier)
-    return extract, claim, approving_sites(study, policies, tier, day, contributing_sites(run))
-
-
-def _permitted_audit(
-    path: Path | None, kind: ReleaseKind, tier: Tier, generator_sha256: str
-) -> tuple[AuditExtract, AuditClaim]:
-    if path is None or not path.is_file():
-        raise PolicyRefused(
-            "no audit of this generator",
-            expected="the result file of 'fedphantom audit run'",
-            remedy="Run the audit and name its result with '--audit'.",
-        )
-    extract, claim = read_audit(_source(path, "audit result"))
-    if extract.generator_sha256 != generator_sha256:
-        raise VerificationFailed(
-            "the audit of another generator",
-            expected=f"one of the run's generator {generator_sha256[:12]}…",
-            remedy="Run the audit on this run.",
-        )
-    if claim.verdict not in PERMITTED[tier]:
-        raise PolicyRefused(
-            f"audit verdict {claim.verdict}",
-            expected=f"{' or '.join(PERMITTED[tier])} for a release of tier '{tier}'",
-            remedy=_AFTER[claim.verdict],
-        )
-    if not claim.covers(kind, tier):
-        raise PolicyRefused(
-            f"an audit for {claim.release} of tier '{claim.tier}'",
-            expected=f"one for {kind} with thresholds at least as strict as tier '{tier}'",
-            remedy="Run the audit with that policy and kind of release.",
-        )
-    return extract, claim
-
-
 def _evaluation(files: Sequence[Path], audited: str | None) -> EvaluationExtract | None:
     """What may leave of these result files; None without one."""
     if not files:
         return None
-    return evaluation_extract([_source(file, "evaluation result") for file in files], audited or "")
+    return evaluation_extract([read_needed(file, "evaluation result") for file in files], audited or "")
 
 
 def _add_cohort(
@@ -318,12 +230,12 @@ def _add_cohort(
     renamed = {subject: f"sub-{secrets.token_hex(8)}" for subject in volumes}
     stripped, faces, grid = 0, 0, study.volume_grid()
     for name, of in volumes.items():
-        subject, labels = renamed[name], _source(of[LABEL_KEY], "synthetic label map")
+        subject, labels = renamed[name], read_needed(of[LABEL_KEY], "synthetic label map")
         for key, path in of.items():
-            content = _source(path, "synthetic volume")
+            content = read_needed(path, "synthetic volume")
             grid = check_clean_nifti(content, is_label_map=key == LABEL_KEY)
             try:
-                beside = _source(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
+                beside = read_needed(path.with_name(path.name.removesuffix(".nii.gz") + ".json"), "sidecar of a volume")
             except DataError:
                 raise PolicyRefused(
                     "a volume without a sidecar, whose label map therefore counts as private",
@@ -409,15 +321,6 @@ class _Writer:
             path.chmod(0o755 if path.is_dir() else 0o644)
             os.utime(path, (_CONSTANT_TIME, _CONSTANT_TIME))
         self._folder.chmod(0o755)
-
-
-def _source(path: Path, what: str, remedy: str = "Check the path.") -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise DataError(
-            f"no readable {what}", expected=f"'{path.suffix}' file of a finished run", remedy=remedy
-        ) from None
 
 
 def _broken(found: str) -> VerificationFailed:

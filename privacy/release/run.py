@@ -32,7 +32,8 @@ from .content import GENERATOR, check_weights
 from .history import PACKED, keeps_history, note, refusals_noted
 from .label_carriers import LabelCarriers, count_label_carriers, fewest_carriers
 from .origin import check_origin
-from .pack import ReleaseReport, pack, permitted, refuse_reader, verify_release
+from .pack import ReleaseReport, pack, verify_release
+from .permission import permitted, refuse_reader
 from .policy_file import unnamed_signers
 from .text_scan import names_someone
 
